@@ -1,0 +1,68 @@
+// The CPU as a device: instruction set and threads.
+#pragma once
+
+#include <algorithm>
+
+#include "isa.h"
+#include "tensor.h"
+
+namespace ek {
+
+template <class F>
+void dispatch_isa(F&& f) {
+  switch (active_isa()) {
+#if defined(EK_HAVE_AVX512)
+    case Isa::avx512: return f(Avx512{});
+#endif
+#if defined(EK_HAVE_AVX2)
+    case Isa::avx2: return f(Avx2{});
+#endif
+    default: return f(Baseline{});
+  }
+}
+
+struct Cpu {
+  static constexpr bool cuda = false;
+  struct Guard {
+    explicit Guard(const Tensor&) {}
+  };
+
+  // Calls f(isa, begin, end) on threads that share [0, count) by work: before(i) is the work in front of item i.
+  // What is computed for an item must not depend on the shares, which follow the number of threads.
+  template <class Before, class F>
+  static void share(int64_t count, Before&& before, F&& f) {
+    if (count == 0) return;
+    const int64_t total = before(count);
+    const int64_t threads = torch::stable::get_num_threads();
+    const int64_t parts = std::max<int64_t>(1, std::min({threads, count, total / kGrain}));
+    auto boundary = [&](int64_t part) {  // first item with at least part / parts of the work in front of it
+      if (part == 0) return int64_t(0);
+      if (part == parts) return count;
+      int64_t lo = 0, hi = count;
+      while (lo < hi) {
+        const int64_t mid = lo + (hi - lo) / 2;
+        if (before(mid) < total / parts * part)
+          lo = mid + 1;
+        else
+          hi = mid;
+      }
+      return lo;
+    };
+    dispatch_isa([&](auto isa) {
+      if (parts == 1) return f(isa, int64_t(0), count);
+      torch::stable::parallel_for(0, parts, 1, [&](int64_t first, int64_t last) {
+        f(isa, boundary(first), boundary(last));
+      });
+    });
+  }
+
+  // Receivers shared by the edges they receive.
+  template <class F>
+  static void over_receivers(const GraphView& g, F&& f) {
+    share(g.num_nodes, [&](int64_t i) { return g.edges_before(i) + i; }, f);
+  }
+
+  static constexpr int64_t kGrain = 2048;  // edges below which a second thread costs more than it brings
+};
+
+}  // namespace ek

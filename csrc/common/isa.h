@@ -1,0 +1,16 @@
+// Instruction sets a CPU kernel is compiled for. Each kernel file is compiled once per set with EK_ISA
+// naming the tag; kernels are templates on the tag, so no symbol is shared between sets.
+#pragma once
+
+namespace ek {
+
+struct Baseline {};
+struct Avx2 {};
+struct Avx512 {};
+
+enum class Isa : int { baseline = 0, avx2 = 1, avx512 = 2 };
+
+// The set in use: the best this CPU has, or what EQUIKERNELS_CPU or set_isa() asks for.
+Isa active_isa();
+
+}  // namespace ek

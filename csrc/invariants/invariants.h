@@ -1,0 +1,40 @@
+// Pairwise invariants of an edge j -> i:
+//   out[e, 0] = ||x_i - x_j||^2,  out[e, 1] = <x_i, x_j>   under a diagonal metric,
+// each through psi(z) = sign(z) ln(1 + |z|) when asked.
+#pragma once
+
+#include "../common/graph.h"
+#if defined(EK_WITH_CUDA)
+#include <cuda_runtime_api.h>
+#endif
+
+namespace ek {
+
+inline constexpr int kMaxDim = 8;
+
+template <class T>
+struct InvariantsArgs {
+  GraphView graph;
+  const T* x = nullptr;         // [num_nodes, dim]
+  const T* grad_out = nullptr;  // [num_edges, 2], backward only
+  T* out = nullptr;             // forward: [num_edges, 2]; backward: grad_x [num_nodes, dim]
+  double metric[kMaxDim] = {};
+  int dim = 4;
+  bool psi = true;
+};
+
+// CPU: the nodes [begin, end) as receivers (forward) or as owners of grad_x (backward).
+template <class Isa, class T>
+struct InvariantsCpu {
+  static void forward(const InvariantsArgs<T>& args, int64_t begin, int64_t end);
+  static void backward(const InvariantsArgs<T>& args, int64_t begin, int64_t end);
+};
+
+#if defined(EK_WITH_CUDA)
+template <class T>
+cudaError_t invariants_forward_cuda(const InvariantsArgs<T>& args, cudaStream_t stream);
+template <class T>
+cudaError_t invariants_backward_cuda(const InvariantsArgs<T>& args, cudaStream_t stream);
+#endif
+
+}  // namespace ek

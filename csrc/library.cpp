@@ -1,0 +1,61 @@
+// Every op's schema in one table, and the CPU implementations.
+#include "common/cpu.h"
+#include "invariants/bind.h"
+
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+
+namespace ek {
+namespace {
+
+bool supported(Isa isa) {
+  switch (isa) {
+    case Isa::baseline: return true;
+#if defined(EK_HAVE_AVX2)
+    case Isa::avx2: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+#if defined(EK_HAVE_AVX512)
+    case Isa::avx512:
+      return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && supported(Isa::avx2);
+#endif
+    default: return false;
+  }
+}
+
+Isa initial_isa() {
+  const char* names[] = {"baseline", "avx2", "avx512"};
+  const char* wanted = std::getenv("EQUIKERNELS_CPU");
+  for (int i = 2; i >= 0; --i)
+    if (supported(Isa(i)) && (!wanted || !*wanted || std::strcmp(wanted, names[i]) == 0)) return Isa(i);
+  return Isa::baseline;  // the Python side reports an EQUIKERNELS_CPU that cannot be had
+}
+
+std::atomic<int> current{int(initial_isa())};
+
+}  // namespace
+
+Isa active_isa() { return Isa(current.load(std::memory_order_relaxed)); }
+
+}  // namespace ek
+
+// For the host module. request < 0 asks for the set in use; otherwise switches to that set.
+// Returns the set then in use, or -1 where the CPU or the build lacks the one asked for.
+extern "C" __attribute__((visibility("default"))) int equikernels_isa(int request) {
+  if (request >= 0) {
+    if (!ek::supported(ek::Isa(request))) return -1;
+    ek::current.store(request, std::memory_order_relaxed);
+  }
+  return ek::current.load(std::memory_order_relaxed);
+}
+
+STABLE_TORCH_LIBRARY(equikernels, m) {
+  m.def(ek::kInvariantsSchema);
+  m.def(ek::kInvariantsBackwardSchema);
+}
+
+STABLE_TORCH_LIBRARY_IMPL(equikernels, CPU, m) {
+  m.impl("invariants", TORCH_BOX(&ek::Invariants<ek::Cpu>::forward));
+  m.impl("invariants_backward", TORCH_BOX(&ek::Invariants<ek::Cpu>::backward));
+}

@@ -1,0 +1,8 @@
+// The CUDA implementations. Loaded only beside a torch that has CUDA.
+#include "common/cuda.h"
+#include "invariants/bind.h"
+
+STABLE_TORCH_LIBRARY_IMPL(equikernels, CUDA, m) {
+  m.impl("invariants", TORCH_BOX(&ek::Invariants<ek::Cuda>::forward));
+  m.impl("invariants_backward", TORCH_BOX(&ek::Invariants<ek::Cuda>::backward));
+}

@@ -1,0 +1,44 @@
+"""Diagonal metrics, and the squashing function of Lorentz-equivariant networks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .checks import fail
+
+Metric = str | Sequence[float] | Tensor
+MAX_DIM = 8
+
+
+def signature(op: str, metric: Metric, dim: int) -> list[float]:
+    """The diagonal of a metric in ``dim`` dimensions.
+
+    Args:
+        op: who asks, for the error message.
+        metric: "minkowski" (+, -, ..., -), "euclidean" (all +), or the diagonal itself.
+        dim: 2 to 8.
+
+    Raises:
+        ValueError: unknown name, wrong length, or dim out of range.
+    """
+    if not 2 <= dim <= MAX_DIM:
+        fail(op, "x", f"2 to {MAX_DIM} coordinates", dim)
+    if isinstance(metric, str):
+        if metric == "minkowski":
+            return [1.0] + [-1.0] * (dim - 1)
+        if metric == "euclidean":
+            return [1.0] * dim
+        fail(op, "metric", "minkowski, euclidean or a signature", repr(metric))
+    diagonal = [float(v) for v in (metric.tolist() if isinstance(metric, Tensor) else metric)]
+    if len(diagonal) != dim:
+        fail(op, "metric", f"{dim} entries", len(diagonal))
+    return diagonal
+
+
+def psi(z: Tensor) -> Tensor:
+    """sign(z) ln(1 + |z|), LorentzNet's normalisation of invariants (arXiv 2201.08187). Any shape."""
+    # Written by halves, so that autograd finds the derivative 1 at z = 0 too.
+    return torch.log1p(z.clamp(min=0)) - torch.log1p(torch.relu(-z))

@@ -1,0 +1,42 @@
+"""What every op does at its door: autocast, the graph's arguments."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..checks import fail
+from ..graph import Graph
+
+LOW_PRECISION = (torch.bfloat16, torch.float16)
+
+# How an op's schema spells a graph: Tensor graph (its table), SymInt num_edges, int kind.
+GraphArguments = tuple[Tensor, int, int]
+
+
+def lift(op: str, argument: str, t: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Under autocast, raises a low-precision tensor to ``dtype``: coordinates and sums are never kept in 16 bits."""
+    if not isinstance(t, Tensor):
+        fail(op, argument, "a tensor", type(t).__name__, TypeError)
+    if t.dtype in LOW_PRECISION and torch.is_autocast_enabled(t.device.type):
+        return t.to(dtype)
+    return t
+
+
+def check_graph(op: str, graph: Graph, like: Tensor) -> None:
+    """The graph must have one node per row of ``like`` and live on its device."""
+    if not isinstance(graph, Graph):
+        fail(op, "graph", "an equikernels.Graph", type(graph).__name__, TypeError)
+    if graph.num_nodes != like.shape[0]:
+        fail(op, "graph", f"{like.shape[0]} nodes", graph.num_nodes)
+    if graph.device != like.device:
+        fail(op, "graph", f"device {like.device}", graph.device)
+
+
+def graph_arguments(graph: Graph) -> GraphArguments:
+    return graph.table, graph.num_edges, graph._kind
+
+
+def graph_from(table: Tensor, num_edges: int, kind: int, num_nodes: int) -> Graph:
+    """The graph an op was called with."""
+    return Graph._new(num_nodes, num_edges, kind, table)

@@ -1,0 +1,1 @@
+from .op import pairwise_invariants as pairwise_invariants

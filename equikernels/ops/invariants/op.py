@@ -1,0 +1,90 @@
+"""pairwise_invariants: squared distance and product of the four-vectors at the two ends of every edge."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ... import _native
+from ...backend import KERNELS, use_kernel
+from ...checks import REAL, check_tensor
+from ...graph import Graph
+from ...metric import Metric, signature
+from ..autograd import double_backward
+from ..common import check_graph, graph_arguments, graph_from, lift
+from . import reference
+
+OP = "pairwise_invariants"
+KERNELS[OP] = ("cpu", "cuda")
+
+
+def pairwise_invariants(x: Tensor, graph: Graph, metric: Metric = "minkowski", psi: bool = True) -> Tensor:
+    r"""Lorentz (or rotation) invariants of every edge j -> i.
+
+    .. math:: s_{ij} = (\psi(\|x_i - x_j\|^2), \psi(\langle x_i, x_j \rangle)), \quad \psi(z) = \mathrm{sign}(z) \ln(1 + |z|)
+
+    LorentzNet, arXiv 2201.08187, eq. 3.2; EuclidNet, arXiv 2304.05293, eq. 3.1.
+
+    Products are formed as if in twice the working precision (float32: in float64; float64: compensated dot products,
+    Dot2), so that a light particle keeps its mass at high boost.
+
+    Args:
+        x: [n, D] coordinates, float32 or float64 (GeV for four-momenta (E, px, py, pz)), D from 2 to 8. Under
+            autocast, lower precision is raised to float32.
+        graph: the edges, over n nodes.
+        metric: "minkowski" (+, -, -, -), "euclidean", or a signature of D entries.
+        psi: squash the invariants.
+
+    Returns:
+        [E, 2] in the dtype of x: ||x_i - x_j||^2 and <x_i, x_j>, edges in the graph's order.
+
+    Raises:
+        ValueError, TypeError: wrong shape, dtype, device or metric; the message names the argument.
+    """
+    x = lift(OP, "x", x)
+    check_tensor(OP, "x", x, ["n", "D"], REAL)
+    check_graph(OP, graph, x)
+    eta = signature(OP, metric, x.shape[1])
+    if not use_kernel(OP, x):
+        return reference.pairwise_invariants(x, graph, eta, psi)
+    return torch.ops.equikernels.invariants.default(x, *graph_arguments(graph), eta, psi)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, table, *ctx.rest = inputs
+    ctx.save_for_backward(x, table)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    grad_x = torch.ops.equikernels.invariants_backward.default(grad, *ctx.saved_tensors, *ctx.rest)
+    return grad_x, None, None, None, None, None
+
+
+def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    grad, x, table, *ctx.rest = inputs
+    ctx.save_for_backward(grad, x, table)
+
+
+def _backward_backward(ctx: Any, grad_grad: Tensor) -> tuple[Any, ...]:
+    grad, x, table = ctx.saved_tensors
+    num_edges, kind, metric, psi = ctx.rest
+    graph = graph_from(table, num_edges, kind, x.shape[0])
+    grad_g, grad_x = double_backward(
+        lambda x: reference.pairwise_invariants(x, graph, metric, psi), [x], [grad], [grad_grad]
+    )
+    return grad_g, grad_x, None, None, None, None, None
+
+
+if _native.cpu_reason is None:
+    torch.library.register_fake(
+        "equikernels::invariants", lambda x, graph, num_edges, kind, metric, psi: x.new_empty(num_edges, 2)
+    )
+    torch.library.register_fake(
+        "equikernels::invariants_backward", lambda grad, x, graph, num_edges, kind, metric, psi: x.new_empty(x.shape)
+    )
+    torch.library.register_autograd("equikernels::invariants", _backward, setup_context=_setup)
+    torch.library.register_autograd(
+        "equikernels::invariants_backward", _backward_backward, setup_context=_setup_backward
+    )

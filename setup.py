@@ -1,0 +1,61 @@
+"""Drives CMake for the wheel. Everything about the native build is in CMakeLists.txt."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+HERE = Path(__file__).parent
+
+
+def torch_dir() -> Path:
+    """Where torch's headers and libraries are, without importing it."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        raise SystemExit("equikernels: building needs torch >= 2.10 in the build environment")
+    return Path(spec.origin).parent
+
+
+class CMakeBuild(build_ext):
+    """One CMake project makes every library: _ops, _ops_cuda and _host."""
+
+    def run(self) -> None:
+        import pybind11
+
+        build = HERE / self.build_temp / "cmake"
+        build.mkdir(parents=True, exist_ok=True)
+        prefix = HERE if self.inplace else (HERE / self.build_lib).resolve()
+        options = {
+            "CMAKE_BUILD_TYPE": "Release",
+            "EK_TORCH_DIR": torch_dir(),
+            "EK_PYBIND11_DIR": pybind11.get_cmake_dir(),
+            "EK_CUDA": os.environ.get("EQUIKERNELS_CUDA", "auto"),
+            "EK_CUDA_ARCHS": os.environ.get("EQUIKERNELS_CUDA_ARCHS", "80;90").replace(",", ";"),
+            "Python_EXECUTABLE": sys.executable,
+            "CMAKE_INSTALL_PREFIX": prefix,
+        }
+        generator = ["-G", "Ninja"] if shutil.which("ninja") else []
+        definitions = [f"-D{key}={value}" for key, value in options.items()]
+        subprocess.check_call(["cmake", "-S", HERE, "-B", build, *generator, *definitions])
+        subprocess.check_call(["cmake", "--build", build])
+        subprocess.check_call(["cmake", "--install", build])
+
+    def get_outputs(self) -> list[str]:
+        return [str(p) for p in Path(self.build_lib, "equikernels").glob("*.so")]
+
+
+version = (HERE / "equikernels" / "_version.py").read_text().split('"')[1]
+setup(
+    version=version,
+    # A placeholder that makes the wheel a platform wheel; the targets are CMake's.
+    ext_modules=[Extension("equikernels._host", sources=[])],
+    cmdclass={"build_ext": CMakeBuild},
+    zip_safe=False,
+)
