@@ -1,0 +1,85 @@
+# make demo | test | bench | wheel | lint | clean
+#
+#   TORCH=...    what pip installs as torch (default: the tested version), or TORCH=system: the torch that PYTHON
+#                already sees, left as it is
+#   PYTHON=...   the Python the virtual environment is made from (default: python3)
+#   WORKERS=...  test processes (default: 2)
+#   ARGS=...     passed on to the demo or to pytest
+#
+# Everything runs from .venv against the installed wheel, never against the source tree.
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+WORKERS ?= 2
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+TORCH_STAMP := $(VENV)/.torch-$(shell printf '%s' '$(TORCH) $(PYTHON)' | cksum | cut -d' ' -f1)
+SOURCES := $(shell find csrc equikernels -name '*.py' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h' \
+             -o -name '*.npz' -o -name py.typed) CMakeLists.txt setup.py pyproject.toml README.md LICENSE
+
+# Python 3.11 and later: the working directory is not searched for modules.
+export PYTHONSAFEPATH = 1
+
+.PHONY: demo test bench wheel lint clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.with-demo
+	$(BIN)/equikernels demo $(ARGS)
+
+# One torch thread per test process; tests that need more ask for them.
+test: $(VENV)/.with-demo $(VENV)/.with-dev
+	EQUIKERNELS_TEST_INSTALLED=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+bench: $(VENV)/.with-bench
+	mkdir -p build/bench
+	$(BIN)/pytest bench --benchmark-json=build/bench/kernels.json -q --no-header $(ARGS)
+	$(BIN)/python bench/report.py build/bench/kernels.json
+
+lint: $(VENV)/.with-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' | xargs $(BIN)/clang-format --dry-run -Werror
+	$(BIN)/mypy
+
+wheel: $(VENV)/.wheel
+	@ls dist/*.whl
+
+clean:
+	rm -rf $(VENV) build dist demo_output *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+
+# --- The environment --------------------------------------------------------------------------------------------
+# The stamp's name carries TORCH and PYTHON: another choice makes another environment.
+$(TORCH_STAMP):
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(if $(filter system,$(TORCH)),--system-site-packages) $(VENV)
+	$(PIP) install 'setuptools>=77' wheel 'cmake>=3.24' ninja 'pybind11>=2.13'
+ifeq ($(TORCH),system)
+	@# PYTHON may itself be of a virtual environment, which the new one does not inherit: name torch's folder.
+	$(PYTHON) -c 'import pathlib, torch; print(pathlib.Path(torch.__file__).parents[1])' > build-torch.pth
+	mv build-torch.pth "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/system-torch.pth"
+else
+	@echo "installing $(TORCH) (once)"
+	$(PIP) install '$(TORCH)' numpy
+endif
+	touch $@
+
+# CMake's own tree under build/ stays: a change in Python compiles no C++.
+$(VENV)/.wheel: $(TORCH_STAMP) $(SOURCES)
+	rm -rf dist build/lib* build/bdist*
+	@echo "building the wheel (the first time takes a few minutes)"
+	$(PIP) wheel --no-build-isolation --no-deps -w dist .
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.wheel
+	$(PIP) install --force-reinstall --no-deps dist/*.whl
+	touch $@
+
+# What a target needs beside the package: the extra of that name in pyproject.toml.
+$(VENV)/.with-%: pyproject.toml $(VENV)/.installed
+	@# Extras change only with pyproject.toml: after another wheel there is nothing to install.
+	@if [ ! -e $@ ] || [ pyproject.toml -nt $@ ]; then \
+	  echo "installing the '$*' extra"; $(PIP) install "$$(ls dist/*.whl)[$*]"; fi
+	touch $@
