@@ -68,7 +68,7 @@ endif
 
 # CMake's own tree under build/ stays: a change in Python compiles no C++.
 $(VENV)/.wheel: $(TORCH_STAMP) $(SOURCES)
-	rm -rf dist build/lib* build/bdist*
+	rm -rf dist
 	@echo "building the wheel (the first time takes a few minutes)"
 	$(PIP) wheel --no-build-isolation --no-deps -w dist .
 	touch $@

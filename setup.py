@@ -11,6 +11,7 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 
@@ -41,7 +42,10 @@ class CMakeBuild(build_ext):
             "Python_EXECUTABLE": sys.executable,
             "CMAKE_INSTALL_PREFIX": prefix,
         }
-        generator = ["-G", "Ninja"] if shutil.which("ninja") else []
+        generator = []
+        if ninja := shutil.which("ninja"):
+            # Named outright: in an isolated build ninja lies elsewhere each time, and CMake would remember the old place.
+            generator = ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
         definitions = [f"-D{key}={value}" for key, value in options.items()]
         subprocess.check_call(["cmake", "-S", HERE, "-B", build, *generator, *definitions])
         subprocess.check_call(["cmake", "--build", build])
@@ -51,11 +55,20 @@ class CMakeBuild(build_ext):
         return [str(p) for p in Path(self.build_lib, "equikernels").glob("*.so")]
 
 
+class FreshBuildPy(build_py):
+    """Copies the Python files into an empty folder: a module that is gone from the source is gone from the wheel."""
+
+    def run(self) -> None:
+        if not self.editable_mode:
+            shutil.rmtree(self.build_lib, ignore_errors=True)
+        super().run()
+
+
 version = (HERE / "equikernels" / "_version.py").read_text().split('"')[1]
 setup(
     version=version,
     # A placeholder that makes the wheel a platform wheel; the targets are CMake's.
     ext_modules=[Extension("equikernels._host", sources=[])],
-    cmdclass={"build_ext": CMakeBuild},
+    cmdclass={"build_ext": CMakeBuild, "build_py": FreshBuildPy},
     zip_safe=False,
 )
