@@ -27,8 +27,7 @@ def check_tensor(
     if not isinstance(value, Tensor):
         fail(op, argument, "a tensor", type(value).__name__, TypeError)
     if shape is not None and (
-        value.dim() != len(shape)
-        or any(isinstance(s, int) and value.shape[d] != s for d, s in enumerate(shape))
+        value.dim() != len(shape) or any(isinstance(s, int) and value.shape[d] != s for d, s in enumerate(shape))
     ):
         letters = ", ".join(str(s) for s in shape)
         fail(op, argument, f"shape [{letters}]", list(value.shape))

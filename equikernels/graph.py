@@ -14,7 +14,6 @@ from torch.utils import _pytree as pytree
 
 from .checks import check_tensor, fail
 
-
 CSR, COMPLETE, COMPLETE_WITH_SELF_LOOPS = 0, 1, 2  # kinds, as the ops' schemas number them
 
 
@@ -283,4 +282,16 @@ def _unflatten(leaves: Iterable[Any], kind: int) -> Graph:
     return Graph._new(num_nodes, num_edges, kind, table, *edge_index)
 
 
-pytree.register_pytree_node(Graph, _flatten, _unflatten, serialized_type_name="equikernels.Graph")
+def _flatten_with_keys(graph: Graph) -> tuple[list[tuple[Any, Any]], int]:
+    leaves, kind = _flatten(graph)
+    names = ("table", "num_nodes", "num_edges", "edge_index")
+    return [(pytree.GetAttrKey(name), leaf) for name, leaf in zip(names, leaves, strict=False)], kind
+
+
+pytree.register_pytree_node(
+    Graph,
+    _flatten,
+    _unflatten,
+    flatten_with_keys_fn=_flatten_with_keys,
+    serialized_type_name="equikernels.Graph",
+)

@@ -1,0 +1,125 @@
+"""The one list of sample inputs. Every check of every op, on every backend, runs over it.
+
+A case names its op and gives: float64 inputs that may be differentiated, the graph, the options, and how inputs and
+output transform under the symmetry group of the metric. To cover a new op, add cases here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import equikernels as ek
+
+Inputs = dict[str, Tensor]
+
+
+def _sparse() -> ek.Graph:
+    # Unsorted and asymmetric, with duplicate edges, a self-loop, and isolated nodes 6 (hears none, sends none),
+    # 0 (hears none) and 5 (sends none).
+    sender = torch.tensor([4, 0, 2, 2, 1, 3, 3, 0, 4, 1, 2, 0])
+    receiver = torch.tensor([5, 1, 3, 3, 4, 2, 3, 5, 1, 5, 1, 4])
+    return ek.Graph.from_edge_index(torch.stack([sender, receiver]), 7)
+
+
+def _random_sparse() -> ek.Graph:
+    generator = torch.Generator().manual_seed(5)
+    return ek.Graph.from_edge_index(torch.randint(0, 40, (2, 700), generator=generator), 40)
+
+
+GRAPHS: dict[str, Callable[[], ek.Graph]] = {
+    "complete": lambda: ek.Graph.complete(torch.tensor([0, 3, 3, 4, 9])),  # with an empty event and a lone particle
+    "self_loops": lambda: ek.Graph.complete(torch.tensor([0, 3, 3, 4, 9]), self_loops=True),
+    "large_event": lambda: ek.Graph.complete(torch.tensor([0, 37, 39])),  # rows longer than any SIMD block
+    "sparse": _sparse,
+    "random_sparse": _random_sparse,
+    "csr": lambda: ek.Graph.from_csr(torch.tensor([0, 2, 2, 5, 6]), torch.tensor([1, 3, 0, 1, 3, 2])),
+    "no_edges": lambda: ek.Graph.from_edge_index(torch.empty(2, 0, dtype=torch.int64), 3),
+    "no_nodes": lambda: ek.Graph.complete(torch.tensor([0, 0, 0])),
+    "no_events": lambda: ek.Graph.complete(torch.tensor([0])),
+    "one_particle": lambda: ek.Graph.complete(torch.tensor([0, 1])),
+}
+SMALL = ("complete", "self_loops", "sparse", "csr", "no_edges", "one_particle")  # for finite differences
+TYPICAL = ("complete", "sparse")  # where one complete and one CSR graph are enough
+LARGE = ("large_event", "random_sparse")
+
+
+@dataclass(frozen=True)
+class Case:
+    op: str  # name in equikernels
+    id: str
+    graph_name: str
+    make: Callable[[torch.Generator, ek.Graph], Inputs]
+    options: dict[str, Any] = field(default_factory=dict)
+    # input or "out" -> "vector" (last dimension transforms under the metric's group); the rest are invariant
+    vectors: tuple[str, ...] = ()
+    equivariant: bool = True
+    smooth: bool = True  # finite differences make sense at these inputs
+    per_edge: tuple[str, ...] = ()  # inputs (or "out") with one row per edge; the others have one row per node
+
+    def __str__(self) -> str:
+        return f"{self.op}-{self.id}-{self.graph_name}"
+
+    def graph(self) -> ek.Graph:
+        return GRAPHS[self.graph_name]()
+
+    def inputs(self, dtype: torch.dtype = torch.float64, graph: ek.Graph | None = None, seed: int = 0) -> Inputs:
+        generator = torch.Generator().manual_seed(seed)
+        made = self.make(generator, self.graph() if graph is None else graph)
+        return {name: t.to(dtype) for name, t in made.items()}
+
+    def run(self, inputs: Inputs, graph: ek.Graph) -> Tensor:
+        return getattr(ek, self.op)(**inputs, graph=graph, **self.options)
+
+    @property
+    def metric(self) -> str:
+        return self.options.get("metric", "minkowski")
+
+
+def normal(*shape: int, generator: torch.Generator) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=generator)
+
+
+def four_vectors(n: int, generator: torch.Generator, dim: int = 4) -> Tensor:
+    """Massive particles of a few GeV, energy first."""
+    p = normal(n, dim - 1, generator=generator)
+    return torch.cat([(1 + (p * p).sum(-1, keepdim=True)).sqrt(), p], dim=-1)
+
+
+def _invariants() -> list[Case]:
+    def make(dim: int) -> Callable[[torch.Generator, ek.Graph], Inputs]:
+        return lambda generator, graph: {"x": four_vectors(graph.num_nodes, generator, dim)}
+
+    common: dict[str, Any] = {"op": "pairwise_invariants", "vectors": ("x",), "per_edge": ("out",)}
+    cases = [Case(id="minkowski", graph_name=name, make=make(4), **common) for name in GRAPHS]
+    for name in TYPICAL:
+        cases += [
+            Case(id="no_psi", graph_name=name, make=make(4), options={"psi": False}, **common),
+            Case(id="euclidean_3d", graph_name=name, make=make(3), options={"metric": "euclidean"}, **common),
+            Case(id="euclidean_2d", graph_name=name, make=make(2), options={"metric": "euclidean"}, **common),
+        ]
+    for dim in (5, 8):
+        cases.append(Case(id=f"minkowski_{dim}d", graph_name="sparse", make=make(dim), **common))
+    signature = {"metric": [1.0, 1.0, -1.0, -1.0, 0.5]}
+    cases.append(
+        Case(id="signature", graph_name="complete", make=make(5), options=signature, equivariant=False, **common)
+    )
+    return cases
+
+
+CASES: list[Case] = [*_invariants()]
+OPS = sorted({case.op for case in CASES})
+
+
+def select(*graph_names: str, **conditions: Any) -> list[Case]:
+    """Cases on some graphs (all when none is named) whose attributes have the given values."""
+    return [
+        case
+        for case in CASES
+        if (not graph_names or case.graph_name in graph_names)
+        and all(getattr(case, key) == value for key, value in conditions.items())
+    ]

@@ -1,0 +1,37 @@
+"""Backends the checks run on: every instruction set this machine has, and CUDA where there is a device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+import equikernels as ek
+
+BACKENDS = list(ek.available_isas()) or ["reference"]
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Runs the test once per instruction set."""
+    if request.param == "reference":
+        yield request.param
+        return
+    before = ek.active_isa()
+    ek.set_isa(request.param)
+    yield request.param
+    ek.set_isa(before)
+
+
+@pytest.fixture
+def poisoned() -> Iterator[None]:
+    """Uninitialised memory is NaN: an output element that is never written shows."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)

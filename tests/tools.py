@@ -1,0 +1,88 @@
+"""Comparisons shared by the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import equikernels as ek
+
+from .cases import Case, Inputs
+
+
+def assert_as_good_as_eager(result: Tensor, eager: Tensor, oracle: Tensor, what: str = "result") -> None:
+    """The tolerance rule: error against float64 at most twice that of the same formula in eager PyTorch at the same
+    dtype, plus one rounding of the largest value. A float64 result has no finer oracle: 1e-12 of the largest value."""
+    assert result.shape == oracle.shape, f"{what}: shape {tuple(result.shape)}, expected {tuple(oracle.shape)}"
+    assert result.dtype == eager.dtype, f"{what}: dtype {result.dtype}, expected {eager.dtype}"
+    if oracle.numel() == 0:
+        return
+    scale = oracle.abs().max().item()
+    error = (result.double() - oracle).abs().max().item()
+    allowed = 2 * (eager.double() - oracle).abs().max().item() + torch.finfo(result.dtype).eps * scale
+    if result.dtype == torch.float64:
+        allowed = 1e-12 * scale
+    assert error <= allowed, f"{what}: error {error:.3e}, allowed {allowed:.3e} at scale {scale:.3e}"
+
+
+def require_grad(inputs: Inputs) -> Inputs:
+    return {name: t.detach().clone().requires_grad_() for name, t in inputs.items()}
+
+
+def reference(case: Case, inputs: Inputs, graph: ek.Graph) -> Tensor:
+    with ek.use_backend("reference"):
+        return case.run(inputs, graph)
+
+
+def value_and_grads(function: Callable[[Inputs], Tensor], inputs: Inputs, cotangent: Tensor) -> list[Tensor]:
+    leaves = require_grad(inputs)
+    out = function(leaves)
+    grads = torch.autograd.grad(out, list(leaves.values()), cotangent.to(out.dtype), allow_unused=True)
+    return [
+        out.detach(),
+        *(torch.zeros_like(t) if g is None else g for t, g in zip(leaves.values(), grads, strict=True)),
+    ]
+
+
+def cotangent_for(out: Tensor, seed: int = 1) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(out.shape, dtype=torch.float64, generator=generator)
+
+
+class RecordOps(TorchDispatchMode):
+    """Keeps every call of one of our ops, so that it can be checked with the very arguments it is used with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, tuple[Any, ...]]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        if func.namespace == "equikernels":
+            self.calls.append((func, args))
+        return func(*args, **(kwargs or {}))
+
+
+def boost(rapidity: float, dim: int = 4) -> Tensor:
+    """Lorentz boost along a fixed skew direction, [dim, dim]."""
+    direction = torch.arange(1, dim, dtype=torch.float64)
+    direction /= direction.norm()
+    r = torch.tensor(rapidity, dtype=torch.float64)
+    matrix = torch.eye(dim, dtype=torch.float64)
+    matrix[0, 0] = r.cosh()
+    matrix[0, 1:] = matrix[1:, 0] = r.sinh() * direction
+    matrix[1:, 1:] += (r.cosh() - 1) * torch.outer(direction, direction)
+    return matrix
+
+
+def rotation(dim: int, metric: str) -> Tensor:
+    """A rotation of the space-like (or, for a Euclidean metric, all) axes, [dim, dim]."""
+    generator = torch.Generator().manual_seed(3)
+    space = dim - 1 if metric == "minkowski" else dim
+    q, _ = torch.linalg.qr(torch.randn(space, space, dtype=torch.float64, generator=generator))
+    matrix = torch.eye(dim, dtype=torch.float64)
+    matrix[-space:, -space:] = q
+    return matrix
