@@ -41,8 +41,8 @@ def _load_cuda(cpu_reason: str | None) -> str | None:
     return _load(CUDA_LIBRARY)
 
 
-cpu_reason = _load_cpu()
-cuda_reason = _load_cuda(cpu_reason)
+cpu_reason: str | None = _load_cpu()
+cuda_reason: str | None = _load_cuda(cpu_reason)
 
 if cpu_reason is None:
     try:

@@ -38,6 +38,10 @@ class Graph:
     num_nodes: int
     is_complete: bool
     self_loops: bool
+    _num_edges: int | None
+    _kind: int
+    _table: Tensor | None  # what kernels read, one int64 vector; see table
+    _edge_index: Tensor | None  # [2, E]: sender, receiver
 
     def __init__(self) -> None:
         raise TypeError("Graph: use Graph.complete, Graph.from_edge_index or Graph.from_csr")
@@ -57,8 +61,8 @@ class Graph:
         graph.self_loops = kind == COMPLETE_WITH_SELF_LOOPS
         graph._num_edges = num_edges
         graph._kind = kind
-        graph._table = table  # what kernels read, one int64 vector; its layout is _parts()
-        graph._edge_index = edge_index  # [2, E]: sender, receiver
+        graph._table = table
+        graph._edge_index = edge_index
         return graph
 
     @classmethod
@@ -168,7 +172,9 @@ class Graph:
     def num_edges(self) -> int:
         """Number of edges E. For a complete graph made without it, this reads one number from the device."""
         if self._num_edges is None:
-            self._num_edges = int(self.table[-1])
+            num_edges: int = self.table[-1].item()  # type: ignore[assignment]
+            torch._check(num_edges >= 0)  # tells export what it may assume of a number it cannot see
+            self._num_edges = num_edges
         return self._num_edges
 
     @property
@@ -178,7 +184,7 @@ class Graph:
 
     @property
     def device(self) -> torch.device:
-        return (self._edge_index if self._table is None else self._table).device
+        return self.table.device if self._edge_index is None else self._edge_index.device
 
     @property
     def edge_index(self) -> Tensor:
@@ -213,6 +219,7 @@ class Graph:
         receiver, out_edge, that is CSR by receiver, its transpose, and for each slot the edge it stands for.
         """
         if self._table is None:
+            assert self._edge_index is not None
             sender, receiver = self._edge_index[0], self._edge_index[1]
             in_ptr, in_edge = _group(receiver, self.num_nodes)
             out_ptr, out_edge = _group(sender, self.num_nodes)

@@ -54,7 +54,7 @@ def _as_function(case: Case, graph: ek.Graph, inputs: Inputs):
     return lambda *tensors: case.run(dict(zip(names, tensors, strict=True)), graph)
 
 
-@over([c for c in select(*SMALL, smooth=True)])
+@over(select(*SMALL, smooth=True))
 @pytest.mark.parametrize("layout", ["contiguous", "strided", "expanded"])
 def test_gradcheck_and_gradgradcheck(case: Case, layout: str) -> None:
     graph = case.graph()

@@ -23,7 +23,8 @@ KERNELS[OP] = ("cpu", "cuda")
 def pairwise_invariants(x: Tensor, graph: Graph, metric: Metric = "minkowski", psi: bool = True) -> Tensor:
     r"""Lorentz (or rotation) invariants of every edge j -> i.
 
-    .. math:: s_{ij} = (\psi(\|x_i - x_j\|^2), \psi(\langle x_i, x_j \rangle)), \quad \psi(z) = \mathrm{sign}(z) \ln(1 + |z|)
+    .. math:: s_{ij} = (\psi(\|x_i - x_j\|^2), \psi(\langle x_i, x_j \rangle)), \quad
+              \psi(z) = \mathrm{sign}(z) \ln(1 + |z|)
 
     LorentzNet, arXiv 2201.08187, eq. 3.2; EuclidNet, arXiv 2304.05293, eq. 3.1.
 
