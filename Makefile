@@ -62,7 +62,7 @@ ifeq ($(TORCH),system)
 	mv build-torch.pth "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/system-torch.pth"
 else
 	@echo "installing $(TORCH) (once)"
-	$(PIP) install '$(TORCH)' numpy
+	$(BIN)/python -m pip --disable-pip-version-check install '$(TORCH)' numpy
 endif
 	touch $@
 

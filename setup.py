@@ -44,7 +44,7 @@ class CMakeBuild(build_ext):
         }
         generator = []
         if ninja := shutil.which("ninja"):
-            # Named outright: in an isolated build ninja lies elsewhere each time, and CMake would remember the old place.
+            # Named outright: an isolated build has ninja elsewhere each time, and CMake would remember the old place.
             generator = ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
         definitions = [f"-D{key}={value}" for key, value in options.items()]
         subprocess.check_call(["cmake", "-S", HERE, "-B", build, *generator, *definitions])
