@@ -1,5 +1,6 @@
 // Every op's schema in one table, and the CPU implementations.
 #include "common/cpu.h"
+#include "coordinates/bind.h"
 #include "invariants/bind.h"
 
 #include <atomic>
@@ -53,9 +54,13 @@ extern "C" __attribute__((visibility("default"))) int equikernels_isa(int reques
 STABLE_TORCH_LIBRARY(equikernels, m) {
   m.def(ek::kInvariantsSchema);
   m.def(ek::kInvariantsBackwardSchema);
+  m.def(ek::kCoordinatesSchema);
+  m.def(ek::kCoordinatesBackwardSchema);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(equikernels, CPU, m) {
   m.impl("invariants", TORCH_BOX(&ek::Invariants<ek::Cpu>::forward));
   m.impl("invariants_backward", TORCH_BOX(&ek::Invariants<ek::Cpu>::backward));
+  m.impl("coordinates", TORCH_BOX(&ek::Coordinates<ek::Cpu>::forward));
+  m.impl("coordinates_backward", TORCH_BOX(&ek::Coordinates<ek::Cpu>::backward));
 }

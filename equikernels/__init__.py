@@ -6,6 +6,7 @@ from ._version import __version__
 from .backend import backends, use_backend
 from .graph import Graph
 from .metric import psi
+from .ops.coordinates import coordinate_update
 from .ops.invariants import pairwise_invariants
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "active_isa",
     "available_isas",
     "backends",
+    "coordinate_update",
     "pairwise_invariants",
     "psi",
     "set_isa",

@@ -11,6 +11,8 @@
 
 namespace ek {
 
+inline constexpr int kMaxDim = 8;  // most coordinates a node can have
+
 // Edges that meet one node, seen from its receiving or its sending side (CSR graphs).
 struct Side {
   const int64_t* ptr = nullptr;    // [num_nodes + 1]

@@ -10,8 +10,6 @@
 
 namespace ek {
 
-inline constexpr int kMaxDim = 8;
-
 template <class T>
 struct InvariantsArgs {
   GraphView graph;

@@ -1,0 +1,1 @@
+from .op import coordinate_update as coordinate_update

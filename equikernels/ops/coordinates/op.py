@@ -1,0 +1,121 @@
+"""coordinate_update: moves every node by a weighted sum, or mean, over its neighbours."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ... import _native
+from ...backend import KERNELS, use_kernel
+from ...checks import FLOATING, REAL, check_choice, check_tensor, fail
+from ...graph import Graph
+from ...metric import MAX_DIM
+from ..autograd import double_backward
+from ..common import check_graph, graph_arguments, graph_from, lift
+from . import reference
+
+OP = "coordinate_update"
+KERNELS[OP] = ("cpu", "cuda")
+
+
+def coordinate_update(
+    x: Tensor,
+    weight: Tensor,
+    graph: Graph,
+    c: float = 1.0,
+    clamp: float | None = 100.0,
+    reduce: str = "mean",
+    direction: str = "difference",
+) -> Tensor:
+    r"""Equivariant update of coordinates from one weight per edge j -> i.
+
+    .. math:: x_i' = x_i + c \, \mathrm{agg}_{j} \, \mathrm{clamp}(w_{ij} (x_i - x_j), -b, b)
+
+    EGNN, arXiv 2102.09844, eq. 4; LorentzNet, arXiv 2201.08187, eq. 3.4 in the form of its released code (difference,
+    mean, clamped to +-100), or as printed (``direction="sender"``, ``reduce="sum"``, ``clamp=None``). The clamp acts on
+    each component, so it is equivariant only as long as it does not bite; its gradient is one up to and at the bound
+    and zero beyond. A node that receives no edge keeps x_i.
+
+    Args:
+        x: [n, D] coordinates, float32 or float64 (GeV for four-momenta), D from 1 to 8. Under autocast, lower
+            precision is raised to float32.
+        weight: [E] or [E, 1], edges in the graph's order, of the dtype of x or a narrower floating dtype. It is
+            converted to the dtype of x first; its gradient comes back in its own.
+        graph: the edges, over n nodes.
+        c: factor of the update.
+        clamp: bound b >= 0 on each component of a message, in either direction; None or inf: no bound.
+        reduce: agg is "mean" or "sum" over the edges the node receives.
+        direction: what the weight multiplies: "difference", x_i - x_j, or "sender", x_j.
+
+    Returns:
+        [n, D] in the dtype of x.
+
+    Raises:
+        ValueError, TypeError: wrong shape, dtype, device or option; the message names the argument.
+    """
+    x = lift(OP, "x", x)
+    check_tensor(OP, "x", x, ["n", "D"], REAL)
+    if not 1 <= x.shape[1] <= MAX_DIM:
+        fail(OP, "x", f"1 to {MAX_DIM} coordinates", x.shape[1])
+    check_graph(OP, graph, x)
+    weight = _check_weight(weight, x, graph.num_edges)
+    if clamp is not None and not clamp >= 0:
+        fail(OP, "clamp", "a bound >= 0 or None", clamp)
+    check_choice(OP, "reduce", reduce, ("mean", "sum"))
+    check_choice(OP, "direction", direction, ("difference", "sender"))
+    bound = None if clamp is None or math.isinf(clamp) else float(clamp)
+    options = float(c), bound, reduce == "mean", direction == "difference"
+    if not use_kernel(OP, x, weight):
+        return reference.coordinate_update(x, weight, graph, *options)
+    return torch.ops.equikernels.coordinates.default(x, weight, *graph_arguments(graph), *options)
+
+
+def _check_weight(weight: Tensor, x: Tensor, num_edges: int) -> Tensor:
+    """[E] in the dtype of x."""
+    check_tensor(OP, "weight", weight, None, FLOATING, like=x)
+    shape = weight.shape
+    if weight.dim() not in (1, 2) or shape[0] != num_edges or (weight.dim() == 2 and shape[1] != 1):
+        fail(OP, "weight", f"shape [{num_edges}] or [{num_edges}, 1]", list(shape))
+    if weight.dtype.itemsize > x.dtype.itemsize:
+        fail(OP, "weight", "the dtype of x, float32, or a narrower one", "float64", TypeError)
+    return weight.reshape(num_edges).to(x.dtype)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, weight, table, *ctx.rest = inputs
+    ctx.save_for_backward(x, weight, table)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    grads = torch.ops.equikernels.coordinates_backward.default(grad, *ctx.saved_tensors, *ctx.rest)
+    return *grads, None, None, None, None, None, None, None
+
+
+def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    grad, x, weight, table, *ctx.rest = inputs
+    ctx.save_for_backward(grad, x, weight, table)
+
+
+def _backward_backward(ctx: Any, *grad_grads: Tensor) -> tuple[Any, ...]:
+    grad, x, weight, table = ctx.saved_tensors
+    num_edges, kind, *options = ctx.rest
+    graph = graph_from(table, num_edges, kind, x.shape[0])
+    grads = double_backward(
+        lambda x, weight: reference.coordinate_update(x, weight, graph, *options), [x, weight], [grad], grad_grads
+    )
+    return *grads, None, None, None, None, None, None, None
+
+
+if _native.cpu_reason is None:
+    torch.library.register_fake("equikernels::coordinates", lambda x, *rest: x.new_empty(x.shape))
+    torch.library.register_fake(
+        "equikernels::coordinates_backward",
+        lambda grad, x, weight, *rest: (x.new_empty(x.shape), weight.new_empty(weight.shape)),
+    )
+    torch.library.register_autograd("equikernels::coordinates", _backward, setup_context=_setup)
+    torch.library.register_autograd(
+        "equikernels::coordinates_backward", _backward_backward, setup_context=_setup_backward
+    )
