@@ -1,0 +1,139 @@
+"""Graph: constructors, order of edges, checks, pytree."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils import _pytree as pytree
+
+import equikernels as ek
+
+from .cases import GRAPHS
+
+
+def pairs(graph: ek.Graph) -> list[tuple[int, int]]:
+    return [tuple(edge) for edge in graph.edge_index.t().tolist()]
+
+
+@pytest.mark.parametrize("self_loops", [False, True])
+def test_complete_enumerates_all_pairs_row_major(self_loops: bool) -> None:
+    graph = ek.Graph.complete(torch.tensor([0, 3, 3, 4, 6]), self_loops)
+    expected = [
+        (j, i)
+        for lo, hi in [(0, 3), (3, 3), (3, 4), (4, 6)]
+        for i in range(lo, hi)
+        for j in range(lo, hi)
+        if self_loops or i != j
+    ]
+    assert pairs(graph) == expected
+    assert graph.num_edges == len(expected)
+    assert graph.num_nodes == 6
+    assert graph.in_degree().tolist() == torch.bincount(graph.receiver, minlength=6).tolist()
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_sparse_twin_of_every_graph_gives_the_same_edges(name: str) -> None:
+    graph = GRAPHS[name]()
+    twin = ek.Graph.from_edge_index(graph.edge_index, graph.num_nodes)
+    assert pairs(twin) == pairs(graph)
+    assert twin.in_degree().tolist() == graph.in_degree().tolist()
+    in_ptr, sender, in_edge, out_ptr, receiver, out_edge = twin._parts()
+    assert torch.equal(graph.sender[in_edge], sender)
+    assert torch.equal(graph.receiver[out_edge], receiver)
+    for ptr, end, order in ((in_ptr, graph.receiver, in_edge), (out_ptr, graph.sender, out_edge)):
+        for node in range(graph.num_nodes):
+            slots = order[ptr[node] : ptr[node + 1]].tolist()
+            assert slots == [e for e in range(graph.num_edges) if end[e] == node]  # stable: ascending
+
+
+def test_from_csr_keeps_the_order_given() -> None:
+    graph = ek.Graph.from_csr(torch.tensor([0, 2, 2, 3]), torch.tensor([2, 0, 1]))
+    assert pairs(graph) == [(2, 0), (0, 0), (1, 2)]
+    assert graph.num_nodes == 3
+
+
+def test_torch_geometric_edge_index_is_taken() -> None:
+    geometric = pytest.importorskip("torch_geometric")
+    raw = torch.tensor([[0, 1, 2], [1, 2, 2]])
+    edge_index = geometric.EdgeIndex(raw, sparse_size=(4, 4))
+    assert ek.Graph.from_edge_index(edge_index).num_nodes == 4
+    graph = ek.Graph.from_edge_index(edge_index, 5)
+    assert graph.num_nodes == 5
+    assert type(graph.edge_index) is torch.Tensor
+    assert torch.equal(graph.edge_index, raw)
+
+
+@pytest.mark.parametrize("name", ["complete", "self_loops", "sparse", "no_nodes"])
+def test_pytree_round_trip_and_to(name: str) -> None:
+    graph = GRAPHS[name]()
+    leaves, spec = pytree.tree_flatten(graph)
+    for again in (pytree.tree_unflatten(leaves, spec), graph.to("cpu")):
+        assert pairs(again) == pairs(graph)
+        assert torch.equal(again.table, graph.table)
+        assert (again.num_nodes, again.num_edges, again.self_loops) == (
+            graph.num_nodes,
+            graph.num_edges,
+            graph.self_loops,
+        )
+    assert graph.to("meta").device.type == "meta"
+
+
+def test_the_table_is_made_once() -> None:
+    graph = ek.Graph.from_edge_index(torch.tensor([[0], [1]]), 2)
+    assert graph.table is graph.table
+
+
+def test_complete_with_known_sizes_reads_nothing_back() -> None:
+    # A fake device has no values to read: any read-back would fail.
+    with torch._subclasses.FakeTensorMode():
+        graph = ek.Graph.complete(torch.empty(5, dtype=torch.int64), num_nodes=12, num_edges=40, validate=False)
+    assert (graph.num_nodes, graph.num_edges) == (12, 40)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: ek.Graph.complete(torch.tensor([1, 2])), ValueError, "ptr: expected a first entry of 0, got 1"),
+        (
+            lambda: ek.Graph.complete(torch.tensor([0, 3, 2])),
+            ValueError,
+            "ptr: expected entries that do not decrease, got 3 before 2 at entry 2",
+        ),
+        (
+            lambda: ek.Graph.complete(torch.tensor([0, 3]), num_nodes=4),
+            ValueError,
+            "ptr: expected a last entry of 4, got 3",
+        ),
+        (lambda: ek.Graph.complete(torch.tensor([0.0, 3.0])), TypeError, "ptr: expected dtype int64, got float32"),
+        (lambda: ek.Graph.complete(torch.tensor([0, 3]).int()), TypeError, "ptr: expected dtype int64, got int32"),
+        (lambda: ek.Graph.complete(torch.zeros(2, 2).long()), ValueError, r"ptr: expected shape \[n_events \+ 1\]"),
+        (lambda: ek.Graph.complete(torch.empty(0).long()), ValueError, "ptr: expected at least one entry"),
+        (
+            lambda: ek.Graph.from_edge_index(torch.tensor([[0, -1], [1, 0]]), 2),
+            ValueError,
+            r"edge_index: expected indices in \[0, 2\), got \[-1, 1\]",
+        ),
+        (
+            lambda: ek.Graph.from_edge_index(torch.tensor([[0, 2], [1, 0]]), 2),
+            ValueError,
+            r"edge_index: expected indices in \[0, 2\), got \[0, 2\]",
+        ),
+        (lambda: ek.Graph.from_edge_index(torch.tensor([0, 1]), 2), ValueError, r"edge_index: expected shape \[2, E\]"),
+        (lambda: ek.Graph.from_edge_index(torch.tensor([[0], [0]])), ValueError, "num_nodes: expected a number"),
+        (lambda: ek.Graph.from_edge_index(torch.tensor([[0], [0]]), -1), ValueError, "num_nodes: expected a number >="),
+        (
+            lambda: ek.Graph.from_csr(torch.tensor([0, 2]), torch.tensor([0])),
+            ValueError,
+            "rowptr: expected a last entry of 1, got 2",
+        ),
+        (
+            lambda: ek.Graph.from_csr(torch.tensor([0, 1]), torch.tensor([1])),
+            ValueError,
+            r"col: expected indices in \[0, 1\)",
+        ),
+        (ek.Graph, TypeError, "use Graph.complete"),
+    ],
+)
+def test_errors_name_the_argument(make, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        make()
