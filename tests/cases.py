@@ -111,7 +111,40 @@ def _invariants() -> list[Case]:
     return cases
 
 
-CASES: list[Case] = [*_invariants()]
+def _coordinates() -> list[Case]:
+    def make(dim: int, column: bool = False) -> Callable[[torch.Generator, ek.Graph], Inputs]:
+        def inputs(generator: torch.Generator, graph: ek.Graph) -> Inputs:
+            weight = normal(graph.num_edges, *([1] if column else []), generator=generator)
+            return {"x": four_vectors(graph.num_nodes, generator, dim), "weight": weight}
+
+        return inputs
+
+    free: dict[str, Any] = {"clamp": None}
+    common: dict[str, Any] = {"op": "coordinate_update", "vectors": ("x", "out"), "per_edge": ("weight",)}
+    cases = [Case(id="mean", graph_name=name, make=make(4), options=free, **common) for name in GRAPHS]
+    for name in (*TYPICAL, *LARGE):
+        # a bound on components that bites is not equivariant
+        bound = {"c": -0.3, "clamp": 0.7}
+        cases += [
+            Case(id="sum", graph_name=name, make=make(4), options={**free, "c": 0.1, "reduce": "sum"}, **common),
+            Case(id="sender", graph_name=name, make=make(4), options={**free, "direction": "sender"}, **common),
+            Case(id="clamp", graph_name=name, make=make(4), options=bound, equivariant=False, **common),
+        ]
+    for name in TYPICAL:
+        bound = {"clamp": 0.7, "direction": "sender", "reduce": "sum"}
+        cases += [
+            Case(id="column", graph_name=name, make=make(4, column=True), options=free, **common),
+            Case(id="clamp_sender_3d", graph_name=name, make=make(3), options=bound, equivariant=False, **common),
+            Case(id="mean_2d", graph_name=name, make=make(2), options=free, **common),
+        ]
+    for dim in (5, 8):
+        bound = {"clamp": 0.7}
+        case = Case(id=f"clamp_{dim}d", graph_name="sparse", make=make(dim), options=bound, equivariant=False, **common)
+        cases.append(case)
+    return cases
+
+
+CASES: list[Case] = [*_invariants(), *_coordinates()]
 OPS = sorted({case.op for case in CASES})
 
 
