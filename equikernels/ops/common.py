@@ -33,6 +33,14 @@ def check_graph(op: str, graph: Graph, like: Tensor) -> None:
         fail(op, "graph", f"device {like.device}", graph.device)
 
 
+def check_edges(op: str, argument: str, t: Tensor, graph: Graph) -> None:
+    """``t`` must have one row per edge."""
+    if torch.compiler.is_compiling():
+        torch._check(t.shape[0] == graph.num_edges)  # export may not know the number: checked when the program runs
+    elif t.shape[0] != graph.num_edges:
+        fail(op, argument, f"{graph.num_edges} rows, one per edge", t.shape[0])
+
+
 def graph_arguments(graph: Graph) -> GraphArguments:
     return graph.table, graph.num_edges, graph._kind
 

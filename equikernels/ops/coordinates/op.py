@@ -14,7 +14,7 @@ from ...checks import FLOATING, REAL, check_choice, check_tensor, fail
 from ...graph import Graph
 from ...metric import MAX_DIM
 from ..autograd import double_backward
-from ..common import check_graph, graph_arguments, graph_from, lift
+from ..common import check_edges, check_graph, graph_arguments, graph_from, lift
 from . import reference
 
 OP = "coordinate_update"
@@ -61,7 +61,7 @@ def coordinate_update(
     if not 1 <= x.shape[1] <= MAX_DIM:
         fail(OP, "x", f"1 to {MAX_DIM} coordinates", x.shape[1])
     check_graph(OP, graph, x)
-    weight = _check_weight(weight, x, graph.num_edges)
+    weight = _check_weight(weight, x, graph)
     if clamp is not None and not clamp >= 0:
         fail(OP, "clamp", "a bound >= 0 or None", clamp)
     check_choice(OP, "reduce", reduce, ("mean", "sum"))
@@ -73,15 +73,15 @@ def coordinate_update(
     return torch.ops.equikernels.coordinates.default(x, weight, *graph_arguments(graph), *options)
 
 
-def _check_weight(weight: Tensor, x: Tensor, num_edges: int) -> Tensor:
+def _check_weight(weight: Tensor, x: Tensor, graph: Graph) -> Tensor:
     """[E] in the dtype of x."""
     check_tensor(OP, "weight", weight, None, FLOATING, like=x)
-    shape = weight.shape
-    if weight.dim() not in (1, 2) or shape[0] != num_edges or (weight.dim() == 2 and shape[1] != 1):
-        fail(OP, "weight", f"shape [{num_edges}] or [{num_edges}, 1]", list(shape))
+    if weight.dim() not in (1, 2) or (weight.dim() == 2 and weight.shape[1] != 1):
+        fail(OP, "weight", "shape [E] or [E, 1]", list(weight.shape))
+    check_edges(OP, "weight", weight, graph)
     if weight.dtype.itemsize > x.dtype.itemsize:
         fail(OP, "weight", "the dtype of x, float32, or a narrower one", "float64", TypeError)
-    return weight.reshape(num_edges).to(x.dtype)
+    return weight.flatten().to(x.dtype)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
