@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ REAL = (torch.float32, torch.float64)
 FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
-def fail(op: str, argument: str, expected: str, got: object, kind: type[Exception] = ValueError) -> None:
+def fail(op: str, argument: str, expected: str, got: object, kind: type[Exception] = ValueError) -> NoReturn:
     raise kind(f"{op}: {argument}: expected {expected}, got {got}")
 
 
