@@ -1,0 +1,56 @@
+"""The command ``equikernels``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, got {value}")
+    return value
+
+
+def _parser() -> argparse.ArgumentParser:
+    from ._version import __version__
+
+    parser = argparse.ArgumentParser(prog="equikernels", description="Fused kernels for equivariant networks.")
+    parser.add_argument("--version", action="version", version=f"equikernels {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("info", help="print what a bug report should contain")
+    demo = commands.add_parser("demo", help="score sample jets with LorentzNet, side by side with the published code")
+    demo.add_argument("--jets", type=_positive, default=2000, metavar="N", help="how many (default and most: 2000)")
+    demo.add_argument("--output", type=Path, default=Path("demo_output"), metavar="DIR", help="where plots go")
+    demo.add_argument("--threads", type=_positive, metavar="N", help="PyTorch threads (default: PyTorch's)")
+    demo.add_argument("--seed", type=int, default=0, metavar="N", help="of the network's weights")
+    return parser
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    missing = [name for name in ("matplotlib", "tqdm") if importlib.util.find_spec(name) is None]
+    if missing:
+        print(f'equikernels demo: needs {" and ".join(missing)}: pip install "equikernels[demo]"', file=sys.stderr)
+        return 2
+    from .demo import Settings, run
+
+    return run(Settings(arguments.jets, arguments.output, arguments.threads, arguments.seed))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    if arguments.command == "demo":
+        return _demo(arguments)
+    from .info import environment
+
+    print(environment())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
