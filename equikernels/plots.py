@@ -39,7 +39,7 @@ def batch_size(published: Sweep, ours: Sweep, path: Path) -> None:
     ):
         last = []
         for sweep, name, colour in ((published, "published formula, eager", PUBLISHED), (ours, "equikernels", OURS)):
-            points = [(size, point[column] * factor) for size, point in sweep.items() if point[column]]
+            points = [(size, value * factor) for size, point in sweep.items() if (value := point[column])]
             if not points:
                 continue
             axes.plot(*zip(*points, strict=True), marker="o", markersize=5, linewidth=2, color=colour, label=name)

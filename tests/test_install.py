@@ -1,0 +1,144 @@
+"""The package as installed: where it lies, how it does without compiled libraries, and what the environment decides."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+import equikernels as ek
+
+PACKAGE = Path(ek.__file__).parent
+
+# Every op on a small sparse graph, by whatever backend is active; the sum tells the results apart.
+EXERCISE = """
+import equikernels as ek, torch
+torch.manual_seed(0)
+x = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
+graph = ek.Graph.from_edge_index(torch.tensor([[0, 1, 2, 3, 0], [1, 2, 3, 4, 4]]), 5)
+s = ek.pairwise_invariants(x, graph)
+moved = ek.coordinate_update(x, s[:, 0], graph)
+total = ek.segment_reduce(ek.segment_softmax(s, graph), graph) + ek.gather_segment_reduce(moved, graph)[:, :2]
+(grad,) = torch.autograd.grad(total.sum(), x)
+print(repr(float(total.detach().square().sum())), repr(float(grad.square().sum())))
+"""
+
+
+def run(code: str, path: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs code in a fresh Python that finds the package in ``path`` (by default where this one found it)."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("EQUIKERNELS_")}
+    location = {"PYTHONPATH": str(path or PACKAGE.parent)}
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**clean, **location, **environment},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def output(code: str, path: Path | None = None, **environment: str) -> str:
+    done = run(code, path, **environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def python_only(tmp_path: Path) -> Path:
+    """A copy of the package without its compiled libraries."""
+    shutil.copytree(PACKAGE, tmp_path / "equikernels", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    return tmp_path
+
+
+@pytest.mark.skipif("EQUIKERNELS_TEST_INSTALLED" not in os.environ, reason="only `make test` promises the wheel")
+def test_the_installed_wheel_is_what_is_tested() -> None:
+    assert PACKAGE.parent == Path(sysconfig.get_path("platlib"))
+    source = Path(__file__).parents[1]
+    assert source / "equikernels" != PACKAGE
+    assert ek._native.cpu_reason is None, "the wheel has no CPU kernels"
+
+
+def test_without_libraries_the_reference_runs_and_says_why(python_only: Path) -> None:
+    report = output("import equikernels as ek; print(ek.__file__); print(ek.backends())", python_only)
+    assert str(python_only) in report
+    assert "reference (_ops.so was not built)" in report
+    assert "kernel (" not in report
+    assert output(EXERCISE, python_only) == output(EXERCISE, EQUIKERNELS_BACKEND="reference")
+
+
+def test_without_libraries_a_model_and_info_run(python_only: Path) -> None:
+    code = """
+import equikernels as ek, torch
+from equikernels.cli import main
+jets = ek.data.load_sample_jets()[:3]
+x, ptr, is_beam = ek.data.with_beams(jets.p4, jets.ptr)
+logits = ek.models.LorentzNet(2, 8, n_layers=2).eval()(x, ek.data.top_tagging_scalars(x, is_beam), ptr)
+assert logits.shape == (3, 2) and logits.isfinite().all()
+main(["info"])
+"""
+    report = output(code, python_only)
+    assert "_ops.so was not built" in report
+    assert "instruction sets:          none" in report
+
+
+@pytest.mark.parametrize(
+    "call", ['ek.set_isa("avx2")', 'ek.use_backend("cpu").__enter__(); ek.pairwise_invariants(x, g)']
+)
+def test_without_libraries_a_kernel_asked_for_by_name_is_refused(python_only: Path, call: str) -> None:
+    setup = "import equikernels as ek, torch; x = torch.ones(2, 4); g = ek.Graph.complete(torch.tensor([0, 2])); "
+    done = run(setup + call, python_only)
+    assert done.returncode != 0
+    assert "RuntimeError" in done.stderr
+    assert "_ops.so was not built" in done.stderr
+
+
+def test_the_kill_switch() -> None:
+    report = output("import equikernels as ek; print(ek.backends())", EQUIKERNELS_BACKEND="reference")
+    assert "backend: reference" in report
+    assert "kernel (" not in report
+    reference = [float(v) for v in output(EXERCISE, EQUIKERNELS_BACKEND="reference").split()]
+    kernels = [float(v) for v in output(EXERCISE).split()]
+    assert kernels == pytest.approx(reference, rel=1e-12)
+
+
+def test_an_unknown_backend_is_an_error() -> None:
+    done = run("import equikernels", EQUIKERNELS_BACKEND="gpu")
+    assert done.returncode != 0
+    assert "EQUIKERNELS_BACKEND: expected one of auto, reference, cpu, cuda, got 'gpu'" in done.stderr
+
+
+@pytest.mark.parametrize("isa", ek.available_isas())
+def test_an_instruction_set_is_forced(isa: str) -> None:
+    assert output("import equikernels as ek; print(ek.active_isa())", EQUIKERNELS_CPU=isa).strip() == isa
+    forced = [float(v) for v in output(EXERCISE, EQUIKERNELS_CPU=isa).split()]
+    reference = [float(v) for v in output(EXERCISE, EQUIKERNELS_BACKEND="reference").split()]
+    assert forced == pytest.approx(reference, rel=1e-12)
+
+
+@pytest.mark.skipif(not ek.available_isas(), reason="no CPU kernels")
+@pytest.mark.parametrize("isa", ["sse9", "AVX2", "auto"])
+def test_an_instruction_set_that_does_not_exist_is_an_error(isa: str) -> None:
+    done = run("import equikernels", EQUIKERNELS_CPU=isa)
+    assert done.returncode != 0
+    assert f"expected one of baseline, avx2, avx512, got '{isa}'" in done.stderr
+
+
+@pytest.mark.skipif(ek._native.cpu_reason is not None, reason="no op library")
+def test_a_second_copy_of_the_op_library_is_refused(tmp_path: Path) -> None:
+    shutil.copytree(PACKAGE, tmp_path / "equikernels", ignore=shutil.ignore_patterns("__pycache__"))
+    code = f"""
+import sys
+import equikernels
+for name in [m for m in sys.modules if m.startswith("equikernels")]: del sys.modules[name]
+sys.path.insert(0, {str(tmp_path)!r})
+import equikernels
+"""
+    done = run(code)
+    assert done.returncode == 1, "an ImportError, not a crash"
+    assert "another copy of the op library is already loaded" in done.stderr
