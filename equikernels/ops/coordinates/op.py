@@ -66,7 +66,7 @@ def coordinate_update(
         fail(OP, "clamp", "a bound >= 0 or None", clamp)
     check_choice(OP, "reduce", reduce, ("mean", "sum"))
     check_choice(OP, "direction", direction, ("difference", "sender"))
-    bound = None if clamp is None or math.isinf(clamp) else float(clamp)
+    bound = None if clamp is None or clamp == math.inf else float(clamp)
     options = float(c), bound, reduce == "mean", direction == "difference"
     if not use_kernel(OP, x, weight):
         return reference.coordinate_update(x, weight, graph, *options)
