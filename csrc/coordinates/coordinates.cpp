@@ -1,5 +1,5 @@
 // Compiled once per instruction set; no torch header and no standard container in here.
-// A node's coordinates are one short vector, components are lanes; edges are walked one by one in kChains interleaved
+// A node's coordinates are a short vector, components are lanes; edges are walked one by one in kChains interleaved
 // sums, so that the additions of one edge do not wait for those of the edge before.
 #include "coordinates.h"
 
@@ -11,42 +11,57 @@ namespace {
 
 constexpr int kChains = 4;
 
-// Coordinates of one node; lanes from `dim` on are zero when loaded and are never stored.
+// Coordinates of one node; lanes from `dim` on are zero when read and are never written. In parts no wider than a
+// register: the compiler takes comparisons of wider vectors apart into scalars.
 template <int kDim, class T>
 struct Point {
   static constexpr int width = kDim <= 2 ? 2 : kDim <= 4 ? 4 : 8;
-  typedef T V __attribute__((vector_size(width * sizeof(T))));
+  static constexpr int span = width < lanes<T> ? width : lanes<T>;
+  static constexpr int parts = width / span;
+  typedef T V __attribute__((vector_size(span * sizeof(T))));
+  V part[parts];
 
-  static inline V read(const T* row, int dim) {
-    V v{};
-    if (kDim == width && kDim < kMaxDim) {
-      std::memcpy(&v, row, sizeof v);
-    } else {
-      for (int l = 0; l < dim; ++l) v[l] = row[l];
-    }
-    return v;
+  static inline Point read(const T* row, int dim) {
+    T padded[width] = {};
+    for (int l = 0; l < dim; ++l) padded[l] = row[l];
+    Point p;
+    std::memcpy(p.part, padded, sizeof p.part);
+    return p;
   }
-  static inline void write(T* row, V v, int dim) {
-    for (int l = 0; l < dim; ++l) row[l] = v[l];
+  inline void write(T* row, int dim) const {
+    for (int l = 0; l < dim; ++l) row[l] = part[l / span][l % span];
   }
-  static inline T total(V v) {
-    for (int w = width / 2; w > 0; w /= 2)
+  // f on the parts of points, one after the other.
+  template <class F, class... P>
+  static inline Point map(F&& f, const P&... points) {
+    Point r;
+#pragma GCC unroll 4
+    for (int q = 0; q < parts; ++q) r.part[q] = f(points.part[q]...);
+    return r;
+  }
+  inline Point operator+(const Point& other) const {
+    return map([](V a, V b) { return a + b; }, *this, other);
+  }
+  inline T total() const {
+    V v = part[0];
+    for (int q = 1; q < parts; ++q) v += part[q];
+    for (int w = span / 2; w > 0; w /= 2)
       for (int l = 0; l < w; ++l) v[l] += v[l + w];
     return v[0];
   }
 };
 
 // Sum of term(k) over the slots of a row, in kChains interleaved chains.
-template <class V, class Term>
-inline V add_up(int64_t count, Term&& term) {
-  V chain[kChains] = {};
+template <class P, class Term>
+inline P add_up(int64_t count, Term&& term) {
+  P chain[kChains] = {};
   int64_t k = 0;
   for (; k + kChains <= count; k += kChains)
 #pragma GCC unroll 4
-    for (int l = 0; l < kChains; ++l) chain[l] += term(k + l);
+    for (int l = 0; l < kChains; ++l) chain[l] = chain[l] + term(k + l);
 #pragma GCC unroll 4
   for (int l = 0; l < kChains - 1; ++l)
-    if (k + l < count) chain[l] += term(k + l);
+    if (k + l < count) chain[l] = chain[l] + term(k + l);
   return (chain[0] + chain[1]) + (chain[2] + chain[3]);
 }
 
@@ -61,14 +76,14 @@ void forward_range(const CoordinatesArgs<T>& args, int64_t begin, int64_t end) {
   for (int64_t i = begin; i < end; ++i) {
     while (g.complete() && i >= g.ptr[event + 1]) ++event;
     const Row row = g.received(i, event);
-    const V x = P::read(args.x + i * dim, dim);
-    V sum = add_up<V>(row.count, [&](int64_t k) {
-      const V y = P::read(args.x + row.node(k) * dim, dim);
-      const V t = args.weight[row.edge(k)] * (kDifference ? x - y : y);
-      return max_of(low, min_of(high, t));
+    const P x = P::read(args.x + i * dim, dim);
+    const P sum = add_up<P>(row.count, [&](int64_t k) {
+      const P y = P::read(args.x + row.node(k) * dim, dim);
+      const T w = args.weight[row.edge(k)];
+      return P::map([&](V a, V b) { return max_of(low, min_of(high, w * (kDifference ? a - b : b))); }, x, y);
     });
-    if (args.mean && row.count > 1) sum /= T(row.count);
-    P::write(args.out + i * dim, x + args.c * sum, dim);
+    const T divisor = args.mean && row.count > 1 ? T(row.count) : T(1);
+    P::map([&](V a, V s) { return a + args.c * (s / divisor); }, x, sum).write(args.out + i * dim, dim);
   }
 }
 
@@ -85,32 +100,34 @@ void backward_range(const CoordinatesArgs<T>& args, int64_t begin, int64_t end) 
   // torch.clamp's rule: one up to and at the bound, zero beyond, zero for NaN
   auto pass = [&](V t, V grad) -> V {
     if (!args.bounded) return grad;
-    return (t <= bound) & (t >= -bound) ? grad : V{};
+    grad = t <= bound ? grad : V{};
+    return t >= -bound ? grad : V{};
   };
   int64_t event = g.complete() && begin < end ? g.event_of(begin) : 0;
   for (int64_t i = begin; i < end; ++i) {
     while (g.complete() && i >= g.ptr[event + 1]) ++event;
     const Row in = g.received(i, event), out = g.sent(i, event);
-    const V x = P::read(args.x + i * dim, dim), grad = P::read(args.grad_out + i * dim, dim);
+    const P x = P::read(args.x + i * dim, dim), grad = P::read(args.grad_out + i * dim, dim);
     const T own_scale = args.scale(in.count);
-    const V scaled = own_scale * grad;
-    const V received = add_up<V>(in.count, [&](int64_t k) {
-      const V y = P::read(args.x + in.node(k) * dim, dim);
-      const V d = kDifference ? x - y : y;
+    const P received = add_up<P>(in.count, [&](int64_t k) {
+      const P y = P::read(args.x + in.node(k) * dim, dim);
       const T w = args.weight[in.edge(k)];
-      const V a = pass(w * d, scaled);
-      args.grad_weight[in.edge(k)] = P::total(a * d);
-      return w * a;
+      const P d = P::map([](V a, V b) { return kDifference ? a - b : b; }, x, y);
+      const P a = P::map([&](V d, V grad) { return pass(w * d, own_scale * grad); }, d, grad);
+      args.grad_weight[in.edge(k)] = P::map([](V a, V d) { return a * d; }, a, d).total();
+      return P::map([&](V a) { return w * a; }, a);
     });
-    const V sent = add_up<V>(out.count, [&](int64_t k) {
+    const P sent = add_up<P>(out.count, [&](int64_t k) {
       const int64_t r = out.node(k);
-      const V d = kDifference ? P::read(args.x + r * dim, dim) - x : x;
+      const P y = P::read(args.x + r * dim, dim), grad = P::read(args.grad_out + r * dim, dim);
       const T w = args.weight[out.edge(k)];
       // in an event of a complete graph all nodes hear equally many
       const T scale = g.complete() ? own_scale : args.scale(g.received(r, event).count);
-      return w * pass(w * d, scale * P::read(args.grad_out + r * dim, dim));
+      return P::map([&](V x, V y, V grad) { return w * pass(w * (kDifference ? y - x : x), scale * grad); }, x, y,
+                    grad);
     });
-    P::write(args.out + i * dim, grad + (kDifference ? received - sent : sent), dim);
+    P::map([](V g, V r, V s) { return g + (kDifference ? r - s : s); }, grad, received, sent)
+        .write(args.out + i * dim, dim);
   }
 }
 
