@@ -1,0 +1,55 @@
+"""The README's code runs, and what the documentation names exists."""
+
+from __future__ import annotations
+
+import re
+from functools import reduce
+from pathlib import Path
+
+import pytest
+
+import equikernels as ek
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def test_the_quick_start_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert BLOCKS
+    names: dict[str, object] = {}
+    for number, block in enumerate(BLOCKS):
+        exec(compile(block, f"README block {number}", "exec"), names)
+    assert "pairwise_invariants" in capsys.readouterr().out
+    score, graph, moved = names["score"], names["graph"], names["moved"]
+    assert score.shape == (100,)  # type: ignore[attr-defined]
+    assert 0 <= score.min() <= score.max() <= 1  # type: ignore[attr-defined]
+    assert moved.shape == (graph.num_nodes, 4)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_name_exists(page: Path) -> None:
+    names = set(re.findall(r"\bek((?:\.\w+)+)", page.read_text()))
+    if page.name == "README.md":
+        assert len(names) > 10
+    for name in names:
+        reduce(getattr, name.strip(".").split("."), ek)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    text = page.read_text()
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    headings = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
+        if target.startswith("#"):
+            assert target[1:] in headings
+        else:
+            assert (page.parent / target).exists()
+
+
+def test_every_op_is_in_the_table() -> None:
+    ops = {name for name in ek.backends() if hasattr(ek, name)}
+    assert ops
+    assert not {name for name in ops if f"| `ek.{name}` |" not in README}
