@@ -2,6 +2,9 @@
 #include "common/cpu.h"
 #include "coordinates/bind.h"
 #include "invariants/bind.h"
+#include "invariants/moments_bind.h"
+#include "message/cpu.h"
+#include "segment/bind.h"
 
 #include <atomic>
 #include <cstdlib>
@@ -54,13 +57,33 @@ extern "C" __attribute__((visibility("default"))) int equikernels_isa(int reques
 STABLE_TORCH_LIBRARY(equikernels, m) {
   m.def(ek::kInvariantsSchema);
   m.def(ek::kInvariantsBackwardSchema);
+  m.def(ek::kMomentsSchema);
+  m.def(ek::kMomentsBackwardSchema);
+  m.def(ek::kMessageSchema);
+  m.def(ek::kMessageBackwardSchema);
   m.def(ek::kCoordinatesSchema);
   m.def(ek::kCoordinatesBackwardSchema);
+  m.def(ek::kSegmentSumSchema);
+  m.def(ek::kSegmentSpreadSchema);
+  m.def(ek::kSegmentProductSchema);
+  m.def(ek::kSegmentExtremumSchema);
+  m.def(ek::kSegmentSoftmaxSchema);
+  m.def(ek::kSegmentSoftmaxBackwardSchema);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(equikernels, CPU, m) {
   m.impl("invariants", TORCH_BOX(&ek::Invariants<ek::Cpu>::forward));
   m.impl("invariants_backward", TORCH_BOX(&ek::Invariants<ek::Cpu>::backward));
+  m.impl("invariant_moments", TORCH_BOX(&ek::Moments<ek::Cpu>::forward));
+  m.impl("invariant_moments_backward", TORCH_BOX(&ek::Moments<ek::Cpu>::backward));
+  m.impl("message", TORCH_BOX(&ek::Message<ek::MessageOnCpu>::forward));
+  m.impl("message_backward", TORCH_BOX(&ek::Message<ek::MessageOnCpu>::backward));
   m.impl("coordinates", TORCH_BOX(&ek::Coordinates<ek::Cpu>::forward));
   m.impl("coordinates_backward", TORCH_BOX(&ek::Coordinates<ek::Cpu>::backward));
+  m.impl("segment_sum", TORCH_BOX(&ek::Segment<ek::Cpu>::sum));
+  m.impl("segment_spread", TORCH_BOX(&ek::Segment<ek::Cpu>::spread));
+  m.impl("segment_product", TORCH_BOX(&ek::Segment<ek::Cpu>::product));
+  m.impl("segment_extremum", TORCH_BOX(&ek::Segment<ek::Cpu>::extremum));
+  m.impl("segment_softmax", TORCH_BOX(&ek::Segment<ek::Cpu>::softmax));
+  m.impl("segment_softmax_backward", TORCH_BOX(&ek::Segment<ek::Cpu>::softmax_backward));
 }

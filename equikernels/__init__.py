@@ -2,13 +2,18 @@
 
 from . import _native as _native
 from . import data as data
+from . import models as models
+from . import nn as nn
 from ._native import active_isa, available_isas, set_isa
 from ._version import __version__
 from .backend import backends, use_backend
+from .checkpoint import load_checkpoint
 from .graph import Graph
 from .metric import psi
 from .ops.coordinates import coordinate_update
 from .ops.invariants import pairwise_invariants
+from .ops.message import message_passing
+from .ops.segment import gather_segment_reduce, segment_reduce, segment_softmax
 from .packing import (
     pack,
     pack_awkward,
@@ -28,12 +33,19 @@ __all__ = [
     "backends",
     "coordinate_update",
     "data",
+    "gather_segment_reduce",
+    "load_checkpoint",
+    "message_passing",
+    "models",
+    "nn",
     "pack",
     "pack_awkward",
     "pack_list",
     "pack_nested",
     "pairwise_invariants",
     "psi",
+    "segment_reduce",
+    "segment_softmax",
     "set_isa",
     "unpack",
     "unpack_awkward",

@@ -48,8 +48,10 @@ def use_backend(name: str) -> Iterator[None]:
         _name = before
 
 
-def _refusal(device: str) -> str | None:
-    """Why there are no kernels for a device type, or None where there are."""
+def _refusal(op: str, device: str) -> str | None:
+    """Why an op has no kernel for a device type, or None where it has."""
+    if device in ("cpu", "cuda") and device not in KERNELS[op]:
+        return "no kernel for this op"
     if device == "cpu":
         return _native.cpu_reason
     if device == "cuda":
@@ -73,7 +75,7 @@ def use_kernel(op: str, *tensors: Tensor) -> bool:
         raise RuntimeError(f"{op}: backend {_name!r} was asked for, but the tensors are on {device!r}")
     if _transformed(tensors):
         return False
-    reason = _refusal(device)
+    reason = _refusal(op, device)
     if reason is not None and _name != "auto":
         raise RuntimeError(f"{op}: backend {_name!r} was asked for: {reason}")
     return reason is None
@@ -90,10 +92,10 @@ def _transformed(tensors: tuple[Tensor, ...]) -> bool:
 def backends() -> BackendReport:
     """What runs where, for each op, and why not elsewhere. ``print(equikernels.backends())`` shows a table."""
     report = BackendReport()
-    for op, devices in KERNELS.items():
+    for op in KERNELS:
         report[op] = {}
         for device in ("cpu", "cuda"):
-            reason = _refusal(device) if device in devices else "no kernel for this op"
+            reason = _refusal(op, device)
             if _name == "reference":
                 report[op][device] = "reference (EQUIKERNELS_BACKEND or use_backend says so)"
             elif reason is not None:

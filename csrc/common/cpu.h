@@ -30,11 +30,11 @@ struct Cpu {
   // Calls f(isa, begin, end) on threads that share [0, count) by work: before(i) is the work in front of item i.
   // What is computed for an item must not depend on the shares, which follow the number of threads.
   template <class Before, class F>
-  static void share(int64_t count, Before&& before, F&& f) {
+  static void share(int64_t count, Before&& before, F&& f, int64_t grain = kGrain) {
     if (count == 0) return;
     const int64_t total = before(count);
     const int64_t threads = torch::stable::get_num_threads();
-    const int64_t parts = std::max<int64_t>(1, std::min({threads, count, total / kGrain}));
+    const int64_t parts = std::max<int64_t>(1, std::min({threads, count, total / grain}));
     auto boundary = [&](int64_t part) {  // first item with at least part / parts of the work in front of it
       if (part == 0) return int64_t(0);
       if (part == parts) return count;
@@ -58,8 +58,9 @@ struct Cpu {
 
   // Receivers shared by the edges they receive.
   template <class F>
-  static void over_receivers(const GraphView& g, F&& f) {
-    share(g.num_nodes, [&](int64_t i) { return g.edges_before(i) + i; }, f);
+  static void over_receivers(const GraphView& g, F&& f, int64_t grain = kGrain) {
+    share(
+        g.num_nodes, [&](int64_t i) { return g.edges_before(i) + i; }, f, grain);
   }
 
   static constexpr int64_t kGrain = 2048;  // edges below which a second thread costs more than it brings

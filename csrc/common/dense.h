@@ -7,6 +7,7 @@
 
 #include <type_traits>
 
+#include "activation.h"
 #include "simd.h"
 
 namespace ek {
@@ -29,49 +30,78 @@ constexpr int64_t padded(int64_t channels) {
   return round_up(channels, lanes<T>);
 }
 
-// x - 0 is x for every x, so that no instruction but the broadcast is left.
+// The last vector of a node table's row, of which `count` lanes (all, if more) belong to it; the others are zero.
 template <class T>
-inline Vec<T> broadcast(T x) {
-  return x - Vec<T>{};
-}
-
-// The first `count` lanes of a vector; the others are zero.
-template <class T>
-inline Bits<T> lane_mask(int64_t count) {
-  return lane_numbers<T>() < decltype(Bits<T>{}[0] + 0)(count);
-}
-template <class T>
-inline Vec<T> keep(Vec<T> v, Bits<T> mask) {
-  return from_bits(bits(v) & mask);
-}
+class Tail {
+ public:
 #if defined(__AVX512F__)
-inline vfloat load_part(const float* p, int64_t n) { return (vfloat)_mm512_maskz_loadu_ps((1u << n) - 1, p); }
-inline vdouble load_part(const double* p, int64_t n) { return (vdouble)_mm512_maskz_loadu_pd((1u << n) - 1, p); }
-inline void store_part(float* p, vfloat v, int64_t n) { _mm512_mask_storeu_ps(p, (1u << n) - 1, (__m512)v); }
-inline void store_part(double* p, vdouble v, int64_t n) { _mm512_mask_storeu_pd(p, (1u << n) - 1, (__m512d)v); }
+  explicit Tail(int64_t count) : mask_(count < lanes<T> ? (1u << count) - 1 : ~0u) {}
+  Vec<T> load(const T* p) const {
+    if constexpr (sizeof(T) == 4) return (Vec<T>)_mm512_maskz_loadu_ps(__mmask16(mask_), p);
+    if constexpr (sizeof(T) == 8) return (Vec<T>)_mm512_maskz_loadu_pd(__mmask8(mask_), p);
+  }
+  void store(T* p, Vec<T> v) const {
+    if constexpr (sizeof(T) == 4) _mm512_mask_storeu_ps(p, __mmask16(mask_), (__m512)v);
+    if constexpr (sizeof(T) == 8) _mm512_mask_storeu_pd(p, __mmask8(mask_), (__m512d)v);
+  }
+  Vec<T> keep(Vec<T> v) const {
+    if constexpr (sizeof(T) == 4) return (Vec<T>)_mm512_maskz_mov_ps(__mmask16(mask_), (__m512)v);
+    if constexpr (sizeof(T) == 8) return (Vec<T>)_mm512_maskz_mov_pd(__mmask8(mask_), (__m512d)v);
+  }
+
+ private:
+  unsigned mask_;
 #else
-template <class T>
-inline Vec<T> load_part(const T* p, int64_t n) {
-  Vec<T> v{};
-  for (int l = 0; l < lanes<T>; ++l)
-    if (l < n) v[l] = p[l];
-  return v;
-}
-template <class T>
-inline void store_part(T* p, Vec<T> v, int64_t n) {
-  for (int l = 0; l < lanes<T>; ++l)
-    if (l < n) p[l] = v[l];
-}
+  explicit Tail(int64_t count) : count_(count < lanes<T> ? int(count) : lanes<T>), mask_(lane_numbers<T>() < count_) {}
+  Vec<T> load(const T* p) const {
+#if defined(__AVX2__)
+    if constexpr (sizeof(T) == 4) return (Vec<T>)_mm256_maskload_ps(p, (__m256i)mask_);
+    if constexpr (sizeof(T) == 8) return (Vec<T>)_mm256_maskload_pd(p, (__m256i)mask_);
 #endif
+    if (count_ == lanes<T>) return ek::load(p);
+    Vec<T> v{};
+    for (int l = 0; l < count_; ++l) v[l] = p[l];
+    return v;
+  }
+  void store(T* p, Vec<T> v) const {
+    if (count_ == lanes<T>) return ek::store(p, v);
+    for (int l = 0; l < count_; ++l) p[l] = v[l];
+  }
+  Vec<T> keep(Vec<T> v) const { return from_bits(bits(v) & mask_); }
 
-// Sum over lanes in the order of sum(), as shuffles.
-template <class T>
-inline T add_lanes(Vec<T> v) {
-#if defined(__AVX512F__)
-  if constexpr (sizeof(T) == 4) return _mm512_reduce_add_ps((__m512)v);
-  if constexpr (sizeof(T) == 8) return _mm512_reduce_add_pd((__m512d)v);
+ private:
+  int count_;
+  Bits<T> mask_;
 #endif
-  return sum(v);
+};
+
+// Sum over lanes, by halves: the order of sum(), as shuffles.
+inline float add_lanes(Vec<float> v) {
+#if defined(__AVX512F__)
+  const auto w = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) + __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+#else
+  const auto w = v;
+#endif
+#if defined(__AVX2__)
+  const auto x = __builtin_shufflevector(w, w, 0, 1, 2, 3) + __builtin_shufflevector(w, w, 4, 5, 6, 7);
+#else
+  const auto x = w;
+#endif
+  const auto y = x + __builtin_shufflevector(x, x, 2, 3, 2, 3);
+  return y[0] + y[1];
+}
+inline double add_lanes(Vec<double> v) {
+#if defined(__AVX512F__)
+  const auto w = __builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7);
+#else
+  const auto w = v;
+#endif
+#if defined(__AVX2__)
+  const auto x = __builtin_shufflevector(w, w, 0, 1) + __builtin_shufflevector(w, w, 2, 3);
+#else
+  const auto x = w;
+#endif
+  return x[0] + x[1];
 }
 
 // Calls f(width, first) for the panels of `vectors` vectors: as few as there can be, as even as they can be.
@@ -100,28 +130,39 @@ struct Rows {
   T* operator[](int64_t e) const { return data + e * stride; }
 };
 
-// Weights as panels, each [in][width of the panel]: what multiply() streams through.
+// Where at most half of a row's last vector is in use, multiply() fills the vector with two inputs instead: lanes 2q
+// and 2q + 1 belong to output q and take input k and k + 1. Both stand side by side in the row, as one double.
+template <class T>
+constexpr bool half_tail(int64_t channels) {
+  return sizeof(T) == 4 && channels % lanes<T> != 0 && 2 * (channels % lanes<T>) <= lanes<T>;
+}
+template <class T>
+constexpr int whole_vectors(int64_t channels) {
+  return int(padded<T>(channels) / lanes<T>) - half_tail<T>(channels);
+}
+
+// Weights as multiply() streams through them: panels, each [in][width of the panel], then the half tail.
 template <class T>
 int64_t packed_size(int64_t in, int64_t out) {
-  return in * padded<T>(out);
+  return round_up(in, 2) * padded<T>(out);
 }
 // element(k, o): the weight from input k to output o.
 template <class T, class Element>
 void pack_panels(int64_t in, int64_t out, Element&& element, T* packed) {
   constexpr int W = lanes<T>;
-  for_panels<kPanel>(int(padded<T>(out) / W), [&](auto width, int first) {
-    constexpr int span = decltype(width)::value * W;
+  auto put = [&](int64_t k, int64_t o) { *packed++ = k < in && o < out ? element(k, o) : T(0); };
+  for_panels<kPanel>(whole_vectors<T>(out), [&](auto width, int first) {
     for (int64_t k = 0; k < in; ++k)
-      for (int64_t q = 0; q < span; ++q) {
-        const int64_t o = int64_t(first) * W + q;
-        *packed++ = o < out ? element(k, o) : T(0);
-      }
+      for (int64_t q = 0; q < decltype(width)::value * W; ++q) put(k, first * W + q);
   });
+  if (half_tail<T>(out))
+    for (int64_t k = 0; k < in; k += 2)
+      for (int64_t q = 0; q < W; ++q) put(k + q % 2, whole_vectors<T>(out) * W + q / 2);
 }
 
 template <bool kAccumulate, int kWidth, class T>
 inline void multiply_tile(const T* in, int64_t in_stride, int64_t count, const T* w, const T* bias, T* out,
-                          int64_t out_stride, Bits<T> last) {
+                          int64_t out_stride, Tail<T> tail) {
   constexpr int W = lanes<T>;
   Vec<T> acc[kTile][kWidth];
 #pragma GCC unroll 8
@@ -141,27 +182,118 @@ inline void multiply_tile(const T* in, int64_t in_stride, int64_t count, const T
   }
 #pragma GCC unroll 8
   for (int r = 0; r < kTile; ++r) {
-    acc[r][kWidth - 1] = keep<T>(acc[r][kWidth - 1], last);
+    acc[r][kWidth - 1] = tail.keep(acc[r][kWidth - 1]);
 #pragma GCC unroll 8
     for (int v = 0; v < kWidth; ++v) store(out + r * out_stride + v * W, acc[r][v]);
   }
 }
 
-// Rows of in [rows][in channels], of out [rows][out channels]; `rows` is rounded up to whole tiles.
+// Adds the upper half of each pair of lanes to the lower, and closes the ranks; the upper half of the lanes is zero.
+inline vfloat add_pairs(vfloat v) {
+  vfloat out{};
+  for (int q = 0; q < lanes<float> / 2; ++q) out[q] = v[2 * q] + v[2 * q + 1];
+  return out;
+}
+
+template <bool kAccumulate>
+inline void multiply_half(const float* in, int64_t in_stride, int64_t count, const float* w, const float* bias,
+                          float* out, int64_t out_stride, Tail<float> tail) {
+  constexpr int kRows = 2 * kTile;
+  vfloat acc[kRows] = {};
+  for (int64_t k = 0; k < count; k += 2) {
+    const vfloat row = load(w + k / 2 * lanes<float>);
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      double pair;
+      std::memcpy(&pair, in + r * in_stride + k, sizeof pair);
+      acc[r] = mul_add((vfloat)broadcast(pair), row, acc[r]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+    float* to = out + r * out_stride;
+    store(to, tail.keep(add_pairs(acc[r]) + (kAccumulate ? load(to) : load(bias))));
+  }
+}
+
+// Rows of in [rows][in channels], of out [rows][out channels]; `rows` is rounded up to whole tiles of twice kTile.
 // bias: padded like a row. Padding lanes of out are zero, even where an input is infinite.
 template <bool kAccumulate, class T>
 inline void multiply(Rows<T> in, int64_t in_channels, const T* packed, const T* bias, Rows<T> out, int64_t out_channels,
                      int64_t rows) {
   constexpr int W = lanes<T>;
-  const int vectors = int(padded<T>(out_channels) / W);
-  for_panels<kPanel>(vectors, [&](auto width, int first) {
+  for_panels<kPanel>(whole_vectors<T>(out_channels), [&](auto width, int first) {
     constexpr int kWidth = decltype(width)::value;
     const int64_t begin = int64_t(first) * W;
-    const Bits<T> last = lane_mask<T>(out_channels - (begin + (kWidth - 1) * W));
+    const Tail<T> tail(out_channels - (begin + (kWidth - 1) * W));
     for (int64_t e = 0; e < rows; e += kTile)
       multiply_tile<kAccumulate, kWidth>(in[e], in.stride, in_channels, packed, bias + begin, out[e] + begin,
-                                         out.stride, last);
+                                         out.stride, tail);
     packed += in_channels * kWidth * W;
+  });
+  if constexpr (sizeof(T) == 4) {
+    if (!half_tail<T>(out_channels)) return;
+    const int64_t begin = int64_t(whole_vectors<T>(out_channels)) * W;
+    for (int64_t e = 0; e < rows; e += 2 * kTile)
+      multiply_half<kAccumulate>(in[e], in.stride, in_channels, packed, bias + begin, out[e] + begin, out.stride,
+                                 Tail<T>(out_channels - begin));
+  }
+}
+
+template <int kRows, int kWidth, class T>
+inline void outer_tile(const T* g, int64_t g_stride, const T* in, int64_t in_stride, int64_t rows, T* grad,
+                       int64_t grad_stride) {
+  constexpr int W = lanes<T>;
+  Vec<T> acc[kRows][kWidth] = {};
+  for (int64_t e = 0; e < rows; ++e) {
+    Vec<T> row[kWidth];
+#pragma GCC unroll 8
+    for (int v = 0; v < kWidth; ++v) row[v] = load(in + e * in_stride + v * W);
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      const Vec<T> x = broadcast(g[e * g_stride + r]);
+#pragma GCC unroll 8
+      for (int v = 0; v < kWidth; ++v) acc[r][v] = mul_add(x, row[v], acc[r][v]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 8
+    for (int v = 0; v < kWidth; ++v) {
+      T* p = grad + r * grad_stride + v * W;
+      store(p, load(p) + acc[r][v]);
+    }
+}
+
+// grad[o] += sum over e < rows of g[e][o] in[e], o < g_channels; the block's sum is formed first, then added.
+template <class T>
+inline void outer(Rows<T> g, int64_t g_channels, Rows<T> in, int64_t in_channels, int64_t rows, Rows<T> grad) {
+  constexpr int W = lanes<T>;
+  for_panels<kPanel>(int(padded<T>(in_channels) / W), [&](auto panel, int first) {
+    constexpr int kWidth = decltype(panel)::value;
+    const int64_t k = int64_t(first) * W;
+    int64_t o = 0;
+    for (; o + kTile <= g_channels; o += kTile)
+      outer_tile<kTile, kWidth>(g[0] + o, g.stride, in[0] + k, in.stride, rows, grad[o] + k, grad.stride);
+    for (; o < g_channels; ++o)
+      outer_tile<1, kWidth>(g[0] + o, g.stride, in[0] + k, in.stride, rows, grad[o] + k, grad.stride);
+  });
+}
+
+// grad += sum over e < rows of weight[e] in[e]; a weight of null is one.
+template <class T>
+inline void add_rows(Rows<T> in, int64_t channels, const T* weight, int64_t rows, T* grad) {
+  constexpr int W = lanes<T>;
+  for_panels<kPanel>(int(padded<T>(channels) / W), [&](auto panel, int first) {
+    constexpr int kWidth = decltype(panel)::value;
+    const int64_t k = int64_t(first) * W;
+    Vec<T> acc[kWidth] = {};
+    for (int64_t e = 0; e < rows; ++e) {
+      const Vec<T> x = broadcast(weight ? weight[e] : T(1));
+#pragma GCC unroll 8
+      for (int v = 0; v < kWidth; ++v) acc[v] = mul_add(x, load(in[e] + k + v * W), acc[v]);
+    }
+    for (int v = 0; v < kWidth; ++v) store(grad + k + v * W, load(grad + k + v * W) + acc[v]);
   });
 }
 

@@ -1,6 +1,5 @@
 // Compiled once per instruction set; no torch header and no standard container in here.
-// A node's coordinates are a short vector, components are lanes; edges are walked one by one in kChains interleaved
-// sums, so that the additions of one edge do not wait for those of the edge before.
+// A node's coordinates are a short vector, components are lanes; edges are walked one by one.
 #include "coordinates.h"
 
 #include "../common/isa.h"
@@ -9,10 +8,8 @@
 namespace ek {
 namespace {
 
-constexpr int kChains = 4;
-
-// Coordinates of one node; lanes from `dim` on are zero when read and are never written. In parts no wider than a
-// register: the compiler takes comparisons of wider vectors apart into scalars.
+// Coordinates of one node; lanes from the dimension on hold anything. In parts no wider than a register: the compiler
+// takes comparisons of wider vectors apart into scalars.
 template <int kDim, class T>
 struct Point {
   static constexpr int width = kDim <= 2 ? 2 : kDim <= 4 ? 4 : 8;
@@ -21,16 +18,6 @@ struct Point {
   typedef T V __attribute__((vector_size(span * sizeof(T))));
   V part[parts];
 
-  static inline Point read(const T* row, int dim) {
-    T padded[width] = {};
-    for (int l = 0; l < dim; ++l) padded[l] = row[l];
-    Point p;
-    std::memcpy(p.part, padded, sizeof p.part);
-    return p;
-  }
-  inline void write(T* row, int dim) const {
-    for (int l = 0; l < dim; ++l) row[l] = part[l / span][l % span];
-  }
   // f on the parts of points, one after the other.
   template <class F, class... P>
   static inline Point map(F&& f, const P&... points) {
@@ -42,27 +29,39 @@ struct Point {
   inline Point operator+(const Point& other) const {
     return map([](V a, V b) { return a + b; }, *this, other);
   }
-  inline T total() const {
-    V v = part[0];
-    for (int q = 1; q < parts; ++q) v += part[q];
-    for (int w = span / 2; w > 0; w /= 2)
-      for (int l = 0; l < w; ++l) v[l] += v[l + w];
-    return v[0];
+  inline T operator[](int c) const { return part[c / span][c % span]; }
+};
+
+// A table of points, [count, dim]. A point is read as a whole vector, which runs on into the next rows; the last
+// rows, where nothing follows, are read one component at a time.
+template <int kDim, class T>
+struct Points {
+  using P = Point<kDim, T>;
+  const T* data;
+  int64_t dim, whole;
+
+  Points(const T* data, int64_t count, int dim)
+      : data(data), dim(dim), whole(count - (P::width - dim + dim - 1) / dim) {}
+  inline P operator[](int64_t row) const {
+    P p{};
+    if (row < whole)
+      std::memcpy(p.part, data + row * dim, sizeof p.part);
+    else
+      for (int64_t c = 0; c < dim; ++c) p.part[c / P::span][c % P::span] = data[row * dim + c];
+    return p;
   }
 };
 
-// Sum of term(k) over the slots of a row, in kChains interleaved chains.
+// Sum of term(k) over the slots of a row. Two sums take turns, so that an addition need not wait for the one before.
 template <class P, class Term>
 inline P add_up(int64_t count, Term&& term) {
-  P chain[kChains] = {};
-  int64_t k = 0;
-  for (; k + kChains <= count; k += kChains)
-#pragma GCC unroll 4
-    for (int l = 0; l < kChains; ++l) chain[l] = chain[l] + term(k + l);
-#pragma GCC unroll 4
-  for (int l = 0; l < kChains - 1; ++l)
-    if (k + l < count) chain[l] = chain[l] + term(k + l);
-  return (chain[0] + chain[1]) + (chain[2] + chain[3]);
+  P one{}, other{};
+  for (int64_t k = 0; k < count; ++k) {
+    const P next = one + term(k);
+    one = other;
+    other = next;
+  }
+  return one + other;
 }
 
 template <int kDim, bool kDifference, class T>
@@ -71,19 +70,21 @@ void forward_range(const CoordinatesArgs<T>& args, int64_t begin, int64_t end) {
   using V = typename P::V;
   const GraphView& g = args.graph;
   const int dim = kDim < kMaxDim ? kDim : args.dim;
+  const Points<kDim, T> points(args.x, g.num_nodes, dim);
   const V high = V{} + (args.bounded ? args.bound : T(__builtin_inf())), low = -high;
   int64_t event = g.complete() && begin < end ? g.event_of(begin) : 0;
   for (int64_t i = begin; i < end; ++i) {
     while (g.complete() && i >= g.ptr[event + 1]) ++event;
     const Row row = g.received(i, event);
-    const P x = P::read(args.x + i * dim, dim);
+    const P x = points[i];
     const P sum = add_up<P>(row.count, [&](int64_t k) {
-      const P y = P::read(args.x + row.node(k) * dim, dim);
+      const P y = points[row.node(k)];
       const T w = args.weight[row.edge(k)];
       return P::map([&](V a, V b) { return max_of(low, min_of(high, w * (kDifference ? a - b : b))); }, x, y);
     });
     const T divisor = args.mean && row.count > 1 ? T(row.count) : T(1);
-    P::map([&](V a, V s) { return a + args.c * (s / divisor); }, x, sum).write(args.out + i * dim, dim);
+    const P out = P::map([&](V a, V s) { return a + args.c * (s / divisor); }, x, sum);
+    for (int c = 0; c < dim; ++c) args.out[i * dim + c] = out[c];
   }
 }
 
@@ -96,6 +97,7 @@ void backward_range(const CoordinatesArgs<T>& args, int64_t begin, int64_t end) 
   using V = typename P::V;
   const GraphView& g = args.graph;
   const int dim = kDim < kMaxDim ? kDim : args.dim;
+  const Points<kDim, T> points(args.x, g.num_nodes, dim), grads(args.grad_out, g.num_nodes, dim);
   const V bound = V{} + args.bound;
   // torch.clamp's rule: one up to and at the bound, zero beyond, zero for NaN
   auto pass = [&](V t, V grad) -> V {
@@ -107,27 +109,28 @@ void backward_range(const CoordinatesArgs<T>& args, int64_t begin, int64_t end) 
   for (int64_t i = begin; i < end; ++i) {
     while (g.complete() && i >= g.ptr[event + 1]) ++event;
     const Row in = g.received(i, event), out = g.sent(i, event);
-    const P x = P::read(args.x + i * dim, dim), grad = P::read(args.grad_out + i * dim, dim);
+    const P x = points[i], grad = grads[i];
     const T own_scale = args.scale(in.count);
     const P received = add_up<P>(in.count, [&](int64_t k) {
-      const P y = P::read(args.x + in.node(k) * dim, dim);
       const T w = args.weight[in.edge(k)];
-      const P d = P::map([](V a, V b) { return kDifference ? a - b : b; }, x, y);
+      const P d = P::map([](V a, V b) { return kDifference ? a - b : b; }, x, points[in.node(k)]);
       const P a = P::map([&](V d, V grad) { return pass(w * d, own_scale * grad); }, d, grad);
-      args.grad_weight[in.edge(k)] = P::map([](V a, V d) { return a * d; }, a, d).total();
+      const P product = P::map([](V a, V d) { return a * d; }, a, d);
+      T grad_weight = product[0];
+      for (int c = 1; c < dim; ++c) grad_weight += product[c];
+      args.grad_weight[in.edge(k)] = grad_weight;
       return P::map([&](V a) { return w * a; }, a);
     });
     const P sent = add_up<P>(out.count, [&](int64_t k) {
       const int64_t r = out.node(k);
-      const P y = P::read(args.x + r * dim, dim), grad = P::read(args.grad_out + r * dim, dim);
       const T w = args.weight[out.edge(k)];
       // in an event of a complete graph all nodes hear equally many
       const T scale = g.complete() ? own_scale : args.scale(g.received(r, event).count);
-      return P::map([&](V x, V y, V grad) { return w * pass(w * (kDifference ? y - x : x), scale * grad); }, x, y,
-                    grad);
+      return P::map([&](V x, V y, V grad) { return w * pass(w * (kDifference ? y - x : x), scale * grad); }, x,
+                    points[r], grads[r]);
     });
-    P::map([](V g, V r, V s) { return g + (kDifference ? r - s : s); }, grad, received, sent)
-        .write(args.out + i * dim, dim);
+    const P grad_x = P::map([](V g, V r, V s) { return g + (kDifference ? r - s : s); }, grad, received, sent);
+    for (int c = 0; c < dim; ++c) args.out[i * dim + c] = grad_x[c];
   }
 }
 

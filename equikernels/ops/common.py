@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..checks import fail
-from ..graph import Graph
+from ..graph import CSR, Graph
 
 LOW_PRECISION = (torch.bfloat16, torch.float16)
 
@@ -41,10 +41,14 @@ def check_edges(op: str, argument: str, t: Tensor, graph: Graph) -> None:
         fail(op, argument, f"{graph.num_edges} rows, one per edge", t.shape[0])
 
 
-def graph_arguments(graph: Graph) -> GraphArguments:
-    return graph.table, graph.num_edges, graph._kind
+def graph_arguments(graph: Graph, need_edges: bool = True) -> GraphArguments:
+    """Without per-edge tensors an op on a complete graph need not know the number of edges: 0 stands for it then,
+    and nothing is read back from the device."""
+    num_edges = graph.num_edges if need_edges or not graph.is_complete else graph._num_edges or 0
+    return graph.table, num_edges, graph._kind
 
 
 def graph_from(table: Tensor, num_edges: int, kind: int, num_nodes: int) -> Graph:
     """The graph an op was called with."""
-    return Graph._new(num_nodes, num_edges, kind, table)
+    known = kind == CSR or num_edges > 0
+    return Graph._new(num_nodes, num_edges if known else None, kind, table)

@@ -1,0 +1,8 @@
+// The activations a fused kernel can apply, by name.
+#pragma once
+
+namespace ek {
+
+enum class Activation : int { identity, relu, leaky_relu, silu, gelu, tanh };
+
+}  // namespace ek

@@ -1,0 +1,172 @@
+// From tensors to the segment kernels, for any device.
+#pragma once
+
+#include <tuple>
+
+#include "../common/tensor.h"
+#include "segment.h"
+
+namespace ek {
+
+inline constexpr const char* kSegmentSumSchema =
+    "segment_sum(Tensor source, Tensor? weight, Tensor? arg, " EK_GRAPH_SCHEMA
+    ", SymInt num_nodes, int rows, bool mean) -> Tensor";
+inline constexpr const char* kSegmentSpreadSchema =
+    "segment_spread(Tensor source, Tensor? arg, " EK_GRAPH_SCHEMA ") -> Tensor";
+inline constexpr const char* kSegmentProductSchema =
+    "segment_product(Tensor receivers, Tensor senders, Tensor? arg, " EK_GRAPH_SCHEMA ", bool per_channel) -> Tensor";
+inline constexpr const char* kSegmentExtremumSchema = "segment_extremum(Tensor source, Tensor? weight, " EK_GRAPH_SCHEMA
+                                                      ", SymInt num_nodes, int rows, bool largest) -> (Tensor, Tensor)";
+inline constexpr const char* kSegmentSoftmaxSchema =
+    "segment_softmax(Tensor values, " EK_GRAPH_SCHEMA ", SymInt num_nodes) -> Tensor";
+inline constexpr const char* kSegmentSoftmaxBackwardSchema =
+    "segment_softmax_backward(Tensor grad, Tensor output, " EK_GRAPH_SCHEMA ", SymInt num_nodes) -> Tensor";
+
+template <class F>
+void dispatch_stored(ScalarType type, const char* op, F&& f) {
+  if (type == ScalarType::BFloat16)
+    f(BFloat16{});
+  else if (type == ScalarType::Half)
+    f(Float16{});
+  else
+    dispatch_floating(type, op, f);
+}
+
+template <class Device>
+class Segment {
+  using Optional = std::optional<Tensor>;
+
+  // One call of a kernel: its tensors and its options.
+  struct Call {
+    SegmentKernel kernel;
+    const char* op;
+    Tensor source, out;
+    Optional other{}, weight{}, arg{}, arg_out{};
+    RowsOf rows = RowsOf::edges;
+    bool mean = false, largest = true, per_channel = false;
+  };
+
+ public:
+  static Tensor sum(const Tensor& source, Optional weight, Optional arg, const Tensor& graph, int64_t num_edges,
+                    int64_t kind, int64_t num_nodes, int64_t rows, bool mean) {
+    Call c{SegmentKernel::sum, "segment_sum", source, nodes(source, num_nodes)};
+    c.weight = weight;
+    c.arg = arg;
+    c.rows = RowsOf(rows);
+    c.mean = mean;
+    check_reduced(c, num_edges, num_nodes);
+    run(c, graph, num_nodes, num_edges, kind);
+    return c.out;
+  }
+
+  static std::tuple<Tensor, Tensor> extremum(const Tensor& source, Optional weight, const Tensor& graph,
+                                             int64_t num_edges, int64_t kind, int64_t num_nodes, int64_t rows,
+                                             bool largest) {
+    Call c{SegmentKernel::extremum, "segment_extremum", source, nodes(source, num_nodes)};
+    c.weight = weight;
+    c.arg_out = torch::stable::new_empty(c.out, {num_nodes, source.size(1)}, ScalarType::Long);
+    c.rows = RowsOf(rows);
+    c.largest = largest;
+    STD_TORCH_CHECK(c.rows != RowsOf::receivers, c.op, ": rows: expected 0 or 1");
+    check_reduced(c, num_edges, num_nodes);
+    run(c, graph, num_nodes, num_edges, kind);
+    return {c.out, *c.arg_out};
+  }
+
+  static Tensor spread(const Tensor& source, Optional arg, const Tensor& graph, int64_t num_edges, int64_t kind) {
+    Call c{SegmentKernel::spread, "segment_spread", source, nodes(source, num_edges)};
+    c.arg = arg;
+    run(c, graph, source.size(0), num_edges, kind);
+    return c.out;
+  }
+
+  static Tensor product(const Tensor& receivers, const Tensor& senders, Optional arg, const Tensor& graph,
+                        int64_t num_edges, int64_t kind, bool per_channel) {
+    Call c{SegmentKernel::product, "segment_product", receivers, nodes(receivers, num_edges)};
+    if (!per_channel) c.out = torch::stable::new_empty(receivers, {num_edges});
+    check_shape(senders, c.op, "senders", {receivers.size(0), receivers.size(1)});
+    c.other = senders;
+    c.arg = arg;
+    c.per_channel = per_channel;
+    run(c, graph, receivers.size(0), num_edges, kind);
+    return c.out;
+  }
+
+  static Tensor softmax(const Tensor& values, const Tensor& graph, int64_t num_edges, int64_t kind, int64_t num_nodes) {
+    Call c{SegmentKernel::softmax, "segment_softmax", values, nodes(values, num_edges)};
+    check_shape(values, c.op, "values", {num_edges, -1});
+    run(c, graph, num_nodes, num_edges, kind);
+    return c.out;
+  }
+
+  static Tensor softmax_backward(const Tensor& grad, const Tensor& output, const Tensor& graph, int64_t num_edges,
+                                 int64_t kind, int64_t num_nodes) {
+    Call c{SegmentKernel::softmax_gradient, "segment_softmax_backward", grad, nodes(grad, num_edges)};
+    check_shape(grad, c.op, "grad", {num_edges, -1});
+    check_shape(output, c.op, "output", {num_edges, grad.size(1)});
+    c.other = output;
+    run(c, graph, num_nodes, num_edges, kind);
+    return c.out;
+  }
+
+ private:
+  // An output with the channels of a two-dimensional `like`.
+  static Tensor nodes(const Tensor& like, int64_t rows) {
+    STD_TORCH_CHECK(like.dim() == 2, "segment: expected two dimensions");
+    return torch::stable::new_empty(like, {rows, like.size(1)});
+  }
+
+  static void check_reduced(const Call& c, int64_t num_edges, int64_t num_nodes) {
+    STD_TORCH_CHECK(int(c.rows) >= 0 && int(c.rows) <= 2, c.op, ": rows: expected 0, 1 or 2");
+    check_shape(c.source, c.op, "source", {c.rows == RowsOf::edges ? num_edges : num_nodes, -1});
+    STD_TORCH_CHECK(!c.weight || c.rows != RowsOf::edges, c.op, ": weight: expected none for rows of edges");
+    if (!c.weight) return;
+    if (c.weight->dim() == 1)
+      check_shape(*c.weight, c.op, "weight", {num_edges});
+    else
+      check_shape(*c.weight, c.op, "weight", {num_edges, c.source.size(1)});
+  }
+
+  static void run(Call& c, const Tensor& graph, int64_t num_nodes, int64_t num_edges, int64_t kind) {
+    typename Device::Guard guard(c.source);
+    const auto type = c.source.scalar_type();
+    if (c.arg) {
+      check_shape(*c.arg, c.op, "arg", {num_nodes, c.source.size(1)});
+      STD_TORCH_CHECK(c.arg->scalar_type() == ScalarType::Long, c.op, ": arg: expected int64");
+      c.arg = torch::stable::contiguous(*c.arg);
+    }
+    c.source = torch::stable::contiguous(c.source);
+    for (Optional* t : {&c.other, &c.weight}) {
+      if (!*t) continue;
+      STD_TORCH_CHECK((*t)->scalar_type() == type, c.op, ": expected tensors of one dtype");
+      *t = torch::stable::contiguous(**t);
+    }
+    dispatch_stored(type, c.op, [&](auto zero) {
+      using S = decltype(zero);
+      auto pointer = [](const Optional& t) { return t ? static_cast<const S*>(t->const_data_ptr()) : nullptr; };
+      SegmentArgs<S> args;
+      args.graph = graph_view(graph, num_nodes, num_edges, kind);
+      args.channels = c.source.size(1);
+      args.source = pointer(c.source);
+      args.other = pointer(c.other);
+      args.weight = pointer(c.weight);
+      args.arg = c.arg ? c.arg->template const_data_ptr<int64_t>() : nullptr;
+      args.out = static_cast<S*>(c.out.mutable_data_ptr());
+      args.arg_out = c.arg_out ? c.arg_out->template mutable_data_ptr<int64_t>() : nullptr;
+      args.rows = c.rows;
+      args.weights = !c.weight ? Weight::none : c.weight->dim() == 1 ? Weight::edge : Weight::channel;
+      args.mean = c.mean;
+      args.largest = c.largest;
+      args.per_channel = c.per_channel;
+      if constexpr (Device::cuda) {
+        Device::launch(c.source, [&](auto stream) { return segment_cuda(c.kernel, args, stream); });
+      } else {
+        Device::over_receivers(args.graph, [&](auto isa, int64_t begin, int64_t end) {
+          SegmentCpu<decltype(isa), S>::run(c.kernel, args, begin, end);
+        });
+      }
+    });
+  }
+};
+
+}  // namespace ek

@@ -1,0 +1,310 @@
+// Compiled once per instruction set; no torch header and no standard container in here.
+// Lanes are channels: a panel of vectors stays in registers while the edges of one node go by.
+#include "segment.h"
+
+#include "../common/dense.h"
+#include "../common/isa.h"
+#include "../common/simd_storage.h"
+
+namespace ek {
+namespace {
+
+// One number for each lane, 64 bits wide: which edge it comes from.
+template <class A>
+struct EdgesOf;
+template <>
+struct EdgesOf<float> {
+  typedef int64_t type __attribute__((vector_size(2 * EK_VECTOR_BYTES)));
+};
+template <>
+struct EdgesOf<double> {
+  typedef int64_t type __attribute__((vector_size(EK_VECTOR_BYTES)));
+};
+template <class A>
+using Edges = typename EdgesOf<A>::type;
+
+// kWidth neighbouring vectors of a row. The last vector of a row ends at its last channel and may overlap the one
+// before: both hold the same numbers. A row shorter than a vector is one vector in part.
+template <class S, int kWidth, bool kPart>
+struct Panel {
+  using A = Accumulator<S>;
+  static constexpr int width = kWidth, W = lanes<A>;
+  int64_t first;  // channel of the first vector
+  int64_t last;   // channel of the last vector
+  int part;       // kPart: channels of the row
+
+  int64_t channel(int v) const { return v + 1 < kWidth ? first + v * W : last; }
+  template <class U>
+  auto load(const U* row, int v) const {
+    return kPart ? load_some(row, part) : load_row(row + channel(v));
+  }
+  template <class U>
+  void store(U* row, int v, Vec<A> x) const {
+    kPart ? store_some(row, x, part) : store_row(row + channel(v), x);
+  }
+  Edges<A> load_edges(const int64_t* row, int v) const {
+    Edges<A> e{};
+    if constexpr (kPart) {
+      for (int l = 0; l < part; ++l) e[l] = row[l];
+    } else {
+      std::memcpy(&e, row + channel(v), sizeof e);
+    }
+    return e;
+  }
+  void store_edges(int64_t* row, int v, Edges<A> e) const {
+    if constexpr (kPart) {
+      for (int l = 0; l < part; ++l) row[l] = e[l];
+    } else {
+      std::memcpy(row + channel(v), &e, sizeof e);
+    }
+  }
+  // x where arg names edge e, else 0.
+  Vec<A> select(const int64_t* arg, int v, int64_t e, Vec<A> x) const {
+    return from_bits(bits(x) & __builtin_convertvector(load_edges(arg, v) == e, Bits<A>));
+  }
+};
+
+// f(a panel of `width` vectors), 1 <= width <= kMost.
+template <class S, int kMost, class F>
+inline void with_panel(int width, int64_t first, int64_t channels, F& f) {
+  constexpr int64_t W = row_lanes<S>;
+  if constexpr (kMost > 1)
+    if (width < kMost) return with_panel<S, kMost - 1>(width, first, channels, f);
+  const int64_t last = first + (kMost - 1) * W;
+  f(Panel<S, kMost, false>{first, last < channels - W ? last : channels - W, 0});
+}
+
+// f(panel) for all channels of a row, in as few panels of at most kMost vectors as there can be, as even as they can.
+template <class S, int kMost, class F>
+inline void over_panels(int64_t channels, F&& f) {
+  constexpr int64_t W = row_lanes<S>;
+  if (channels < W) return f(Panel<S, 1, true>{0, 0, int(channels)});
+  const int64_t vectors = (channels + W - 1) / W, panels = (vectors + kMost - 1) / kMost;
+  for (int64_t p = 0, first = 0; p < panels; ++p) {
+    const int64_t end = vectors * (p + 1) / panels;
+    with_panel<S, kMost>(int(end - first), first * W, channels, f);
+    first = end;
+  }
+}
+
+// f(node, its edges) for the nodes [begin, end).
+template <class F>
+inline void over_nodes(const GraphView& g, bool sent, int64_t begin, int64_t end, F&& f) {
+  int64_t event = g.complete() && begin < end ? g.event_of(begin) : 0;
+  for (int64_t i = begin; i < end; ++i) {
+    while (g.complete() && i >= g.ptr[event + 1]) ++event;
+    f(i, sent ? g.sent(i, event) : g.received(i, event));
+  }
+}
+
+template <class S>
+inline Accumulator<S> load_one(const S* p) {
+  if constexpr (sizeof(S) > 2)
+    return *p;
+  else
+    return load_some(p, 1)[0];
+}
+
+// w_e x for lanes of edge e.
+template <Weight kWeight, class S, class P, class V>
+inline V weighted(const SegmentArgs<S>& a, int64_t e, const P& panel, int v, V x) {
+  if constexpr (kWeight == Weight::edge) return x * load_one(a.weight + e);
+  if constexpr (kWeight == Weight::channel) return x * panel.load(a.weight + e * a.channels, v);
+  return x;
+}
+
+template <bool kEdges, Weight kWeight, bool kArg, class S>
+void sum_range(const SegmentArgs<S>& a, int64_t begin, int64_t end) {
+  using A = Accumulator<S>;
+  const bool sent = a.rows == RowsOf::receivers;
+  const int64_t C = a.channels;
+  over_nodes(a.graph, sent, begin, end, [&](int64_t i, const Row& row) {
+    over_panels<S, (kArg || sizeof(S) == 2 ? 3 : 6)>(C, [&](auto panel) {
+      Vec<A> acc[panel.width] = {};
+      for (int64_t k = 0; k < row.count; ++k) {
+        const int64_t e = kEdges || kArg || kWeight != Weight::none ? row.edge(k) : 0;
+        const S* source = a.source + (kEdges ? e : row.node(k)) * C;
+        const int64_t* arg = kArg ? a.arg + (sent ? row.node(k) : i) * C : nullptr;
+#pragma GCC unroll 6
+        for (int v = 0; v < panel.width; ++v) {
+          Vec<A> x = weighted<kWeight>(a, e, panel, v, panel.load(source, v));
+          if constexpr (kArg) x = panel.select(arg, v, e, x);
+          acc[v] += x;
+        }
+      }
+      const A count = a.mean && row.count > 0 ? A(row.count) : A(1);
+#pragma GCC unroll 6
+      for (int v = 0; v < panel.width; ++v) panel.store(a.out + i * C, v, a.mean ? acc[v] / count : acc[v]);
+    });
+  });
+}
+
+template <bool kArg, class S>
+void spread_range(const SegmentArgs<S>& a, int64_t begin, int64_t end) {
+  using A = Accumulator<S>;
+  const int64_t C = a.channels;
+  over_nodes(a.graph, false, begin, end, [&](int64_t i, const Row& row) {
+    over_panels<S, 3>(C, [&](auto panel) {
+      Vec<A> x[panel.width];
+#pragma GCC unroll 6
+      for (int v = 0; v < panel.width; ++v) x[v] = panel.load(a.source + i * C, v);
+      for (int64_t k = 0; k < row.count; ++k) {
+        const int64_t e = row.edge(k);
+#pragma GCC unroll 6
+        for (int v = 0; v < panel.width; ++v)
+          panel.store(a.out + e * C, v, kArg ? panel.select(a.arg + i * C, v, e, x[v]) : x[v]);
+      }
+    });
+  });
+}
+
+template <bool kArg, class S>
+void product_range(const SegmentArgs<S>& a, int64_t begin, int64_t end) {
+  using A = Accumulator<S>;
+  const int64_t C = a.channels;
+  over_nodes(a.graph, false, begin, end, [&](int64_t i, const Row& row) {
+    for (int64_t k = 0; k < row.count; ++k) {
+      const int64_t e = row.edge(k);
+      const S *left = a.source + i * C, *right = a.other + row.node(k) * C;
+      Vec<A> total{};
+      over_panels<S, 1>(C, [&](auto panel) {
+        Vec<A> x = panel.load(left, 0) * panel.load(right, 0);
+        if constexpr (kArg) x = panel.select(a.arg + i * C, 0, e, x);
+        if (a.per_channel) return panel.store(a.out + e * C, 0, x);
+        // without the lanes that the vector before has had
+        total += keep<A>(x, lane_numbers<A>() >= decltype(Bits<A>{}[0] + 0)(panel.first - panel.last));
+      });
+      if (!a.per_channel) store_some(a.out + e, splat<A>(add_lanes<A>(total)), 1);
+    }
+  });
+}
+
+template <bool kEdges, Weight kWeight, bool kLargest, class S>
+void extremum_range(const SegmentArgs<S>& a, int64_t begin, int64_t end) {
+  using A = Accumulator<S>;
+  const int64_t C = a.channels;
+  over_nodes(a.graph, false, begin, end, [&](int64_t i, const Row& row) {
+    over_panels<S, 2>(C, [&](auto panel) {
+      Vec<A> best[panel.width] = {};
+      Edges<A> from[panel.width];
+      for (int v = 0; v < panel.width; ++v) from[v] = Edges<A>{} - 1;
+      for (int64_t k = 0; k < row.count; ++k) {
+        const int64_t e = row.edge(k);
+        const S* source = a.source + (kEdges ? e : row.node(k)) * C;
+#pragma GCC unroll 2
+        for (int v = 0; v < panel.width; ++v) {
+          const Vec<A> x = weighted<kWeight>(a, e, panel, v, panel.load(source, v));
+          // the first of equals wins, and the first NaN over everything
+          Bits<A> better = (kLargest ? x > best[v] : x < best[v]) | ((x != x) & (best[v] == best[v]));
+          if (k == 0) better = Bits<A>{} - 1;
+          best[v] = better ? x : best[v];
+          from[v] = __builtin_convertvector(better, Edges<A>) ? Edges<A>{} + e : from[v];
+        }
+      }
+      for (int v = 0; v < panel.width; ++v) {
+        panel.store(a.out + i * C, v, best[v]);
+        panel.store_edges(a.arg_out + i * C, v, from[v]);
+      }
+    });
+  });
+}
+
+// exp(x) with exp(-inf) = 0: a masked edge has no share at all.
+template <class A>
+inline Vec<A> share_of(Vec<A> x) {
+  const Vec<A> y = exp_of<A>(x);
+  return x <= splat(Series<A>::exp_min) ? Vec<A>{} : y;
+}
+
+template <class S>
+void softmax_range(const SegmentArgs<S>& a, int64_t begin, int64_t end) {
+  using A = Accumulator<S>;
+  constexpr bool kKeep = sizeof(S) == sizeof(A);  // exponentials wait in the output, unless that would round them
+  const int64_t C = a.channels;
+  over_nodes(a.graph, false, begin, end, [&](int64_t, const Row& row) {
+    over_panels<S, 2>(C, [&](auto panel) {
+      Vec<A> top[panel.width], sum[panel.width] = {};
+      for (int64_t k = 0; k < row.count; ++k)
+        for (int v = 0; v < panel.width; ++v) {
+          const Vec<A> x = panel.load(a.source + row.edge(k) * C, v);
+          top[v] = k == 0 ? x : max_of(top[v], x);  // a NaN may be lost here; it comes back with the sum
+        }
+      for (int64_t k = 0; k < row.count; ++k)
+        for (int v = 0; v < panel.width; ++v) {
+          const int64_t e = row.edge(k) * C;
+          const Vec<A> y = share_of<A>(panel.load(a.source + e, v) - top[v]);
+          if (kKeep) panel.store(a.out + e, v, y);
+          sum[v] += y;
+        }
+      for (int64_t k = 0; k < row.count; ++k) {
+        const int64_t e = row.edge(k) * C;
+        Vec<A> y[panel.width];  // all are read before one is written: they may overlap
+        for (int v = 0; v < panel.width; ++v)
+          y[v] = kKeep ? panel.load(a.out + e, v) : share_of<A>(panel.load(a.source + e, v) - top[v]);
+        for (int v = 0; v < panel.width; ++v) panel.store(a.out + e, v, y[v] / sum[v]);
+      }
+    });
+  });
+}
+
+// out_e = y_e (g_e - sum over e' of y_e' g_e')
+template <class S>
+void softmax_gradient_range(const SegmentArgs<S>& a, int64_t begin, int64_t end) {
+  using A = Accumulator<S>;
+  const int64_t C = a.channels;
+  over_nodes(a.graph, false, begin, end, [&](int64_t, const Row& row) {
+    over_panels<S, 2>(C, [&](auto panel) {
+      Vec<A> dot[panel.width] = {};
+      for (int64_t k = 0; k < row.count; ++k)
+        for (int v = 0; v < panel.width; ++v) {
+          const int64_t e = row.edge(k) * C;
+          dot[v] = mul_add(panel.load(a.source + e, v), panel.load(a.other + e, v), dot[v]);
+        }
+      for (int64_t k = 0; k < row.count; ++k)
+        for (int v = 0; v < panel.width; ++v) {
+          const int64_t e = row.edge(k) * C;
+          panel.store(a.out + e, v, panel.load(a.other + e, v) * (panel.load(a.source + e, v) - dot[v]));
+        }
+    });
+  });
+}
+
+template <bool kEdges, Weight kWeight, class S>
+void sum_or_extremum(bool extremum, const SegmentArgs<S>& a, int64_t begin, int64_t end) {
+  if (extremum)
+    return a.largest ? extremum_range<kEdges, kWeight, true>(a, begin, end)
+                     : extremum_range<kEdges, kWeight, false>(a, begin, end);
+  a.arg ? sum_range<kEdges, kWeight, true>(a, begin, end) : sum_range<kEdges, kWeight, false>(a, begin, end);
+}
+
+template <class S>
+void reduce(bool extremum, const SegmentArgs<S>& a, int64_t begin, int64_t end) {
+  if (a.rows == RowsOf::edges) return sum_or_extremum<true, Weight::none>(extremum, a, begin, end);
+  switch (a.weights) {
+    case Weight::none: return sum_or_extremum<false, Weight::none>(extremum, a, begin, end);
+    case Weight::edge: return sum_or_extremum<false, Weight::edge>(extremum, a, begin, end);
+    case Weight::channel: return sum_or_extremum<false, Weight::channel>(extremum, a, begin, end);
+  }
+}
+
+}  // namespace
+
+template <class Isa, class S>
+void SegmentCpu<Isa, S>::run(SegmentKernel kernel, const SegmentArgs<S>& a, int64_t begin, int64_t end) {
+  switch (kernel) {
+    case SegmentKernel::sum: return reduce(false, a, begin, end);
+    case SegmentKernel::extremum: return reduce(true, a, begin, end);
+    case SegmentKernel::spread: return a.arg ? spread_range<true>(a, begin, end) : spread_range<false>(a, begin, end);
+    case SegmentKernel::product:
+      return a.arg ? product_range<true>(a, begin, end) : product_range<false>(a, begin, end);
+    case SegmentKernel::softmax: return softmax_range(a, begin, end);
+    case SegmentKernel::softmax_gradient: return softmax_gradient_range(a, begin, end);
+  }
+}
+
+template struct SegmentCpu<EK_ISA, float>;
+template struct SegmentCpu<EK_ISA, double>;
+template struct SegmentCpu<EK_ISA, BFloat16>;
+template struct SegmentCpu<EK_ISA, Float16>;
+
+}  // namespace ek

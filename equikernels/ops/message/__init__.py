@@ -1,0 +1,1 @@
+from .op import message_passing as message_passing

@@ -1,0 +1,72 @@
+"""What message_passing means: the published formula, edge by edge."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...graph import Graph
+from ..invariants.reference import pairwise_invariants
+from .spec import DIFFERENCE, SENDER, UNIT, MessageOptions, MessageTensors
+
+
+def activate(z: Tensor, name: str, slope: float) -> Tensor:
+    if name == "identity":
+        return z
+    if name == "leaky_relu":
+        return torch.nn.functional.leaky_relu(z, slope)
+    return getattr(torch.nn.functional, name)(z) if name != "tanh" else torch.tanh(z)
+
+
+def aggregate(values: Tensor, graph: Graph, mean: bool) -> Tensor:
+    total = values.new_zeros(graph.num_nodes, values.shape[1]).index_add(0, graph.receiver, values)
+    return total / graph.in_degree().clamp(min=1)[:, None] if mean else total
+
+
+def displacement(x: Tensor, graph: Graph, options: MessageOptions) -> Tensor:
+    """What the head's weight multiplies, [E, D]."""
+    x_i, x_j = x[graph.receiver], x[graph.sender]
+    if options.direction == SENDER:
+        return x_j
+    d = x_i - x_j
+    if options.direction == DIFFERENCE:
+        return d
+    eta = torch.tensor(options.metric, dtype=x.dtype, device=x.device)
+    square = (d * d * eta).sum(-1, keepdim=True)
+    if options.direction == UNIT:
+        return d / (square.sqrt().detach() + 1e-8)
+    # At a coincident pair the norm has no derivative; it is taken as 0.
+    norm = torch.where(square == 0, square, torch.where(square == 0, 1, square).sqrt())
+    return d / (norm + 1)
+
+
+def message_passing(
+    tensors: MessageTensors, graph: Graph, options: MessageOptions
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Returns messages [n, H'], coordinates [n, D] or None, and the messages of every edge [E, H']."""
+    t = tensors
+    z = t.receiver[graph.receiver] + t.sender[graph.sender]
+    if t.invariant_weight is not None:
+        assert t.x is not None
+        s = pairwise_invariants(t.x, graph, options.metric, options.psi)
+        columns = [k for k, wanted in enumerate((options.interval, options.product)) if wanted]
+        z = z + s[:, columns].to(z.dtype) @ t.invariant_weight.T
+    if t.edge_attr is not None and t.edge_weight is not None:
+        z = z + t.edge_attr @ t.edge_weight.T
+    m = activate(z, options.activation, options.slope)
+    for weight, bias in ((t.weight2, t.bias2), (t.weight3, t.bias3)):
+        if weight is not None:
+            m = activate(torch.nn.functional.linear(m, weight, bias), options.activation, options.slope)
+    if t.gate_weight is not None:
+        gate = m @ t.gate_weight
+        m = m * torch.sigmoid(gate if t.gate_bias is None else gate + t.gate_bias)[:, None]
+    coordinates = None
+    if t.head_weight is not None and t.head_out is not None:
+        assert t.x is not None
+        hidden = torch.nn.functional.linear(m, t.head_weight, t.head_bias)
+        weight = activate(hidden, options.activation, options.slope) @ t.head_out
+        if options.head_tanh:
+            weight = torch.tanh(weight)
+        step = weight.to(t.x.dtype)[:, None] * displacement(t.x, graph, options)
+        coordinates = aggregate(step.clamp(-options.clamp, options.clamp), graph, options.mean_coordinates)
+    return aggregate(m, graph, options.mean_messages), coordinates, m
