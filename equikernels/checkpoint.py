@@ -1,0 +1,111 @@
+"""Reads checkpoints of published networks: what is in the file decides which network is built and how wide it is."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping
+from typing import IO, Any
+
+import torch
+from torch import Tensor, nn
+
+from .models import LorentzNet
+
+WRAPPERS = ("model_state", "state_dict", "model_state_dict", "model")
+PREFIXES = ("module.", "mod.", "model.")  # DistributedDataParallel, weaver, Lightning
+
+# Network -> keys that name it; their shapes, with the blocks', give its widths.
+NETWORKS: dict[type[Any], tuple[str, ...]] = {
+    LorentzNet: ("embedding.weight", "LGEBs.0.phi_e.0.weight", "graph_dec.3.weight"),
+}
+
+
+def load_checkpoint(
+    file: str | os.PathLike[str] | IO[bytes], *, dtype: torch.dtype | None = None, **options: Any
+) -> nn.Module:
+    """Builds the network a file holds, and fills it.
+
+    The file is a state dict, or a dict with one under "model_state", "state_dict", "model_state_dict" or "model".
+    Prefixes "module.", "mod." and "model." are taken off keys, as often as they occur. It is read with
+    ``weights_only=True``: nothing in it is executed.
+
+    Networks known: LorentzNet. What its file does not hold is given as keywords: ``c_weight`` (required; 5e-3 for the
+    published top tagger, 1e-3 for the quark/gluon one), ``dropout=0.2``, ``readout="padded_mean"``.
+
+    Args:
+        file: a path or an open binary file.
+        dtype: of the network; the file's by default.
+        options: keywords of the network's ``from_state_dict``.
+
+    Returns:
+        The network, on the CPU, in training mode as any new module.
+
+    Raises:
+        ValueError: no known network; or keys missing, unexpected, or of the wrong shape, all of which are listed.
+        TypeError: no state dict; a required keyword is missing or one is unknown.
+    """
+    state = _published_keys(_read(file))
+    network = _recognise(state)
+    model = network.from_state_dict(state, **options)
+    _check_keys(network.__name__, state, model.state_dict())
+    model.to(dtype or _dtype(state))
+    model.load_state_dict(state)
+    return model
+
+
+def _read(file: str | os.PathLike[str] | IO[bytes]) -> Mapping[str, Tensor]:
+    # Training scripts like to store their argparse.Namespace: a plain holder of values, safe to rebuild.
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    while isinstance(content, Mapping) and (inner := [k for k in WRAPPERS if isinstance(content.get(k), Mapping)]):
+        content = content[inner[0]]
+    if not isinstance(content, Mapping):
+        raise TypeError(f"load_checkpoint: file: expected a state dict, got {type(content).__name__}")
+    strays = [key for key, value in content.items() if not isinstance(value, Tensor)]
+    if strays or not content:
+        raise TypeError(f"load_checkpoint: file: expected a state dict, got one with {strays[:8] or 'nothing'}")
+    return content
+
+
+def _published_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    stripped: dict[str, Tensor] = {}
+    for key, value in state.items():
+        name = key
+        while prefix := next((p for p in PREFIXES if name.startswith(p)), None):
+            name = name.removeprefix(prefix)
+        if name in stripped:
+            raise ValueError(f"load_checkpoint: file: expected distinct keys, got {name!r} twice without prefixes")
+        stripped[name] = value
+    return stripped
+
+
+def _recognise(state: Mapping[str, Tensor]) -> type[Any]:
+    absent = {network: [key for key in keys if key not in state] for network, keys in NETWORKS.items()}
+    network, missing = min(absent.items(), key=lambda item: len(item[1]))
+    if len(missing) == len(NETWORKS[network]):
+        names = ", ".join(n.__name__ for n in NETWORKS)
+        raise ValueError(f"load_checkpoint: file: expected keys of {names}, got {list(state)[:8]}")
+    if missing:
+        _refuse(network.__name__, [f"missing: {key}" for key in missing])
+    return network
+
+
+def _check_keys(network: str, state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    problems = [f"missing: {key}" for key in expected if key not in state]
+    problems += [f"unexpected: {key}" for key in state if key not in expected]
+    problems += [
+        f"shape: {key}: expected {list(expected[key].shape)}, got {list(value.shape)}"
+        for key, value in state.items()
+        if key in expected and value.shape != expected[key].shape
+    ]
+    if problems:
+        _refuse(network, problems)
+
+
+def _refuse(network: str, problems: list[str]) -> None:
+    raise ValueError(f"load_checkpoint: file: expected the keys of {network}, got\n  " + "\n  ".join(problems))
+
+
+def _dtype(state: Mapping[str, Tensor]) -> torch.dtype:
+    return next(value.dtype for value in state.values() if value.is_floating_point())

@@ -1,0 +1,154 @@
+"""LorentzNet, arXiv 2201.08187, on packed events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ..checks import FLOATING, REAL, check_choice, check_tensor, fail
+from ..graph import COMPLETE, Graph
+from ..nn import LGEB
+from ..ops.segment import segment_reduce
+
+READOUTS = ("masked_mean", "padded_mean")
+
+
+class LorentzNet(nn.Module):
+    """Classifies jets with messages that see four-momenta only through Minkowski products.
+
+    The logits are invariant under Lorentz transformations of all nodes of a jet, beams included
+    (:func:`equikernels.data.with_beams`), and under permutations of them.
+
+    Two readouts:
+
+    - "masked_mean" averages h over the nodes of an event. The result does not depend on the other events of the batch
+      (in eval mode), and BatchNorm sees real nodes only.
+    - "padded_mean" is what published weights were trained with: the sum over nodes divided by the number of slots an
+      event is padded to, so that logits depend on ``padded_to``. In training the published BatchNorm also counts the
+      padding; this does the same, by padding rows that are events of one particle.
+
+    Args:
+        n_scalar: width of the node scalars; 2 for top tagging, 8 for quark/gluon tagging.
+        n_hidden: width h; 72 in the published networks.
+        n_class: number of logits.
+        n_layers: number of blocks L, at least 1.
+        c_weight: step of the coordinate update; 5e-3 (top) and 1e-3 (quark/gluon) in the published networks.
+        dropout: before the last linear layer; 0.2 in the published networks.
+        readout: "masked_mean" or "padded_mean".
+    """
+
+    def __init__(
+        self,
+        n_scalar: int,
+        n_hidden: int,
+        n_class: int = 2,
+        n_layers: int = 6,
+        c_weight: float = 1e-3,
+        dropout: float = 0.0,
+        readout: str = "masked_mean",
+    ) -> None:
+        super().__init__()
+        check_choice("LorentzNet", "readout", readout, READOUTS)
+        if n_layers < 1:
+            fail("LorentzNet", "n_layers", "at least 1", n_layers)
+        self.n_scalar = n_scalar
+        self.readout = readout
+        self.embedding = nn.Linear(n_scalar, n_hidden)
+        self.LGEBs = nn.ModuleList(
+            LGEB(n_hidden, n_hidden, n_hidden, n_scalar, c_weight=c_weight, last_layer=layer == n_layers - 1)
+            for layer in range(n_layers)
+        )
+        self.graph_dec = nn.Sequential(
+            nn.Linear(n_hidden, n_hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(n_hidden, n_class)
+        )
+
+    @classmethod
+    def from_state_dict(
+        cls,
+        state: Mapping[str, Tensor],
+        *,
+        c_weight: float,
+        dropout: float = 0.2,
+        readout: str = "padded_mean",
+    ) -> LorentzNet:
+        """A network of the widths of ``state``, not yet filled. The defaults are the published network's.
+
+        Args:
+            state: has at least embedding.weight, graph_dec.3.weight and the blocks.
+            c_weight: not in the state, and it changes results: 5e-3 (top) or 1e-3 (quark/gluon) as published.
+            dropout, readout: as the class.
+        """
+        width = state["embedding.weight"].shape
+        n_layers = len({key.split(".")[1] for key in state if key.startswith("LGEBs.")})
+        n_class = state["graph_dec.3.weight"].shape[0]
+        return cls(width[-1], width[0], n_class, n_layers, c_weight, dropout, readout)
+
+    def forward(self, x: Tensor, scalars: Tensor, ptr: Tensor | Graph, *, padded_to: int | None = None) -> Tensor:
+        """Logits of each event.
+
+        Args:
+            x: [n, 4] four-momenta (E, px, py, pz) in GeV, float32 or float64; may be float64 beside float32 weights.
+            scalars: [n, n_scalar], in the dtype of the weights.
+            ptr: int64 [n_events + 1]; event b owns nodes ptr[b] .. ptr[b + 1] - 1. Or the complete graph made from it,
+                which spares checking it here and, with ``num_edges``, waiting for the device; torch.compile and
+                torch.export need the graph.
+            padded_to: "padded_mean" only: the number of slots N an event is padded to; by default the longest event of
+                the batch, for which the device is waited for. That N is not too small is checked event by event on the
+                CPU, and in total elsewhere.
+
+        Returns:
+            [n_events, n_class]. Class 1 is signal in the published networks.
+
+        Raises:
+            ValueError, TypeError: wrong shape, dtype or device; ``padded_to`` too small, or given with "masked_mean".
+        """
+        op = "LorentzNet"
+        check_tensor(op, "x", x, ["n", 4], REAL)
+        check_tensor(op, "scalars", scalars, [x.shape[0], self.n_scalar], FLOATING)
+        graph = ptr if isinstance(ptr, Graph) else Graph.complete(ptr, num_nodes=x.shape[0])
+        if graph._kind != COMPLETE or graph.ptr is None:
+            fail(op, "ptr", "offsets, or a complete graph without self-loops", graph)
+        if graph.num_nodes != x.shape[0]:
+            fail(op, "ptr", f"{x.shape[0]} nodes", graph.num_nodes)
+        slots = self._slots(graph.ptr, x.shape[0], padded_to)
+        events = _events_as_nodes(graph.ptr, x.shape[0])
+        if slots is not None and self.training:
+            x, scalars, graph = _with_padding(x, scalars, graph, events.num_nodes * slots - x.shape[0])
+        h = self.embedding(scalars)
+        for block in self.LGEBs:
+            h, x = block(h, x, graph, node_attr=scalars)
+        total = segment_reduce(h[: events.num_edges], events, "sum")
+        size = slots if slots is not None else events.in_degree().clamp(min=1).unsqueeze(1).to(total.dtype)
+        return self.graph_dec(total / size)
+
+    def _slots(self, ptr: Tensor, n: int, padded_to: int | None) -> int | None:
+        """N of the padded mean; None for the masked one."""
+        if self.readout == "masked_mean":
+            if padded_to is not None:
+                fail("LorentzNet", "padded_to", 'None with readout="masked_mean"', padded_to)
+            return None
+        events = ptr.shape[0] - 1
+        free = not torch.compiler.is_compiling() and ptr.device.type == "cpu"
+        longest = int(ptr.diff().max()) if events > 0 and (padded_to is None or free) else 0
+        slots = max(longest, 1) if padded_to is None else padded_to
+        if slots < longest or slots * events < n or slots < 1:
+            fail("LorentzNet", "padded_to", f"at least {max(longest, 1)}, the longest event", padded_to)
+        return slots
+
+
+def _events_as_nodes(ptr: Tensor, n: int) -> Graph:
+    """The graph whose segment sums are sums over events: its nodes are the events, its edges the particles."""
+    event = torch.repeat_interleave(ptr.diff(), output_size=n)
+    return Graph.from_csr(ptr, event, validate=False)
+
+
+def _with_padding(x: Tensor, scalars: Tensor, graph: Graph, rows: int) -> tuple[Tensor, Tensor, Graph]:
+    """Adds rows of zeros that hear nobody: each is an event of one particle."""
+    assert graph.ptr is not None
+    n = graph.num_nodes
+    ptr = torch.cat([graph.ptr, torch.arange(n + 1, n + 1 + rows, device=x.device)])
+    padded = Graph.complete(ptr, num_nodes=n + rows, num_edges=graph.num_edges, validate=False)
+    x, scalars = (torch.cat([t, t.new_zeros(rows, t.shape[1])]) for t in (x, scalars))
+    return x, scalars, padded

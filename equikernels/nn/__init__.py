@@ -1,0 +1,3 @@
+"""Layers."""
+
+from .lgeb import LGEB as LGEB

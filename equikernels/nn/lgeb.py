@@ -1,0 +1,137 @@
+"""The Lorentz group equivariant block of LorentzNet (arXiv 2201.08187, section 3.2), as published weights need it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..checks import fail
+from ..graph import Graph
+from ..ops.coordinates import coordinate_update
+from ..ops.invariants import pairwise_invariants
+from ..ops.segment import segment_reduce
+
+
+class LGEB(nn.Module):
+    r"""One round of messages between four-vectors.
+
+    .. math::
+        m_{ij} &= \phi_e(h_i, h_j, \psi(\|x_i - x_j\|^2), \psi(\langle x_i, x_j \rangle), a_{ij}), \quad
+        m_{ij} \leftarrow \phi_m(m_{ij}) m_{ij} \\
+        x_i' &= x_i + c \, \mathrm{mean}_j \, \mathrm{clamp}((x_i - x_j) \phi_x(m_{ij}), -100, 100) \\
+        h_i' &= h_i + \phi_h(h_i, \textstyle\sum_j m_{ij}, s_i)
+
+    State-dict keys are the published ones. The statistics of phi_e's BatchNorm run over edges, those of phi_h's over
+    nodes. The published code, which pads, counts padding among the nodes when it trains; see
+    :class:`equikernels.models.LorentzNet`.
+
+    Args:
+        n_input: width of h; n_output must be the same, h being updated residually.
+        n_output: width of h'.
+        n_hidden: width of the messages.
+        n_node_attr: width of the node attributes s.
+        dropout: taken for the published signature's sake; the published block has no dropout. Must be 0.
+        c_weight: c.
+        last_layer: leave x alone; the block then has no phi_x.
+        n_edge_attr: width of the edge attributes a (0 in the published network).
+    """
+
+    def __init__(
+        self,
+        n_input: int,
+        n_output: int,
+        n_hidden: int,
+        n_node_attr: int = 0,
+        dropout: float = 0.0,
+        c_weight: float = 1.0,
+        last_layer: bool = False,
+        *,
+        n_edge_attr: int = 0,
+    ) -> None:
+        super().__init__()
+        if n_output != n_input:
+            fail("LGEB", "n_output", f"{n_input}, the width of the input", n_output)
+        if dropout != 0:
+            fail("LGEB", "dropout", "0", dropout)
+        self.n_input = n_input
+        self.n_node_attr = n_node_attr
+        self.n_edge_attr = n_edge_attr
+        self.c_weight = c_weight
+        self.last_layer = last_layer
+        self.phi_e = nn.Sequential(
+            nn.Linear(2 * n_input + 2 + n_edge_attr, n_hidden, bias=False),
+            nn.BatchNorm1d(n_hidden),
+            nn.ReLU(),
+            nn.Linear(n_hidden, n_hidden),
+            nn.ReLU(),
+        )
+        self.phi_h = nn.Sequential(
+            nn.Linear(n_input + n_hidden + n_node_attr, n_hidden),
+            nn.BatchNorm1d(n_hidden),
+            nn.ReLU(),
+            nn.Linear(n_hidden, n_output),
+        )
+        if not last_layer:
+            head = nn.Linear(n_hidden, 1, bias=False)
+            nn.init.xavier_uniform_(head.weight, gain=0.001)  # x hardly moves at first
+            self.phi_x = nn.Sequential(nn.Linear(n_hidden, n_hidden), nn.ReLU(), head)
+        self.phi_m = nn.Sequential(nn.Linear(n_hidden, 1), nn.Sigmoid())
+
+    def forward(
+        self,
+        h: Tensor,
+        x: Tensor,
+        graph: Graph,
+        edge_attr: Tensor | None = None,
+        node_attr: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Updates node features and coordinates.
+
+        Args:
+            h: [n, n_input] node features.
+            x: [n, 4] four-vectors (E, px, py, pz), float32 or float64, which may be wider than h.
+            graph: the edges, over n nodes.
+            edge_attr: [E, n_edge_attr], in the graph's order.
+            node_attr: [n, n_node_attr].
+
+        Returns:
+            (h' [n, n_input], x' [n, 4]).
+
+        Raises:
+            ValueError, TypeError: wrong shape, dtype or device.
+        """
+        self._check(h, x, graph, edge_attr, node_attr)
+        message = self._message(h, x, graph, edge_attr)
+        if not self.last_layer:
+            x = coordinate_update(x, self.phi_x(message), graph, self.c_weight)
+        total = segment_reduce(message, graph, "sum")
+        nodes = [h, total] if node_attr is None else [h, total, node_attr]
+        return h + self.phi_h(torch.cat(nodes, dim=1)), x
+
+    def _message(self, h: Tensor, x: Tensor, graph: Graph, edge_attr: Tensor | None) -> Tensor:
+        """The gated messages [E, n_hidden]."""
+        weight, rest = self.phi_e[0].get_parameter("weight"), self.phi_e[1:]
+        # A linear layer on [h_i, h_j, s_ij] is U h_i + V h_j + S s_ij: two products over nodes, not one over edges.
+        of_receiver, of_sender, of_edge = weight.tensor_split([self.n_input, 2 * self.n_input], dim=1)
+        edge = pairwise_invariants(x, graph).to(h.dtype)
+        if edge_attr is not None:
+            edge = torch.cat([edge, edge_attr], dim=1)
+        z = F.linear(h, of_receiver)[graph.receiver] + F.linear(h, of_sender)[graph.sender] + F.linear(edge, of_edge)
+        message = rest(z)
+        return message * self.phi_m(message)
+
+    def _check(self, h: Tensor, x: Tensor, graph: Graph, edge_attr: Tensor | None, node_attr: Tensor | None) -> None:
+        n = graph.num_nodes
+        if h.shape != (n, self.n_input):
+            fail("LGEB", "h", f"shape [{n}, {self.n_input}]", list(h.shape))
+        if x.shape != (n, 4):
+            fail("LGEB", "x", f"shape [{n}, 4]", list(x.shape))
+        attributes = (
+            ("edge_attr", edge_attr, graph.num_edges, self.n_edge_attr),
+            ("node_attr", node_attr, n, self.n_node_attr),
+        )
+        for name, value, rows, width in attributes:
+            if (value is None and width > 0) or (value is not None and value.shape != (rows, width)):
+                got = None if value is None else list(value.shape)
+                fail("LGEB", name, f"shape [{rows}, {width}]" if width else "None", got)
