@@ -14,6 +14,8 @@ WORKERS ?= 2
 ARGS ?=
 
 VENV := .venv
+BENCH := --benchmark-max-time=0.4 --benchmark-min-rounds=5 --benchmark-warmup=on --benchmark-warmup-iterations=1 \
+         --benchmark-disable-gc --benchmark-quiet
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 TORCH_STAMP := $(VENV)/.torch-$(shell printf '%s' '$(TORCH) $(PYTHON)' | cksum | cut -d' ' -f1)
@@ -35,7 +37,7 @@ test: $(VENV)/.with-demo $(VENV)/.with-dev
 
 bench: $(VENV)/.with-bench
 	mkdir -p build/bench
-	$(BIN)/pytest bench --benchmark-json=build/bench/kernels.json -q --no-header $(ARGS)
+	$(BIN)/pytest bench -q --no-header $(BENCH) --benchmark-json=build/bench/kernels.json $(ARGS)
 	$(BIN)/python bench/report.py build/bench/kernels.json
 
 lint: $(VENV)/.with-dev
