@@ -43,11 +43,17 @@ struct Points {
   Points(const T* data, int64_t count, int dim)
       : data(data), dim(dim), whole(count - (P::width - dim + dim - 1) / dim) {}
   inline P operator[](int64_t row) const {
-    P p{};
-    if (row < whole)
-      std::memcpy(p.part, data + row * dim, sizeof p.part);
-    else
-      for (int64_t c = 0; c < dim; ++c) p.part[c / P::span][c % P::span] = data[row * dim + c];
+    P p;
+#pragma GCC unroll 4
+    for (int q = 0; q < P::parts; ++q) {
+      const T* first = data + row * dim + q * P::span;
+      if (row < whole) {
+        std::memcpy(&p.part[q], first, sizeof p.part[q]);
+      } else {
+        p.part[q] = typename P::V{};
+        for (int l = 0; l < P::span && q * P::span + l < dim; ++l) p.part[q][l] = first[l];
+      }
+    }
     return p;
   }
 };
