@@ -87,12 +87,15 @@ main(["info"])
     assert "instruction sets:          none" in report
 
 
-@pytest.mark.parametrize(
-    "call", ['ek.set_isa("avx2")', 'ek.use_backend("cpu").__enter__(); ek.pairwise_invariants(x, g)']
-)
+@pytest.mark.parametrize("call", ['ek.set_isa("avx2")', "ek.pairwise_invariants(x, graph)"])
 def test_without_libraries_a_kernel_asked_for_by_name_is_refused(python_only: Path, call: str) -> None:
-    setup = "import equikernels as ek, torch; x = torch.ones(2, 4); g = ek.Graph.complete(torch.tensor([0, 2])); "
-    done = run(setup + call, python_only)
+    code = f"""
+import equikernels as ek, torch
+x, graph = torch.ones(2, 4), ek.Graph.complete(torch.tensor([0, 2]))
+with ek.use_backend("cpu"):
+    {call}
+"""
+    done = run(code, python_only)
     assert done.returncode != 0
     assert "RuntimeError" in done.stderr
     assert "_ops.so was not built" in done.stderr
