@@ -144,7 +144,50 @@ def _coordinates() -> list[Case]:
     return cases
 
 
-CASES: list[Case] = [*_invariants(), *_coordinates()]
+def _segment() -> list[Case]:
+    def edges(*channels: int) -> Callable[[torch.Generator, ek.Graph], Inputs]:
+        return lambda generator, graph: {"values": normal(graph.num_edges, *channels, generator=generator)}
+
+    def nodes(channels: int, weight: tuple[int, ...] | None = None) -> Callable[[torch.Generator, ek.Graph], Inputs]:
+        def inputs(generator: torch.Generator, graph: ek.Graph) -> Inputs:
+            made = {"node_values": normal(graph.num_nodes, channels, generator=generator)}
+            if weight is not None:
+                made["weight"] = normal(graph.num_edges, *weight, generator=generator)
+            return made
+
+        return inputs
+
+    reduce: dict[str, Any] = {"op": "segment_reduce", "per_edge": ("values",)}
+    gather: dict[str, Any] = {"op": "gather_segment_reduce", "per_edge": ("weight",)}
+    softmax: dict[str, Any] = {"op": "segment_softmax", "per_edge": ("values", "out")}
+    cases = []
+    for name in GRAPHS:
+        cases += [
+            Case(id="sum", graph_name=name, make=edges(3), **reduce),
+            Case(id="weighted", graph_name=name, make=nodes(5, ()), **gather),
+            Case(id="softmax", graph_name=name, make=edges(3), **softmax),
+        ]
+    for name in (*TYPICAL, *LARGE, "no_edges", "one_particle"):
+        cases += [Case(id=r, graph_name=name, make=edges(3), options={"reduce": r}, **reduce) for r in ("mean", "max")]
+        cases += [
+            Case(id=r, graph_name=name, make=nodes(3, (3,)), options={"reduce": r}, **gather)
+            for r in ("mean", "max", "min")
+        ]
+    for name in (*TYPICAL, "random_sparse"):
+        cases += [
+            Case(id="wide_min", graph_name=name, make=edges(37), options={"reduce": "min"}, **reduce),
+            Case(id="one_column", graph_name=name, make=edges(), **reduce),
+            Case(id="plain", graph_name=name, make=nodes(19), **gather),
+            Case(id="plain_max", graph_name=name, make=nodes(8), options={"reduce": "max"}, **gather),
+            Case(id="column", graph_name=name, make=nodes(3, (1,)), **gather),
+            Case(id="channels", graph_name=name, make=nodes(17, (17,)), **gather),
+            Case(id="wide", graph_name=name, make=edges(21), **softmax),
+            Case(id="one_column", graph_name=name, make=edges(), **softmax),
+        ]
+    return cases
+
+
+CASES: list[Case] = [*_invariants(), *_coordinates(), *_segment()]
 OPS = sorted({case.op for case in CASES})
 
 

@@ -2,7 +2,6 @@
 // Lanes are channels: a panel of vectors stays in registers while the edges of one node go by.
 #include "segment.h"
 
-#include "../common/dense.h"
 #include "../common/isa.h"
 #include "../common/simd_storage.h"
 
@@ -172,9 +171,9 @@ void product_range(const SegmentArgs<S>& a, int64_t begin, int64_t end) {
         if constexpr (kArg) x = panel.select(a.arg + i * C, 0, e, x);
         if (a.per_channel) return panel.store(a.out + e * C, 0, x);
         // without the lanes that the vector before has had
-        total += keep<A>(x, lane_numbers<A>() >= decltype(Bits<A>{}[0] + 0)(panel.first - panel.last));
+        total += from_bits(bits(x) & (lane_numbers<A>() >= decltype(Bits<A>{}[0] + 0)(panel.first - panel.last)));
       });
-      if (!a.per_channel) store_some(a.out + e, splat<A>(add_lanes<A>(total)), 1);
+      if (!a.per_channel) store_some(a.out + e, splat(sum(total)), 1);
     }
   });
 }
