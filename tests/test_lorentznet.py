@@ -295,8 +295,7 @@ def test_block_with_edge_attributes_on_a_sparse_graph() -> None:
     torch.testing.assert_close(h_out, h + block.phi_h(torch.cat([h, total, s], dim=1)), rtol=1e-11, atol=1e-12)
 
 
-@pytest.mark.parametrize("readout", ["masked_mean", "padded_mean"])
-@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize(("readout", "training"), [("masked_mean", False), ("padded_mean", True)])
 def test_compiles_with_changing_sizes(readout: str, training: bool) -> None:
     model, _ = filled_pair(readout)
     model.train(training)

@@ -95,8 +95,8 @@ class LorentzNet(nn.Module):
                 which spares checking it here and, with ``num_edges``, waiting for the device; torch.compile and
                 torch.export need the graph.
             padded_to: "padded_mean" only: the number of slots N an event is padded to; by default the longest event of
-                the batch, for which the device is waited for. That N is not too small is checked event by event on the
-                CPU, and in total elsewhere.
+                the batch, for which the device is waited for and torch.compile breaks its graph. That N is not too
+                small is checked event by event on the CPU in eager mode, and in total elsewhere.
 
         Returns:
             [n_events, n_class]. Class 1 is signal in the published networks.
