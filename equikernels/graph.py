@@ -42,6 +42,7 @@ class Graph:
     _kind: int
     _table: Tensor | None  # what kernels read, one int64 vector; see table
     _edge_index: Tensor | None  # [2, E]: sender, receiver
+    _events: Graph | None  # see events
 
     def __init__(self) -> None:
         raise TypeError("Graph: use Graph.complete, Graph.from_edge_index or Graph.from_csr")
@@ -63,6 +64,7 @@ class Graph:
         graph._kind = kind
         graph._table = table
         graph._edge_index = edge_index
+        graph._events = None
         return graph
 
     @classmethod
@@ -210,6 +212,33 @@ class Graph:
         counts = self._parts()[0].diff()
         width = counts if self.self_loops else counts - 1
         return torch.repeat_interleave(width, counts, output_size=self.num_nodes)
+
+    def out_degree(self) -> Tensor:
+        """[num_nodes] int64: edges each node sends."""
+        return self.in_degree() if self.is_complete else self._parts()[3].diff()
+
+    @property
+    def events(self) -> Graph:
+        """The nodes as edges of their events; complete graphs only, made on first use.
+
+        Segment sums over this graph are sums over the particles of each event, and ``events.receiver`` [num_nodes] is
+        the event of each node.
+        """
+        if self._events is None:
+            ptr = self.ptr
+            assert ptr is not None, "only a complete graph knows its events"
+            event = torch.repeat_interleave(ptr.diff(), output_size=self.num_nodes)
+            self._events = Graph.from_csr(ptr, event, validate=False)
+        return self._events
+
+    @property
+    def reversed(self) -> Graph:
+        """The same edges, in the same order, with senders and receivers exchanged."""
+        if self.is_complete:
+            return Graph.from_edge_index(self.edge_index.flip(0), self.num_nodes, validate=False)
+        in_table, out_table = self.table.chunk(2)
+        edge_index = None if self._edge_index is None else self._edge_index.flip(0)
+        return Graph._new(self.num_nodes, self.num_edges, CSR, torch.cat([out_table, in_table]), edge_index)
 
     @property
     def table(self) -> Tensor:

@@ -113,7 +113,7 @@ class LorentzNet(nn.Module):
         if graph.num_nodes != x.shape[0]:
             fail(op, "ptr", f"{x.shape[0]} nodes", graph.num_nodes)
         slots = self._slots(graph.ptr, x.shape[0], padded_to)
-        events = _events_as_nodes(graph.ptr, x.shape[0])
+        events = graph.events
         if slots is not None and self.training:
             x, scalars, graph = _with_padding(x, scalars, graph, events.num_nodes * slots - x.shape[0])
         h = self.embedding(scalars)
@@ -136,12 +136,6 @@ class LorentzNet(nn.Module):
         if slots < longest or slots * events < n or slots < 1:
             fail("LorentzNet", "padded_to", f"at least {max(longest, 1)}, the longest event", padded_to)
         return slots
-
-
-def _events_as_nodes(ptr: Tensor, n: int) -> Graph:
-    """The graph whose segment sums are sums over events: its nodes are the events, its edges the particles."""
-    event = torch.repeat_interleave(ptr.diff(), output_size=n)
-    return Graph.from_csr(ptr, event, validate=False)
 
 
 def _with_padding(x: Tensor, scalars: Tensor, graph: Graph, rows: int) -> tuple[Tensor, Tensor, Graph]:

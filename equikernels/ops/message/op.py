@@ -153,7 +153,7 @@ def _tensors(
         receiver, sender, x, invariant_weight, edge_attr, edge_weight, w2, b2, w3, b3,
         _row(gate_weight), gate_bias, head_weight, head_bias, _row(head_out),
     )  # fmt: skip
-    return MessageTensors(*(v if v is None else lift(OP, name, v) for name, v in t._asdict().items()))
+    return MessageTensors(*(v if v is None else lift(OP, name, v) for name, v in t._asdict().items()))  # type: ignore[arg-type]
 
 
 def _row(weight: Tensor | None) -> Tensor | None:
@@ -242,7 +242,8 @@ def _backward_backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
     cotangents, tensors = saved[:3], saved[3:]
     present = [k for k, t in enumerate(tensors) if t is not None]
     outputs = [k for k, c in enumerate(cotangents) if c is not None]
-    graph = graph_from(table, *ctx.sizes, tensors[0].shape[0])
+    num_edges, kind = ctx.sizes
+    graph = graph_from(table, num_edges, kind, tensors[0].shape[0])
     options = MessageOptions.decoded(ctx.options)
 
     def function(*primals: Tensor) -> tuple[Tensor, ...]:

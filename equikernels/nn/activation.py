@@ -1,0 +1,33 @@
+"""Which of the fused ops' activations a module is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from ..checks import fail
+
+_NAMES: dict[type[nn.Module], str] = {
+    nn.Identity: "identity",
+    nn.ReLU: "relu",
+    nn.LeakyReLU: "leaky_relu",
+    nn.SiLU: "silu",
+    nn.GELU: "gelu",
+    nn.Tanh: "tanh",
+}
+
+
+def activation_options(op: str, argument: str, module: Any) -> dict[str, Any]:
+    """The ``activation`` and ``negative_slope`` of :func:`equikernels.message_passing` that do what ``module`` does.
+
+    Raises:
+        ValueError: the fused op has no such activation.
+    """
+    # The exact type: a subclass may do anything.
+    name = _NAMES.get(type(module))
+    if name is None or (name == "gelu" and module.approximate != "none"):
+        fail(op, argument, "one of SiLU, ReLU, LeakyReLU, GELU (not approximated), Tanh, Identity", repr(module))
+    return (
+        {"activation": name, "negative_slope": module.negative_slope} if name == "leaky_relu" else {"activation": name}
+    )

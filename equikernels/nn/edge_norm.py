@@ -1,0 +1,104 @@
+"""BatchNorm over edges, folded into the node tables of the fused message op."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..checks import fail
+from ..graph import Graph
+from ..metric import Metric
+from ..ops.message.statistics import message_deviations
+
+
+class EdgeInput(NamedTuple):
+    """What z_ij = A_i + B_j + S s_ij + Q a_ij is made of; see :func:`equikernels.message_passing`."""
+
+    receiver: Tensor
+    sender: Tensor
+    invariant_weight: Tensor | None = None
+    edge_weight: Tensor | None = None
+
+
+def fold_batch_norm(
+    norm: Any,
+    z: EdgeInput,
+    x: Tensor | None,
+    graph: Graph,
+    *,
+    invariants: str = "both",
+    metric: Metric = "minkowski",
+    psi: bool = True,
+    edge_attr: Tensor | None = None,
+) -> EdgeInput:
+    """The tables of norm(z), ``norm`` normalising over all edges as ``nn.BatchNorm1d`` would the gathered z [E, H].
+
+    In evaluation the running statistics are used. In training those of the batch are (one pass over nodes, in
+    float64), gradients flow through them, and the running statistics are updated as PyTorch does: unbiased variance,
+    momentum, counter. A ``SyncBatchNorm`` takes its statistics over all processes of its group.
+
+    Raises:
+        ValueError: one edge only, in training, as ``nn.BatchNorm1d``; nothing has been updated then.
+    """
+    if norm.training or norm.running_mean is None or norm.running_var is None:
+        local = message_deviations(
+            z.receiver, z.sender, x, graph, z.invariant_weight, invariants, metric, psi, edge_attr, z.edge_weight
+        )
+        count, mean, square = _over_processes(norm, *local)
+        if count.device.type == "cpu" and not torch.compiler.is_compiling() and count == 1:
+            fail("BatchNorm", "graph", "more than one edge when training", 1)
+        variance = square / count
+        # Over no edges there is nothing to normalise, and nothing is learned.
+        mean, variance = torch.where(count > 0, mean, 0.0), torch.where(count > 0, variance, 1.0)
+        if norm.training:
+            _update(norm, mean.detach(), variance.detach(), count)
+    else:
+        mean, variance = norm.running_mean.double(), norm.running_var.double()
+    scale = (variance + norm.eps).rsqrt()
+    if norm.weight is not None:
+        scale = scale * norm.weight
+    shift = -mean * scale
+    if norm.bias is not None:
+        shift = shift + norm.bias
+    scale, shift = scale.to(z.receiver.dtype), shift.to(z.receiver.dtype)
+    column = scale[:, None]
+    return EdgeInput(
+        torch.addcmul(shift, z.receiver, scale),
+        z.sender * scale,
+        None if z.invariant_weight is None else z.invariant_weight * column,
+        None if z.edge_weight is None else z.edge_weight * column,
+    )
+
+
+def _over_processes(norm: Any, count: Tensor, mean: Tensor, square: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Count, mean and squared deviations over all processes of a SyncBatchNorm, from those of each."""
+    if not isinstance(norm, nn.SyncBatchNorm) or not torch.distributed.is_initialized():
+        return count, mean, square
+    from torch.distributed.nn.functional import all_reduce
+
+    group = norm.process_group or torch.distributed.group.WORLD
+    present = count > 0  # a process without edges has no mean
+    mean = torch.where(present, mean, 0.0)
+    everywhere = all_reduce(torch.cat([count[None], count * mean]), group=group)
+    total_count, total_mean = everywhere[0], everywhere[1:] / everywhere[0]
+    deviation = torch.where(present, square + count * (mean - total_mean).square(), 0.0)
+    return total_count, total_mean, all_reduce(deviation, group=group)
+
+
+@torch.no_grad()
+def _update(norm: nn.modules.batchnorm._BatchNorm, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+    if not norm.track_running_stats or norm.running_mean is None or norm.running_var is None:
+        return
+    if norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+    if norm.momentum is None:  # a plain average over all batches
+        assert norm.num_batches_tracked is not None
+        momentum = norm.num_batches_tracked.double().reciprocal()
+    else:
+        momentum = torch.full_like(count, norm.momentum)
+    factor = torch.where(count > 0, momentum, 0.0)
+    unbiased = variance * count / (count - 1).clamp(min=1)
+    norm.running_mean.add_(factor * (mean - norm.running_mean))
+    norm.running_var.add_(factor * (unbiased - norm.running_var))

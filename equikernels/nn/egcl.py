@@ -1,0 +1,240 @@
+"""The E(n) equivariant graph convolution of EGNN (arXiv 2102.09844, eqs. 3-6), as published code needs it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..checks import check_choice, fail
+from ..graph import Graph
+from ..ops.common import as_graph
+from ..ops.message import message_passing
+from .activation import activation_options
+
+
+class EGCL(nn.Module):
+    r"""One round of messages between points of Euclidean space.
+
+    .. math::
+        m_{ij} &= \phi_e(h_i, h_j, \|x_i - x_j\|^2, a_{ij}), \quad
+        m_{ij} \leftarrow \mathrm{sigmoid}(w \cdot m_{ij} + b)\, m_{ij} \text{ with attention} \\
+        x_i' &= x_i + c \, \mathrm{agg}_j \, \mathrm{clamp}(d_{ij} \phi_x(m_{ij})) \\
+        h_i' &= h_i + \phi_h(h_i, \textstyle\sum_j m_{ij}, s_i)
+
+    with :math:`d_{ij} = x_i - x_j`; over its norm, held constant, + 1e-8 with ``normalize``; over its norm + 1 with
+    ``norm_diff``. The norm in the message is never normalised. All that happens on edges is one fused op: memory is
+    O(n), in training too.
+
+    **Edges.** j -> i is row 0 = j (sender), row 1 = i (receiver), as in PyTorch Geometric. The published code calls
+    its edge list (row, col) and sums at row, the *first* index: its ``[row, col]`` is ``torch.stack([col, row])`` here.
+
+    **Variants.** Published code has two: the standalone layer (no clamp: ``clamp=None``; ``recurrent`` is called
+    residual there) and the older one of the N-body experiments (``clamp=100.0``, ``coords_weight``, ``norm_diff``; it
+    moves x in place, this does not). State-dict keys, their order, and the initial weights a seed gives are the
+    published ones.
+
+    At coincident points, self-loops included, all gradients are finite. With ``norm_diff`` the published formula
+    gives NaN there; here the derivative of the norm is taken as 0.
+
+    Args:
+        input_nf: width of h.
+        output_nf: width of h'; with ``recurrent`` the same.
+        hidden_nf: width of the messages, at most 512.
+        edges_in_d: width of the edge attributes a.
+        nodes_att_dim: width of the node attributes s.
+        act_fn: SiLU, ReLU, LeakyReLU, GELU (not approximated), Tanh or Identity; the same everywhere.
+        recurrent: add h to what phi_h gives.
+        coords_weight: c.
+        attention: gate the messages.
+        norm_diff, normalize: see above; not both.
+        tanh: tanh after phi_x.
+        coords_agg: "mean" (over no neighbours: 0) or "sum".
+        clamp: bound on each component of what is aggregated into x; None: no bound. As long as it bites, x' is not
+            equivariant.
+
+    Raises:
+        ValueError: an option that cannot be; the message names it.
+    """
+
+    def __init__(
+        self,
+        input_nf: int,
+        output_nf: int,
+        hidden_nf: int,
+        edges_in_d: int = 0,
+        nodes_att_dim: int = 0,
+        act_fn: nn.Module = nn.SiLU(),  # noqa: B008 (it has no state)
+        recurrent: bool = True,
+        coords_weight: float = 1.0,
+        attention: bool = False,
+        norm_diff: bool = False,
+        tanh: bool = False,
+        normalize: bool = False,
+        coords_agg: str = "mean",
+        clamp: float | None = 100.0,
+    ) -> None:
+        super().__init__()
+        op = type(self).__name__
+        if recurrent and output_nf != input_nf:
+            fail(op, "output_nf", f"{input_nf}, the width of the input, with recurrent", output_nf)
+        if norm_diff and normalize:
+            fail(op, "normalize", "False with norm_diff", True)
+        check_choice(op, "coords_agg", coords_agg, ("mean", "sum"))
+        if clamp is not None and not clamp >= 0:
+            fail(op, "clamp", "a number >= 0 or None", clamp)
+        activation_options(op, "act_fn", act_fn)
+        self.input_nf = input_nf
+        self.edges_in_d = edges_in_d
+        self.nodes_att_dim = nodes_att_dim
+        self.recurrent = recurrent
+        self.coords_weight = coords_weight
+        self.direction = "unit" if normalize else "norm_plus_one" if norm_diff else "difference"
+        self.coords_agg = coords_agg
+        self.clamp = clamp
+        # Made in the published order: a seed gives the published initial weights.
+        self.edge_mlp = nn.Sequential(
+            nn.Linear(2 * input_nf + 1 + edges_in_d, hidden_nf), act_fn, nn.Linear(hidden_nf, hidden_nf), act_fn
+        )
+        self.node_mlp = nn.Sequential(
+            nn.Linear(hidden_nf + input_nf + nodes_att_dim, hidden_nf), act_fn, nn.Linear(hidden_nf, output_nf)
+        )
+        head = nn.Linear(hidden_nf, 1, bias=False)
+        nn.init.xavier_uniform_(head.weight, gain=0.001)  # x hardly moves at first
+        self.coord_mlp = nn.Sequential(nn.Linear(hidden_nf, hidden_nf), act_fn, head, *([nn.Tanh()] if tanh else []))
+        self.att_mlp = nn.Sequential(nn.Linear(hidden_nf, 1), nn.Sigmoid()) if attention else None
+
+    def forward(
+        self,
+        h: Tensor,
+        x: Tensor,
+        graph: Graph | Tensor,
+        edge_attr: Tensor | None = None,
+        node_attr: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Updates node features and coordinates.
+
+        Args:
+            h: [n, input_nf] node features, float32 or float64.
+            x: [n, D] coordinates, D from 2 to 8, in the dtype of h or float64.
+            graph: the edges, over n nodes; or an edge_index [2, E] of (sender, receiver), sorted anew in every call.
+            edge_attr: [E, edges_in_d], in the graph's order.
+            node_attr: [n, nodes_att_dim].
+
+        Returns:
+            (h' [n, output_nf], x' [n, D]).
+
+        Raises:
+            ValueError, TypeError: wrong shape, dtype or device.
+        """
+        graph = as_graph(type(self).__name__, graph, h.shape[0])
+        self._check(h, x, graph, edge_attr, node_attr)
+        total, step = egnn_messages(
+            self.edge_mlp,
+            self.coord_mlp,
+            self.att_mlp,
+            h,
+            x,
+            graph,
+            edge_attr,
+            direction=self.direction,
+            coords_agg=self.coords_agg,
+            clamp=self.clamp,
+        )
+        nodes = [h, total] if node_attr is None else [h, total, node_attr]
+        update = self.node_mlp(torch.cat(nodes, dim=1))
+        return h + update if self.recurrent else update, x + self.coords_weight * step
+
+    def _check(self, h: Tensor, x: Tensor, graph: Graph, edge_attr: Tensor | None, node_attr: Tensor | None) -> None:
+        op, n = type(self).__name__, graph.num_nodes
+        if h.shape != (n, self.input_nf):
+            fail(op, "h", f"shape [{n}, {self.input_nf}]", list(h.shape))
+        if x.dim() != 2 or x.shape[0] != n:
+            fail(op, "x", f"shape [{n}, D]", list(x.shape))
+        for name, value, width in (
+            ("edge_attr", edge_attr, self.edges_in_d),
+            ("node_attr", node_attr, self.nodes_att_dim),
+        ):
+            if value is None and width == 0:
+                continue
+            rows = n if name == "node_attr" else graph.num_edges
+            if value is None or width == 0 or value.shape != (rows, width):
+                got = None if value is None else list(value.shape)
+                fail(op, name, f"shape [{rows}, {width}]" if width else "None", got)
+
+
+class EGCLVelocity(EGCL):
+    r"""EGCL for points that have velocities, which stay as they are.
+
+    .. math:: x_i' = x_i + c \, \mathrm{agg}_j \, \mathrm{clamp}(d_{ij} \phi_x(m_{ij})) + \phi_v(h_i) v_i
+
+    Arguments are those of :class:`EGCL`; phi_v is ``coord_mlp_vel``.
+    """
+
+    def __init__(self, input_nf: int, output_nf: int, hidden_nf: int, *args: Any, **options: Any) -> None:
+        super().__init__(input_nf, output_nf, hidden_nf, *args, **options)
+        self.coord_mlp_vel = nn.Sequential(nn.Linear(input_nf, hidden_nf), self.edge_mlp[1], nn.Linear(hidden_nf, 1))
+
+    def forward(  # type: ignore[override]
+        self,
+        h: Tensor,
+        x: Tensor,
+        graph: Graph | Tensor,
+        vel: Tensor,
+        edge_attr: Tensor | None = None,
+        node_attr: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """As :meth:`EGCL.forward`, with vel [n, D] beside x."""
+        if vel.shape != x.shape:
+            fail(type(self).__name__, "vel", f"shape {list(x.shape)}", list(vel.shape))
+        updated, moved = super().forward(h, x, graph, edge_attr, node_attr)
+        return updated, moved + self.coord_mlp_vel(h) * vel
+
+
+def egnn_messages(
+    edge_mlp: nn.Sequential,
+    coord_mlp: nn.Sequential,
+    att_mlp: nn.Sequential | None,
+    h: Tensor,
+    x: Tensor,
+    graph: Graph,
+    edge_attr: Tensor | None,
+    *,
+    direction: str,
+    coords_agg: str,
+    clamp: float | None,
+) -> tuple[Tensor, Tensor]:
+    """Summed messages [n, H] and the coordinates' step [n, D], on anybody's modules of the published shape: edge_mlp
+    Linear, act, Linear, act; coord_mlp Linear, act, Linear without bias (, Tanh); att_mlp Linear, Sigmoid."""
+    weight, bias = _linear(edge_mlp[0])
+    n_input = h.shape[1]
+    # A linear layer on [h_i, h_j, r_ij, a_ij] is U h_i + V h_j + S r_ij + Q a_ij: products over nodes, not over edges.
+    u, v, s, q = weight.tensor_split([n_input, 2 * n_input, 2 * n_input + 1], dim=1)
+    total, step = message_passing(
+        F.linear(h, u, bias),
+        F.linear(h, v),
+        x,
+        graph,
+        invariant_weight=s,
+        invariants="interval",
+        metric="euclidean",
+        psi=False,
+        edge_attr=edge_attr,
+        edge_weight=None if edge_attr is None else q,
+        layers=[_linear(edge_mlp[2])],
+        gate=None if att_mlp is None else _linear(att_mlp[0]),
+        head=(*_linear(coord_mlp[0]), _linear(coord_mlp[2])[0]),
+        head_tanh=len(coord_mlp) > 3,
+        direction=direction,
+        clamp=clamp,
+        coordinate_reduce=coords_agg,
+        **activation_options("EGCL", "act_fn", edge_mlp[1]),
+    )
+    assert step is not None
+    return total, step
+
+
+def _linear(layer: nn.Module) -> tuple[Any, Any]:
+    return layer.weight, layer.bias

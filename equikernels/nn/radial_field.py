@@ -1,0 +1,77 @@
+"""The radial field layer, the baseline of EGNN's N-body experiment (arXiv 2102.09844, table 1; arXiv 1910.00753)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..checks import fail
+from ..graph import Graph
+from ..ops.common import as_graph
+from ..ops.coordinates import coordinate_update
+from ..ops.invariants import pairwise_invariants
+
+
+class RadialFieldLayer(nn.Module):
+    r"""Moves points along their differences, by weights that see distances only.
+
+    .. math::
+        x_i' = x_i + \mathrm{mean}_j \, (x_i - x_j) \tanh(\phi(\|x_i - x_j\|, a_{ij})) + \phi_v(\|v_i\|) v_i
+
+    The norm itself enters, not its square, and phi has one hidden layer: not a setting of the fused message op, so
+    this is composed of ``pairwise_invariants``, phi on a tensor of edges, [E, hidden_nf], and ``coordinate_update``.
+    Edges as for :class:`EGCL`. At coincident points the derivative of the norm is taken as 0, where the published
+    formula gives NaN.
+
+    Args:
+        hidden_nf: width of both networks.
+        edge_attr_nf: width of the edge attributes a.
+        act_fn: any activation module.
+    """
+
+    def __init__(
+        self,
+        hidden_nf: int,
+        edge_attr_nf: int = 0,
+        act_fn: nn.Module = nn.SiLU(),  # noqa: B008 (it has no state)
+    ) -> None:
+        super().__init__()
+        self.edge_attr_nf = edge_attr_nf
+        self.coord_mlp_vel = nn.Sequential(nn.Linear(1, hidden_nf), act_fn, nn.Linear(hidden_nf, 1))
+        head = nn.Linear(hidden_nf, 1, bias=False)
+        nn.init.xavier_uniform_(head.weight, gain=0.001)  # x hardly moves at first
+        self.phi = nn.Sequential(nn.Linear(1 + edge_attr_nf, hidden_nf), act_fn, head, nn.Tanh())
+
+    def forward(self, x: Tensor, graph: Graph | Tensor, vel: Tensor, edge_attr: Tensor | None = None) -> Tensor:
+        """Updates coordinates.
+
+        Args:
+            x: [n, D] coordinates, D from 2 to 8, in the dtype of the weights or float64.
+            graph: the edges, over n nodes; or an edge_index [2, E] of (sender, receiver).
+            vel: [n, D] velocities v.
+            edge_attr: [E, edge_attr_nf], in the graph's order.
+
+        Returns:
+            x' [n, D].
+
+        Raises:
+            ValueError, TypeError: wrong shape, dtype or device.
+        """
+        op = type(self).__name__
+        graph = as_graph(op, graph, x.shape[0])
+        if vel.shape != x.shape:
+            fail(op, "vel", f"shape {list(x.shape)}", list(vel.shape))
+        got: Any = None if edge_attr is None else list(edge_attr.shape)
+        if self.edge_attr_nf == 0 and edge_attr is not None:
+            fail(op, "edge_attr", "None", got)
+        if self.edge_attr_nf > 0 and got != [graph.num_edges, self.edge_attr_nf]:
+            fail(op, "edge_attr", f"shape [{graph.num_edges}, {self.edge_attr_nf}]", got)
+        dtype = self.coord_mlp_vel[0].get_parameter("weight").dtype
+        square = pairwise_invariants(x, graph, metric="euclidean", psi=False)[:, :1]
+        distance = torch.where(square > 0, square, 1).sqrt() * (square > 0)
+        edge = distance.to(dtype)
+        weight = self.phi(edge if edge_attr is None else torch.cat([edge, edge_attr], dim=1))
+        speed = torch.linalg.vector_norm(vel, dim=1, keepdim=True).to(dtype)
+        return coordinate_update(x, weight, graph, clamp=None) + self.coord_mlp_vel(speed) * vel
