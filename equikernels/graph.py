@@ -43,6 +43,7 @@ class Graph:
     _table: Tensor | None  # what kernels read, one int64 vector; see table
     _edge_index: Tensor | None  # [2, E]: sender, receiver
     _events: Graph | None  # see events
+    _pairs: Graph | None  # see pairs
 
     def __init__(self) -> None:
         raise TypeError("Graph: use Graph.complete, Graph.from_edge_index or Graph.from_csr")
@@ -65,6 +66,7 @@ class Graph:
         graph._table = table
         graph._edge_index = edge_index
         graph._events = None
+        graph._pairs = None
         return graph
 
     @classmethod
@@ -230,6 +232,20 @@ class Graph:
             event = torch.repeat_interleave(ptr.diff(), output_size=self.num_nodes)
             self._events = Graph.from_csr(ptr, event, validate=False)
         return self._events
+
+    @property
+    def pairs(self) -> Graph:
+        """All pairs (i, j) of nodes of the same event, i = j included, row-major: the rows of a rank-2 tensor.
+
+        Complete graphs only; made on first use. ``pairs.receiver`` and ``pairs.sender`` are i and j.
+        """
+        if self.self_loops:
+            return self
+        if self._pairs is None:
+            ptr = self.ptr
+            assert ptr is not None, "only a complete graph knows its events"
+            self._pairs = Graph.complete(ptr, self_loops=True, num_nodes=self.num_nodes, validate=False)
+        return self._pairs
 
     @property
     def reversed(self) -> Graph:
