@@ -37,6 +37,7 @@ def batch_size(published: Sweep, ours: Sweep, path: Path) -> None:
     for axes, column, factor, label in zip(
         figure.subplots(1, 2), (0, 1), (1e3, 2**-20), ("Time of a forward pass [ms]", "Peak memory [MiB]"), strict=True
     ):
+        axes.set(xscale="log", yscale="log", xlabel="Jets in a batch", ylabel=label)
         last = []
         for sweep, name, colour in ((published, "published formula, eager", PUBLISHED), (ours, "equikernels", OURS)):
             points = [(size, value * factor) for size, point in sweep.items() if (value := point[column])]
@@ -48,11 +49,13 @@ def batch_size(published: Sweep, ours: Sweep, path: Path) -> None:
             (size, high), (_, low) = last
             axes.annotate("", (size, high), (size, low), arrowprops={"arrowstyle": "<->", "color": INK, "shrinkA": 5})
             axes.text(size * 1.15, (high * low) ** 0.5, f"{high / low:.1f}x", va="center", color=INK, fontsize=11)
-            axes.set_xlim(right=size * 2.2)
-        axes.set(xscale="log", yscale="log", xlabel="Jets in a batch", ylabel=label)
+            axes.set_xlim(right=size * 2.5)
         axes.set_xticks(list(ours), [str(size) for size in ours])
+        axes.yaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
         _style(axes)
+    # Pages the process already had hide what is smaller than this.
+    figure.axes[1].set_ylim(bottom=1)
     figure.axes[0].legend(frameon=False, loc="upper left")
     figure.suptitle("LorentzNet (width 72, 6 blocks), float32, CPU", fontsize=12, color=INK)
     figure.savefig(path)
