@@ -1,3 +1,10 @@
 """The published formulas in eager PyTorch, as people run them: what equikernels is measured and tested against."""
 
+from .egnn import E_GCL as E_GCL
+from .egnn import EGNN as EGNN
+from .egnn import E_GCL_vel as E_GCL_vel
+from .egnn import EGNN_vel as EGNN_vel
+from .egnn import GCL_rf_vel as GCL_rf_vel
+from .egnn import NBodyE_GCL as NBodyE_GCL
+from .egnn import RF_vel as RF_vel
 from .lorentznet import LorentzNet as LorentzNet

@@ -1,3 +1,6 @@
 """Networks, one file each. State-dict keys are those of the published code."""
 
+from .egnn import EGNN as EGNN
+from .egnn import EGNNVelocity as EGNNVelocity
+from .egnn import RadialField as RadialField
 from .lorentznet import LorentzNet as LorentzNet

@@ -18,8 +18,8 @@ _NAMES: dict[type[nn.Module], str] = {
 }
 
 
-def activation_options(op: str, argument: str, module: Any) -> dict[str, Any]:
-    """The ``activation`` and ``negative_slope`` of :func:`equikernels.message_passing` that do what ``module`` does.
+def fused_activation(op: str, argument: str, module: Any) -> tuple[str, float]:
+    """(``activation``, ``negative_slope``) of :func:`equikernels.message_passing` that do what ``module`` does.
 
     Raises:
         ValueError: the fused op has no such activation.
@@ -28,6 +28,4 @@ def activation_options(op: str, argument: str, module: Any) -> dict[str, Any]:
     name = _NAMES.get(type(module))
     if name is None or (name == "gelu" and module.approximate != "none"):
         fail(op, argument, "one of SiLU, ReLU, LeakyReLU, GELU (not approximated), Tanh, Identity", repr(module))
-    return (
-        {"activation": name, "negative_slope": module.negative_slope} if name == "leaky_relu" else {"activation": name}
-    )
+    return name, getattr(module, "negative_slope", 0.0)

@@ -12,7 +12,7 @@ from ..checks import check_choice, fail
 from ..graph import Graph
 from ..ops.common import as_graph
 from ..ops.message import message_passing
-from .activation import activation_options
+from .activation import fused_activation
 
 
 class EGCL(nn.Module):
@@ -85,7 +85,7 @@ class EGCL(nn.Module):
         check_choice(op, "coords_agg", coords_agg, ("mean", "sum"))
         if clamp is not None and not clamp >= 0:
             fail(op, "clamp", "a number >= 0 or None", clamp)
-        activation_options(op, "act_fn", act_fn)
+        fused_activation(op, "act_fn", act_fn)
         self.input_nf = input_nf
         self.edges_in_d = edges_in_d
         self.nodes_att_dim = nodes_att_dim
@@ -212,6 +212,7 @@ def egnn_messages(
     n_input = h.shape[1]
     # A linear layer on [h_i, h_j, r_ij, a_ij] is U h_i + V h_j + S r_ij + Q a_ij: products over nodes, not over edges.
     u, v, s, q = weight.tensor_split([n_input, 2 * n_input, 2 * n_input + 1], dim=1)
+    activation, slope = fused_activation("EGCL", "act_fn", edge_mlp[1])
     total, step = message_passing(
         F.linear(h, u, bias),
         F.linear(h, v),
@@ -230,7 +231,8 @@ def egnn_messages(
         direction=direction,
         clamp=clamp,
         coordinate_reduce=coords_agg,
-        **activation_options("EGCL", "act_fn", edge_mlp[1]),
+        activation=activation,
+        negative_slope=slope,
     )
     assert step is not None
     return total, step

@@ -33,6 +33,16 @@ def check_graph(op: str, graph: Graph, like: Tensor) -> None:
         fail(op, "graph", f"device {like.device}", graph.device)
 
 
+def as_graph(op: str, edges: Graph | Tensor, num_nodes: int) -> Graph:
+    """A layer's or a network's edges: a Graph, or PyG's edge_index (row 0 senders, row 1 receivers)."""
+    if isinstance(edges, Graph):
+        return edges
+    if not isinstance(edges, Tensor):
+        # A pair of index tensors is how other code passes edges, and there the first may be the receivers.
+        fail(op, "graph", "a Graph, or an edge_index [2, E] of (sender, receiver)", type(edges).__name__, TypeError)
+    return Graph.from_edge_index(edges, num_nodes, validate=not torch.compiler.is_compiling())
+
+
 def check_edges(op: str, argument: str, t: Tensor, graph: Graph) -> None:
     """``t`` must have one row per edge."""
     if torch.compiler.is_compiling():
