@@ -13,6 +13,19 @@ from .metric import psi
 from .ops.coordinates import coordinate_update
 from .ops.invariants import pairwise_invariants
 from .ops.message import message_passing
+from .ops.rank2 import (
+    aggregate_1to2,
+    aggregate_2to0,
+    aggregate_2to1,
+    aggregate_2to2,
+    linear_1to2,
+    linear_2to0,
+    linear_2to1,
+    linear_2to2,
+    rank2_broadcast,
+    rank2_mix,
+    rank2_reduce,
+)
 from .ops.segment import gather_segment_reduce, segment_reduce, segment_softmax
 from .packing import (
     pack,
@@ -29,11 +42,19 @@ __all__ = [
     "Graph",
     "__version__",
     "active_isa",
+    "aggregate_1to2",
+    "aggregate_2to0",
+    "aggregate_2to1",
+    "aggregate_2to2",
     "available_isas",
     "backends",
     "coordinate_update",
     "data",
     "gather_segment_reduce",
+    "linear_1to2",
+    "linear_2to0",
+    "linear_2to1",
+    "linear_2to2",
     "load_checkpoint",
     "message_passing",
     "models",
@@ -44,6 +65,9 @@ __all__ = [
     "pack_nested",
     "pairwise_invariants",
     "psi",
+    "rank2_broadcast",
+    "rank2_mix",
+    "rank2_reduce",
     "segment_reduce",
     "segment_softmax",
     "set_isa",

@@ -1,0 +1,11 @@
+from .aggregates import aggregate_1to2 as aggregate_1to2
+from .aggregates import aggregate_2to0 as aggregate_2to0
+from .aggregates import aggregate_2to1 as aggregate_2to1
+from .aggregates import aggregate_2to2 as aggregate_2to2
+from .linear import linear_1to2 as linear_1to2
+from .linear import linear_2to0 as linear_2to0
+from .linear import linear_2to1 as linear_2to1
+from .linear import linear_2to2 as linear_2to2
+from .op import rank2_broadcast as rank2_broadcast
+from .op import rank2_mix as rank2_mix
+from .op import rank2_reduce as rank2_reduce
