@@ -233,7 +233,7 @@ def egnn_messages(
         coordinate_reduce=coords_agg,
         activation=activation,
         negative_slope=slope,
-    )
+    )[:2]
     assert step is not None
     return total, step
 
