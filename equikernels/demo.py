@@ -267,7 +267,8 @@ def run(settings: Settings) -> int:
     published = in_child(score, "published", settings)
     exact = in_child(oracle, settings)
     text, agrees = report(published, ours, exact, settings)
-    print(f"\n{text}\n\nWhat ran where:\n{backends()}\n")
+    where = "\n".join(f"  {op:24s} {devices['cpu']}" for op, devices in backends().items())
+    print(f"\n{text}\n\nWhat runs on the CPU, op by op:\n{where}\n")
 
     settings.output.mkdir(parents=True, exist_ok=True)
     results = {side: _as_json(scores) for side, scores in (("published", published), ("equikernels", ours))}
