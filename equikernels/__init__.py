@@ -8,11 +8,12 @@ from ._native import active_isa, available_isas, set_isa
 from ._version import __version__
 from .backend import backends, use_backend
 from .checkpoint import load_checkpoint
+from .fuse import fuse_, unfuse_
 from .graph import Graph
 from .metric import psi
 from .ops.coordinates import coordinate_update
 from .ops.invariants import pairwise_invariants
-from .ops.message import message_passing
+from .ops.message import message_passing, message_statistics
 from .ops.rank2 import (
     aggregate_1to2,
     aggregate_2to0,
@@ -50,6 +51,7 @@ __all__ = [
     "backends",
     "coordinate_update",
     "data",
+    "fuse_",
     "gather_segment_reduce",
     "linear_1to2",
     "linear_2to0",
@@ -57,6 +59,7 @@ __all__ = [
     "linear_2to2",
     "load_checkpoint",
     "message_passing",
+    "message_statistics",
     "models",
     "nn",
     "pack",
@@ -71,6 +74,7 @@ __all__ = [
     "segment_reduce",
     "segment_softmax",
     "set_isa",
+    "unfuse_",
     "unpack",
     "unpack_awkward",
     "unpack_list",

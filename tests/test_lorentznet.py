@@ -86,10 +86,10 @@ def test_golden_stored_float32(backend: str) -> None:
         model.load_state_dict(g["state"])
     model, published = models
     oracle = run_published(copy.deepcopy(published).double(), (event[0].double(), event[1].double(), event[2]), 14)
-    assert_as_good_as_eager(model(*event, padded_to=14), run_published(published, event, 14), oracle)
+    assert_as_good_as_eager([model(*event, padded_to=14)], [run_published(published, event, 14)], [oracle])
     mixed = model(g["x_packed"], *event[1:], padded_to=14)  # float64 coordinates beside float32 features
     assert mixed.dtype == torch.float32
-    assert_as_good_as_eager(mixed, run_published(published, event, 14), g["logits"])
+    assert_as_good_as_eager([mixed], [run_published(published, event, 14)], [g["logits"]])
 
 
 def real_events(n: int = 12) -> Event:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,19 +14,31 @@ import equikernels as ek
 from .cases import Case, Inputs
 
 
-def assert_as_good_as_eager(result: Tensor, eager: Tensor, oracle: Tensor, what: str = "result") -> None:
-    """The tolerance rule: error against float64 at most twice that of the same formula in eager PyTorch at the same
-    dtype, plus one rounding of the largest value. A float64 result has no finer oracle: 1e-12 of the largest value."""
-    assert result.shape == oracle.shape, f"{what}: shape {tuple(result.shape)}, expected {tuple(oracle.shape)}"
-    assert result.dtype == eager.dtype, f"{what}: dtype {result.dtype}, expected {eager.dtype}"
+def assert_as_good_as_eager(
+    results: Sequence[Tensor], eager: Sequence[Tensor], oracles: Sequence[Tensor], names: Sequence[str] = ("result",)
+) -> None:
+    """The tolerance rule, over what one call gives (its output and its gradients): the largest error against float64
+    is at most twice that of the same formula in eager PyTorch at the same dtype, plus one rounding. An error is measured
+    in units of its tensor's largest value. A float64 result has no finer oracle: 1e-12."""
+    errors, allowed = [0.0], 0.0
+    for result, plain, oracle, name in zip(results, eager, oracles, names, strict=True):
+        assert result.shape == oracle.shape, f"{name}: shape {tuple(result.shape)}, expected {tuple(oracle.shape)}"
+        assert result.dtype == plain.dtype, f"{name}: dtype {result.dtype}, expected {plain.dtype}"
+        errors.append(_error(result, oracle))
+        if result.dtype == torch.float64:
+            allowed = max(allowed, 1e-12)
+        else:
+            allowed = max(allowed, 2 * _error(plain, oracle) + torch.finfo(result.dtype).eps)
+    report = ", ".join(f"{name} {error:.2e}" for name, error in zip(names, errors[1:], strict=True))
+    assert max(errors) <= allowed, f"allowed {allowed:.2e}: {report}"
+
+
+def _error(result: Tensor, oracle: Tensor) -> float:
     if oracle.numel() == 0:
-        return
+        return 0.0
     scale = oracle.abs().max().item()
-    error = (result.double() - oracle).abs().max().item()
-    allowed = 2 * (eager.double() - oracle).abs().max().item() + torch.finfo(result.dtype).eps * scale
-    if result.dtype == torch.float64:
-        allowed = 1e-12 * scale
-    assert error <= allowed, f"{what}: error {error:.3e}, allowed {allowed:.3e} at scale {scale:.3e}"
+    difference = (result.double() - oracle).abs().max().item()
+    return difference / scale if scale > 0 else difference
 
 
 def require_grad(inputs: Inputs) -> Inputs:

@@ -1,1 +1,2 @@
 from .op import message_passing as message_passing
+from .statistics import message_statistics as message_statistics

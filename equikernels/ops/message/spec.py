@@ -50,4 +50,4 @@ class MessageOptions(NamedTuple):
 
     @classmethod
     def decoded(cls, values: tuple[object, ...]) -> MessageOptions:
-        return cls(*values[:4], ACTIVATIONS[values[4]], *values[5:])  # type: ignore[arg-type,call-overload]
+        return cls(*values[:4], ACTIVATIONS[values[4]], *values[5:])  # type: ignore[arg-type,call-arg,call-overload]

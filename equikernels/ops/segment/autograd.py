@@ -60,7 +60,8 @@ def _setup_sum(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _sum_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     rows, weight, arg, table = ctx.saved_tensors
-    graph = table, *ctx.graph
+    num_edges, kind = ctx.graph
+    graph = table, num_edges, kind
     if ctx.mean:
         degree = graph_from(*graph, ctx.num_nodes).in_degree().clamp(min=1)
         wide = torch.promote_types(grad.dtype, torch.float32)  # a float16 cannot count to 65520

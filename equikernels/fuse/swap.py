@@ -1,0 +1,95 @@
+"""fuse_ and unfuse_."""
+
+from __future__ import annotations
+
+import types
+from typing import TypeVar
+
+from torch import nn
+
+from .edges import GraphCache
+from .egnn import EquivariantLayer
+from .lorentznet import LorentzBlock
+from .recipe import NotRecognisedError, Recipe, fused_forward, own_signature
+
+RECIPES: tuple[type[Recipe], ...] = (LorentzBlock, EquivariantLayer)
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def fuse_(model: Model, verbose: bool = False) -> Model:
+    """Makes the published blocks inside a model run on fused kernels, in place.
+
+    The model may come from any repository: blocks are recognised by their layers, and each is proved before it is
+    changed, by running its own forward beside the fused one on a few particles. Known are the LorentzNet block
+    (arXiv 2201.08187) and EGNN's E_GCL with its options and velocities (arXiv 2102.09844).
+
+    Only ``forward`` of the recognised blocks is replaced. Parameters, buffers and hooks stay the very same objects:
+    optimizers, state dicts, DDP and train/eval go on working. An edge list becomes a graph once per batch, a complete
+    one where it joins all pairs of each event. A LorentzNet block that returned its messages [E, H] as third value
+    returns None there.
+
+    Args:
+        model: any module.
+        verbose: print what was fused, and what looked alike but was left alone, and why.
+
+    Returns:
+        The same model.
+
+    Raises:
+        ValueError: nothing was recognised; the message says what was looked at.
+    """
+    cache = GraphCache()
+    report: list[str] = []
+    fused = 0
+    for name, module in model.named_modules():
+        if is_fused(module):
+            fused += 1
+            continue
+        for kind in RECIPES:
+            if all(getattr(module, attribute, None) is not None for attribute in kind.attributes):
+                where = name or type(module).__name__
+                try:
+                    _fuse(module, kind, cache)
+                except NotRecognisedError as reason:
+                    report.append(f"left alone: {where} ({kind.name}?): {reason}")
+                else:
+                    fused += 1
+                    report.append(f"fused: {where} ({kind.name})")
+    if verbose:
+        print("\n".join(report) or "nothing new to fuse")
+    if fused == 0:
+        known = ", ".join(kind.name for kind in RECIPES)
+        looked = "; ".join(report) or "no module has the layers of one"
+        raise ValueError(f"fuse_: model: expected a published block ({known}), got none: {looked}")
+    return model
+
+
+def unfuse_(model: Model) -> Model:
+    """Gives every fused block of a model its own forward back, in place."""
+    for module in model.modules():
+        if is_fused(module):
+            del module.forward, module.equikernels_recipe
+    return model
+
+
+def is_fused(module: nn.Module) -> bool:
+    return getattr(module.__dict__.get("forward"), "__func__", None) is fused_forward
+
+
+def _fuse(module: nn.Module, kind: type[Recipe], cache: GraphCache) -> None:
+    if "forward" in module.__dict__:
+        raise NotRecognisedError("its forward has been replaced already")
+    own = module.forward
+    reason = NotRecognisedError("no variant of it is known")
+    for recipe in kind.read(module, cache):
+        try:
+            recipe.prove(module, own)
+        except NotRecognisedError as error:
+            reason = error
+            continue
+        # Not a submodule and not a buffer: state dicts do not see it.
+        module.__dict__["equikernels_recipe"] = (recipe, own_signature(own))
+        module.__dict__["forward"] = types.MethodType(fused_forward, module)
+        return
+    raise reason
