@@ -2,25 +2,31 @@
 // Lanes are channels: a panel of vectors stays in registers while the edges of one node go by.
 #include "segment.h"
 
+#include <utility>
+
 #include "../common/isa.h"
 #include "../common/simd_storage.h"
 
 namespace ek {
 namespace {
 
-// One number for each lane, 64 bits wide: which edge it comes from.
-template <class A>
-struct EdgesOf;
-template <>
-struct EdgesOf<float> {
-  typedef int64_t type __attribute__((vector_size(2 * EK_VECTOR_BYTES)));
-};
-template <>
-struct EdgesOf<double> {
-  typedef int64_t type __attribute__((vector_size(EK_VECTOR_BYTES)));
-};
-template <class A>
-using Edges = typename EdgesOf<A>::type;
+// The lanes of x whose edge is e; the others are zero.
+inline vdouble keep_edge(const int64_t* edges, int64_t e, vdouble x) {
+  Bits<double> named;
+  std::memcpy(&named, edges, sizeof named);
+  return from_bits(bits(x) & (named == e));
+}
+template <int... kLane>
+inline Bits<float> even_lanes(Bits<float> a, Bits<float> b, std::integer_sequence<int, kLane...>) {
+  return __builtin_shufflevector(a, b, 2 * kLane...);
+}
+inline vfloat keep_edge(const int64_t* edges, int64_t e, vfloat x) {
+  Bits<double> low, high;
+  std::memcpy(&low, edges, sizeof low);
+  std::memcpy(&high, edges + lanes<double>, sizeof high);
+  const auto all = std::make_integer_sequence<int, lanes<float>>();
+  return from_bits(bits(x) & even_lanes((Bits<float>)(low == e), (Bits<float>)(high == e), all));
+}
 
 // kWidth neighbouring vectors of a row. The last vector of a row ends at its last channel and may overlap the one
 // before: both hold the same numbers. A row shorter than a vector is one vector in part.
@@ -41,25 +47,17 @@ struct Panel {
   void store(U* row, int v, Vec<A> x) const {
     kPart ? store_some(row, x, part) : store_row(row + channel(v), x);
   }
-  Edges<A> load_edges(const int64_t* row, int v) const {
-    Edges<A> e{};
-    if constexpr (kPart) {
-      for (int l = 0; l < part; ++l) e[l] = row[l];
-    } else {
-      std::memcpy(&e, row + channel(v), sizeof e);
-    }
-    return e;
-  }
-  void store_edges(int64_t* row, int v, Edges<A> e) const {
-    if constexpr (kPart) {
-      for (int l = 0; l < part; ++l) row[l] = e[l];
-    } else {
-      std::memcpy(row + channel(v), &e, sizeof e);
-    }
+  // f(channel, lane) for the lanes of a vector that are channels.
+  template <class F>
+  void each_lane(int v, F&& f) const {
+    for (int l = 0; l < (kPart ? part : W); ++l) f(kPart ? l : channel(v) + l, l);
   }
   // x where arg names edge e, else 0.
   Vec<A> select(const int64_t* arg, int v, int64_t e, Vec<A> x) const {
-    return from_bits(bits(x) & __builtin_convertvector(load_edges(arg, v) == e, Bits<A>));
+    if constexpr (!kPart) return keep_edge(arg + channel(v), e, x);
+    int64_t row[W];
+    for (int l = 0; l < W; ++l) row[l] = l < part ? arg[l] : -1;
+    return keep_edge(row, e, x);
   }
 };
 
@@ -181,29 +179,39 @@ void product_range(const SegmentArgs<S>& a, int64_t begin, int64_t end) {
 template <bool kEdges, Weight kWeight, bool kLargest, class S>
 void extremum_range(const SegmentArgs<S>& a, int64_t begin, int64_t end) {
   using A = Accumulator<S>;
+  constexpr int64_t kBlock = int64_t(1) << 30;  // slots are counted in lanes of 32 bits
   const int64_t C = a.channels;
   over_nodes(a.graph, false, begin, end, [&](int64_t i, const Row& row) {
-    over_panels<S, 2>(C, [&](auto panel) {
+    over_panels<S, 3>(C, [&](auto panel) {
       Vec<A> best[panel.width] = {};
-      Edges<A> from[panel.width];
-      for (int v = 0; v < panel.width; ++v) from[v] = Edges<A>{} - 1;
-      for (int64_t k = 0; k < row.count; ++k) {
-        const int64_t e = row.edge(k);
-        const S* source = a.source + (kEdges ? e : row.node(k)) * C;
-#pragma GCC unroll 2
+      if (row.count == 0)
+        for (int v = 0; v < panel.width; ++v) panel.each_lane(v, [&](int64_t c, int) { a.arg_out[i * C + c] = -1; });
+      for (int64_t block = 0; block < row.count; block += kBlock) {
+        const int64_t count = row.count - block < kBlock ? row.count - block : kBlock;
+        Bits<A> slot[panel.width];  // where in this block the best is, -1 where it is not in this block
+        for (int v = 0; v < panel.width; ++v) slot[v] = Bits<A>{} - 1;
+        for (int64_t k = 0; k < count; ++k) {
+          const int64_t e = kEdges || kWeight != Weight::none ? row.edge(block + k) : 0;
+          const S* source = a.source + (kEdges ? e : row.node(block + k)) * C;
+#pragma GCC unroll 3
+          for (int v = 0; v < panel.width; ++v) {
+            const Vec<A> x = weighted<kWeight>(a, e, panel, v, panel.load(source, v));
+            // the first of equals wins, and the first NaN over everything
+            Bits<A> better = (kLargest ? x > best[v] : x < best[v]) | ((x != x) & (best[v] == best[v]));
+            if (block + k == 0) better = Bits<A>{} - 1;
+            best[v] = better ? x : best[v];
+            slot[v] = better ? Bits<A>{} + decltype(slot[v][0] + 0)(k) : slot[v];
+          }
+        }
         for (int v = 0; v < panel.width; ++v) {
-          const Vec<A> x = weighted<kWeight>(a, e, panel, v, panel.load(source, v));
-          // the first of equals wins, and the first NaN over everything
-          Bits<A> better = (kLargest ? x > best[v] : x < best[v]) | ((x != x) & (best[v] == best[v]));
-          if (k == 0) better = Bits<A>{} - 1;
-          best[v] = better ? x : best[v];
-          from[v] = __builtin_convertvector(better, Edges<A>) ? Edges<A>{} + e : from[v];
+          decltype(slot[v][0] + 0) at[panel.W];
+          std::memcpy(at, &slot[v], sizeof at);
+          panel.each_lane(v, [&](int64_t c, int lane) {
+            if (at[lane] >= 0) a.arg_out[i * C + c] = row.edge(block + at[lane]);
+          });
         }
       }
-      for (int v = 0; v < panel.width; ++v) {
-        panel.store(a.out + i * C, v, best[v]);
-        panel.store_edges(a.arg_out + i * C, v, from[v]);
-      }
+      for (int v = 0; v < panel.width; ++v) panel.store(a.out + i * C, v, best[v]);
     });
   });
 }
@@ -215,12 +223,55 @@ inline Vec<A> share_of(Vec<A> x) {
   return x <= splat(Series<A>::exp_min) ? Vec<A>{} : y;
 }
 
+// Fewer channels than lanes: lanes are the entries of consecutive edges.
+template <class S>
+void narrow_softmax(const SegmentArgs<S>& a, const Row& row) {
+  using A = Accumulator<S>;
+  constexpr int W = lanes<A>;
+  const int C = int(a.channels), edges = C > 0 ? W / C : 0;  // edges at a time
+  Vec<A> most{};
+  for (int64_t k = 0; k < row.count; ++k) {
+    const Vec<A> x = load_some(a.source + row.edge(k) * C, C);
+    most = k == 0 ? x : max_of(most, x);
+  }
+  A top[W], sum[W] = {}, y[W];
+  store(top, most);
+  // f(entry in out, exponential, channel) for all entries
+  const auto over_entries = [&](auto&& f) {
+    for (int64_t k = 0; k < row.count && C > 0; k += edges) {
+      const int count = row.count - k < edges ? int(row.count - k) : edges;
+      A x[W] = {}, low[W] = {};
+      int64_t at[W];
+      for (int q = 0, l = 0; q < count; ++q) {
+        const int64_t first = row.edge(k + q) * C;
+        for (int c = 0; c < C; ++c, ++l) {
+          at[l] = first + c;
+          x[l] = load_one(a.source + at[l]);
+          low[l] = top[c];
+        }
+      }
+      store(y, share_of<A>(load(x) - load(low)));
+      for (int q = 0, l = 0; q < count; ++q)
+        for (int c = 0; c < C; ++c, ++l) f(a.out + at[l], y[l], c);
+    }
+  };
+  if constexpr (sizeof(S) == sizeof(A)) {
+    over_entries([&](S* out, A share, int c) { sum[c] += * out = share; });
+    for (int64_t k = 0; k < row.count; ++k)
+      for (int c = 0; c < C; ++c) a.out[row.edge(k) * C + c] /= sum[c];
+  } else {  // rounded once: the exponentials are made again
+    over_entries([&](S*, A share, int c) { sum[c] += share; });
+    over_entries([&](S* out, A share, int c) { store_some(out, splat(share / sum[c]), 1); });
+  }
+}
+
 template <class S>
 void softmax_range(const SegmentArgs<S>& a, int64_t begin, int64_t end) {
   using A = Accumulator<S>;
   constexpr bool kKeep = sizeof(S) == sizeof(A);  // exponentials wait in the output, unless that would round them
   const int64_t C = a.channels;
   over_nodes(a.graph, false, begin, end, [&](int64_t, const Row& row) {
+    if (C < lanes<A>) return narrow_softmax(a, row);
     over_panels<S, 2>(C, [&](auto panel) {
       Vec<A> top[panel.width], sum[panel.width] = {};
       for (int64_t k = 0; k < row.count; ++k)
