@@ -295,13 +295,6 @@ def _message() -> list[Case]:
             case("shallow", name, message_inputs(19, head=1, bias=False), {"activation": "tanh"}, **mixed),
             case("coordinates", name, message_inputs(8, 8, head=8), {"wanted": "coordinates"}, **moved),
             case(
-                "attributes",
-                name,
-                message_inputs(10, 16, attr=3, head=4, columns=1, coordinates=plane),
-                {**egnn, "direction": "unit", "head_tanh": True},
-                **mixed,
-            ),
-            case(
                 "norm_plus_one",
                 name,
                 message_inputs(4, 6, columns=1, head=4, coordinates=plane),
@@ -324,6 +317,18 @@ def _message() -> list[Case]:
                 vectors=(),
             ),
         ]
+    # A self-loop's unit vector is 0 / 1e-8: its derivatives cancel only to rounding at that scale, in any formula.
+    for name in ("complete", "csr", "large_event"):
+        cases.append(
+            case(
+                "attributes",
+                name,
+                message_inputs(10, 16, attr=3, head=4, columns=1, coordinates=plane),
+                {**egnn, "direction": "unit", "head_tanh": True},
+                **mixed,
+                smooth=False,  # the norm is held constant: not what finite differences see
+            )
+        )
     return cases
 
 

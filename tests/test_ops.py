@@ -68,8 +68,9 @@ def test_gradcheck_and_gradgradcheck(case: Case, layout: str) -> None:
             return out.sum(0)  # the cotangent is broadcast, stride 0
         return out
 
-    assert torch.autograd.gradcheck(laid_out, tuple(inputs.values()))
-    assert torch.autograd.gradgradcheck(laid_out, tuple(inputs.values()))
+    # With many weights, finite differences are taken along random directions instead of one by one.
+    assert torch.autograd.gradcheck(laid_out, tuple(inputs.values()), fast_mode=bool(case.weights))
+    assert torch.autograd.gradgradcheck(laid_out, tuple(inputs.values()), fast_mode=bool(case.weights))
 
 
 @over(select(*TYPICAL))

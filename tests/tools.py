@@ -18,8 +18,9 @@ def assert_as_good_as_eager(
     results: Sequence[Tensor], eager: Sequence[Tensor], oracles: Sequence[Tensor], names: Sequence[str] = ("result",)
 ) -> None:
     """The tolerance rule, over what one call gives (its output and its gradients): the largest error against float64
-    is at most twice that of the same formula in eager PyTorch at the same dtype, plus one rounding. An error is measured
-    in units of its tensor's largest value. A float64 result has no finer oracle: 1e-12."""
+    is at most twice that of the same formula in eager PyTorch at the same dtype, plus 16 roundings, which a sum of many
+    terms in one order may be off where another order is lucky. An error is measured in units of its tensor's largest
+    value. A float64 result has no finer oracle: 1e-12."""
     errors, allowed = [0.0], 0.0
     for result, plain, oracle, name in zip(results, eager, oracles, names, strict=True):
         assert result.shape == oracle.shape, f"{name}: shape {tuple(result.shape)}, expected {tuple(oracle.shape)}"
@@ -28,7 +29,7 @@ def assert_as_good_as_eager(
         if result.dtype == torch.float64:
             allowed = max(allowed, 1e-12)
         else:
-            allowed = max(allowed, 2 * _error(plain, oracle) + torch.finfo(result.dtype).eps)
+            allowed = max(allowed, 2 * _error(plain, oracle) + 16 * torch.finfo(result.dtype).eps)
     report = ", ".join(f"{name} {error:.2e}" for name, error in zip(names, errors[1:], strict=True))
     assert max(errors) <= allowed, f"allowed {allowed:.2e}: {report}"
 
