@@ -4,6 +4,7 @@
 #include "invariants/bind.h"
 #include "invariants/moments_bind.h"
 #include "message/cpu.h"
+#include "rank2/cpu.h"
 #include "segment/bind.h"
 
 #include <atomic>
@@ -63,6 +64,11 @@ STABLE_TORCH_LIBRARY(equikernels, m) {
   m.def(ek::kMessageBackwardSchema);
   m.def(ek::kCoordinatesSchema);
   m.def(ek::kCoordinatesBackwardSchema);
+  m.def(ek::kRank2SumSchema);
+  m.def(ek::kRank2BroadcastSchema);
+  m.def(ek::kRank2ExtremumSchema);
+  m.def(ek::kRank2MixSchema);
+  m.def(ek::kRank2MixBackwardSchema);
   m.def(ek::kSegmentSumSchema);
   m.def(ek::kSegmentSpreadSchema);
   m.def(ek::kSegmentProductSchema);
@@ -80,6 +86,11 @@ STABLE_TORCH_LIBRARY_IMPL(equikernels, CPU, m) {
   m.impl("message_backward", TORCH_BOX(&ek::Message<ek::MessageOnCpu>::backward));
   m.impl("coordinates", TORCH_BOX(&ek::Coordinates<ek::Cpu>::forward));
   m.impl("coordinates_backward", TORCH_BOX(&ek::Coordinates<ek::Cpu>::backward));
+  m.impl("rank2_sum", TORCH_BOX(&ek::Rank2<ek::Rank2OnCpu>::sum));
+  m.impl("rank2_broadcast", TORCH_BOX(&ek::Rank2<ek::Rank2OnCpu>::broadcast));
+  m.impl("rank2_extremum", TORCH_BOX(&ek::Rank2<ek::Rank2OnCpu>::extremum));
+  m.impl("rank2_mix", TORCH_BOX(&ek::Rank2<ek::Rank2OnCpu>::mix));
+  m.impl("rank2_mix_backward", TORCH_BOX(&ek::Rank2<ek::Rank2OnCpu>::mix_backward));
   m.impl("segment_sum", TORCH_BOX(&ek::Segment<ek::Cpu>::sum));
   m.impl("segment_spread", TORCH_BOX(&ek::Segment<ek::Cpu>::spread));
   m.impl("segment_product", TORCH_BOX(&ek::Segment<ek::Cpu>::product));

@@ -14,7 +14,7 @@ from . import reference
 
 REDUCE, BROADCAST, MIX = "rank2_reduce", "rank2_broadcast", "rank2_mix"
 for _op in (REDUCE, BROADCAST, MIX):
-    KERNELS[_op] = ()
+    KERNELS[_op] = ("cpu",)
 REDUCTIONS = ("sum", "mean", "max", "min")
 ACTIVATIONS = ("identity", "relu", "leaky_relu")
 

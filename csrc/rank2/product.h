@@ -1,0 +1,132 @@
+// Products of a run of rows with small matrices, in registers. Unlike common/dense.h, whose rows lie padded in scratch,
+// these read T where it lies: a run of pairs (i, j), (i, j + 1), ... is a run of rows a fixed stride apart, and so is
+// the run (j, i), (j + 1, i), ... of their transposes. Lanes are output channels.
+#pragma once
+
+#include "../common/dense.h"
+
+namespace ek {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kMostWidth = 4, kAccumulators = 24;
+#elif defined(__AVX2__)
+constexpr int kMostWidth = 3, kAccumulators = 12;
+#else
+constexpr int kMostWidth = 2, kAccumulators = 8;
+#endif
+constexpr int kMostRows = 8;
+constexpr int rows_of(int width) { return kAccumulators / width < kMostRows ? kAccumulators / width : kMostRows; }
+
+// f(rows, first) for a run of `count` rows, in as few tiles of at most kMost rows as there can be, as even as can be.
+template <int kMost, class F>
+inline void for_tiles(int64_t count, F&& f) {
+  const int64_t tiles = (count + kMost - 1) / kMost;
+  for (int64_t t = 0, first = 0; t < tiles; ++t) {
+    const int64_t end = count * (t + 1) / tiles;
+#define EK_TILE(ROWS) \
+  case ROWS: f(std::integral_constant<int, (ROWS < kMost ? ROWS : kMost)>{}, first); break;
+    switch (end - first) {
+      EK_TILE(1)
+      EK_TILE(2)
+      EK_TILE(3)
+      EK_TILE(4)
+      EK_TILE(5)
+      EK_TILE(6)
+      EK_TILE(7)
+      EK_TILE(8)
+    }
+#undef EK_TILE
+    first = end;
+  }
+}
+
+// A run of rows and the panel of the matrix it is multiplied with, [in][width of the panel].
+template <class T>
+struct Factor {
+  const T* rows;
+  int64_t stride;
+  const T* panel;
+};
+
+// acc[r] += rows[r] panel
+template <int kRows, int kWidth, class T>
+inline void multiply_run(const Factor<T>& factor, int64_t first, int64_t in, Vec<T> (&acc)[kRows][kWidth]) {
+  constexpr int W = lanes<T>;
+  const T* rows = factor.rows + first * factor.stride;
+  for (int64_t k = 0; k < in; ++k) {
+    Vec<T> w[kWidth];
+#pragma GCC unroll 8
+    for (int v = 0; v < kWidth; ++v) w[v] = load(factor.panel + (k * kWidth + v) * W);
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      const Vec<T> x = broadcast(rows[r * factor.stride + k]);
+#pragma GCC unroll 8
+      for (int v = 0; v < kWidth; ++v) acc[r][v] = mul_add(x, w[v], acc[r][v]);
+    }
+  }
+}
+
+// Matrices [in, out] as panels.
+template <class T>
+int64_t panels_size(int64_t in, int64_t out) {
+  return in * padded<T>(out);
+}
+template <class T, class Element>
+void pack_matrix(int64_t in, int64_t out, Element&& element, T* packed) {
+  for_panels<kMostWidth>(int(padded<T>(out) / lanes<T>), [&](auto width, int first) {
+    constexpr int64_t span = decltype(width)::value * lanes<T>;
+    for (int64_t k = 0; k < in; ++k)
+      for (int64_t o = 0; o < span; ++o) {
+        const int64_t channel = first * lanes<T> + o;
+        *packed++ = channel < out ? element(k, channel) : T(0);
+      }
+  });
+}
+// Where the panel that starts with vector `first` begins.
+template <class T>
+constexpr int64_t panel_offset(int64_t in, int first) {
+  return in * first * lanes<T>;
+}
+
+// What an outer product sums over: rows x and g of the pairs (a, b), a < outer, b < inner, each with its strides.
+template <class T>
+struct Sweep {
+  const T* x;
+  int64_t x_outer, x_inner;
+  const T* g;
+  int64_t g_outer, g_inner;
+  int64_t outer, inner;
+};
+
+// grad[r] += sum over the sweeps of x[r] g
+template <int kRows, int kWidth, class T>
+inline void outer_tile(const Sweep<T>* sweeps, int count, T* grad, int64_t grad_stride) {
+  constexpr int W = lanes<T>;
+  Vec<T> acc[kRows][kWidth] = {};
+  for (const Sweep<T>* s = sweeps; s < sweeps + count; ++s)
+    for (int64_t a = 0; a < s->outer; ++a) {
+      const T *x = s->x + a * s->x_outer, *g = s->g + a * s->g_outer;
+      for (int64_t b = 0; b < s->inner; ++b, x += s->x_inner, g += s->g_inner) {
+        Vec<T> row[kWidth];
+#pragma GCC unroll 8
+        for (int v = 0; v < kWidth; ++v) row[v] = load(g + v * W);
+#pragma GCC unroll 8
+        for (int r = 0; r < kRows; ++r) {
+          const Vec<T> c = broadcast(x[r]);
+#pragma GCC unroll 8
+          for (int v = 0; v < kWidth; ++v) acc[r][v] = mul_add(c, row[v], acc[r][v]);
+        }
+      }
+    }
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 8
+    for (int v = 0; v < kWidth; ++v) {
+      T* p = grad + r * grad_stride + v * W;
+      store(p, load(p) + acc[r][v]);
+    }
+}
+
+}  // namespace
+}  // namespace ek
