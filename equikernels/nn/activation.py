@@ -24,8 +24,9 @@ def fused_activation(op: str, argument: str, module: Any) -> tuple[str, float]:
     Raises:
         ValueError: the fused op has no such activation.
     """
-    # The exact type: a subclass may do anything.
-    name = _NAMES.get(type(module))
+    # A subclass may do anything: what it inherits counts. (torch.export traces through subclasses of its own.)
+    names = (name for kind, name in _NAMES.items() if getattr(type(module), "forward", None) is kind.forward)
+    name = next(names, None)
     if name is None or (name == "gelu" and module.approximate != "none"):
         fail(op, argument, "one of SiLU, ReLU, LeakyReLU, GELU (not approximated), Tanh, Identity", repr(module))
     return name, getattr(module, "negative_slope", 0.0)
