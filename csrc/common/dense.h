@@ -15,11 +15,12 @@ namespace {
 
 constexpr int kTile = 4;  // rows of a register tile
 #if defined(__AVX512F__)
-constexpr int kPanel = 6;  // vectors of a register tile: 4 x 6 accumulators of 32 registers
+constexpr int kPanel = 6;      // vectors of a register tile: 4 x 6 accumulators of 32 registers
+constexpr int kHalfTile = 16;  // rows of a tile half a vector wide
 #elif defined(__AVX2__)
-constexpr int kPanel = 3;
+constexpr int kPanel = 3, kHalfTile = 8;
 #else
-constexpr int kPanel = 2;
+constexpr int kPanel = 2, kHalfTile = 8;
 #endif
 
 constexpr int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
@@ -78,7 +79,8 @@ class Tail {
 // Sum over lanes, by halves: the order of sum(), as shuffles.
 inline float add_lanes(Vec<float> v) {
 #if defined(__AVX512F__)
-  const auto w = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) + __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+  const auto w = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
+                 __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
 #else
   const auto w = v;
 #endif
@@ -112,10 +114,10 @@ inline void for_panels(int vectors, F&& f) {
     const int width = vectors * (p + 1) / panels - first;
     switch (width) {
       case 1: f(std::integral_constant<int, 1>{}, first); break;
-      case 2: f(std::integral_constant<int, kMost < 2 ? kMost : 2>{}, first); break;
-      case 3: f(std::integral_constant<int, kMost < 3 ? kMost : 3>{}, first); break;
-      case 4: f(std::integral_constant<int, kMost < 4 ? kMost : 4>{}, first); break;
-      case 5: f(std::integral_constant<int, kMost < 5 ? kMost : 5>{}, first); break;
+      case 2: f(std::integral_constant < int, kMost<2 ? kMost : 2>{}, first); break;
+      case 3: f(std::integral_constant < int, kMost<3 ? kMost : 3>{}, first); break;
+      case 4: f(std::integral_constant < int, kMost<4 ? kMost : 4>{}, first); break;
+      case 5: f(std::integral_constant < int, kMost<5 ? kMost : 5>{}, first); break;
       default: f(std::integral_constant<int, kMost>{}, first);
     }
     first += width;
@@ -160,7 +162,10 @@ void pack_panels(int64_t in, int64_t out, Element&& element, T* packed) {
       for (int64_t q = 0; q < W; ++q) put(k + q % 2, whole_vectors<T>(out) * W + q / 2);
 }
 
-template <bool kAccumulate, int kWidth, class T>
+// What becomes of a product: out = it, out = relu(it), out += it.
+enum class Into { place, relu, sum };
+
+template <Into kInto, int kWidth, class T>
 inline void multiply_tile(const T* in, int64_t in_stride, int64_t count, const T* w, const T* bias, T* out,
                           int64_t out_stride, Tail<T> tail) {
   constexpr int W = lanes<T>;
@@ -168,7 +173,7 @@ inline void multiply_tile(const T* in, int64_t in_stride, int64_t count, const T
 #pragma GCC unroll 8
   for (int r = 0; r < kTile; ++r)
 #pragma GCC unroll 8
-    for (int v = 0; v < kWidth; ++v) acc[r][v] = kAccumulate ? load(out + r * out_stride + v * W) : load(bias + v * W);
+    for (int v = 0; v < kWidth; ++v) acc[r][v] = load(kInto == Into::sum ? out + r * out_stride + v * W : bias + v * W);
   for (int64_t k = 0; k < count; ++k) {
     Vec<T> row[kWidth];
 #pragma GCC unroll 8
@@ -184,41 +189,49 @@ inline void multiply_tile(const T* in, int64_t in_stride, int64_t count, const T
   for (int r = 0; r < kTile; ++r) {
     acc[r][kWidth - 1] = tail.keep(acc[r][kWidth - 1]);
 #pragma GCC unroll 8
-    for (int v = 0; v < kWidth; ++v) store(out + r * out_stride + v * W, acc[r][v]);
+    for (int v = 0; v < kWidth; ++v)
+      store(out + r * out_stride + v * W, kInto == Into::relu ? max_of(Vec<T>{}, acc[r][v]) : acc[r][v]);
   }
 }
 
-// Adds the upper half of each pair of lanes to the lower, and closes the ranks; the upper half of the lanes is zero.
+// Sums of neighbouring lanes, in the lower half; zeros in the upper.
 inline vfloat add_pairs(vfloat v) {
-  vfloat out{};
-  for (int q = 0; q < lanes<float> / 2; ++q) out[q] = v[2 * q] + v[2 * q + 1];
-  return out;
+  const vfloat zero{};
+#if defined(__AVX512F__)
+  return __builtin_shufflevector(v, zero, 0, 2, 4, 6, 8, 10, 12, 14, 16, 16, 16, 16, 16, 16, 16, 16) +
+         __builtin_shufflevector(v, zero, 1, 3, 5, 7, 9, 11, 13, 15, 16, 16, 16, 16, 16, 16, 16, 16);
+#elif defined(__AVX2__)
+  return __builtin_shufflevector(v, zero, 0, 2, 4, 6, 8, 8, 8, 8) +
+         __builtin_shufflevector(v, zero, 1, 3, 5, 7, 8, 8, 8, 8);
+#else
+  return __builtin_shufflevector(v, zero, 0, 2, 4, 4) + __builtin_shufflevector(v, zero, 1, 3, 4, 4);
+#endif
 }
 
-template <bool kAccumulate>
+template <Into kInto>
 inline void multiply_half(const float* in, int64_t in_stride, int64_t count, const float* w, const float* bias,
                           float* out, int64_t out_stride, Tail<float> tail) {
-  constexpr int kRows = 2 * kTile;
-  vfloat acc[kRows] = {};
+  vfloat acc[kHalfTile] = {};
   for (int64_t k = 0; k < count; k += 2) {
     const vfloat row = load(w + k / 2 * lanes<float>);
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 16
+    for (int r = 0; r < kHalfTile; ++r) {
       double pair;
       std::memcpy(&pair, in + r * in_stride + k, sizeof pair);
       acc[r] = mul_add((vfloat)broadcast(pair), row, acc[r]);
     }
   }
-#pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 16
+  for (int r = 0; r < kHalfTile; ++r) {
     float* to = out + r * out_stride;
-    store(to, tail.keep(add_pairs(acc[r]) + (kAccumulate ? load(to) : load(bias))));
+    const vfloat v = tail.keep(add_pairs(acc[r]) + load(kInto == Into::sum ? to : bias));
+    store(to, kInto == Into::relu ? max_of(vfloat{}, v) : v);
   }
 }
 
-// Rows of in [rows][in channels], of out [rows][out channels]; `rows` is rounded up to whole tiles of twice kTile.
+// Rows of in [rows][in channels], of out [rows][out channels]; `rows` is rounded up to whole tiles.
 // bias: padded like a row. Padding lanes of out are zero, even where an input is infinite.
-template <bool kAccumulate, class T>
+template <Into kInto, class T>
 inline void multiply(Rows<T> in, int64_t in_channels, const T* packed, const T* bias, Rows<T> out, int64_t out_channels,
                      int64_t rows) {
   constexpr int W = lanes<T>;
@@ -227,16 +240,16 @@ inline void multiply(Rows<T> in, int64_t in_channels, const T* packed, const T* 
     const int64_t begin = int64_t(first) * W;
     const Tail<T> tail(out_channels - (begin + (kWidth - 1) * W));
     for (int64_t e = 0; e < rows; e += kTile)
-      multiply_tile<kAccumulate, kWidth>(in[e], in.stride, in_channels, packed, bias + begin, out[e] + begin,
-                                         out.stride, tail);
+      multiply_tile<kInto, kWidth>(in[e], in.stride, in_channels, packed, bias + begin, out[e] + begin, out.stride,
+                                   tail);
     packed += in_channels * kWidth * W;
   });
   if constexpr (sizeof(T) == 4) {
     if (!half_tail<T>(out_channels)) return;
     const int64_t begin = int64_t(whole_vectors<T>(out_channels)) * W;
-    for (int64_t e = 0; e < rows; e += 2 * kTile)
-      multiply_half<kAccumulate>(in[e], in.stride, in_channels, packed, bias + begin, out[e] + begin, out.stride,
-                                 Tail<T>(out_channels - begin));
+    for (int64_t e = 0; e < rows; e += kHalfTile)
+      multiply_half<kInto>(in[e], in.stride, in_channels, packed, bias + begin, out[e] + begin, out.stride,
+                           Tail<T>(out_channels - begin));
   }
 }
 

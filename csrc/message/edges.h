@@ -10,14 +10,14 @@
 namespace ek {
 namespace {
 
-constexpr int kEdges = 32;
-static_assert(kEdges % (2 * kTile) == 0 && kEdges % lanes<float> == 0);
+constexpr int kEdges = 48;
+static_assert(kEdges % kTile == 0 && kEdges % kHalfTile == 0 && kEdges % lanes<float> == 0);
 
 // Edges of a block with one receiver.
 struct Segment {
-  int begin, end;    // edges of the block
+  int begin, end;  // edges of the block
   int64_t receiver;
-  int64_t degree;    // edges the receiver has in all
+  int64_t degree;      // edges the receiver has in all
   bool opens, closes;  // holds the receiver's first edge, its last
 };
 

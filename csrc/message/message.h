@@ -20,10 +20,10 @@ inline constexpr int kMessageDepth = 3;  // most layers of the edge network, the
 
 // What t_ij multiplies.
 enum class Direction : int {
-  difference,       // r = x_i - x_j
-  detached_unit,    // r / (sqrt(||r||^2) + epsilon), the norm held constant by the backward pass
-  norm_plus_one,    // r / (sqrt(||r||^2) + 1), differentiated; at ||r||^2 = 0 the norm's derivative is taken as 0
-  sender            // x_j
+  difference,     // r = x_i - x_j
+  detached_unit,  // r / (sqrt(||r||^2) + epsilon), the norm held constant by the backward pass
+  norm_plus_one,  // r / (sqrt(||r||^2) + 1), differentiated; at ||r||^2 = 0 the norm's derivative is taken as 0
+  sender          // x_j
 };
 
 // A linear layer; gradients that are not wanted are null.
@@ -60,8 +60,8 @@ struct MessageArgs {
   const T* gate_weight = nullptr;  // w_g [H'] or null: no gate
   const T* gate_bias = nullptr;    // [1] or null
 
-  MessageLayer<T> head;          // W_x, b_x
-  const T* head_out = nullptr;   // w_x [head.width] or null: no head
+  MessageLayer<T> head;         // W_x, b_x
+  const T* head_out = nullptr;  // w_x [head.width] or null: no head
   bool head_tanh = false;
   Direction direction = Direction::difference;
   double epsilon = 1e-8;

@@ -49,60 +49,68 @@ struct Chunk {
   // grad <- gradient of m from the outputs M and m
   void seed() {
     const int64_t n = width();
+    const Rows<T> grad = s.grad;
     for (int k = 0; k < block.segments; ++k) {
       const Segment& segment = block.segment[k];
       const T scale = args.mean_messages ? T(segment.degree) : T(1);
       const T* from = args.grad_messages ? args.grad_messages + segment.receiver * n : nullptr;
       for_vectors<T>(n, [&](int64_t c, auto io) {
         const Vec<T> g = from ? io.load(from + c) / scale : Vec<T>{};
-        for (int e = segment.begin; e < segment.end; ++e) store(s.grad[e] + c, g);
+        for (int e = segment.begin, end = segment.end; e < end; ++e) store(grad[e] + c, g);
       });
     }
     if (!args.grad_edges) return;
     for (int e = 0; e < block.count; ++e) {
       const T* from = args.grad_edges + block.edge[e] * n;
-      for_vectors<T>(n, [&](int64_t c, auto io) { store(s.grad[e] + c, load(s.grad[e] + c) + io.load(from + c)); });
+      for_vectors<T>(n, [&](int64_t c, auto io) { store(grad[e] + c, load(grad[e] + c) + io.load(from + c)); });
     }
   }
 
-  // Through X = sum clamp(t d): the gradient of t, and what d passes on to x.
-  void through_update(const T* t, T* grad_t) {
-    Lanes grad_y[kMessageDim];
-    for (int c = 0; c < args.dim; ++c) {
+  // Through X = sum clamp(t d): the gradient of t, and what d passes on to x. Edges are lanes.
+  void through_update(const T* t_rows, T* grad_t) {
+    const int dim = args.dim;
+    Lanes t, grad_y[kMessageDim], sum = {};
+    for (int e = 0; e < kEdges; ++e) t[e] = t_rows[e];
+    for (int c = 0; c < dim; ++c) {
+      double *const g = grad_y[c], *const d = geometry.direction[c];
       for (int k = 0; k < block.segments; ++k) {
         const Segment& segment = block.segment[k];
-        double g = args.grad_coordinates[segment.receiver * args.dim + c];
-        if (args.mean_coordinates) g /= segment.degree;
-        for (int e = segment.begin; e < segment.end; ++e) {
-          const double y = t[e] * geometry.direction[c][e];
-          grad_y[c][e] = (y >= -args.clamp && y <= args.clamp) || args.clamp == __builtin_inf() ? g : 0.0;
-        }
+        double seed = args.grad_coordinates[segment.receiver * dim + c];
+        if (args.mean_coordinates) seed /= segment.degree;
+        for (int e = segment.begin, end = segment.end; e < end; ++e) g[e] = seed;
       }
+      for (int e = block.count; e < kEdges; ++e) g[e] = 0;
+      if (args.clamp < __builtin_inf()) {
+        const double bound = args.clamp;
+        for (int e = 0; e < kEdges; ++e) g[e] = __builtin_fabs(t[e] * d[e]) <= bound ? g[e] : 0.0;
+      }
+      for (int e = 0; e < kEdges; ++e) sum[e] += g[e] * d[e];
     }
-    for (int e = 0; e < block.count; ++e) {
-      double g = 0;
-      for (int c = 0; c < args.dim; ++c) g += grad_y[c][e] * geometry.direction[c][e];
-      grad_t[e] = T(g);
-    }
+    for (int e = 0; e < kEdges; ++e) grad_t[e] = T(sum[e]);
     if (!args.grad_x) return;
-    for (int e = 0; e < block.count; ++e) {
-      const double norm = geometry.has_norm(args.direction) ? geometry.norm[e] : 1.0;
-      double along = 0;  // what the norm itself passes on
-      if (args.direction == Direction::norm_plus_one && geometry.interval[e] != 0) {
-        for (int c = 0; c < args.dim; ++c) along += grad_y[c][e] * t[e] * geometry.direction[c][e];
-        along /= norm - 1.0;
-      }
-      for (int c = 0; c < args.dim; ++c) {
-        const double g = (grad_y[c][e] * t[e] - along * args.metric[c] * geometry.direction[c][e] * norm) / norm;
-        if (args.direction != Direction::sender) to_receiver[c][e] = g;
-        to_sender[c][e] = args.direction == Direction::sender ? g : -g;
-      }
+    if (args.direction == Direction::sender) {
+      for (int c = 0; c < dim; ++c)
+        for (int e = 0; e < kEdges; ++e) to_sender[c][e] = grad_y[c][e] * t[e];
+      return;
     }
-    if (args.direction == Direction::sender) return;
-    for (int k = 0; k < block.segments; ++k)  // of a self-loop x_i - x_j is 0, whatever x: no gradient, even over epsilon
+    if (geometry.has_norm(args.direction)) {
+      Lanes along = {};  // what the norm itself passes on
+      if (args.direction == Direction::norm_plus_one)
+        for (int e = 0; e < kEdges; ++e) along[e] = geometry.interval[e] == 0 ? 0.0 : sum[e] / (geometry.norm[e] - 1.0);
+      for (int c = 0; c < dim; ++c)
+        for (int e = 0; e < kEdges; ++e)
+          grad_y[c][e] = grad_y[c][e] / geometry.norm[e] - along[e] * args.metric[c] * geometry.direction[c][e];
+    }
+    // of a self-loop x_i - x_j is 0, whatever x: no gradient, even over epsilon
+    for (int k = 0; k < block.segments; ++k)
       for (int e = block.segment[k].begin; e < block.segment[k].end; ++e)
         if (block.sender[e] == block.segment[k].receiver)
-          for (int c = 0; c < args.dim; ++c) to_receiver[c][e] = to_sender[c][e] = 0;
+          for (int c = 0; c < dim; ++c) grad_y[c][e] = 0;
+    for (int c = 0; c < dim; ++c)
+      for (int e = 0; e < kEdges; ++e) {
+        to_receiver[c][e] = grad_y[c][e] * t[e];
+        to_sender[c][e] = -to_receiver[c][e];
+      }
   }
 
   // grad += gradient of m from the head
@@ -114,33 +122,36 @@ struct Chunk {
     if (args.head_tanh)
       for (int e = 0; e < block.count; ++e) s.factor[e] *= T(1) - s.t[e] * s.t[e];
     if (args.grad_head_out) add_rows(s.head, layer.out, s.factor, block.count, partial.head_out);
+    const Rows<T> g = s.spare;
     for (int e = 0; e < block.count; ++e) {
-      const Vec<T> g = broadcast(s.factor[e]);
-      for (int64_t k = 0; k < layer.out; k += W)
-        store(s.head_d[e] + k, chain(g * load(packed.head_out + k), load(s.head_d[e] + k)));
+      const Vec<T> factor = broadcast(s.factor[e]);
+      for (int64_t k = 0; k < layer.out; k += W) store(g[e] + k, factor * load(packed.head_out + k));
     }
-    add_weights(args.head, partial.head, s.head_d, s.message);
-    multiply<true>(s.head_d, layer.out, layer.transposed, partial.zeros, s.grad, layer.in, block.count);
+    through_activation(g, s.head_d, layer.out);
+    add_weights(args.head, partial.head, g, s.message);
+    multiply<Into::sum>(g, layer.out, layer.transposed, partial.zeros, s.grad, layer.in, block.count);
   }
 
   // grad: from the gated messages to those without the gate
   void through_gate() {
-    const Rows<T> h = last();
+    const Rows<T> h = last(), grad = s.grad;
+    const int64_t n = width();
+    const T* const weight = packed.gate;
+    T factor[kEdges];
     for (int e = 0; e < block.count; ++e) {
       Vec<T> dot{};
-      for (int64_t k = 0; k < width(); k += W) dot = mul_add(load(s.grad[e] + k), load(h[e] + k), dot);
-      s.factor[e] = add_lanes(dot) * (s.gate[e] * (T(1) - s.gate[e]));
+      for (int64_t k = 0; k < n; k += W) dot = mul_add(load(grad[e] + k), load(h[e] + k), dot);
+      factor[e] = add_lanes(dot) * (s.gate[e] * (T(1) - s.gate[e]));
     }
-    if (args.grad_gate_weight) add_rows(h, width(), s.factor, block.count, partial.gate);
+    if (args.grad_gate_weight) add_rows(h, n, factor, block.count, partial.gate);
     if (args.grad_gate_bias) {
       T sum = 0;
-      for (int e = 0; e < block.count; ++e) sum += s.factor[e];
+      for (int e = 0; e < block.count; ++e) sum += factor[e];
       *partial.gate_bias += sum;
     }
     for (int e = 0; e < block.count; ++e) {
-      const Vec<T> gate = broadcast(s.gate[e]), g = broadcast(s.factor[e]);
-      for (int64_t k = 0; k < width(); k += W)
-        store(s.grad[e] + k, mul_add(gate, load(s.grad[e] + k), g * load(packed.gate + k)));
+      const Vec<T> gate = broadcast(s.gate[e]), g = broadcast(factor[e]);
+      for (int64_t k = 0; k < n; k += W) store(grad[e] + k, mul_add(gate, load(grad[e] + k), g * load(weight + k)));
     }
   }
 
@@ -148,20 +159,31 @@ struct Chunk {
   void through_hidden() {
     for (int l = args.depth - 1; l >= 0; --l) {
       const int64_t n = l > 0 ? packed.hidden[l - 1].out : args.width;
-      for (int e = 0; e < block.count; ++e)
-        for (int64_t k = 0; k < n; k += W) store(s.grad[e] + k, chain(load(s.grad[e] + k), load(s.d[l][e] + k)));
+      through_activation(s.grad, s.d[l], n);
       if (l == 0) break;
       const PackedLayer<T>& layer = packed.hidden[l - 1];
       add_weights(args.hidden[l - 1], partial.hidden[l - 1], s.grad, s.h[l - 1]);
-      multiply<false>(s.grad, layer.out, layer.transposed, partial.zeros, s.spare, layer.in, block.count);
+      multiply<Into::place>(s.grad, layer.out, layer.transposed, partial.zeros, s.spare, layer.in, block.count);
       const Rows<T> swap = s.grad;
       s.grad = s.spare;
       s.spare = swap;
     }
   }
 
-  // Gradient through an activation; where its slope is zero nothing passes, not even infinity.
-  static Vec<T> chain(Vec<T> g, Vec<T> slope) { return slope == T(0) ? Vec<T>{} : g * slope; }
+  // Where the slope of an activation is zero nothing passes, not even infinity.
+  void through_activation(Rows<T> g, Rows<T> d, int64_t n) const {
+    const int count = block.count;
+    if (args.activation == Activation::relu) {
+      for (int e = 0; e < count; ++e)
+        for (int64_t k = 0; k < n; k += W) store(g[e] + k, load(d[e] + k) <= T(0) ? Vec<T>{} : load(g[e] + k));
+    } else {
+      for (int e = 0; e < count; ++e)
+        for (int64_t k = 0; k < n; k += W) {
+          const Vec<T> slope = load(d[e] + k);
+          store(g[e] + k, slope == T(0) ? Vec<T>{} : load(g[e] + k) * slope);
+        }
+    }
+  }
 
   void add_weights(const MessageLayer<T>& layer, const PartialLayer<T>& sums, Rows<T> g, Rows<T> in) {
     if (layer.grad_weight) outer(g, sums.out, in, sums.in, block.count, Rows<T>{sums.weight, padded<T>(sums.in)});
@@ -177,8 +199,9 @@ struct Chunk {
         add_rows(s.grad, n, s.coefficient + int64_t(c) * kEdges, block.count, partial.columns + c * Hp);
     if (args.grad_sender)
       for (int e = 0; e < block.count; ++e) {
-        T* to = partial.sender + (block.sender[e] - low) * Hp;
-        for (int64_t k = 0; k < Hp; k += W) store(to + k, load(to + k) + load(s.grad[e] + k));
+        T* const to = partial.sender + (block.sender[e] - low) * Hp;
+        const T* const from = s.grad[e];
+        for (int64_t k = 0; k < Hp; k += W) store(to + k, load(to + k) + load(from + k));
       }
     if (args.grad_receiver) aggregate(block, s.grad, n, false, s.carry, args.grad_receiver);
   }
@@ -186,19 +209,22 @@ struct Chunk {
   // The gradient of z to s_ij and a_ij, and from s_ij to x.
   void through_columns() {
     const int64_t n = args.width, Hp = padded<T>(n);
-    T g[kEdges];
+    T g[kEdges] = {};
     int c = 0;
     if (args.grad_x)
       for (int which = 0; which < 2; ++which) {
         if (!(which == 0 ? args.interval : args.product)) continue;
         dot_rows(s.grad, packed.columns + Hp * c++, n, block.count, g);
         const double* z = which == 0 ? geometry.interval : geometry.product;
-        for (int e = 0; e < block.count; ++e) {
-          const double slope = args.psi ? g[e] / (1.0 + __builtin_fabs(z[e])) : double(g[e]);
-          for (int d = 0; d < args.dim; ++d) {
-            const double xi = geometry.receiver[d][e], xj = geometry.sender[d][e], scale = slope * args.metric[d];
-            to_receiver[d][e] += scale * (which == 0 ? 2.0 * (xi - xj) : xj);
-            to_sender[d][e] += scale * (which == 0 ? 2.0 * (xj - xi) : xi);
+        Lanes slope;
+        for (int e = 0; e < kEdges; ++e) slope[e] = args.psi ? g[e] / (1.0 + __builtin_fabs(z[e])) : double(g[e]);
+        for (int d = 0; d < args.dim; ++d) {
+          const double *const xi = geometry.receiver[d], *const xj = geometry.sender[d], eta = args.metric[d];
+          double *const gi = to_receiver[d], *const gj = to_sender[d];
+          for (int e = 0; e < kEdges; ++e) {
+            const double scale = slope[e] * eta, difference = 2.0 * scale * (xi[e] - xj[e]);
+            gi[e] += which == 0 ? difference : scale * xj[e];
+            gj[e] += which == 0 ? -difference : scale * xi[e];
           }
         }
       }
@@ -244,20 +270,25 @@ void MessageCpu<Isa, T, X>::backward(const Args& args, const void* packed, const
   char* base = static_cast<char*>(partials) + plan.offset[chunk];
   std::memset(base, 0, plan.offset[chunk + 1] - plan.offset[chunk]);
   // receivers without an edge
-  if (args.grad_receiver) std::memset(args.grad_receiver + begin * args.width, 0, (end - begin) * args.width * sizeof(T));
+  if (args.grad_receiver)
+    std::memset(args.grad_receiver + begin * args.width, 0, (end - begin) * args.width * sizeof(T));
   if (args.grad_x) std::memset(args.grad_x + begin * args.dim, 0, (end - begin) * args.dim * sizeof(X));
   Chunk<T, X> work{args,
                    Packed<T>(args, true, const_cast<void*>(packed)),
                    Scratch<T>(args, true, scratch),
                    Partial<T>(args, plan.high[chunk] - plan.low[chunk], base),
                    plan.low[chunk],
-                   {}, {}, {}, {}, {}};
+                   {},
+                   {},
+                   {},
+                   {},
+                   {}};
   work.run(begin, end);
 }
 
 template <class Isa, class T, class X>
-void MessageCpu<Isa, T, X>::reduce_nodes(const Args& args, const MessagePlan& plan, const void* partials,
-                                         int64_t begin, int64_t end) {
+void MessageCpu<Isa, T, X>::reduce_nodes(const Args& args, const MessagePlan& plan, const void* partials, int64_t begin,
+                                         int64_t end) {
   add_partial_nodes(args, plan, partials, begin, end);
 }
 template <class Isa, class T, class X>
@@ -265,12 +296,12 @@ void MessageCpu<Isa, T, X>::reduce_weights(const Args& args, const MessagePlan& 
   add_partial_weights(args, plan, partials);
 }
 
-#define EK_INSTANTIATE(T, X)                                                                                     \
-  template MessagePlan MessageCpu<EK_ISA, T, X>::plan(const MessageArgs<T, X>&);                                 \
+#define EK_INSTANTIATE(T, X)                                                                                       \
+  template MessagePlan MessageCpu<EK_ISA, T, X>::plan(const MessageArgs<T, X>&);                                   \
   template void MessageCpu<EK_ISA, T, X>::backward(const MessageArgs<T, X>&, const void*, const MessagePlan&, int, \
-                                                   void*, void*);                                                \
-  template void MessageCpu<EK_ISA, T, X>::reduce_nodes(const MessageArgs<T, X>&, const MessagePlan&, const void*, \
-                                                       int64_t, int64_t);                                        \
+                                                   void*, void*);                                                  \
+  template void MessageCpu<EK_ISA, T, X>::reduce_nodes(const MessageArgs<T, X>&, const MessagePlan&, const void*,  \
+                                                       int64_t, int64_t);                                          \
   template void MessageCpu<EK_ISA, T, X>::reduce_weights(const MessageArgs<T, X>&, const MessagePlan&, const void*);
 EK_INSTANTIATE(float, float)
 EK_INSTANTIATE(float, double)

@@ -80,10 +80,10 @@ void MessageCpu<Isa, T, X>::forward(const Args& args, const void* packed_weights
   }
 }
 
-#define EK_INSTANTIATE(T, X)                                                                                  \
-  template int64_t MessageCpu<EK_ISA, T, X>::packed_bytes(const MessageArgs<T, X>&, bool);                    \
-  template void MessageCpu<EK_ISA, T, X>::pack(const MessageArgs<T, X>&, bool, void*);                        \
-  template int64_t MessageCpu<EK_ISA, T, X>::scratch_bytes(const MessageArgs<T, X>&, bool);                   \
+#define EK_INSTANTIATE(T, X)                                                                \
+  template int64_t MessageCpu<EK_ISA, T, X>::packed_bytes(const MessageArgs<T, X>&, bool);  \
+  template void MessageCpu<EK_ISA, T, X>::pack(const MessageArgs<T, X>&, bool, void*);      \
+  template int64_t MessageCpu<EK_ISA, T, X>::scratch_bytes(const MessageArgs<T, X>&, bool); \
   template void MessageCpu<EK_ISA, T, X>::forward(const MessageArgs<T, X>&, const void*, void*, int64_t, int64_t);
 EK_INSTANTIATE(float, float)
 EK_INSTANTIATE(float, double)

@@ -44,8 +44,7 @@ struct PackedLayer {
   void fill(const MessageLayer<T>& layer) const {
     pack_panels(in, out, [&](int64_t k, int64_t o) { return layer.weight[o * in + k]; }, panels);
     for (int64_t o = 0; o < padded<T>(out); ++o) bias[o] = layer.bias && o < out ? layer.bias[o] : T(0);
-    if (transposed)
-      pack_panels(out, in, [&](int64_t o, int64_t k) { return layer.weight[o * in + k]; }, transposed);
+    if (transposed) pack_panels(out, in, [&](int64_t o, int64_t k) { return layer.weight[o * in + k]; }, transposed);
   }
 };
 
@@ -94,12 +93,12 @@ struct Packed {
 
 template <class T>
 struct Scratch {
-  Rows<T> h[kMessageDepth], d[kMessageDepth];  // activations and their derivatives
+  Rows<T> h[kMessageDepth], d[kMessageDepth];  // activations and their derivatives (relu: the activations again)
   Rows<T> message, head, head_d;               // m; act(W_x m + b_x) and its derivative
   Rows<T> grad, spare;
-  T *coefficient = nullptr;  // [invariants + edge_width][kEdges]: s_ij and a_ij
+  T* coefficient = nullptr;                            // [invariants + edge_width][kEdges]: s_ij and a_ij
   T *gate = nullptr, *t = nullptr, *factor = nullptr;  // [kEdges]
-  T *carry = nullptr;  // the row of a receiver whose edges are spread over blocks
+  T* carry = nullptr;                                  // the row of a receiver whose edges are spread over blocks
   int64_t bytes = 0;
 
   template <class X>
@@ -112,14 +111,15 @@ struct Scratch {
     int64_t stride = padded<T>(widest);
     if (stride * sizeof(T) % 1024 == 0) stride += lanes<T>;  // else rows compete for few cache sets
     auto rows = [&] { return Rows<T>{arena.take<T>(stride * kEdges), stride}; };
+    const bool relu = args.activation == Activation::relu;
     if (backward) {
       for (int l = 0; l < args.depth; ++l) {
         h[l] = rows();
-        d[l] = rows();
+        d[l] = relu ? h[l] : rows();
       }
       message = args.gate_weight ? rows() : h[args.depth - 1];
       head = rows();
-      head_d = rows();
+      head_d = relu ? head : rows();
       grad = rows();
       spare = rows();
     } else {
@@ -184,43 +184,51 @@ inline void apply_tanh(T* p) {
   for (int e = 0; e < kEdges; e += lanes<T>) store(p + e, tanh_of<T>(load(p + e)));
 }
 
+template <int last, class T>
+inline void load_row(const T* p, Tail<T> tail, Vec<T>* v) {
+#pragma GCC unroll 8
+  for (int q = 0; q < last; ++q) v[q] = load(p + q * lanes<T>);
+  v[last] = tail.load(p + last * lanes<T>);
+}
+
 // rows[e] = A_i + B_j + sum of columns, coefficient by coefficient. kColumns of them stay in registers.
-template <int kColumns, class T, class X>
+template <int kColumns, bool kRelu, class T, class X>
 inline void gather(const MessageArgs<T, X>& args, const EdgeBlock& block, const T* columns, int64_t count,
-                   const T* coefficient, Rows<T> rows) {
+                   const T* coefficients, Rows<T> rows) {
   constexpr int W = lanes<T>;
   const int64_t H = args.width, Hp = padded<T>(H);
   for_panels<kPanel>(int(Hp / W), [&](auto panel, int first) {
     constexpr int last = decltype(panel)::value - 1;
     const int64_t k0 = int64_t(first) * W;
     const Tail<T> tail(H - k0 - last * W);
-    auto load_row = [&](const T* p, Vec<T>* v) {
-#pragma GCC unroll 8
-      for (int q = 0; q < last; ++q) v[q] = load(p + q * W);
-      v[last] = tail.load(p + last * W);
-    };
     Vec<T> column[kColumns + 1][last + 1], a[last + 1], z[last + 1];
     for (int c = 0; c < kColumns; ++c)
 #pragma GCC unroll 8
       for (int q = 0; q <= last; ++q) column[c][q] = load(columns + c * Hp + k0 + q * W);
+    // copies: a store through a plain pointer may, for all the compiler knows, change what is behind a reference
+    const T* const sender = args.sender + k0;
+    const T* const coefficient = coefficients;
+    const T* const more = columns + k0;
+    const Rows<T> to{rows.data + k0, rows.stride};
     for (int s = 0; s < block.segments; ++s) {
-      load_row(args.receiver + block.segment[s].receiver * H + k0, a);
-      for (int e = block.segment[s].begin; e < block.segment[s].end; ++e) {
-        load_row(args.sender + block.sender[e] * H + k0, z);
+      load_row<last>(args.receiver + block.segment[s].receiver * H + k0, tail, a);
+      const int end = block.segment[s].end;
+      for (int e = block.segment[s].begin; e < end; ++e) {
+        load_row<last>(sender + block.sender[e] * H, tail, z);
 #pragma GCC unroll 8
         for (int q = 0; q <= last; ++q) z[q] += a[q];
 #pragma GCC unroll 2
         for (int c = 0; c < kColumns; ++c)
 #pragma GCC unroll 8
-          for (int q = 0; q <= last; ++q)
-            z[q] = mul_add(broadcast(coefficient[c * kEdges + e]), column[c][q], z[q]);
-        for (int64_t c = kColumns; c < count; ++c)
+          for (int q = 0; q <= last; ++q) z[q] = mul_add(broadcast(coefficient[c * kEdges + e]), column[c][q], z[q]);
+        if (kColumns == 0)
+          for (int64_t c = 0; c < count; ++c)
 #pragma GCC unroll 8
-          for (int q = 0; q <= last; ++q)
-            z[q] = mul_add(broadcast(coefficient[c * kEdges + e]), load(columns + c * Hp + k0 + q * W), z[q]);
+            for (int q = 0; q <= last; ++q)
+              z[q] = mul_add(broadcast(coefficient[c * kEdges + e]), load(more + c * Hp + q * W), z[q]);
         z[last] = tail.keep(z[last]);  // zero times an infinite coefficient
 #pragma GCC unroll 8
-        for (int q = 0; q <= last; ++q) store(rows[e] + k0 + q * W, z[q]);
+        for (int q = 0; q <= last; ++q) store(to[e] + q * W, kRelu ? max_of(Vec<T>{}, z[q]) : z[q]);
       }
     }
   });
@@ -256,6 +264,16 @@ inline void aggregate(const EdgeBlock& block, Rows<T> rows, int64_t width, bool 
   });
 }
 
+// out = act(layer(in)); d = the derivative of act, but for relu, where out tells.
+template <bool kGrad, class T, class X>
+inline void apply_layer(const MessageArgs<T, X>& args, const PackedLayer<T>& layer, Rows<T> in, Rows<T> out, Rows<T> d,
+                        int64_t count) {
+  if (args.activation == Activation::relu)
+    return multiply<Into::relu>(in, layer.in, layer.panels, layer.bias, out, layer.out, count);
+  multiply<Into::place>(in, layer.in, layer.panels, layer.bias, out, layer.out, count);
+  activate<kGrad>(args.activation, args.slope, out, d, layer.out, count);
+}
+
 // From a block's coefficients to its messages without the gate (h[depth - 1]), the gate's values and, with kGrad,
 // everything the backward pass needs on the way. With a gate, message holds the gated messages.
 template <bool kGrad, class T, class X>
@@ -265,18 +283,19 @@ inline void compute_messages(const MessageArgs<T, X>& args, const Packed<T>& pac
   for (int64_t q = 0; q < args.edge_width; ++q)
     for (int e = 0; e < block.count; ++e)
       s.coefficient[(args.invariants() + q) * kEdges + e] = args.edge_attr[block.edge[e] * args.edge_width + q];
-  if (columns < 2)
-    gather<0>(args, block, packed.columns, columns, s.coefficient, s.h[0]);
-  else
-    gather<2>(args, block, packed.columns, columns, s.coefficient, s.h[0]);
-  activate<kGrad>(args.activation, args.slope, s.h[0], s.d[0], args.width, block.count);
-  for (int l = 0; l < args.depth - 1; ++l) {
-    const PackedLayer<T>& layer = packed.hidden[l];
-    multiply<false>(s.h[l], layer.in, layer.panels, layer.bias, s.h[l + 1], layer.out, block.count);
-    activate<kGrad>(args.activation, args.slope, s.h[l + 1], s.d[l + 1], layer.out, block.count);
+  const bool relu = args.activation == Activation::relu;  // cheap enough to be done on the way
+  if (relu) {
+    columns == 2 ? gather<2, true>(args, block, packed.columns, columns, s.coefficient, s.h[0])
+                 : gather<0, true>(args, block, packed.columns, columns, s.coefficient, s.h[0]);
+  } else {
+    columns == 1 ? gather<1, false>(args, block, packed.columns, columns, s.coefficient, s.h[0])
+                 : gather<0, false>(args, block, packed.columns, columns, s.coefficient, s.h[0]);
+    activate<kGrad>(args.activation, args.slope, s.h[0], s.d[0], args.width, block.count);
   }
+  for (int l = 0; l < args.depth - 1; ++l)
+    apply_layer<kGrad>(args, packed.hidden[l], s.h[l], s.h[l + 1], s.d[l + 1], block.count);
   if (!args.gate_weight) return;
-  const Rows<T> h = s.h[args.depth - 1];
+  const Rows<T> h = s.h[args.depth - 1], message = s.message;
   const int64_t width = args.message_width();
   dot_rows(h, packed.gate, width, block.count, s.gate);
   if (args.gate_bias)
@@ -284,7 +303,7 @@ inline void compute_messages(const MessageArgs<T, X>& args, const Packed<T>& pac
   apply_sigmoid(s.gate);
   for (int e = 0; e < block.count; ++e) {
     const Vec<T> gate = broadcast(s.gate[e]);
-    for (int64_t k = 0; k < width; k += lanes<T>) store(s.message[e] + k, load(h[e] + k) * gate);
+    for (int64_t k = 0; k < width; k += lanes<T>) store(message[e] + k, load(h[e] + k) * gate);
   }
 }
 
@@ -293,8 +312,7 @@ template <bool kGrad, class T, class X>
 inline void compute_head(const MessageArgs<T, X>& args, const Packed<T>& packed, const EdgeBlock& block,
                          Scratch<T>& s) {
   const PackedLayer<T>& layer = packed.head;
-  multiply<false>(s.message, layer.in, layer.panels, layer.bias, s.head, layer.out, block.count);
-  activate<kGrad>(args.activation, args.slope, s.head, s.head_d, layer.out, block.count);
+  apply_layer<kGrad>(args, layer, s.message, s.head, s.head_d, block.count);
   dot_rows(s.head, packed.head_out, layer.out, block.count, s.t);
 }
 

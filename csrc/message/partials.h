@@ -127,9 +127,8 @@ void add_partial_nodes(const MessageArgs<T, X>& args, const MessagePlan& plan, c
       const int64_t row = i - plan.low[k];
       if (args.grad_sender) {
         T* to = args.grad_sender + i * H;
-        for_vectors<T>(H, [&](int64_t c, auto io) {
-          io.store(to + c, io.load(to + c) + load(partial.sender + row * Hp + c));
-        });
+        for_vectors<T>(
+            H, [&](int64_t c, auto io) { io.store(to + c, io.load(to + c) + load(partial.sender + row * Hp + c)); });
       }
       if (args.grad_x)
         for (int c = 0; c < args.dim; ++c)
@@ -180,7 +179,9 @@ void add_partial_weights(const MessageArgs<T, X>& args, const MessagePlan& plan,
     layer([](const P& p) { return p.head; }, args.head, n);
     vector([](const P& p) { return p.head_out; }, args.head.width, args.grad_head_out);
   } else {  // the head had no part in the outputs
-    auto zero = [](T* p, int64_t count) { if (p) std::memset(p, 0, count * sizeof(T)); };
+    auto zero = [](T* p, int64_t count) {
+      if (p) std::memset(p, 0, count * sizeof(T));
+    };
     zero(args.head.grad_weight, args.head.width * n);
     zero(args.head.grad_bias, args.head.width);
     zero(args.grad_head_out, args.head.width);
