@@ -195,6 +195,29 @@ def test_compiles_with_changing_sizes(name: str, options: dict[str, Any], edge_i
         close(results[1], results[0])
 
 
+def test_exports_with_any_size() -> None:
+    model = model_pair("EGNN", attention=True)[0]
+    rows = {0: torch.export.Dim.AUTO}
+    size = rows[0]
+
+    def inputs(n: int, edges: int) -> tuple[Any, ...]:
+        p = points(n, edges)
+        return p.h, p.x, p.graph, p.edge_attr
+
+    # a Graph's leaves: table, num_nodes, num_edges, edge_index
+    shapes = (rows, rows, [rows, size, size, {1: size}], rows)
+    program = torch.export.export(model, inputs(12, 50), dynamic_shapes=shapes)
+    assert any("equikernels" in str(node.target) for node in program.graph.nodes)
+    for sizes in ((12, 50), (20, 90)):
+        for out, expected in zip(program.module()(*inputs(*sizes)), model(*inputs(*sizes)), strict=True):
+            torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-14)
+
+
+class Shifted(nn.SiLU):
+    def forward(self, z: Tensor) -> Tensor:
+        return super().forward(z) - 0.5
+
+
 def test_checks_are_named() -> None:
     p = points()
     layer = filled(EGCL(5, 5, 6, 2, 3))
@@ -217,6 +240,7 @@ def test_checks_are_named() -> None:
             "EGCL: act_fn: expected one of SiLU, .*got Softplus",
         ),
         (lambda: EGCL(5, 5, 7, act_fn=nn.GELU("tanh")), ValueError, "EGCL: act_fn: expected .*approximate='tanh'"),
+        (lambda: EGCL(5, 5, 7, act_fn=Shifted()), ValueError, "EGCL: act_fn: expected .*got Shifted"),
         (lambda: EGCLVelocity(5, 5, 7, act_fn=nn.ELU()), ValueError, "EGCLVelocity: act_fn: expected"),
         (lambda: layer(p.h[1:], p.x, p.graph, p.edge_attr, s), ValueError, r"EGCL: h: expected shape \[12, 5\]"),
         (lambda: layer(p.h, p.x[1:], p.graph, p.edge_attr, s), ValueError, r"EGCL: x: expected shape \[12, D\]"),
