@@ -49,9 +49,7 @@ def fold_batch_norm(
         count, mean, square = _over_processes(norm, *local)
         if count.device.type == "cpu" and not torch.compiler.is_compiling() and count == 1:
             fail("BatchNorm", "graph", "more than one edge when training", 1)
-        variance = square / count
-        # Over no edges there is nothing to normalise, and nothing is learned.
-        mean, variance = torch.where(count > 0, mean, 0.0), torch.where(count > 0, variance, 1.0)
+        variance = square / count.clamp(min=1)  # over no edges there is nothing to normalise, and nothing is learned
         if norm.training:
             _update(norm, mean.detach(), variance.detach(), count)
     else:
@@ -79,11 +77,9 @@ def _over_processes(norm: Any, count: Tensor, mean: Tensor, square: Tensor) -> t
     from torch.distributed.nn.functional import all_reduce
 
     group = norm.process_group or torch.distributed.group.WORLD
-    present = count > 0  # a process without edges has no mean
-    mean = torch.where(present, mean, 0.0)
     everywhere = all_reduce(torch.cat([count[None], count * mean]), group=group)
-    total_count, total_mean = everywhere[0], everywhere[1:] / everywhere[0]
-    deviation = torch.where(present, square + count * (mean - total_mean).square(), 0.0)
+    total_count, total_mean = everywhere[0], everywhere[1:] / everywhere[0].clamp(min=1)
+    deviation = square + count * (mean - total_mean).square()
     return total_count, total_mean, all_reduce(deviation, group=group)
 
 

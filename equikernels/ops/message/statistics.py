@@ -44,7 +44,7 @@ def message_statistics(
             :func:`message_passing`.
 
     Returns:
-        (mean [H], variance [H]), float64. Over no edges both are NaN.
+        (mean [H], variance [H]), float64. Over no edges both are 0.
 
     Raises:
         ValueError, TypeError: the message names the argument.
@@ -52,7 +52,7 @@ def message_statistics(
     count, mean, square = message_deviations(
         receiver, sender, x, graph, invariant_weight, invariants, metric, psi, edge_attr, edge_weight
     )
-    return mean, square / count
+    return mean, square / count.clamp(min=1)
 
 
 def message_deviations(
@@ -78,7 +78,8 @@ def message_deviations(
     hears, sends = graph.in_degree().double()[:, None], graph.out_degree().double()[:, None]
     count = hears.sum()
     a, b = receiver.double(), sender.double()
-    mean_a, mean_b = (hears * a).sum(0) / count, (sends * b).sum(0) / count
+    some = count.clamp(min=1)
+    mean_a, mean_b = (hears * a).sum(0) / some, (sends * b).sum(0) / some
     mean = mean_a + mean_b
     a, b = a - mean_a, b - mean_b
     per_receiver = hears * a + 2 * _sum_of_senders(b, graph)
@@ -88,7 +89,7 @@ def message_deviations(
         return count, mean, (a * per_receiver + b * per_sender).sum(0)
     weight = torch.cat(weights, dim=1)
     received, sent, gram = _edge_sums(x, graph, invariant_weight, invariants, metric, psi, edge_attr)
-    mean_u = received.sum(0) / count
+    mean_u = received.sum(0) / some
     per_receiver = per_receiver + 2 * (received - hears * mean_u) @ weight.T
     per_sender = per_sender + 2 * (sent - sends * mean_u) @ weight.T
     gram = gram - count * torch.outer(mean_u, mean_u)
