@@ -38,6 +38,7 @@ from .packing import (
     unpack_list,
     unpack_nested,
 )
+from .pairs import pack_pairs, unpack_pairs
 
 __all__ = [
     "Graph",
@@ -66,6 +67,7 @@ __all__ = [
     "pack_awkward",
     "pack_list",
     "pack_nested",
+    "pack_pairs",
     "pairwise_invariants",
     "psi",
     "rank2_broadcast",
@@ -79,5 +81,6 @@ __all__ = [
     "unpack_awkward",
     "unpack_list",
     "unpack_nested",
+    "unpack_pairs",
     "use_backend",
 ]
