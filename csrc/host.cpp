@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 #include <pybind11/pybind11.h>
 
+#include <cstdint>
 #include <stdexcept>
 #include <string>
 
@@ -11,14 +12,18 @@ namespace py = pybind11;
 namespace {
 
 using IsaFunction = int (*)(int);
+using LoopFunction = double (*)(int64_t);
 constexpr const char* kNames[] = {"baseline", "avx2", "avx512"};
 
-IsaFunction isa_function(const std::string& library) {
+template <class Function>
+Function exported(const std::string& library, const char* name) {
   void* handle = dlopen(library.c_str(), RTLD_NOW | RTLD_NOLOAD);
-  void* symbol = handle ? dlsym(handle, "equikernels_isa") : nullptr;
+  void* symbol = handle ? dlsym(handle, name) : nullptr;
   if (!symbol) throw std::runtime_error("equikernels: the op library is not loaded: " + library);
-  return reinterpret_cast<IsaFunction>(symbol);
+  return reinterpret_cast<Function>(symbol);
 }
+
+IsaFunction isa_function(const std::string& library) { return exported<IsaFunction>(library, "equikernels_isa"); }
 
 py::dict build_info() {
   py::dict d;
@@ -61,4 +66,13 @@ PYBIND11_MODULE(_host, m) {
         throw std::invalid_argument("set_isa: name: expected baseline, avx2 or avx512, got " + name);
       },
       py::arg("library"), py::arg("name"), "Switches the instruction set; False where it cannot be had.");
+  m.def(
+      "multiply_adds",
+      [](const std::string& library, int64_t iterations) {
+        const auto loop = exported<LoopFunction>(library, "equikernels_multiply_adds");
+        const py::gil_scoped_release released;
+        return loop(iterations);
+      },
+      py::arg("library"), py::arg("iterations"),
+      "Runs float32 multiply-adds that wait for nothing, on the calling thread; returns the operations done.");
 }

@@ -1,15 +1,16 @@
 // Every op's schema in one table, and the CPU implementations.
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+
 #include "common/cpu.h"
 #include "coordinates/bind.h"
 #include "invariants/bind.h"
 #include "invariants/moments_bind.h"
 #include "message/cpu.h"
+#include "peak/peak.h"
 #include "rank2/cpu.h"
 #include "segment/bind.h"
-
-#include <atomic>
-#include <cstdlib>
-#include <cstring>
 
 namespace ek {
 namespace {
@@ -53,6 +54,13 @@ extern "C" __attribute__((visibility("default"))) int equikernels_isa(int reques
     ek::current.store(request, std::memory_order_relaxed);
   }
   return ek::current.load(std::memory_order_relaxed);
+}
+
+// For the host module: the multiply-add loop of the set in use, on the calling thread. Returns operations done.
+extern "C" __attribute__((visibility("default"))) double equikernels_multiply_adds(int64_t iterations) {
+  double done = 0;
+  ek::dispatch_isa([&](auto isa) { done = ek::Peak<decltype(isa)>::float_multiply_adds(iterations); });
+  return done;
 }
 
 STABLE_TORCH_LIBRARY(equikernels, m) {

@@ -50,17 +50,15 @@ struct Cpu {
     };
     dispatch_isa([&](auto isa) {
       if (parts == 1) return f(isa, int64_t(0), count);
-      torch::stable::parallel_for(0, parts, 1, [&](int64_t first, int64_t last) {
-        f(isa, boundary(first), boundary(last));
-      });
+      torch::stable::parallel_for(0, parts, 1,
+                                  [&](int64_t first, int64_t last) { f(isa, boundary(first), boundary(last)); });
     });
   }
 
   // Receivers shared by the edges they receive.
   template <class F>
   static void over_receivers(const GraphView& g, F&& f, int64_t grain = kGrain) {
-    share(
-        g.num_nodes, [&](int64_t i) { return g.edges_before(i) + i; }, f, grain);
+    share(g.num_nodes, [&](int64_t i) { return g.edges_before(i) + i; }, f, grain);
   }
 
   static constexpr int64_t kGrain = 2048;  // edges below which a second thread costs more than it brings

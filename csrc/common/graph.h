@@ -23,11 +23,11 @@ struct Side {
 // The edges on one side of one node, in slots 0 .. count - 1, always walked in this order.
 struct Row {
   int64_t count = 0;
-  int64_t node0 = 0;              // complete: first node of the event
-  int64_t self = 0;               // complete: slot from which the node itself is skipped
-  int64_t edge0 = 0;              // complete: edge of slot 0
-  int64_t stride = 1;             // complete: edge step from slot to slot
-  int64_t skip = 0;               // complete: extra edge step from slot self on
+  int64_t node0 = 0;               // complete: first node of the event
+  int64_t self = 0;                // complete: slot from which the node itself is skipped
+  int64_t edge0 = 0;               // complete: edge of slot 0
+  int64_t stride = 1;              // complete: edge step from slot to slot
+  int64_t skip = 0;                // complete: extra edge step from slot self on
   const int64_t* other = nullptr;  // CSR: this row's part of Side::other
   const int64_t* edges = nullptr;  // CSR: this row's part of Side::edge
 
@@ -60,8 +60,12 @@ struct GraphView {
     return lo;
   }
 
-  EK_HD Row received(int64_t node, int64_t event) const { return complete() ? dense(node, event, true) : sparse(in, node); }
-  EK_HD Row sent(int64_t node, int64_t event) const { return complete() ? dense(node, event, false) : sparse(out, node); }
+  EK_HD Row received(int64_t node, int64_t event) const {
+    return complete() ? dense(node, event, true) : sparse(in, node);
+  }
+  EK_HD Row sent(int64_t node, int64_t event) const {
+    return complete() ? dense(node, event, false) : sparse(out, node);
+  }
 
   // Edges received by all nodes before `node`: the measure of work by which receivers are shared out.
   EK_HD int64_t edges_before(int64_t node) const {

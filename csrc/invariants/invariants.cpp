@@ -1,7 +1,8 @@
 // Compiled once per instruction set; no torch header and no standard container in here.
+#include "invariants.h"
+
 #include "../common/isa.h"
 #include "block.h"
-#include "invariants.h"
 
 namespace ek {
 namespace {
@@ -91,8 +92,8 @@ using RangeFunction = void (*)(const InvariantsArgs<T>&, int64_t, int64_t);
 // Dimensions 2, 3 and 4 are unrolled; the others share one loop.
 template <class T>
 RangeFunction<T> choose(const InvariantsArgs<T>& args, bool forward) {
-#define EK_CHOOSE(DIM)                                                                             \
-  (forward ? (args.psi ? forward_range<DIM, true, T> : forward_range<DIM, false, T>)               \
+#define EK_CHOOSE(DIM)                                                               \
+  (forward ? (args.psi ? forward_range<DIM, true, T> : forward_range<DIM, false, T>) \
            : (args.psi ? backward_range<DIM, true, T> : backward_range<DIM, false, T>))
   switch (args.dim) {
     case 2: return EK_CHOOSE(2);

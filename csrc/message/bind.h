@@ -11,11 +11,11 @@
 namespace ek {
 
 // Absent tensors: no invariants, no edge attributes, fewer layers, no gate, no head.
-#define EK_MESSAGE_SCHEMA                                                                                          \
-  "Tensor receiver, Tensor sender, Tensor? x, " EK_GRAPH_SCHEMA                                                    \
-  ", Tensor? invariant_weight, Tensor? edge_attr, Tensor? edge_weight, Tensor? weight2, Tensor? bias2, "           \
+#define EK_MESSAGE_SCHEMA                                                                                            \
+  "Tensor receiver, Tensor sender, Tensor? x, " EK_GRAPH_SCHEMA                                                      \
+  ", Tensor? invariant_weight, Tensor? edge_attr, Tensor? edge_weight, Tensor? weight2, Tensor? bias2, "             \
   "Tensor? weight3, Tensor? bias3, Tensor? gate_weight, Tensor? gate_bias, Tensor? head_weight, Tensor? head_bias, " \
-  "Tensor? head_out, float[] metric, bool interval, bool product, bool psi, int activation, float slope, "         \
+  "Tensor? head_out, float[] metric, bool interval, bool product, bool psi, int activation, float slope, "           \
   "bool head_tanh, int direction, float clamp, bool mean_messages, bool mean_coordinates"
 
 inline constexpr const char* kMessageSchema =
@@ -29,8 +29,22 @@ inline constexpr const char* kMessageBackwardSchema =
 
 // Optional tensors by name, made contiguous.
 enum MessageTensor : int {
-  kReceiver, kSender, kX, kInvariantWeight, kEdgeAttr, kEdgeWeight, kWeight2, kBias2, kWeight3, kBias3,
-  kGateWeight, kGateBias, kHeadWeight, kHeadBias, kHeadOut, kMessageTensors
+  kReceiver,
+  kSender,
+  kX,
+  kInvariantWeight,
+  kEdgeAttr,
+  kEdgeWeight,
+  kWeight2,
+  kBias2,
+  kWeight3,
+  kBias3,
+  kGateWeight,
+  kGateBias,
+  kHeadWeight,
+  kHeadBias,
+  kHeadOut,
+  kMessageTensors
 };
 
 struct MessageInputs {
@@ -188,8 +202,20 @@ struct Message {
     typename Device::Guard guard(receiver);
     MessageInputs in{{receiver, sender, x, invariant_weight, edge_attr, edge_weight, weight2, bias2, weight3, bias3,
                       gate_weight, gate_bias, head_weight, head_bias, head_out},
-                     graph, num_edges, kind, metric, interval, product, psi, activation, slope, head_tanh, direction,
-                     clamp, mean_messages, mean_coordinates};
+                     graph,
+                     num_edges,
+                     kind,
+                     metric,
+                     interval,
+                     product,
+                     psi,
+                     activation,
+                     slope,
+                     head_tanh,
+                     direction,
+                     clamp,
+                     mean_messages,
+                     mean_coordinates};
     in.check();
     const int64_t n = in.nodes(), width = in.message_width();
     const Tensor& like = in.receiver();
@@ -210,19 +236,32 @@ struct Message {
     return {messages, coordinates, edges};
   }
 
-  static MessageGradients backward(
-      Optional grad_messages, Optional grad_coordinates, Optional grad_edges, const Tensor& receiver,
-      const Tensor& sender, Optional x, const Tensor& graph, int64_t num_edges, int64_t kind,
-      Optional invariant_weight, Optional edge_attr, Optional edge_weight, Optional weight2, Optional bias2,
-      Optional weight3, Optional bias3, Optional gate_weight, Optional gate_bias, Optional head_weight,
-      Optional head_bias, Optional head_out, const std::vector<double>& metric, bool interval, bool product, bool psi,
-      int64_t activation, double slope, bool head_tanh, int64_t direction, double clamp, bool mean_messages,
-      bool mean_coordinates, bool want_edge_attr) {
+  static MessageGradients backward(Optional grad_messages, Optional grad_coordinates, Optional grad_edges,
+                                   const Tensor& receiver, const Tensor& sender, Optional x, const Tensor& graph,
+                                   int64_t num_edges, int64_t kind, Optional invariant_weight, Optional edge_attr,
+                                   Optional edge_weight, Optional weight2, Optional bias2, Optional weight3,
+                                   Optional bias3, Optional gate_weight, Optional gate_bias, Optional head_weight,
+                                   Optional head_bias, Optional head_out, const std::vector<double>& metric,
+                                   bool interval, bool product, bool psi, int64_t activation, double slope,
+                                   bool head_tanh, int64_t direction, double clamp, bool mean_messages,
+                                   bool mean_coordinates, bool want_edge_attr) {
     typename Device::Guard guard(receiver);
     MessageInputs in{{receiver, sender, x, invariant_weight, edge_attr, edge_weight, weight2, bias2, weight3, bias3,
                       gate_weight, gate_bias, head_weight, head_bias, head_out},
-                     graph, num_edges, kind, metric, interval, product, psi, activation, slope, head_tanh, direction,
-                     clamp, mean_messages, mean_coordinates};
+                     graph,
+                     num_edges,
+                     kind,
+                     metric,
+                     interval,
+                     product,
+                     psi,
+                     activation,
+                     slope,
+                     head_tanh,
+                     direction,
+                     clamp,
+                     mean_messages,
+                     mean_coordinates};
     in.check();
     const int64_t n = in.nodes(), width = in.message_width(), dim = int64_t(metric.size());
     const Tensor& like = in.receiver();

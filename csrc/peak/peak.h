@@ -1,0 +1,14 @@
+// The ceiling kernels are measured against: fused multiply-adds that wait for nothing.
+#pragma once
+
+#include <cstdint>
+
+namespace ek {
+
+template <class Isa>
+struct Peak {
+  // Runs the loop and returns the floating-point operations it did (two per lane and multiply-add).
+  static double float_multiply_adds(int64_t iterations);
+};
+
+}  // namespace ek
