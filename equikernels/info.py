@@ -25,7 +25,7 @@ def environment() -> str:
         _line("python", f"{platform.python_version()} ({platform.python_implementation()})"),
         _line("system", f"{platform.platform()}, {' '.join(platform.libc_ver())}"),
         *(_line(name, _version(name)) for name in PACKAGES),
-        _line("CPU", f"{_cpu_name()}, {os.cpu_count()} logical cores"),
+        _line("CPU", f"{cpu_name()}, {os.cpu_count()} logical cores"),
         _line("torch threads", str(torch.get_num_threads())),
         _line("instruction sets", f"{', '.join(_native.available_isas()) or 'none'}; in use: {_native.active_isa()}"),
         _line("GPU", _gpus()),
@@ -53,7 +53,7 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -62,6 +62,7 @@ class Case:
     per_edge: tuple[str, ...] = ()  # inputs (or "out") with one row per edge; the others have one row per node,
     weights: tuple[str, ...] = ()  # except these, which belong to neither
     call: Callable[[Inputs, ek.Graph, dict[str, Any]], Tensor] | None = None  # where calling the op takes more
+    complete_only: bool = False  # the op knows events, not edges
 
     def __str__(self) -> str:
         return f"{self.op}-{self.id}-{self.graph_name}"
@@ -332,7 +333,93 @@ def _message() -> list[Case]:
     return cases
 
 
-CASES: list[Case] = [*_invariants(), *_coordinates(), *_segment(), *_message()]
+def _rank2() -> list[Case]:
+    letters = {"T": "pairs", "x": "nodes", "row": "nodes", "col": "nodes", "diag": "nodes", "weight": "nodes"}
+
+    def case(op: str, id: str, graph: str, shapes: dict[str, tuple[int, ...]], **options: Any) -> Case:
+        def make(generator: torch.Generator, graph: ek.Graph) -> Inputs:
+            rows = {"pairs": graph.pairs.num_edges, "nodes": graph.num_nodes, "event": graph.ptr.shape[0] - 1}
+            sizes = {name: rows.get(letters.get(name, name)) for name in shapes}
+            return {
+                name: normal(*([] if sizes[name] is None else [sizes[name]]), *shape, generator=generator)
+                for name, shape in shapes.items()
+            }
+
+        def call(inputs: Inputs, graph: ek.Graph, options: dict[str, Any]) -> Tensor:
+            given = {name: t for name, t in inputs.items() if not name.startswith("alpha")}
+            if op.startswith(("linear", "aggregate")):
+                given["alphas"] = [t for name, t in inputs.items() if name.startswith("alpha")]
+            out = getattr(ek, op)(**given, ptr=graph, **options)
+            return out if isinstance(out, Tensor) else torch.cat(out, dim=1)
+
+        return Case(op, id, graph, make, options, call=call, complete_only=True)
+
+    def weights(c: int, d: int) -> dict[str, tuple[int, ...]]:
+        return {"weight_identity": (c, d), "weight_transpose": (c, d)}
+
+    parts: dict[str, tuple[int, ...]] = dict.fromkeys(("row", "col", "diag", "event"), (4,))
+    act = {"activation": "leaky_relu", "negative_slope": 0.2}
+    cases = []
+    for name in ("complete", "self_loops", "large_event", "no_nodes", "no_events", "one_particle"):
+        cases += [
+            *(case("rank2_reduce", r, name, {"T": (3,)}, reduce=r) for r in ("sum", "mean", "max", "min")),
+            case("rank2_broadcast", "all", name, parts),
+            case("rank2_mix", "all", name, {"T": (3,), **weights(3, 4), **parts, "bias": (4,)}, **act),
+            case("linear_2to2", "s", name, {"T": (3,), "coefs": (3, 4, 15), "bias": (4,), "diag_bias": (4,)}, nbar=3.0),
+        ]
+    for name in ("complete", "large_event"):
+        alphas: dict[str, tuple[int, ...]] = {"alpha0": (3, 10), "alpha1": (1, 3, 10, 1, 1)}
+        both: dict[str, tuple[int, ...]] = {"coefs": (3, 2, 15), "weight": ()}
+        inner = {"aggregate_activation": "leaky_relu", "nbar": 3.0}
+        cases += [
+            *(
+                case("rank2_reduce", f"weighted_{r}", name, {"T": (5,), "weight": ()}, reduce=r)
+                for r in ("sum", "mean")
+            ),
+            *(case("rank2_reduce", f"wide_{r}", name, {"T": (c,)}, reduce=r) for r, c in (("sum", 37), ("max", 67))),
+            case("rank2_broadcast", "one_channel", name, {"row": (1,), "col": (1,)}),
+            case("rank2_mix", "wide", name, {"T": (35,), **weights(35, 60), "diag": (60,)}, activation="relu"),
+            case("rank2_mix", "identity", name, {"T": (2,), "weight_identity": (2, 21)}),
+            case("rank2_mix", "transpose", name, {"T": (17,), "weight_transpose": (17, 1), "col": (1,)}, **act),
+            case("linear_2to2", "M", name, {"T": (3,), "coefs": (3, 2, 15), "alpha": (3, 10)}, config="M", nbar=3.0),
+            case("linear_2to2", "SxmN", name, {"T": (3,), "coefs": (3, 2, 45), **alphas}, config="SxmN", nbar=3.0),
+            case("linear_2to2", "weighted", name, {"T": (3,), **both}, config="m", nbar=3.0),
+            case("linear_2to2", "inner", name, {"T": (3,), "coefs": (3, 2, 15)}, **act, **inner),
+            case("linear_2to1", "s", name, {"T": (3,), "coefs": (3, 2, 5), "bias": (2,), "weight": ()}, **inner),
+            case("linear_2to1", "X", name, {"T": (3,), "coefs": (3, 2, 5), "alpha": (3, 5)}, config="X", **act),
+            case("linear_2to0", "Ms", name, {"T": (3,), "coefs": (3, 2, 4), "alpha": (3, 2)}, config="Ms", **inner),
+            case("linear_1to2", "M", name, {"x": (3,), "coefs": (3, 2, 5), "bias": (2,), "alpha": (3, 5)}, config="M"),
+            case("aggregate_2to2", "Sm", name, {"T": (2,), "alpha": (2, 10)}, config="Sm", nbar=3.0),
+            case("aggregate_2to1", "m", name, {"T": (2,), "weight": ()}, config="m"),
+            case("aggregate_2to0", "xn", name, {"T": (2,)}, config="xn"),
+            case("aggregate_1to2", "S", name, {"x": (2,), "alpha": (2, 5)}, config="S", nbar=3.0),
+        ]
+    return cases
+
+
+def _call_statistics(inputs: Inputs, graph: ek.Graph, options: dict[str, Any]) -> Tensor:
+    return torch.cat(ek.message_statistics(graph=graph, **inputs, **options))
+
+
+def _statistics() -> list[Case]:
+    common: dict[str, Any] = {
+        "op": "message_statistics",
+        "call": _call_statistics,
+        "vectors": ("x",),
+        "per_edge": ("edge_attr",),
+        "weights": ("invariant_weight", "edge_weight", "out"),
+    }
+    cases = [Case(id="both", graph_name=name, make=message_inputs(3, gate=False), **common) for name in GRAPHS]
+    for name in TYPICAL:
+        one = {"invariants": "interval", "psi": False}
+        cases += [
+            Case(id="attr", graph_name=name, make=message_inputs(5, gate=False, attr=2), **common),
+            Case(id="one", graph_name=name, make=message_inputs(4, gate=False, columns=1), options=one, **common),
+        ]
+    return cases
+
+
+CASES: list[Case] = [*_invariants(), *_coordinates(), *_segment(), *_message(), *_statistics(), *_rank2()]
 OPS = sorted({case.op for case in CASES})
 
 

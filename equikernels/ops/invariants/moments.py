@@ -33,9 +33,7 @@ def invariant_moments(x: Tensor, graph: Graph, metric: list[float], psi: bool) -
     """
     if not use_kernel(OP, x):
         return reference.invariant_moments(x, graph, metric, psi)
-    return torch.ops.equikernels.invariant_moments.default(
-        x, *graph_arguments(graph, need_edges=False), metric, psi
-    )
+    return torch.ops.equikernels.invariant_moments.default(x, *graph_arguments(graph, need_edges=False), metric, psi)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -72,6 +72,7 @@ def message_deviations(
     Every part of z is centred by itself before products are formed, so that a large mean costs no digits.
     """
     receiver, sender = lift(OP, "receiver", receiver), lift(OP, "sender", sender)
+    x = None if x is None else lift(OP, "x", x)
     check_tensor(OP, "receiver", receiver, ["n", "H"], REAL)
     check_tensor(OP, "sender", sender, list(receiver.shape), like=receiver)
     check_graph(OP, graph, receiver)
@@ -126,6 +127,6 @@ def _edge_sums(
     u = edge_attr.double()
     if invariant_weight is not None:
         assert x is not None
-        u = torch.cat([pairwise_invariants(x, graph, metric, psi)[:, columns].double(), u], dim=1)
+        u = torch.cat([pairwise_invariants(x.double(), graph, metric, psi)[:, columns], u], dim=1)
     at_sender = segment_reduce(u, graph.reversed, "sum")
     return segment_reduce(u, graph, "sum"), at_sender, u.T @ u
