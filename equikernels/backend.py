@@ -48,11 +48,6 @@ def use_backend(name: str) -> Iterator[None]:
         _name = before
 
 
-def asked_for_reference() -> bool:
-    """True where the reference is to run even if it is a detour."""
-    return _name == "reference"
-
-
 def _refusal(op: str, device: str) -> str | None:
     """Why an op has no kernel for a device type, or None where it has."""
     if device in ("cpu", "cuda") and device not in KERNELS[op]:

@@ -145,17 +145,13 @@ def aggregate_2to2(
     T = check_rank2(op, T)
     pairs = pairs_of(op, ptr, T, T.shape[0], None if weight is None else weight.shape[0])
     how = aggregation(op, T, pairs, config, nbar, alphas, 10, weight, nobj, padded_to)
-    return basis_2to2(T, how)
-
-
-def basis_2to2(T: Tensor, how: Aggregation) -> Tensor:
     diag = how.diagonal(T)
-    ops = [T, T[transposed(how.pairs)], *(_place(diag, slot, how.pairs) for slot in range(3))]
+    ops = [T, T[transposed(pairs)], *(_place(diag, slot, pairs) for slot in range(3))]
     for nodes, events in how.to_pairs(T):
         nodes, events = nodes.expand(-1, 2, 3, -1), events.expand(-1, 2, 2, -1)
-        ops += [_place(nodes[:, side, slot], slot, how.pairs) for side in range(2) for slot in range(3)]
-        spread = [[spread_events(events[:, k, slot], how.pairs) for slot in range(2)] for k in range(2)]
-        ops += [_place(spread[k][slot], 0 if slot else 2, how.pairs) for k in range(2) for slot in range(2)]
+        ops += [_place(nodes[:, side, slot], slot, pairs) for side in range(2) for slot in range(3)]
+        spread = [[spread_events(events[:, k, slot], pairs) for slot in range(2)] for k in range(2)]
+        ops += [_place(spread[k][slot], 0 if slot else 2, pairs) for k in range(2) for slot in range(2)]
     return torch.stack(ops, dim=-1)
 
 

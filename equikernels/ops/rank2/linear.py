@@ -6,10 +6,11 @@ together with the two maps that live on pairs, the identity and the transpose: o
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 
-from ...backend import KERNELS, asked_for_reference
 from ...checks import check_tensor
 from ..common import lift
 from .aggregates import (
@@ -19,16 +20,13 @@ from .aggregates import (
     basis_1to2,
     basis_2to0,
     basis_2to1,
-    basis_2to2,
     check_rank1,
 )
 from .op import Pairs, broadcast_table, check_rank2, mix_table, pairs_of, slope_of, spread_events
-from .reference import activate, rank2_broadcast
+from .reference import activate
 
 LINEAR_2TO2, LINEAR_2TO1 = "linear_2to2", "linear_2to1"
 LINEAR_2TO0, LINEAR_1TO2 = "linear_2to0", "linear_1to2"
-for _op in (LINEAR_2TO2, LINEAR_2TO1, LINEAR_2TO0, LINEAR_1TO2):
-    KERNELS[_op] = ("cpu",)
 
 
 def linear_2to2(
@@ -80,12 +78,7 @@ def linear_2to2(
     diag_bias = _check_bias(op, "diag_bias", diag_bias, coefs)
     slope = slope_of(op, activation, negative_slope)
     inner = slope_of(op, aggregate_activation, negative_slope, "aggregate_activation")
-    with torch.autocast(T.device.type, enabled=False):
-        if asked_for_reference():
-            out = torch.einsum("pcb,cdb->pd", activate(basis_2to2(T, how), inner), coefs)
-            zero = coefs.new_zeros(coefs.shape[1])
-            biases = torch.stack([zero if b is None else b for b in (diag_bias, None, bias)])
-            return activate(out + rank2_broadcast(biases.expand(pairs.num_nodes, 3, -1), pairs), slope)
+    with _without_autocast(T.device.type):
         return _mixed_2to2(T, how, coefs, bias, diag_bias, slope, inner)
 
 
@@ -143,7 +136,7 @@ def linear_2to1(
     coefs, bias = _check_map(op, coefs, bias, T, 5)
     slope = slope_of(op, activation, negative_slope)
     inner = slope_of(op, aggregate_activation, negative_slope, "aggregate_activation")
-    with torch.autocast(T.device.type, enabled=False):
+    with _without_autocast(T.device.type):
         nodes, events = (activate(t.unsqueeze(2), inner) for t in basis_2to1(T, how))
         per_event = apply(events, coefs[:, :, 3:].unflatten(2, (2, 1))).squeeze(1)
         out = apply(nodes, coefs[:, :, :3].unflatten(2, (3, 1))).squeeze(1)
@@ -176,7 +169,7 @@ def linear_2to0(
     coefs, bias = _check_map(op, coefs, bias, T, 2 * len(config))
     slope = slope_of(op, activation, negative_slope)
     inner = slope_of(op, aggregate_activation, negative_slope, "aggregate_activation")
-    with torch.autocast(T.device.type, enabled=False):
+    with _without_autocast(T.device.type):
         basis = activate(basis_2to0(T, how), inner).transpose(1, 2).unsqueeze(2)
         out = apply(basis, coefs.unsqueeze(3)).squeeze(1)
         return activate(out if bias is None else out + bias, slope)
@@ -208,7 +201,7 @@ def linear_1to2(
     diag_bias = _check_bias(op, "diag_bias", diag_bias, coefs)
     slope = slope_of(op, activation, negative_slope)
     inner = slope_of(op, aggregate_activation, negative_slope, "aggregate_activation")
-    with torch.autocast(x.device.type, enabled=False):
+    with _without_autocast(x.device.type):
         nodes, events = (activate(t, inner) for t in basis_1to2(x, how))
         on_diagonal, everywhere = (events[:, k] @ coefs[:, :, 3 + k] for k in range(2))
         per_event = torch.stack(
@@ -233,6 +226,11 @@ def apply(values: Tensor, coefs: Tensor) -> Tensor:
         return (values.reshape(-1, sides * width_in) @ matrix).view(-1, slots, width)
     rows = values.permute(2, 0, 1, 3).reshape(slots, -1, sides * width_in)
     return torch.bmm(rows, coefs.permute(3, 2, 0, 1).reshape(slots, sides * width_in, width)).transpose(0, 1)
+
+
+def _without_autocast(device: str) -> AbstractContextManager[object]:
+    """Sums over particles are not for 16 bits. Nothing where autocast is off: torch.export would nest a graph."""
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def _check_map(op: str, coefs: Tensor, bias: Tensor | None, like: Tensor, maps: int) -> tuple[Tensor, Tensor | None]:
