@@ -77,6 +77,8 @@ STABLE_TORCH_LIBRARY(equikernels, m) {
   m.def(ek::kRank2ExtremumSchema);
   m.def(ek::kRank2MixSchema);
   m.def(ek::kRank2MixBackwardSchema);
+  m.def(ek::kRowsProductSchema);
+  m.def(ek::kRowsOuterSchema);
   m.def(ek::kSegmentSumSchema);
   m.def(ek::kSegmentSpreadSchema);
   m.def(ek::kSegmentProductSchema);
@@ -99,6 +101,8 @@ STABLE_TORCH_LIBRARY_IMPL(equikernels, CPU, m) {
   m.impl("rank2_extremum", TORCH_BOX(&ek::Rank2<ek::Rank2OnCpu>::extremum));
   m.impl("rank2_mix", TORCH_BOX(&ek::Rank2<ek::Rank2OnCpu>::mix));
   m.impl("rank2_mix_backward", TORCH_BOX(&ek::Rank2<ek::Rank2OnCpu>::mix_backward));
+  m.impl("rows_product", TORCH_BOX(&ek::RowProducts<ek::Rank2OnCpu>::product));
+  m.impl("rows_outer", TORCH_BOX(&ek::RowProducts<ek::Rank2OnCpu>::outer));
   m.impl("segment_sum", TORCH_BOX(&ek::Segment<ek::Cpu>::sum));
   m.impl("segment_spread", TORCH_BOX(&ek::Segment<ek::Cpu>::spread));
   m.impl("segment_product", TORCH_BOX(&ek::Segment<ek::Cpu>::product));

@@ -5,6 +5,7 @@
 
 #include "../common/cpu.h"
 #include "bind.h"
+#include "rows_bind.h"
 
 namespace ek {
 
@@ -59,6 +60,38 @@ struct Rank2OnCpu : Cpu {
           Kernel::backward(args, packed.p, plan, int(chunk), partials.p, scratch.p);
       });
       Kernel::reduce_weights(args, plan, partials.p);
+    });
+  }
+
+  template <class T>
+  static void rows_product(const RowsArgs<T>& args) {
+    constexpr int64_t kGrain = 128;  // rows
+    dispatch_isa([&](auto isa) {
+      using Kernel = RowsCpu<decltype(isa), T>;
+      const Buffer packed(Kernel::packed_size(args) * int64_t(sizeof(T)));
+      Kernel::pack(args, static_cast<T*>(packed.p));
+      share(
+          args.rows, [](int64_t i) { return i; },
+          [&](auto, int64_t begin, int64_t end) { Kernel::product(args, static_cast<const T*>(packed.p), begin, end); },
+          kGrain);
+    });
+  }
+
+  template <class T>
+  static void rows_outer(const RowsArgs<T>& args) {
+    dispatch_isa([&](auto isa) {
+      using Kernel = RowsCpu<decltype(isa), T>;
+      const int64_t step = outer_chunk(args.rows), chunks = (args.rows + step - 1) / step;
+      const int64_t size = Kernel::partial_size(args);
+      const Buffer buffer(chunks * size * int64_t(sizeof(T)));
+      T* partials = static_cast<T*>(buffer.p);
+      torch::stable::parallel_for(0, chunks, 1, [&](int64_t first, int64_t last) {
+        const Buffer scratch(Kernel::scratch_size(args) * int64_t(sizeof(T)));
+        for (int64_t c = first; c < last; ++c)
+          Kernel::outer(args, partials + c * size, static_cast<T*>(scratch.p), c * step,
+                        std::min(args.rows, (c + 1) * step));
+      });
+      Kernel::add_up(args, partials, chunks);
     });
   }
 };

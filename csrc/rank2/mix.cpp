@@ -168,25 +168,6 @@ inline void tensor_gradient(const Rank2MixArgs<T>& a, const PackedMix<T>& packed
   });
 }
 
-// grad [in][padded width] += the sweeps' outer products
-template <class T>
-inline void weight_gradient(const Rank2MixArgs<T>& a, const Sweep<T>* sweeps, int count, T* grad) {
-  constexpr int W = lanes<T>;
-  const int64_t stride = padded<T>(a.width);
-  for_panels<kMostWidth>(int(stride / W), [&](auto panel, int begin) {
-    constexpr int kWidth = decltype(panel)::value;
-    for_tiles<rows_of(kWidth)>(a.in, [&](auto rows, int64_t first) {
-      Sweep<T> shifted[2];
-      for (int s = 0; s < count; ++s) {
-        shifted[s] = sweeps[s];
-        shifted[s].x += first;
-        shifted[s].g += begin * W;
-      }
-      outer_tile<decltype(rows)::value, kWidth>(shifted, count, grad + first * stride + begin * W, stride);
-    });
-  });
-}
-
 template <class T>
 int64_t backward_side(const Rank2MixArgs<T>& a) {
   return tile_side((2 * a.in + 2 * padded<T>(a.width)) * int64_t(sizeof(T)));
@@ -294,12 +275,12 @@ void Rank2MixCpu<Isa, T>::backward(const Rank2MixArgs<T>& a, const void* base, c
           if (a.grad_identity) {
             const Sweep<T> sweeps[2] = {{t_here, n * C, C, here.rows, across, stride, here.outer, here.inner},
                                         {t_mirror, n * C, C, mirror.rows, down, stride, mirror.outer, mirror.inner}};
-            weight_gradient(a, sweeps, 1 + mirrored, grad_identity);
+            weight_gradient(C, a.width, sweeps, 1 + mirrored, grad_identity);
           }
           if (a.grad_transpose) {
             const Sweep<T> sweeps[2] = {{t_mirror, C, n * C, here.rows, across, stride, here.outer, here.inner},
                                         {t_here, C, n * C, mirror.rows, down, stride, mirror.outer, mirror.inner}};
-            weight_gradient(a, sweeps, 1 + mirrored, grad_transpose);
+            weight_gradient(C, a.width, sweeps, 1 + mirrored, grad_transpose);
           }
         });
       });

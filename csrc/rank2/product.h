@@ -128,5 +128,24 @@ inline void outer_tile(const Sweep<T>* sweeps, int count, T* grad, int64_t grad_
     }
 }
 
+// grad [in][padded width] += the sweeps' outer products
+template <class T>
+inline void weight_gradient(int64_t in, int64_t width, const Sweep<T>* sweeps, int count, T* grad) {
+  constexpr int W = lanes<T>;
+  const int64_t stride = padded<T>(width);
+  for_panels<kMostWidth>(int(stride / W), [&](auto panel, int begin) {
+    constexpr int kWidth = decltype(panel)::value;
+    for_tiles<rows_of(kWidth)>(in, [&](auto rows, int64_t first) {
+      Sweep<T> shifted[2];
+      for (int s = 0; s < count; ++s) {
+        shifted[s] = sweeps[s];
+        shifted[s].x += first;
+        shifted[s].g += begin * W;
+      }
+      outer_tile<decltype(rows)::value, kWidth>(shifted, count, grad + first * stride + begin * W, stride);
+    });
+  });
+}
+
 }  // namespace
 }  // namespace ek

@@ -2,6 +2,7 @@
 
     sum  <->  broadcast     with weights (per particle and channel) or, for max and min, with the arguments
     mix  <->  mix of the gradient with the weights transposed, its sum, and two outer products; these are bilinear
+    product of rows  <->  product with the transpose, outer product
 
 A table is [n, 3, C]: the diagonal, the columns, the rows. Weights and arguments are [n, 2, C]: what multiplies (or
 picks) particle i in sums over columns' first index, and particle j in sums over rows' second.
@@ -144,8 +145,26 @@ def _fake_mix_backward(
     return grad.new_empty(T.shape if wanted[0] else (0,)), weight(identity), weight(transpose), table
 
 
+def _setup_rows(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _product_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    x, weight = ctx.saved_tensors
+    grad_x = ops.rows_product.default(grad, weight.t()) if ctx.needs_input_grad[0] else None
+    return grad_x, ops.rows_outer.default(x, grad) if ctx.needs_input_grad[1] else None
+
+
+def _outer_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    x, y = ctx.saved_tensors
+    grad_x = ops.rows_product.default(y, grad.t()) if ctx.needs_input_grad[0] else None
+    return grad_x, ops.rows_product.default(x, grad) if ctx.needs_input_grad[1] else None
+
+
 def _register() -> None:
     library = torch.library
+    library.register_fake("equikernels::rows_product", lambda x, weight: x.new_empty(x.shape[0], weight.shape[1]))
+    library.register_fake("equikernels::rows_outer", lambda x, grad: x.new_empty(x.shape[1], grad.shape[1]))
     library.register_fake(
         "equikernels::rank2_sum", lambda T, weight, arg, graph, e, kind, n: T.new_empty(n, 3, T.shape[1])
     )
@@ -172,6 +191,8 @@ def _register() -> None:
         ("rank2_broadcast", _broadcast_backward, _setup_broadcast),
         ("rank2_mix", _mix_backward, _setup_mix),
         ("rank2_mix_backward", _mix_backward_backward, _setup_mix_backward),
+        ("rows_product", _product_backward, _setup_rows),
+        ("rows_outer", _outer_backward, _setup_rows),
     ):
         library.register_autograd(f"equikernels::{name}", backward, setup_context=setup)
 

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
+from ...backend import use_kernel
 from ...checks import check_tensor
 from ..common import lift
 from .aggregates import (
@@ -22,7 +23,7 @@ from .aggregates import (
     basis_2to1,
     check_rank1,
 )
-from .op import Pairs, broadcast_table, check_rank2, mix_table, pairs_of, slope_of, spread_events
+from .op import MIX, Pairs, broadcast_table, check_rank2, mix_table, pairs_of, slope_of, spread_events
 from .reference import activate
 
 LINEAR_2TO2, LINEAR_2TO1 = "linear_2to2", "linear_2to1"
@@ -203,7 +204,7 @@ def linear_1to2(
     inner = slope_of(op, aggregate_activation, negative_slope, "aggregate_activation")
     with _without_autocast(x.device.type):
         nodes, events = (activate(t, inner) for t in basis_1to2(x, how))
-        on_diagonal, everywhere = (events[:, k] @ coefs[:, :, 3 + k] for k in range(2))
+        on_diagonal, everywhere = (product(events[:, k], coefs[:, :, 3 + k]) for k in range(2))
         per_event = torch.stack(
             [
                 on_diagonal if diag_bias is None else on_diagonal + diag_bias,
@@ -212,7 +213,7 @@ def linear_1to2(
             ],
             dim=1,
         )
-        table = torch.stack([nodes[:, k] @ coefs[:, :, k] for k in range(3)], dim=1)
+        table = torch.stack([product(nodes[:, k], coefs[:, :, k]) for k in range(3)], dim=1)
         width = coefs.shape[1]
         table = table + spread_events(per_event.reshape(-1, 3 * width), pairs).view(-1, 3, width)
         return activate(broadcast_table(table, pairs), slope)
@@ -223,9 +224,16 @@ def apply(values: Tensor, coefs: Tensor) -> Tensor:
     width_in, width, sides, slots = coefs.shape
     if values.shape[2] == 1:
         matrix = coefs.permute(2, 0, 3, 1).reshape(sides * width_in, slots * width)
-        return (values.reshape(-1, sides * width_in) @ matrix).view(-1, slots, width)
-    rows = values.permute(2, 0, 1, 3).reshape(slots, -1, sides * width_in)
-    return torch.bmm(rows, coefs.permute(3, 2, 0, 1).reshape(slots, sides * width_in, width)).transpose(0, 1)
+        return product(values.reshape(-1, sides * width_in), matrix).view(-1, slots, width)
+    matrices = coefs.permute(3, 2, 0, 1).reshape(slots, sides * width_in, width)
+    return torch.stack([product(values[:, :, q].flatten(1), matrices[q]) for q in range(slots)], dim=1)
+
+
+def product(rows: Tensor, matrix: Tensor) -> Tensor:
+    """rows @ matrix, on the CPU with the same sums on any number of threads."""
+    if not use_kernel(MIX, rows, matrix):
+        return rows @ matrix
+    return torch.ops.equikernels.rows_product.default(rows, matrix)
 
 
 def _without_autocast(device: str) -> AbstractContextManager[object]:

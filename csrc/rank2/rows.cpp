@@ -1,0 +1,94 @@
+// Compiled once per instruction set; no torch header and no standard container in here.
+#include "rows.h"
+
+#include "../common/isa.h"
+#include "product.h"
+
+namespace ek {
+namespace {
+
+constexpr int64_t kBlock = 64;  // rows of a gradient that are copied, padded, at a time
+
+}  // namespace
+
+template <class Isa, class T>
+int64_t RowsCpu<Isa, T>::packed_size(const RowsArgs<T>& a) {
+  return panels_size<T>(a.in, a.width);
+}
+
+template <class Isa, class T>
+void RowsCpu<Isa, T>::pack(const RowsArgs<T>& a, T* packed) {
+  pack_matrix(a.in, a.width, [&](int64_t k, int64_t o) { return a.weight[k * a.width + o]; }, packed);
+}
+
+template <class Isa, class T>
+void RowsCpu<Isa, T>::product(const RowsArgs<T>& a, const T* packed, int64_t begin, int64_t end) {
+  constexpr int W = lanes<T>;
+  for_panels<kMostWidth>(int(padded<T>(a.width) / W), [&](auto panel, int first_vector) {
+    constexpr int kWidth = decltype(panel)::value;
+    const int64_t channel = int64_t(first_vector) * W;
+    const Tail<T> tail(a.width - channel - (kWidth - 1) * W);
+    const Factor<T> factor{a.x + begin * a.in, a.in, packed + panel_offset<T>(a.in, first_vector)};
+    for_tiles<rows_of(kWidth)>(end - begin, [&](auto rows, int64_t first) {
+      constexpr int kRows = decltype(rows)::value;
+      Vec<T> acc[kRows][kWidth];
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+        for (int v = 0; v < kWidth; ++v) acc[r][v] = Vec<T>{};
+      }
+      multiply_run<kRows, kWidth>(factor, first, a.in, acc);
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) {
+        T* out = a.out + (begin + first + r) * a.width + channel;
+#pragma GCC unroll 8
+        for (int v = 0; v + 1 < kWidth; ++v) store(out + v * W, acc[r][v]);
+        tail.store(out + (kWidth - 1) * W, acc[r][kWidth - 1]);
+      }
+    });
+  });
+}
+
+template <class Isa, class T>
+int64_t RowsCpu<Isa, T>::partial_size(const RowsArgs<T>& a) {
+  return a.in * padded<T>(a.width);
+}
+
+template <class Isa, class T>
+int64_t RowsCpu<Isa, T>::scratch_size(const RowsArgs<T>& a) {
+  return kBlock * padded<T>(a.width);
+}
+
+template <class Isa, class T>
+void RowsCpu<Isa, T>::outer(const RowsArgs<T>& a, T* partial, T* scratch, int64_t begin, int64_t end) {
+  constexpr int W = lanes<T>;
+  const int64_t stride = padded<T>(a.width), last = stride - W;
+  const Tail<T> tail(a.width - last);
+  for (int64_t k = 0; k < partial_size(a); k += W) store(partial + k, Vec<T>{});
+  if (a.width == 0) return;
+  for (int64_t b = begin; b < end; b += kBlock) {
+    const int64_t count = end - b < kBlock ? end - b : kBlock;
+    for (int64_t e = 0; e < count; ++e) {
+      const T* from = a.grad + (b + e) * a.width;
+      for (int64_t k = 0; k < last; k += W) store(scratch + e * stride + k, load(from + k));
+      store(scratch + e * stride + last, tail.load(from + last));
+    }
+    const Sweep<T> sweep{a.x + b * a.in, 0, a.in, scratch, 0, stride, 1, count};
+    weight_gradient(a.in, a.width, &sweep, 1, partial);
+  }
+}
+
+template <class Isa, class T>
+void RowsCpu<Isa, T>::add_up(const RowsArgs<T>& a, const T* partials, int64_t chunks) {
+  for (int64_t r = 0; r < a.in; ++r)
+    for (int64_t o = 0; o < a.width; ++o) {
+      T total = 0;
+      for (int64_t c = 0; c < chunks; ++c) total += partials[c * partial_size(a) + r * padded<T>(a.width) + o];
+      a.out[r * a.width + o] = total;
+    }
+}
+
+template struct RowsCpu<EK_ISA, float>;
+template struct RowsCpu<EK_ISA, double>;
+
+}  // namespace ek
