@@ -1,6 +1,7 @@
 // Small dense products on a block of edges. A block is a set of rows in scratch, one per edge, channels contiguous and
 // padded with zeros to whole vectors; kTile rows at a time meet a panel of weights in registers.
 //   multiply:    out[e] = (bias or out[e]) + w^T in[e]      channels of out are lanes, in[e][k] is broadcast
+//                E: type of the inputs and weights; bfloat16 pairs count as one input and give sums of float32
 //   outer:       grad[o] += sum over e of g[e][o] in[e]     channels of in are lanes, g[e][o] is broadcast
 // Sums over k run in order, whatever the row: a result does not depend on where in a block an edge stands.
 #pragma once
@@ -8,6 +9,7 @@
 #include <type_traits>
 
 #include "activation.h"
+#include "bfloat16.h"
 #include "simd.h"
 
 namespace ek {
@@ -165,8 +167,8 @@ void pack_panels(int64_t in, int64_t out, Element&& element, T* packed) {
 // What becomes of a product: out = it, out = relu(it), out += it.
 enum class Into { place, relu, sum };
 
-template <Into kInto, int kWidth, class T>
-inline void multiply_tile(const T* in, int64_t in_stride, int64_t count, const T* w, const T* bias, T* out,
+template <Into kInto, int kWidth, class E, class T>
+inline void multiply_tile(const E* in, int64_t in_stride, int64_t count, const E* w, const T* bias, T* out,
                           int64_t out_stride, Tail<T> tail) {
   constexpr int W = lanes<T>;
   Vec<T> acc[kTile][kWidth];
@@ -175,14 +177,14 @@ inline void multiply_tile(const T* in, int64_t in_stride, int64_t count, const T
 #pragma GCC unroll 8
     for (int v = 0; v < kWidth; ++v) acc[r][v] = load(kInto == Into::sum ? out + r * out_stride + v * W : bias + v * W);
   for (int64_t k = 0; k < count; ++k) {
-    Vec<T> row[kWidth];
+    Vec<E> row[kWidth];
 #pragma GCC unroll 8
     for (int v = 0; v < kWidth; ++v) row[v] = load(w + (k * kWidth + v) * W);
 #pragma GCC unroll 8
     for (int r = 0; r < kTile; ++r) {
-      const Vec<T> x = broadcast(in[r * in_stride + k]);
+      const Vec<E> x = broadcast(in[r * in_stride + k]);
 #pragma GCC unroll 8
-      for (int v = 0; v < kWidth; ++v) acc[r][v] = mul_add(x, row[v], acc[r][v]);
+      for (int v = 0; v < kWidth; ++v) acc[r][v] = add_product(x, row[v], acc[r][v]);
     }
   }
 #pragma GCC unroll 8
@@ -208,17 +210,17 @@ inline vfloat add_pairs(vfloat v) {
 #endif
 }
 
-template <Into kInto>
-inline void multiply_half(const float* in, int64_t in_stride, int64_t count, const float* w, const float* bias,
-                          float* out, int64_t out_stride, Tail<float> tail) {
+template <Into kInto, class E>
+inline void multiply_half(const E* in, int64_t in_stride, int64_t count, const E* w, const float* bias, float* out,
+                          int64_t out_stride, Tail<float> tail) {
   vfloat acc[kHalfTile] = {};
   for (int64_t k = 0; k < count; k += 2) {
-    const vfloat row = load(w + k / 2 * lanes<float>);
+    const Vec<E> row = load(w + k / 2 * lanes<float>);
 #pragma GCC unroll 16
     for (int r = 0; r < kHalfTile; ++r) {
       double pair;
       std::memcpy(&pair, in + r * in_stride + k, sizeof pair);
-      acc[r] = mul_add((vfloat)broadcast(pair), row, acc[r]);
+      acc[r] = add_product((Vec<E>)broadcast(pair), row, acc[r]);
     }
   }
 #pragma GCC unroll 16
@@ -231,9 +233,10 @@ inline void multiply_half(const float* in, int64_t in_stride, int64_t count, con
 
 // Rows of in [rows][in channels], of out [rows][out channels]; `rows` is rounded up to whole tiles.
 // bias: padded like a row. Padding lanes of out are zero, even where an input is infinite.
-template <Into kInto, class T>
-inline void multiply(Rows<T> in, int64_t in_channels, const T* packed, const T* bias, Rows<T> out, int64_t out_channels,
+template <Into kInto, class E, class T>
+inline void multiply(Rows<E> in, int64_t in_channels, const E* packed, const T* bias, Rows<T> out, int64_t out_channels,
                      int64_t rows) {
+  static_assert(sizeof(E) == sizeof(T));
   constexpr int W = lanes<T>;
   for_panels<kPanel>(whole_vectors<T>(out_channels), [&](auto width, int first) {
     constexpr int kWidth = decltype(width)::value;

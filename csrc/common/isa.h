@@ -7,6 +7,7 @@ namespace ek {
 struct Baseline {};
 struct Avx2 {};
 struct Avx512 {};
+struct Avx512Bf16 {};  // Avx512 for the kernels that have a use for its bfloat16 products; never the set in use
 
 enum class Isa : int { baseline = 0, avx2 = 1, avx512 = 2 };
 

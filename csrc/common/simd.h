@@ -31,6 +31,10 @@ struct VecOf<double> {
   typedef double type __attribute__((vector_size(EK_VECTOR_BYTES)));
   typedef int64_t bits __attribute__((vector_size(EK_VECTOR_BYTES)));
 };
+template <>
+struct VecOf<int32_t> {
+  typedef VecOf<float>::bits type;
+};
 template <class T>
 using Vec = typename VecOf<T>::type;
 template <class T>

@@ -16,7 +16,7 @@ namespace ek {
   ", Tensor? invariant_weight, Tensor? edge_attr, Tensor? edge_weight, Tensor? weight2, Tensor? bias2, "             \
   "Tensor? weight3, Tensor? bias3, Tensor? gate_weight, Tensor? gate_bias, Tensor? head_weight, Tensor? head_bias, " \
   "Tensor? head_out, float[] metric, bool interval, bool product, bool psi, int activation, float slope, "           \
-  "bool head_tanh, int direction, float clamp, bool mean_messages, bool mean_coordinates"
+  "bool head_tanh, int direction, float clamp, bool mean_messages, bool mean_coordinates, bool bfloat16"
 
 inline constexpr const char* kMessageSchema =
     "message(" EK_MESSAGE_SCHEMA ", bool return_edges) -> (Tensor messages, Tensor coordinates, Tensor edges)";
@@ -198,7 +198,7 @@ struct Message {
       Optional weight3, Optional bias3, Optional gate_weight, Optional gate_bias, Optional head_weight,
       Optional head_bias, Optional head_out, const std::vector<double>& metric, bool interval, bool product, bool psi,
       int64_t activation, double slope, bool head_tanh, int64_t direction, double clamp, bool mean_messages,
-      bool mean_coordinates, bool return_edges) {
+      bool mean_coordinates, bool bfloat16, bool return_edges) {
     typename Device::Guard guard(receiver);
     MessageInputs in{{receiver, sender, x, invariant_weight, edge_attr, edge_weight, weight2, bias2, weight3, bias3,
                       gate_weight, gate_bias, head_weight, head_bias, head_out},
@@ -228,6 +228,7 @@ struct Message {
       using T = decltype(t);
       using X = decltype(c);
       auto args = in.args<T, X>();
+      args.bfloat16 = bfloat16;
       args.messages = messages.mutable_data_ptr<T>();
       args.coordinates = in.has(kHeadOut) ? coordinates.mutable_data_ptr<X>() : nullptr;
       args.edges = return_edges ? edges.mutable_data_ptr<T>() : nullptr;
@@ -244,7 +245,7 @@ struct Message {
                                    Optional head_bias, Optional head_out, const std::vector<double>& metric,
                                    bool interval, bool product, bool psi, int64_t activation, double slope,
                                    bool head_tanh, int64_t direction, double clamp, bool mean_messages,
-                                   bool mean_coordinates, bool want_edge_attr) {
+                                   bool mean_coordinates, bool /*bfloat16*/, bool want_edge_attr) {
     typename Device::Guard guard(receiver);
     MessageInputs in{{receiver, sender, x, invariant_weight, edge_attr, edge_weight, weight2, bias2, weight3, bias3,
                       gate_weight, gate_bias, head_weight, head_bias, head_out},

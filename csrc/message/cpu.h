@@ -7,11 +7,19 @@
 namespace ek {
 
 struct MessageOnCpu : Cpu {
+  template <class F>
+  static void dispatch_forward(bool bfloat16, F&& f) {
+#if defined(EK_HAVE_AVX512BF16)
+    if (bfloat16 && active_isa() == Isa::avx512 && __builtin_cpu_supports("avx512bf16")) return f(Avx512Bf16{});
+#endif
+    dispatch_isa(f);
+  }
+
   static constexpr int64_t kGrain = 256;  // edges below which a second thread costs more than it brings
 
   template <class T, class X>
   static void message_forward(const MessageArgs<T, X>& args) {
-    dispatch_isa([&](auto isa) {
+    dispatch_forward(args.bfloat16, [&](auto isa) {
       using Kernel = MessageCpu<decltype(isa), T, X>;
       const Scratch packed(Kernel::packed_bytes(args, false));
       Kernel::pack(args, false, packed.p);

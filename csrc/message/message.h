@@ -69,6 +69,9 @@ struct MessageArgs {
 
   bool mean_messages = false, mean_coordinates = true;
 
+  // Forward. Inputs and weights of W_2, W_3 and W_x are rounded to bfloat16; sums stay in T.
+  bool bfloat16 = false;
+
   // Forward. Any of them may be null: not wanted.
   T* messages = nullptr;     // M [n, H']
   X* coordinates = nullptr;  // X [n, dim]; needs a head
@@ -106,7 +109,8 @@ struct MessagePlan {
   int64_t bytes() const { return offset[chunks]; }
 };
 
-// CPU. Buffers come from the caller, aligned to 64 bytes:
+// CPU. With Avx512Bf16 for the instruction set there is forward() alone, and T = float has bfloat16 products in
+// hardware; the other sets round and multiply. Buffers come from the caller, aligned to 64 bytes:
 //   packed   weights in the kernels' order, written once by pack(), read by all threads
 //   scratch  one per concurrent call of forward() or backward()
 //   partials plan.bytes(), backward only

@@ -41,11 +41,24 @@ struct PackedLayer {
     bias = arena.take<T>(padded<T>(out));
     if (backward) transposed = arena.take<T>(packed_size<T>(out, in));
   }
-  void fill(const MessageLayer<T>& layer) const {
-    pack_panels(in, out, [&](int64_t k, int64_t o) { return layer.weight[o * in + k]; }, panels);
+  void fill(const MessageLayer<T>& layer, bool bfloat16) const {
+    const auto weight = [&](int64_t k, int64_t o) { return layer.weight[o * in + k]; };
+    if (!bfloat16)
+      pack_panels(in, out, weight, panels);
+    else if constexpr (kHasPairs<T>)
+      pack_panels(
+          pair_count(), out,
+          [&](int64_t k, int64_t o) {
+            return bfloat16_pair(weight(2 * k, o), 2 * k + 1 < in ? weight(2 * k + 1, o) : 0);
+          },
+          pairs());
+    else
+      pack_panels(in, out, [&](int64_t k, int64_t o) { return round_to_bfloat16(weight(k, o)); }, panels);
     for (int64_t o = 0; o < padded<T>(out); ++o) bias[o] = layer.bias && o < out ? layer.bias[o] : T(0);
-    if (transposed) pack_panels(out, in, [&](int64_t o, int64_t k) { return layer.weight[o * in + k]; }, transposed);
+    if (transposed) pack_panels(out, in, [&](int64_t o, int64_t k) { return weight(k, o); }, transposed);
   }
+  int64_t pair_count() const { return (in + 1) / 2; }
+  Bfloat16Pair* pairs() const { return reinterpret_cast<Bfloat16Pair*>(panels); }
 };
 
 template <class T>
@@ -82,10 +95,10 @@ struct Packed {
     for (int c = 0; c < invariants; ++c) copy_padded(args.invariant_weight + c, invariants, H, columns + c * Hp);
     for (int64_t c = 0; c < args.edge_width; ++c)
       copy_padded(args.edge_weight + c, args.edge_width, H, columns + (invariants + c) * Hp);
-    for (int l = 0; l < args.depth - 1; ++l) hidden[l].fill(args.hidden[l]);
+    for (int l = 0; l < args.depth - 1; ++l) hidden[l].fill(args.hidden[l], args.bfloat16);
     if (gate) copy_padded(args.gate_weight, 1, args.message_width(), gate);
     if (head_out) {
-      head.fill(args.head);
+      head.fill(args.head, args.bfloat16);
       copy_padded(args.head_out, 1, args.head.width, head_out);
     }
   }
@@ -264,13 +277,28 @@ inline void aggregate(const EdgeBlock& block, Rows<T> rows, int64_t width, bool 
   });
 }
 
+// out = layer(in). With bfloat16, rows of in are rounded, or packed in pairs, where they are.
+template <Into kInto, class T>
+inline void multiply_layer(const PackedLayer<T>& layer, bool bfloat16, Rows<T> in, Rows<T> out, int64_t count) {
+  if (bfloat16) {
+    if constexpr (kHasPairs<T>) {
+      const Rows<Bfloat16Pair> pairs{reinterpret_cast<Bfloat16Pair*>(in.data), in.stride};
+      for (int64_t e = 0; e < count; ++e)
+        for (int64_t k = 0; k < layer.in; k += lanes<T>) store_pairs(pairs[e] + k / 2, load(in[e] + k));
+      return multiply<kInto>(pairs, layer.pair_count(), layer.pairs(), layer.bias, out, layer.out, count);
+    }
+    for (int64_t e = 0; e < count; ++e)
+      for (int64_t k = 0; k < layer.in; ++k) in[e][k] = round_to_bfloat16(in[e][k]);
+  }
+  multiply<kInto>(in, layer.in, layer.panels, layer.bias, out, layer.out, count);
+}
+
 // out = act(layer(in)); d = the derivative of act, but for relu, where out tells.
 template <bool kGrad, class T, class X>
 inline void apply_layer(const MessageArgs<T, X>& args, const PackedLayer<T>& layer, Rows<T> in, Rows<T> out, Rows<T> d,
                         int64_t count) {
-  if (args.activation == Activation::relu)
-    return multiply<Into::relu>(in, layer.in, layer.panels, layer.bias, out, layer.out, count);
-  multiply<Into::place>(in, layer.in, layer.panels, layer.bias, out, layer.out, count);
+  if (args.activation == Activation::relu) return multiply_layer<Into::relu>(layer, args.bfloat16, in, out, count);
+  multiply_layer<Into::place>(layer, args.bfloat16, in, out, count);
   activate<kGrad>(args.activation, args.slope, out, d, layer.out, count);
 }
 

@@ -17,7 +17,7 @@ from ...metric import Metric, signature
 from ..autograd import double_backward
 from ..common import check_graph, graph_arguments, graph_from, lift
 from . import reference
-from .spec import ACTIVATIONS, DIRECTIONS, MessageOptions, MessageTensors
+from .spec import ACTIVATIONS, DIRECTIONS, PRECISIONS, MessageOptions, MessageTensors
 
 OP = "message_passing"
 KERNELS[OP] = ("cpu",)
@@ -48,6 +48,7 @@ def message_passing(
     clamp: float | None = None,
     reduce: str = "sum",
     coordinate_reduce: str = "mean",
+    precision: str = "full",
     return_edges: bool = False,
 ) -> tuple[Tensor, Tensor | None] | tuple[Tensor, Tensor | None, Tensor]:
     r"""Messages of every edge j -> i, summed at the receiver, without a tensor of edges.
@@ -89,6 +90,11 @@ def message_passing(
         clamp: bound on each component of t d; None: no bound.
         reduce: "sum" or "mean" of the messages; over no edges it is 0.
         coordinate_reduce: the same for the coordinates.
+        precision: "full", or "bfloat16": the products on edges, those of ``layers`` and of the head's W_x, take inputs
+            and weights rounded to bfloat16 and add up in the features' dtype; everything else is as with "full".
+            CPUs with AVX512-BF16 multiply so in hardware; elsewhere the numbers are the same up to the order of sums
+            (and subnormal numbers, which that hardware takes as 0), and nothing is gained. Gradients are those of
+            "full": of the formula without rounding, at the same inputs.
         return_edges: also return m [E, H'] in the graph's edge order.
 
     Returns:
@@ -105,6 +111,7 @@ def message_passing(
         ("direction", direction, DIRECTIONS),
         ("reduce", reduce, ("sum", "mean")),
         ("coordinate_reduce", coordinate_reduce, ("sum", "mean")),
+        ("precision", precision, PRECISIONS),
     ):
         check_choice(OP, argument, value, choices)
     if clamp is not None and not clamp >= 0:
@@ -120,6 +127,7 @@ def message_passing(
         math.inf if clamp is None else clamp,
         reduce == "mean",
         coordinate_reduce == "mean",
+        precision == "bfloat16",
     )
     _check(t, graph, options)
     if use_kernel(OP, *(v for v in t if v is not None)):
@@ -199,7 +207,7 @@ def _check_bias(argument: str, bias: Tensor | None, width: int, like: Tensor) ->
         check_tensor(OP, argument, bias, [width], like=like)
 
 
-# Arguments of the op: three tensors, three of the graph, twelve tensors, eleven options, return_edges.
+# Arguments of the op: three tensors, three of the graph, twelve tensors, twelve options, return_edges.
 _TENSORS = len(MessageTensors._fields)
 _OPTIONS = len(MessageOptions._fields)
 

@@ -40,11 +40,35 @@ def displacement(x: Tensor, graph: Graph, options: MessageOptions) -> Tensor:
     return d / (norm + 1)
 
 
+def linear(m: Tensor, weight: Tensor, bias: Tensor | None, bfloat16: bool) -> Tensor:
+    """A layer of the edge network; its operands are rounded, its sums are not."""
+    if bfloat16:
+        m, weight = (v.to(torch.bfloat16).to(v.dtype) for v in (m, weight))
+    return torch.nn.functional.linear(m, weight, bias)
+
+
 def message_passing(
     tensors: MessageTensors, graph: Graph, options: MessageOptions
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """Returns messages [n, H'], coordinates [n, D] or None, and the messages of every edge [E, H']."""
-    t = tensors
+    if not options.bfloat16:
+        return _evaluate(tensors, graph, options)
+    exact = _evaluate(tensors, graph, options._replace(bfloat16=False))
+    with torch.no_grad():
+        rounded = _evaluate(tensors, graph, options)
+    messages, coordinates, edges = (
+        e if e is None or r is None else _with_derivative_of(e, r) for e, r in zip(exact, rounded, strict=True)
+    )
+    assert messages is not None
+    assert edges is not None
+    return messages, coordinates, edges
+
+
+def _with_derivative_of(exact: Tensor, rounded: Tensor) -> Tensor:
+    return rounded.detach() + (exact - exact.detach()).nan_to_num(0.0)  # inf - inf is no reason for a NaN
+
+
+def _evaluate(t: MessageTensors, graph: Graph, options: MessageOptions) -> tuple[Tensor, Tensor | None, Tensor]:
     z = t.receiver[graph.receiver] + t.sender[graph.sender]
     if t.invariant_weight is not None:
         assert t.x is not None
@@ -56,14 +80,14 @@ def message_passing(
     m = activate(z, options.activation, options.slope)
     for weight, bias in ((t.weight2, t.bias2), (t.weight3, t.bias3)):
         if weight is not None:
-            m = activate(torch.nn.functional.linear(m, weight, bias), options.activation, options.slope)
+            m = activate(linear(m, weight, bias, options.bfloat16), options.activation, options.slope)
     if t.gate_weight is not None:
         gate = m @ t.gate_weight
         m = m * torch.sigmoid(gate if t.gate_bias is None else gate + t.gate_bias)[:, None]
     coordinates = None
     if t.head_weight is not None and t.head_out is not None:
         assert t.x is not None
-        hidden = torch.nn.functional.linear(m, t.head_weight, t.head_bias)
+        hidden = linear(m, t.head_weight, t.head_bias, options.bfloat16)
         weight = activate(hidden, options.activation, options.slope) @ t.head_out
         if options.head_tanh:
             weight = torch.tanh(weight)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 ACTIVATIONS = ("identity", "relu", "leaky_relu", "silu", "gelu", "tanh")  # as csrc/common/activation_kind.h
 DIRECTIONS = ("difference", "unit", "norm_plus_one", "sender")  # as Direction in csrc/message/message.h
+PRECISIONS = ("full", "bfloat16")
 DIFFERENCE, UNIT, NORM_PLUS_ONE, SENDER = range(4)
 
 
@@ -43,6 +44,7 @@ class MessageOptions(NamedTuple):
     clamp: float
     mean_messages: bool
     mean_coordinates: bool
+    bfloat16: bool
 
     def encoded(self) -> tuple[object, ...]:
         """As the schema takes them: the activation is a number there."""
