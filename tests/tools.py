@@ -15,30 +15,38 @@ from .cases import Case, Inputs
 
 
 def assert_as_good_as_eager(
-    results: Sequence[Tensor], eager: Sequence[Tensor], oracles: Sequence[Tensor], names: Sequence[str] = ("result",)
+    results: Sequence[Tensor],
+    eager: Sequence[Tensor],
+    oracles: Sequence[Tensor],
+    names: Sequence[str] = ("result",),
+    weights: Sequence[str] = (),
 ) -> None:
     """The tolerance rule, over what one call gives (its output and its gradients): the largest error against float64
     is at most twice that of the same formula in eager PyTorch at the same dtype, plus 16 roundings, which a sum of many
     terms in one order may be off where another order is lucky. An error is measured in units of its tensor's largest
-    value. A float64 result has no finer oracle: 1e-12."""
+    value; the gradients of ``weights``, which are sums over all edges, share theirs: one that happens to cancel is no
+    worse for it. A float64 result has no finer oracle: 1e-12."""
+    shared = max((_size(o) for o, name in zip(oracles, names, strict=True) if name in weights), default=0.0)
     errors, allowed = [0.0], 0.0
     for result, plain, oracle, name in zip(results, eager, oracles, names, strict=True):
         assert result.shape == oracle.shape, f"{name}: shape {tuple(result.shape)}, expected {tuple(oracle.shape)}"
         assert result.dtype == plain.dtype, f"{name}: dtype {result.dtype}, expected {plain.dtype}"
-        errors.append(_error(result, oracle))
+        scale = shared if name in weights else _size(oracle)
+        errors.append(_error(result, oracle, scale))
         if result.dtype == torch.float64:
             allowed = max(allowed, 1e-12)
         else:
-            allowed = max(allowed, 2 * _error(plain, oracle) + 16 * torch.finfo(result.dtype).eps)
+            allowed = max(allowed, 2 * _error(plain, oracle, scale) + 16 * torch.finfo(result.dtype).eps)
     report = ", ".join(f"{name} {error:.2e}" for name, error in zip(names, errors[1:], strict=True))
     assert max(errors) <= allowed, f"allowed {allowed:.2e}: {report}"
 
 
-def _error(result: Tensor, oracle: Tensor) -> float:
-    if oracle.numel() == 0:
-        return 0.0
-    scale = oracle.abs().max().item()
-    difference = (result.double() - oracle).abs().max().item()
+def _size(t: Tensor) -> float:
+    return t.abs().max().item() if t.numel() > 0 else 0.0
+
+
+def _error(result: Tensor, oracle: Tensor, scale: float) -> float:
+    difference = _size(result.double() - oracle)
     return difference / scale if scale > 0 else difference
 
 

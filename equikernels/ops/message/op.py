@@ -231,6 +231,8 @@ def _arguments(ctx: Any) -> tuple[Any, ...]:
 def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
     if all(g is None for g in grads):
         return (None,) * (_TENSORS + 3 + _OPTIONS + 1)
+    # An output that was not asked for is empty, and tracing may still bring a (likewise empty) cotangent for it.
+    grads = tuple(g if g is None or g.dim() == 2 else None for g in grads)
     want_edge_attr = ctx.needs_input_grad[7]
     out = torch.ops.equikernels.message_backward.default(*grads, *_arguments(ctx), want_edge_attr)
     given = [g if t is not None else None for g, t in zip(out, ctx.saved_tensors[:-1], strict=True)]
