@@ -94,15 +94,21 @@ def _mixed_2to2(
 ) -> Tensor:
     """A table is [n, 3, D]: what goes to the diagonal, to columns, to rows."""
     width = coefs.shape[1]
-    table = apply(activate(how.diagonal(T)[:, None, None], inner), coefs[:, :, 2:5].unflatten(2, (1, 3)))
     zero = coefs.new_zeros(width)
     per_event: Tensor = torch.stack([zero if b is None else b for b in (diag_bias, None, bias)])
+    terms = []
     for k, (nodes, events) in enumerate(how.to_pairs(T)):
-        of_nodes, of_events = coefs[:, :, 5 + 10 * k : 15 + 10 * k].split([6, 4], dim=2)
-        table = table + apply(activate(nodes, inner), of_nodes.unflatten(2, (2, 3)))
+        first, end = 5 + 10 * k, 15 + 10 * k
+        if k == 0:  # maps 3 to 5, of the diagonal, come with the first letter
+            diagonal = how.diagonal(T)[:, None, None].expand(-1, 1, nodes.shape[2], -1)
+            nodes, first = torch.cat([diagonal, nodes], dim=1), 2
+        of_nodes, of_events = coefs[:, :, first : end - 4], coefs[:, :, end - 4 : end]
+        terms.append(apply(activate(nodes, inner), of_nodes.unflatten(2, (-1, 3))))
         per_event = per_event + _to_table(apply(activate(events, inner), of_events.unflatten(2, (2, 2))))
-    if per_event.dim() == 3:
-        table = table + spread_events(per_event.reshape(-1, 3 * width), how.pairs).view(-1, 3, width)
+    terms.append(spread_events(per_event.reshape(-1, 3 * width), how.pairs).view(-1, 3, width))
+    table = terms[0]
+    for term in terms[1:]:
+        table = table + term
     return mix_table(activate(T, inner), coefs[:, :, 0], coefs[:, :, 1], table, how.pairs, slope)
 
 
