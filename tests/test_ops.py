@@ -149,6 +149,10 @@ def test_torch_func(case: Case) -> None:
         duals = [torch.autograd.forward_ad.make_dual(v, t) for v, t in zip(values, tangents, strict=True)]
         torch.testing.assert_close(torch.autograd.forward_ad.unpack_dual(function(*duals)).tangent, expected)
 
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda *v: torch.func.jvp(function, v, tangents)[1], backend="aot_eager")
+    torch.testing.assert_close(compiled(*values), expected)  # never a silent zero
+
     gradient = torch.func.grad(lambda *v: function(*v).sin().sum(), argnums=tuple(range(len(values))))(*values)
     leaves = require_grad(inputs)
     expected_grads = torch.autograd.grad(case.run(leaves, graph).sin().sum(), list(leaves.values()))
