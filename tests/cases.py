@@ -369,7 +369,7 @@ def _rank2() -> list[Case]:
         ]
     for name in ("complete", "large_event"):
         large = name == "large_event"  # finite differences of the other one are taken
-        wide, out, most = (35, 60, 67) if large else (3, 18, 19)
+        wide, out, most, nbar = (35, 60, 67, 20.0) if large else (3, 18, 19, 3.0)
         alphas: dict[str, tuple[int, ...]] = {"alpha0": (2, 10), "alpha1": (1, 2, 10, 1, 1)}
         both: dict[str, tuple[int, ...]] = {"coefs": (3, 2, 15), "weight": ()}
         inner = {"aggregate_activation": "leaky_relu", "nbar": 3.0}
@@ -383,8 +383,8 @@ def _rank2() -> list[Case]:
             case("rank2_mix", "wide", name, {"T": (wide,), **weights(wide, out), "diag": (out,)}, activation="relu"),
             case("rank2_mix", "identity", name, {"T": (2,), "weight_identity": (2, 21)}),
             case("rank2_mix", "transpose", name, {"T": (17,), "weight_transpose": (17, 1), "col": (1,)}, **act),
-            case("linear_2to2", "M", name, {"T": (3,), "coefs": (3, 2, 15), "alpha": (3, 10)}, config="M", nbar=20.0),
-            case("linear_2to2", "SxmN", name, {"T": (2,), "coefs": (2, 1, 45), **alphas}, config="SxmN", nbar=20.0),
+            case("linear_2to2", "M", name, {"T": (3,), "coefs": (3, 2, 15), "alpha": (3, 10)}, config="M", nbar=nbar),
+            case("linear_2to2", "SxmN", name, {"T": (2,), "coefs": (2, 1, 45), **alphas}, config="SxmN", nbar=nbar),
             case("linear_2to2", "weighted", name, {"T": (3,), **both}, config="m", nbar=3.0),
             case("linear_2to2", "inner", name, {"T": (3,), "coefs": (3, 2, 15)}, **act, **inner),
             case("linear_2to1", "s", name, {"T": (3,), "coefs": (3, 2, 5), "bias": (2,), "weight": ()}, **inner),
