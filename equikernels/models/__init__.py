@@ -4,3 +4,6 @@ from .egnn import EGNN as EGNN
 from .egnn import EGNNVelocity as EGNNVelocity
 from .egnn import RadialField as RadialField
 from .lorentznet import LorentzNet as LorentzNet
+from .pelican import PELICANClassifier as PELICANClassifier
+from .pelican import PELICANRegressor as PELICANRegressor
+from .pelican_nano import PELICANNano as PELICANNano

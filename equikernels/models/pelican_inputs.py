@@ -1,0 +1,127 @@
+"""What PELICAN sees of an event: which subgroup of the Lorentz group it keeps, and the rank-2 inputs that follow."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..graph import Graph
+from ..ops.invariants import pairwise_invariants
+from ..ops.rank2 import rank2_reduce
+from ..ops.rank2.op import spread_events
+from ..ops.segment import segment_reduce
+
+Vector = tuple[int, int, int, int]
+E, X, Y, Z = (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)
+
+
+class Stabilizer(NamedTuple):
+    """One way to break the symmetry, arXiv 2307.16506."""
+
+    spurions: tuple[Vector, ...] = ()  # the vectors that are kept fixed, shown to the network as particles
+    functionals: tuple[Vector, ...] = ()  # or: inputs a(p_i) a(p_j) for each a, a covector on (E, px, py, pz),
+    dot: bool = True  # and p_i . p_j
+    parts: tuple[tuple[int, ...], ...] = ((0, 1, 2, 3),)  # components that transform among themselves
+
+
+AXES = ((0,), (1,), (2,), (3,))
+STABILIZERS = {
+    "so13": Stabilizer(),
+    "so3": Stabilizer((E,), (E,), parts=((0,), (1, 2, 3))),
+    "so12": Stabilizer((Z,), (Z,), parts=((0, 1, 2), (3,))),
+    "se2": Stabilizer(((1, 0, 0, -1),), ((1, 0, 0, -1),), parts=((0, 1, 2, 3), ())),  # see projections
+    "so2": Stabilizer((E, Z), (E, Z), parts=((0,), (1, 2), (3,))),
+    "so2_0": Stabilizer(((1, 0, 0, 1), (1, 0, 0, -1)), ((1, 0, 0, 1), (1, 0, 0, -1)), parts=((0,), (1, 2), (3,))),
+    "R": Stabilizer((X, Y), (X, Y), parts=((0, 3), (1,), (2,))),
+    "1": Stabilizer((E, X, Y, Z), (E, X, Y, Z), dot=False, parts=AXES),
+    "11": Stabilizer((E, X, Y, Z), (E, X, Y, Z), parts=AXES),
+    "1_0": Stabilizer(
+        ((1, 0, 0, 1), (1, 1, 0, 0), (1, 0, 1, 0), (1, 0, 0, -1)),
+        ((1, 0, 0, 1), (1, -1, 0, 0), (1, 0, -1, 0), (1, 0, 0, -1)),
+        dot=False,
+        parts=AXES,
+    ),
+    "11_0": Stabilizer(
+        ((1, 0, 0, 1), (1, 1, 0, 0), (1, 0, 1, 0), (1, 0, 0, -1)),
+        ((1, 0, 0, 1), (1, 1, 0, 0), (1, 0, 1, 0), (1, 0, 0, -1)),
+        parts=AXES,
+    ),
+}
+
+
+def first_weights(width: int, stabilizer: Stabilizer) -> Tensor:
+    """[width, q]: with these every stabilizer starts from p_i . p_j alone (without it, from what comes closest)."""
+    if stabilizer.dot:
+        row = [0.0] * len(stabilizer.functionals) + [1.0]
+    else:
+        row = [1.0, -1.0, -1.0, -1.0]
+    return torch.tensor(row).repeat(width, 1)
+
+
+def projections(name: str, compat: bool) -> Tensor:
+    """[w, 4, 4], acting on columns (E, px, py, pz): the covariant linear maps a weight each is learned for."""
+    if compat and name in ("1", "1_0"):
+        return torch.eye(4).repeat(4, 1, 1)
+    if name == "se2":
+        # n (n . p) for n = (1, 0, 0, 1), which the group keeps
+        along = torch.outer(torch.tensor([1.0, 0, 0, 1]), torch.tensor([1.0, 0, 0, -1]))
+        if not compat:
+            return torch.stack([torch.eye(4), along])
+        published = torch.zeros(2, 4, 4)
+        published[0, 0, 3] = published[0, 3, 3] = 1
+        published[1] = torch.diag(torch.tensor([1.0, 1, 1, 0]))
+        published[1, 0, 3] = published[1, 3, 0] = -1
+        return published
+    out = torch.zeros(len(STABILIZERS[name].parts), 4, 4)
+    for w, part in enumerate(STABILIZERS[name].parts):
+        out[w, part, part] = 1
+    return out
+
+
+def prepend(x: Tensor, pairs: Graph, rows: Tensor) -> tuple[Tensor, Graph]:
+    """Puts rows [k, width] before the particles x [n, width] of every event: (x', their pairs).
+
+    Nothing is read back from the device.
+    """
+    ptr, k = pairs.ptr, rows.shape[0]
+    assert ptr is not None
+    n, events = x.shape[0], ptr.shape[0] - 1
+    new_ptr = ptr + k * torch.arange(events + 1, device=ptr.device)
+    slot = torch.arange(n, device=ptr.device) + k * (pairs.events.receiver + 1)
+    added = (new_ptr[:-1, None] + torch.arange(k, device=ptr.device)).flatten()
+    out = x.new_zeros(n + k * events, x.shape[1]).index_copy(0, slot, x).index_copy(0, added, rows.repeat(events, 1))
+    edges = pairs._num_edges if pairs._num_edges is None else pairs._num_edges + 2 * k * n + k * k * events
+    graph = Graph.complete(new_ptr, True, num_nodes=n + k * events, num_edges=edges, validate=False)
+    return out, graph
+
+
+def rank2_inputs(p4: Tensor, pairs: Graph, stabilizer: Stabilizer) -> Tensor:
+    """[n_pairs, q]: a(p_i) a(p_j) for each functional, then p_i . p_j."""
+    channels = []
+    if stabilizer.functionals:
+        values = p4 @ p4.new_tensor(stabilizer.functionals).t()
+        channels.append(values[pairs.receiver] * values[pairs.sender])
+    if stabilizer.dot:
+        channels.append(pairwise_invariants(p4, pairs, psi=False)[:, 1:])
+    return channels[0] if len(channels) == 1 else torch.cat(channels, dim=1)
+
+
+def jet_frame(dots: Tensor, pairs: Graph, eps: float = 1e-12) -> tuple[Tensor, Tensor]:
+    r"""IRC-safe inputs of massless particles, from d_ij = p_i . p_j [n_pairs, 1].
+
+    .. math:: w_i = \frac{\sum_j d_{ij}}{\sum_{jk} d_{jk}}, \quad
+              r_{ij} = \frac{2 d_{ij}}{\epsilon + \sum_k d_{ik} \sum_k d_{jk} / \sum_{kl} d_{kl}}
+
+    w_i is the share of the jet's energy, r_ij = 2 (1 - cos theta_ij), both in the frame where the jet is at rest. A jet
+    without mass has no such frame: w is 0 there.
+
+    Returns:
+        (w [n], r [n_pairs, 1]).
+    """
+    energy = rank2_reduce(dots, pairs)[0]  # times the mass of the jet
+    mass2 = spread_events(segment_reduce(energy, pairs.events, "sum"), pairs)
+    weight = torch.where(mass2 > 0, energy / torch.where(mass2 > 0, mass2, 1.0), 0.0)
+    angles = 2 * dots / (eps + energy[pairs.receiver] * weight[pairs.sender])
+    return weight.squeeze(1), angles

@@ -1,0 +1,112 @@
+"""PELICAN-nano, arXiv 2310.16121: a top tagger of 11 parameters."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..checks import REAL, check_tensor, fail
+from ..graph import Graph
+from ..nn.pelican import Eq2to0, MessageBlock
+from ..ops.rank2.op import pairs_of
+from .pelican_inputs import STABILIZERS, prepend, rank2_inputs
+from .pelican_trunk import Net2to2, slots_of
+
+BASIS = (1, 6, 7, 8, 14, 15)  # of a symmetric T, whose rows and columns have the same sums
+
+
+class PELICANNano(nn.Module):
+    r"""One 2 -> 2 layer of 6 maps on the bare Minkowski products, one 2 -> 0 layer, logits (-y, +y).
+
+    With its two beams prepended, the network is invariant under rotations about z and permutations. Its numbers of
+    parameters are 10 n_hidden + 1, and with BatchNorm 12 n_hidden + 3.
+
+    Args (keywords, as published):
+        n_hidden: width between the two layers.
+        activate_agg, activate_lin, activate_agg_out, activate_lin_out: activation of aggregates and outputs of the two
+            layers.
+        activation: "relu" (published networks) or "leakyrelu".
+        add_beams: prepend (1, 0, 0, 1) and (1, 0, 0, -1) to every event.
+        config, config_out: aggregations; see :func:`equikernels.aggregate_2to2`.
+        average_nobj: average number of particles of an event.
+        factorize: the 2 -> 2 layer of other parameters; see :class:`equikernels.nn.Eq2to2`.
+        masked: True; there is no padding here.
+        scale: accepted; no effect, as published.
+        dropout, drop_rate, drop_rate_out: elementwise; on the rank-2 tensors, and on y.
+        batchnorm: None or "b" (published networks), before each of the two layers.
+        compat: as in :class:`PELICANClassifier`.
+    """
+
+    spurions: Tensor
+
+    def __init__(
+        self,
+        n_hidden: int,
+        *,
+        activate_agg: bool = False,
+        activate_lin: bool = True,
+        activation: str = "relu",
+        add_beams: bool = True,
+        config: str = "s",
+        config_out: str = "s",
+        average_nobj: float = 49,
+        factorize: bool = False,
+        masked: bool = True,
+        activate_agg_out: bool = False,
+        activate_lin_out: bool = False,
+        scale: float = 1,
+        dropout: bool = True,
+        drop_rate: float = 0.05,
+        drop_rate_out: float = 0.05,
+        batchnorm: str | bool | None = None,
+        compat: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if not masked:
+            fail("PELICANNano", "masked", "True: packed events have no padding", masked)
+        beams = STABILIZERS["so2_0"].spurions if add_beams else ()
+        self.register_buffer("spurions", torch.tensor(beams, dtype=torch.float).view(-1, 4), persistent=False)
+        self.compat, self.scale = compat, scale
+        self.extrema = bool(set(config + config_out) & set("xnXN"))
+        self.net2to2 = Net2to2(
+            [1, n_hidden],
+            [[]],
+            activation=activation,
+            batchnorm=batchnorm,
+            dropout=drop_rate if dropout else 0.0,
+            activate_agg=activate_agg,
+            activate_lin=activate_lin,
+            config=config,
+            average_nobj=average_nobj,
+            factorize=factorize,
+            basis=BASIS,
+        )
+        self.msg_2to0 = MessageBlock([n_hidden], activation=activation, batchnorm=batchnorm)
+        self.agg_2to0 = Eq2to0(
+            n_hidden,
+            1,
+            activate_agg=activate_agg_out,
+            activate_lin=activate_lin_out,
+            activation=activation,
+            config=config_out,
+            average_nobj=average_nobj,
+        )
+        self.dropout_layer = nn.Dropout(drop_rate if dropout else 0.0)
+        self.dropout_layer_out = nn.Dropout(drop_rate_out if dropout else 0.0)
+        self.to(device=device, dtype=dtype)
+
+    def forward(self, p4: Tensor, ptr: Tensor | Graph, *, padded_to: int | None = None) -> Tensor:
+        """Logits (-y, +y) of each event, [n_events, 2]; arguments as in :meth:`PELICANClassifier.forward`."""
+        name = "PELICANNano"
+        check_tensor(name, "p4", p4, ["n", 4], REAL)
+        pairs = pairs_of(name, ptr, p4, None, p4.shape[0])
+        slots = slots_of(name, self, pairs, padded_to)
+        if self.spurions.shape[0] > 0:
+            p4, pairs = prepend(p4, pairs, self.spurions.to(p4.dtype))
+        T = rank2_inputs(p4, pairs, STABILIZERS["so13"]).to(self.agg_2to0.coefs.dtype)
+        T = self.net2to2(T, pairs, padded_to=slots)
+        T = self.dropout_layer(self.msg_2to0(T, pairs))
+        y = self.dropout_layer_out(self.agg_2to0(T, pairs, padded_to=slots))
+        return torch.cat([-y, y], dim=1)

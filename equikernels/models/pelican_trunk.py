@@ -1,0 +1,243 @@
+"""What all PELICAN networks share: inputs, encoder, 2 -> 2 blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..checks import FLOATING, REAL, check_choice, check_tensor, fail
+from ..graph import Graph
+from ..nn.pelican import Encoder, Eq1to2, Eq2to2, MessageBlock, activate, make_linear
+from ..ops.rank2.linear import _without_autocast as without_autocast
+from ..ops.rank2.op import pairs_of
+from .pelican_inputs import STABILIZERS, first_weights, jet_frame, prepend, rank2_inputs
+from .softdrop import softdrop_multiplicity
+
+METHODS = ("input", "spurions")
+DATASETS = {"": 0, "jc": 12, "qg": 12}  # name -> number of scalars a particle has
+# Maps that put something on the diagonal: it tells two collinear particles from their sum.
+OFF_DIAGONAL_2TO2 = (1, 2, 4, 5, 7, 8, 10, 11, 12, 14)
+OFF_DIAGONAL_1TO2 = (2, 3, 5)
+
+
+class InputLinear(nn.Module):
+    """The first linear layer; it starts from given weights, the same for all channels, and draws nothing."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(weight.shape[0]))
+        self.weight = nn.Parameter(weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+
+class MLP(nn.Module):
+    """Linear layers, each followed by the activation, the last one too."""
+
+    def __init__(self, num_channels: Sequence[int], activation: str) -> None:
+        super().__init__()
+        self.activation = activation
+        self.linear = nn.ModuleList(make_linear(a, b) for a, b in pairwise(num_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for linear in self.linear:
+            x = activate(linear(x), self.activation)
+        return x
+
+
+class Net2to2(nn.Module):
+    """Alternating message and equivariant layers."""
+
+    def __init__(
+        self,
+        num_channels: Sequence[int],
+        num_channels_m: Sequence[Sequence[int]],
+        *,
+        activation: str,
+        batchnorm: str | bool | None,
+        dropout: float,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        blocks = range(len(num_channels) - 1)
+        widths = [m[0] if len(m) > 0 else c for m, c in zip(num_channels_m, num_channels, strict=False)]
+        out = [*widths[1 : len(blocks)], num_channels[-1]]
+        self.message_layers = nn.ModuleList(
+            MessageBlock([*num_channels_m[k], num_channels[k]], activation=activation, batchnorm=batchnorm)
+            for k in blocks
+        )
+        self.eq_layers = nn.ModuleList(
+            Eq2to2(num_channels[k], out[k], activation=activation, **options) for k in blocks
+        )
+        self.dropout_layer = nn.Dropout(dropout)
+
+    def forward(self, T: Tensor, pairs: Graph, **of_batch: Any) -> Tensor:
+        for message, layer in zip(self.message_layers, self.eq_layers, strict=True):
+            T = layer(self.dropout_layer(message(T, pairs)), pairs, **of_batch)
+        return T
+
+
+class Trunk(nn.Module):
+    """A PELICAN network up to its last aggregation."""
+
+    spurions: Tensor
+
+    def __init__(
+        self,
+        *,
+        num_channels_scalar: int,
+        num_channels_m: Sequence[Sequence[int]],
+        num_channels_2to2: Sequence[int],
+        num_channels_out: Sequence[int],
+        num_channels_m_out: Sequence[int],
+        rank1_dim_multiplier: int = 1,
+        stabilizer: str = "so13",
+        method: str = "input",
+        activate_agg_in: bool = False,
+        activate_lin_in: bool = True,
+        activate_agg: bool = False,
+        activate_lin: bool = True,
+        activation: str = "leakyrelu",
+        config: str = "s",
+        config_out: str = "s",
+        average_nobj: float = 49,
+        factorize: bool = False,
+        masked: bool = True,
+        scale: float = 1,
+        irc_safe: bool = False,
+        strict_irc: bool = False,
+        dropout: bool = False,
+        drop_rate: float = 0.1,
+        drop_rate_out: float = 0.1,
+        batchnorm: str | bool | None = None,
+        dataset: str = "",
+        compat: bool = False,
+    ) -> None:
+        super().__init__()
+        name = type(self).__name__
+        check_choice(name, "stabilizer", stabilizer, tuple(STABILIZERS))
+        check_choice(name, "method", method, METHODS)
+        check_choice(name, "dataset", dataset, tuple(DATASETS))
+        if method == "spurions" and stabilizer == "so13":
+            fail(name, "method", "'input' with stabilizer='so13', which has no spurions", repr(method))
+        if not masked:
+            fail(name, "masked", "True: packed events have no padding", masked)
+        if len(num_channels_m) != len(num_channels_2to2):
+            fail(name, "num_channels_m", f"{len(num_channels_2to2)} lists, one per block", len(num_channels_m))
+        irc_safe = irc_safe or strict_irc
+        self.extrema = bool(set(config + config_out) & set("xnXN"))
+        if irc_safe and (stabilizer != "so13" or self.extrema):
+            fail(
+                name, "irc_safe", "stabilizer='so13' and letters s, m, S, M", f"{stabilizer!r}, {config + config_out!r}"
+            )
+        self.stabilizer, self.method, self.compat = stabilizer, method, compat
+        self.config, self.config_out = config, config_out
+        self.irc_safe, self.strict_irc, self.scale = irc_safe, strict_irc, scale
+        spurions = STABILIZERS[stabilizer].spurions if method == "spurions" else ()
+        self.inputs = STABILIZERS["so13" if spurions else stabilizer]
+        self.register_buffer("spurions", torch.tensor(spurions, dtype=torch.float).view(-1, 4), persistent=False)
+        self.num_data_scalars = DATASETS[dataset]
+        self.num_scalars = self.num_data_scalars + (1 + len(spurions) if spurions else 0)
+
+        width = num_channels_m[0][0] if len(num_channels_m[0]) > 0 else num_channels_2to2[0]
+        encoded = width - num_channels_scalar if self.num_scalars else width
+        if encoded < 1:
+            fail(name, "num_channels_scalar", f"less than {width}, the width of the first layer", num_channels_scalar)
+        self.linear = InputLinear(first_weights(encoded, self.inputs))
+        self.input_encoder = Encoder(encoded, angles=irc_safe)
+        shared: dict[str, Any] = {"activation": activation, "average_nobj": average_nobj}
+        if self.num_scalars:
+            self.eq1to2 = Eq1to2(
+                self.num_scalars,
+                num_channels_scalar,
+                activate_agg=activate_agg_in,
+                activate_lin=activate_lin_in,
+                config=config_out,
+                basis=OFF_DIAGONAL_1TO2 if strict_irc else None,
+                **shared,
+            )
+        strict: dict[str, Any] = {"basis": OFF_DIAGONAL_2TO2, "diagonal_bias": False} if strict_irc else {}
+        rate = drop_rate if dropout else 0.0
+        self.net2to2 = Net2to2(
+            [*num_channels_2to2, num_channels_m_out[0]],
+            num_channels_m,
+            activate_agg=activate_agg,
+            activate_lin=activate_lin,
+            config=config,
+            factorize=factorize,
+            batchnorm=batchnorm,
+            dropout=rate,
+            **shared,
+            **strict,
+        )
+        self.dropout_layer = nn.Dropout(rate)
+        self.dropout_layer_out = nn.Dropout(drop_rate_out if dropout else 0.0)
+        # what the networks' last layers are made of
+        self.last: dict[str, Any] = {"config": config_out, **shared}
+        self.last_message = partial(MessageBlock, num_channels_m_out, activation=activation, batchnorm=batchnorm)
+
+    def rank2(
+        self, p4: Tensor, ptr: Tensor | Graph, scalars: Tensor | None, padded_to: int | None
+    ) -> tuple[Tensor, Tensor, Graph, dict[str, Any]]:
+        """(p4 with spurions, T after the last 2 -> 2 layer, its pairs, what aggregators need to know of the batch)."""
+        name = type(self).__name__
+        check_tensor(name, "p4", p4, ["n", 4], REAL)
+        pairs = pairs_of(name, ptr, p4, None, p4.shape[0])
+        if pairs.num_nodes != p4.shape[0]:
+            fail(name, "ptr", f"{p4.shape[0]} particles", pairs.num_nodes)
+        weight_like = self.linear.weight
+        if self.num_data_scalars:
+            if scalars is None:
+                fail(name, "scalars", f"shape [n, {self.num_data_scalars}]", "None")
+            check_tensor(name, "scalars", scalars, [p4.shape[0], self.num_data_scalars], FLOATING)
+            scalars = scalars.to(weight_like.dtype)
+        elif scalars is not None:
+            fail(name, "scalars", "None with dataset=''", f"shape {list(scalars.shape)}")
+
+        slots = slots_of(name, self, pairs, padded_to)
+        k = self.spurions.shape[0]
+        if k > 0:
+            particles = pairs
+            labels = torch.eye(k + 1, dtype=weight_like.dtype, device=p4.device)
+            onehot, _ = prepend(labels[:1].expand(p4.shape[0], -1), particles, labels[1:])
+            p4, pairs = prepend(p4, particles, self.spurions.to(p4.dtype))
+            if scalars is not None:
+                zeros = scalars.new_zeros(k, scalars.shape[1])
+                onehot = torch.cat([prepend(scalars, particles, zeros)[0], onehot], dim=1)
+            scalars = onehot
+
+        r = rank2_inputs(p4, pairs, self.inputs)
+        weight, nobj = None, None
+        if self.irc_safe:
+            dots = r
+            weight, r = jet_frame(dots, pairs)
+            if set(self.config + self.config_out) & set("mM" if self.compat else "mMS"):
+                nobj = softdrop_multiplicity(r if self.compat else dots, pairs)
+            weight = weight.to(weight_like.dtype)
+        of_batch = {"weight": weight, "nobj": nobj, "padded_to": slots}
+        with without_autocast(r.device.type):  # invariants span more orders of magnitude than 16 bits tell apart
+            T = self.input_encoder(self.linear(r.to(weight_like.dtype)))
+        if scalars is not None:
+            T = torch.cat([T, self.eq1to2(scalars, pairs, **of_batch)], dim=1)
+        return p4, self.net2to2(T, pairs, **of_batch), pairs, of_batch
+
+
+def slots_of(name: str, network: Any, pairs: Graph, padded_to: int | None) -> int | None:
+    """The length events are padded to, spurions included; None where padding is not to be seen."""
+    if not network.compat:
+        if padded_to is not None:
+            fail(name, "padded_to", "None without compat=True", padded_to)
+        return None
+    if not network.extrema:
+        return None
+    assert pairs.ptr is not None
+    if padded_to is None:
+        padded_to = int(pairs.ptr.diff().max()) if pairs.ptr.shape[0] > 1 else 0
+    return padded_to + network.spurions.shape[0]
