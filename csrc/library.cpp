@@ -6,7 +6,6 @@
 #include "common/cpu.h"
 #include "coordinates/bind.h"
 #include "invariants/bind.h"
-#include "invariants/moments_bind.h"
 #include "message/cpu.h"
 #include "peak/peak.h"
 #include "rank2/cpu.h"
@@ -90,8 +89,8 @@ STABLE_TORCH_LIBRARY(equikernels, m) {
 STABLE_TORCH_LIBRARY_IMPL(equikernels, CPU, m) {
   m.impl("invariants", TORCH_BOX(&ek::Invariants<ek::Cpu>::forward));
   m.impl("invariants_backward", TORCH_BOX(&ek::Invariants<ek::Cpu>::backward));
-  m.impl("invariant_moments", TORCH_BOX(&ek::Moments<ek::Cpu>::forward));
-  m.impl("invariant_moments_backward", TORCH_BOX(&ek::Moments<ek::Cpu>::backward));
+  m.impl("invariant_moments", TORCH_BOX(&ek::Invariants<ek::Cpu>::moments));
+  m.impl("invariant_moments_backward", TORCH_BOX(&ek::Invariants<ek::Cpu>::moments_backward));
   m.impl("message", TORCH_BOX(&ek::Message<ek::MessageOnCpu>::forward));
   m.impl("message_backward", TORCH_BOX(&ek::Message<ek::MessageOnCpu>::backward));
   m.impl("coordinates", TORCH_BOX(&ek::Coordinates<ek::Cpu>::forward));

@@ -39,10 +39,13 @@ inline constexpr bool kHasPairs = sizeof(T) == 4;
 inline vfloat add_product(Vec<Bfloat16Pair> x, Vec<Bfloat16Pair> w, vfloat sum) {
   return (vfloat)_mm512_dpbf16_ps((__m512)sum, (__m512bh)x, (__m512bh)w);
 }
-// Lanes rounded and packed, in the order of the lanes: eight pairs.
-inline void store_pairs(Bfloat16Pair* p, vfloat v) {
-  const __m256bh rounded = _mm512_cvtneps_pbh((__m512)v);
-  std::memcpy(p, &rounded, sizeof rounded);
+// Numbers rounded and packed where they are: `count` of them, and what is left of their last two vectors.
+inline Bfloat16Pair* pack_pairs(float* p, int64_t count) {
+  constexpr int W = lanes<float>;
+  const auto pairs = reinterpret_cast<Bfloat16Pair*>(p);
+  for (int64_t k = 0; k < count; k += 2 * W)
+    store(pairs + k / 2, (Vec<Bfloat16Pair>)_mm512_cvtne2ps_pbh((__m512)load(p + k + W), (__m512)load(p + k)));
+  return pairs;
 }
 #else
 template <class T>

@@ -282,9 +282,8 @@ template <Into kInto, class T>
 inline void multiply_layer(const PackedLayer<T>& layer, bool bfloat16, Rows<T> in, Rows<T> out, int64_t count) {
   if (bfloat16) {
     if constexpr (kHasPairs<T>) {
-      const Rows<Bfloat16Pair> pairs{reinterpret_cast<Bfloat16Pair*>(in.data), in.stride};
-      for (int64_t e = 0; e < count; ++e)
-        for (int64_t k = 0; k < layer.in; k += lanes<T>) store_pairs(pairs[e] + k / 2, load(in[e] + k));
+      static_assert(kEdges % 2 == 0);
+      const Rows<Bfloat16Pair> pairs{pack_pairs(in.data, count * in.stride), in.stride / 2};
       return multiply<kInto>(pairs, layer.pair_count(), layer.pairs(), layer.bias, out, layer.out, count);
     }
     for (int64_t e = 0; e < count; ++e)

@@ -13,6 +13,7 @@ from ..graph import Graph
 from ..ops.common import as_graph
 from ..ops.message import message_passing
 from .activation import fused_activation
+from .linear import weight_and_bias
 
 
 class EGCL(nn.Module):
@@ -208,7 +209,7 @@ def egnn_messages(
 ) -> tuple[Tensor, Tensor]:
     """Summed messages [n, H] and the coordinates' step [n, D], on anybody's modules of the published shape: edge_mlp
     Linear, act, Linear, act; coord_mlp Linear, act, Linear without bias (, Tanh); att_mlp Linear, Sigmoid."""
-    weight, bias = _linear(edge_mlp[0])
+    weight, bias = weight_and_bias(edge_mlp[0])
     n_input = h.shape[1]
     # A linear layer on [h_i, h_j, r_ij, a_ij] is U h_i + V h_j + S r_ij + Q a_ij: products over nodes, not over edges.
     u, v, s, q = weight.tensor_split([n_input, 2 * n_input, 2 * n_input + 1], dim=1)
@@ -224,9 +225,9 @@ def egnn_messages(
         psi=False,
         edge_attr=edge_attr,
         edge_weight=None if edge_attr is None else q,
-        layers=[_linear(edge_mlp[2])],
-        gate=None if att_mlp is None else _linear(att_mlp[0]),
-        head=(*_linear(coord_mlp[0]), _linear(coord_mlp[2])[0]),
+        layers=[weight_and_bias(edge_mlp[2])],
+        gate=None if att_mlp is None else weight_and_bias(att_mlp[0]),
+        head=(*weight_and_bias(coord_mlp[0]), weight_and_bias(coord_mlp[2])[0]),
         head_tanh=len(coord_mlp) > 3,
         direction=direction,
         clamp=clamp,
@@ -236,7 +237,3 @@ def egnn_messages(
     )[:2]
     assert step is not None
     return total, step
-
-
-def _linear(layer: nn.Module) -> tuple[Any, Any]:
-    return layer.weight, layer.bias

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,6 +10,7 @@ from ..checks import fail
 from ..graph import Graph
 from ..ops.message import message_passing
 from .edge_norm import EdgeInput, fold_batch_norm
+from .linear import weight_and_bias
 
 
 class LGEB(nn.Module):
@@ -138,7 +137,7 @@ def lorentz_block(
 ) -> tuple[Tensor, Tensor]:
     """The block on anybody's modules of the published shape: phi_e Linear, BatchNorm, ReLU, Linear, ReLU; phi_x Linear,
     ReLU, Linear; phi_m Linear, Sigmoid. All that happens on edges is one fused op."""
-    weight, bias = _linear(phi_e[0])
+    weight, bias = weight_and_bias(phi_e[0])
     n_input = h.shape[1]
     # A linear layer on [h_i, h_j, s_ij, a_ij] is U h_i + V h_j + S s_ij + Q a_ij: products over nodes, not over edges.
     u, v, s, q = weight.tensor_split([n_input, 2 * n_input, 2 * n_input + 2], dim=1)
@@ -157,16 +156,12 @@ def lorentz_block(
         invariant_weight=z.invariant_weight,
         edge_attr=edge_attr,
         edge_weight=z.edge_weight,
-        layers=[_linear(phi_e[3])],
-        gate=_linear(phi_m[0]),
-        head=None if phi_x is None else (*_linear(phi_x[0]), _linear(phi_x[2])[0]),
+        layers=[weight_and_bias(phi_e[3])],
+        gate=weight_and_bias(phi_m[0]),
+        head=None if phi_x is None else (*weight_and_bias(phi_x[0]), weight_and_bias(phi_x[2])[0]),
         clamp=100.0,
     )[:2]
     if step is not None:
         x = x + c_weight * step
     nodes = [h, total] if node_attr is None else [h, total, node_attr]
     return h + phi_h(torch.cat(nodes, dim=1)), x
-
-
-def _linear(layer: nn.Module) -> tuple[Any, Any]:
-    return layer.weight, layer.bias

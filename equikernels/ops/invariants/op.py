@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from ... import _native
 from ...backend import KERNELS, use_kernel
 from ...checks import REAL, check_tensor
 from ...graph import Graph
 from ...metric import Metric, signature
-from ..autograd import double_backward
-from ..common import check_graph, graph_arguments, graph_from, lift
+from ..common import check_graph, graph_arguments, lift
 from . import reference
+from .autograd import register
 
 OP = "pairwise_invariants"
 KERNELS[OP] = ("cpu", "cuda")
@@ -53,39 +50,4 @@ def pairwise_invariants(x: Tensor, graph: Graph, metric: Metric = "minkowski", p
     return torch.ops.equikernels.invariants.default(x, *graph_arguments(graph), eta, psi)
 
 
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, table, *ctx.rest = inputs
-    ctx.save_for_backward(x, table)
-
-
-def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    grad_x = torch.ops.equikernels.invariants_backward.default(grad, *ctx.saved_tensors, *ctx.rest)
-    return grad_x, None, None, None, None, None
-
-
-def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    grad, x, table, *ctx.rest = inputs
-    ctx.save_for_backward(grad, x, table)
-
-
-def _backward_backward(ctx: Any, grad_grad: Tensor) -> tuple[Any, ...]:
-    grad, x, table = ctx.saved_tensors
-    num_edges, kind, metric, psi = ctx.rest
-    graph = graph_from(table, num_edges, kind, x.shape[0])
-    grad_g, grad_x = double_backward(
-        lambda x: reference.pairwise_invariants(x, graph, metric, psi), [x], [grad], [grad_grad]
-    )
-    return grad_g, grad_x, None, None, None, None, None
-
-
-if _native.cpu_reason is None:
-    torch.library.register_fake(
-        "equikernels::invariants", lambda x, graph, num_edges, kind, metric, psi: x.new_empty(num_edges, 2)
-    )
-    torch.library.register_fake(
-        "equikernels::invariants_backward", lambda grad, x, graph, num_edges, kind, metric, psi: x.new_empty(x.shape)
-    )
-    torch.library.register_autograd("equikernels::invariants", _backward, setup_context=_setup)
-    torch.library.register_autograd(
-        "equikernels::invariants_backward", _backward_backward, setup_context=_setup_backward
-    )
+register("invariants", reference.pairwise_invariants, lambda x, graph, num_edges, *rest: x.new_empty(num_edges, 2))
