@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "isa.h"
 #include "tensor.h"
@@ -20,6 +21,17 @@ void dispatch_isa(F&& f) {
     default: return f(Baseline{});
   }
 }
+
+// Memory for one task of a kernel, aligned as the kernels ask.
+struct Buffer {
+  explicit Buffer(int64_t bytes) : p(std::aligned_alloc(64, size_t((bytes + 127) / 64 * 64))) {
+    STD_TORCH_CHECK(p, "out of memory for ", bytes, " bytes of scratch");
+  }
+  ~Buffer() { std::free(p); }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  void* p;
+};
 
 struct Cpu {
   static constexpr bool cuda = false;

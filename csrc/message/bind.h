@@ -2,8 +2,6 @@
 #pragma once
 
 #include <array>
-#include <cstdlib>
-#include <memory>
 
 #include "../common/tensor.h"
 #include "message.h"
@@ -174,17 +172,6 @@ void dispatch_message(const MessageInputs& in, F&& f) {
   else
     f(float{}, float{});
 }
-
-// Memory for one task of a kernel, aligned as the kernels ask.
-struct Scratch {
-  explicit Scratch(int64_t bytes) : p(std::aligned_alloc(64, size_t((bytes + 127) / 64 * 64))) {
-    STD_TORCH_CHECK(p, "message: out of memory");
-  }
-  ~Scratch() { std::free(p); }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  void* p;
-};
 
 template <class Device>
 struct Message {

@@ -21,12 +21,12 @@ struct MessageOnCpu : Cpu {
   static void message_forward(const MessageArgs<T, X>& args) {
     dispatch_forward(args.bfloat16, [&](auto isa) {
       using Kernel = MessageCpu<decltype(isa), T, X>;
-      const Scratch packed(Kernel::packed_bytes(args, false));
+      const Buffer packed(Kernel::packed_bytes(args, false));
       Kernel::pack(args, false, packed.p);
       over_receivers(
           args.graph,
           [&](auto, int64_t begin, int64_t end) {
-            const Scratch scratch(Kernel::scratch_bytes(args, false));
+            const Buffer scratch(Kernel::scratch_bytes(args, false));
             Kernel::forward(args, packed.p, scratch.p, begin, end);
           },
           kGrain);
@@ -38,10 +38,10 @@ struct MessageOnCpu : Cpu {
     dispatch_isa([&](auto isa) {
       using Kernel = MessageCpu<decltype(isa), T, X>;
       const MessagePlan plan = Kernel::plan(args);
-      const Scratch packed(Kernel::packed_bytes(args, true)), partials(plan.bytes());
+      const Buffer packed(Kernel::packed_bytes(args, true)), partials(plan.bytes());
       Kernel::pack(args, true, packed.p);
       torch::stable::parallel_for(0, plan.chunks, 1, [&](int64_t first, int64_t last) {
-        const Scratch scratch(Kernel::scratch_bytes(args, true));
+        const Buffer scratch(Kernel::scratch_bytes(args, true));
         for (int64_t chunk = first; chunk < last; ++chunk)
           Kernel::backward(args, packed.p, plan, int(chunk), partials.p, scratch.p);
       });

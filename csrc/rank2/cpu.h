@@ -1,8 +1,6 @@
 // How the rank-2 ops reach the CPU: packing, threads, chunks.
 #pragma once
 
-#include <cstdlib>
-
 #include "../common/cpu.h"
 #include "bind.h"
 #include "rows_bind.h"
@@ -11,17 +9,6 @@ namespace ek {
 
 struct Rank2OnCpu : Cpu {
   static constexpr int64_t kMixGrain = 256;  // pairs below which a second thread costs more than it brings
-
-  // Memory for one task of a kernel, aligned as the kernels ask.
-  struct Buffer {
-    explicit Buffer(int64_t bytes) : p(std::aligned_alloc(64, size_t((bytes + 127) / 64 * 64))) {
-      STD_TORCH_CHECK(p, "rank2: out of memory");
-    }
-    ~Buffer() { std::free(p); }
-    Buffer(const Buffer&) = delete;
-    Buffer& operator=(const Buffer&) = delete;
-    void* p;
-  };
 
   template <class T>
   static void rank2(Rank2Kernel kernel, const Rank2Args<T>& args) {
