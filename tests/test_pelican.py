@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -9,9 +10,15 @@ import torch
 from torch import Tensor
 
 import equikernels as ek
+from equikernels.baselines import pelican as published
 from equikernels.models import PELICANClassifier, PELICANNano, PELICANRegressor
+from equikernels.models.pelican_inputs import STABILIZERS, rank2_inputs
+from equikernels.models.softdrop import softdrop_multiplicity
+from equikernels.nn import Eq1to2, Eq2to0, Eq2to1, Eq2to2, MessageBlock
+from equikernels.nn.pelican import Encoder, PairBatchNorm
 
 from .golden import filled, jets, stored
+from .tools import boost
 
 METRIC = torch.diag(torch.tensor([1.0, -1, -1, -1], dtype=torch.float64))
 SPURIONS = {"method": "spurions"}
@@ -166,3 +173,391 @@ def test_stored_network(name: str) -> None:
         close(out[1], case["weights"][mask], 1e-9)
     else:
         close(out, case["logits"], 1e-9)
+
+
+SIZES = {  # (n_scalar, c_m, c_e) -> parameters with so2 spurions, with so13 input
+    (7, 11, 7): (3_510, 3_404),
+    (10, 16, 10): (5_933, 5_788),
+    (10, 25, 15): (11_347, 11_202),
+    (10, 42, 25): (26_494, 26_349),
+    (10, 60, 35): (48_482, 48_337),
+    (10, 132, 78): (208_797, 208_652),
+}
+FULL_SIZES = [  # variants of the 48k network
+    ({"stabilizer": "so2"}, 48_457),
+    ({"stabilizer": "1", **SPURIONS}, 48_592),
+    ({"stabilizer": "1"}, 48_517),
+    ({"stabilizer": "11"}, 48_577),
+    ({"stabilizer": "so2", **SPURIONS, **S_ONLY}, 46_647),
+    ({"stabilizer": "so2", **SPURIONS, "factorize": False}, 177_857),
+]
+REGRESSOR_SIZES = [
+    ({"stabilizer": "so2", **SPURIONS}, 49_001),
+    ({"stabilizer": "so13"}, 48_856),
+    ({"stabilizer": "so2"}, 49_098),
+    ({"stabilizer": "11"}, 49_279),
+]
+
+
+def full(widths: tuple[int, int, int] = (10, 60, 35), blocks: int = 5, **options: Any) -> dict[str, Any]:
+    scalar, c_m, c_e = widths
+    return small(
+        num_channels_scalar=scalar,
+        num_channels_m=[[c_m]] * blocks,
+        num_channels_2to2=[c_e] * blocks,
+        num_channels_out=[c_m],
+        num_channels_m_out=[c_m, c_e],
+        **options,
+    )
+
+
+def test_parameter_counts() -> None:
+    for widths, (spurions, invariant) in SIZES.items():
+        assert count(PELICANClassifier(**full(widths, stabilizer="so2", **SPURIONS))) == spurions
+        assert count(PELICANClassifier(**full(widths, rank1_dim_multiplier=1))) == invariant
+    for options, expected in FULL_SIZES:
+        assert count(PELICANClassifier(**full(**options))) == expected
+    for options, expected in REGRESSOR_SIZES:
+        assert count(PELICANRegressor(**full(**options), rank1_width_multiplier=1)) == expected
+    nanos = [count(PELICANNano(n, batchnorm=b)) for b in (None, "b") for n in (1, 2, 3)]
+    assert nanos == [11, 21, 31, 15, 27, 39]
+
+
+def generator(name: str, method: str, spread: float = 0.4) -> Tensor:
+    """A Lorentz transformation that keeps what the network is told of, at random; the identity where none does."""
+    s = STABILIZERS[name]
+    kept = torch.tensor(s.spurions if method == "spurions" else s.functionals).reshape(-1, 4).double()
+    if method == "input":
+        kept = kept @ METRIC  # a covector as a vector
+    algebra = []
+    for a in range(4):
+        for b in range(a):
+            omega = torch.zeros(4, 4, dtype=torch.float64)
+            omega[a, b], omega[b, a] = 1, -1
+            algebra.append(omega @ METRIC)
+    moved = torch.stack([(kept @ g.t()).flatten() for g in algebra], dim=1)
+    values, vectors = torch.linalg.eigh(moved.t() @ moved)
+    vectors = vectors[:, values < 1e-9]
+    coefficients = vectors @ torch.randn(vectors.shape[1], dtype=torch.float64)
+    return torch.linalg.matrix_exp(spread * sum(c * g for c, g in zip(coefficients, algebra, strict=True)))
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    return ((a - b).abs().max() / b.abs().max()).item()
+
+
+ROWS = [
+    (name, method) for name in STABILIZERS for method in ("input", "spurions") if (name, method) != ("so13", "spurions")
+]
+GROUPLESS = ("1", "11", "1_0", "11_0")
+
+
+@pytest.mark.parametrize(("name", "method"), ROWS)
+def test_stabilizer(name: str, method: str) -> None:
+    """Invariant, and momenta covariant, under the group that is kept; under no larger one."""
+    p4, ptr = jets(5, 0, 4)
+    options = small(stabilizer=name, method=method)
+    classifier = filled(PELICANClassifier(**options)).eval()
+    regressor = filled(PELICANRegressor(**options, num_targets=2)).eval()
+    kept, other = generator(name, method), boost(0.3)
+    assert (name in GROUPLESS) == torch.equal(kept, torch.eye(4, dtype=torch.float64))
+    torch.testing.assert_close(kept.t() @ METRIC @ kept, METRIC)
+
+    logits, (momenta, weights) = classifier(p4, ptr), regressor(p4, ptr)
+    assert relative(classifier(p4 @ kept.t(), ptr), logits) < 1e-11
+    turned, same_weights = regressor(p4 @ kept.t(), ptr)
+    assert relative(turned, momenta @ kept.t()) < 1e-11
+    assert relative(same_weights, weights) < 1e-11
+    assert (relative(classifier(p4 @ other.t(), ptr), logits) > 1e-6) == (name != "so13")
+
+    if method == "spurions":  # with the spurions everything turns
+        for network in (classifier, regressor):
+            network.spurions = network.spurions @ other.t()
+        assert relative(classifier(p4 @ other.t(), ptr), logits) < 1e-11
+        assert relative(regressor(p4 @ other.t(), ptr)[0], momenta @ other.t()) < 1e-11
+
+
+def test_published_se2_is_not_covariant() -> None:
+    p4, ptr = jets(5, 4)
+    regressor = filled(PELICANRegressor(**small(stabilizer="se2", compat=True))).eval()
+    kept = generator("se2", "input")
+    assert relative(regressor(p4 @ kept.t(), ptr)[0], regressor(p4, ptr)[0] @ kept.t()) > 1e-3
+
+
+@pytest.mark.parametrize("options", [{"stabilizer": "so13"}, {"stabilizer": "so2", **SPURIONS, "config": "sMxn"}])
+def test_permutation(options: dict[str, Any]) -> None:
+    p4, ptr = jets(5, 4)
+    order = torch.cat([torch.randperm(5), 5 + torch.randperm(4)])
+    classifier = filled(PELICANClassifier(**small(**options), dataset="jc")).eval()
+    regressor = filled(PELICANRegressor(**small(**options), dataset="jc")).eval()
+    scalars = torch.randn(9, 12, dtype=torch.float64)
+    assert relative(classifier(p4[order], ptr, scalars[order]), classifier(p4, ptr, scalars)) < 1e-12
+    momenta, weights = regressor(p4, ptr, scalars)
+    again, permuted = regressor(p4[order], ptr, scalars[order])
+    assert relative(again, momenta) < 1e-12
+    k = classifier.spurions.shape[0]
+    rows = torch.cat([torch.arange(k, 5 + k), torch.arange(5 + 2 * k, 9 + 2 * k)])
+    assert relative(permuted[rows], weights[rows][order]) < 1e-12
+    assert relative(classifier(p4, ptr, scalars.flip(1)), classifier(p4, ptr, scalars)) > 1e-3
+
+
+def test_first_batch() -> None:
+    """One seed: all input-method networks but 1_0 start from the same function."""
+    p4, ptr = jets(5, 4)
+    logits = {}
+    for name in STABILIZERS:
+        torch.manual_seed(3)
+        logits[name] = PELICANClassifier(**small(stabilizer=name)).double().eval()(p4, ptr)
+    reference = logits.pop("so13")
+    assert relative(logits.pop("1_0"), reference) > 1e-3
+    for out in logits.values():
+        assert torch.equal(out, reference)
+
+
+def test_inputs_without_symmetry() -> None:
+    """Products of components, to which the weights apply, though E_i E_j is never formed."""
+    p4, ptr = jets(5, 4)
+    pairs = ek.Graph.complete(ptr, True)
+    network = PELICANClassifier(**small(stabilizer="1")).double()
+    torch.nn.init.normal_(network.linear.weight)
+    products = p4[pairs.receiver] * p4[pairs.sender]
+    expected = products @ network.linear.weight.detach().t()
+    out = network.linear(rank2_inputs(p4, pairs, STABILIZERS["1"])).detach()
+    torch.testing.assert_close(out, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_padding() -> None:
+    """Nothing depends on the rest of the batch; with compat maxima and minima see the padding, and only they."""
+    (p4, ptr), (alone, its_ptr) = jets(5, 4), (jets(5, 4)[0][5:], torch.tensor([0, 4]))
+    for config in ("sMxn", "XN"):
+        options = small(stabilizer="so2", **SPURIONS, config=config)
+        network = filled(PELICANClassifier(**options)).eval()
+        assert relative(network(alone, its_ptr), network(p4, ptr)[1:]) < 1e-12
+        compat = filled(PELICANClassifier(**options, compat=True)).eval()
+        assert relative(compat(alone, its_ptr), network(alone, its_ptr)) < 1e-12
+        assert relative(compat(alone, its_ptr, padded_to=5), compat(p4, ptr)[1:]) < 1e-12
+        assert relative(compat(alone, its_ptr, padded_to=5), network(alone, its_ptr)) > 1e-6
+        with pytest.raises(ValueError, match="PELICANClassifier: padded_to"):
+            network(p4, ptr, padded_to=5)
+    for config in "smSM":
+        compat = filled(PELICANClassifier(**small(config=config, compat=True))).eval()
+        assert torch.equal(compat(p4, ptr, padded_to=9), compat(p4, ptr))
+
+
+def massless(*sizes: int) -> tuple[Tensor, Tensor]:
+    p4, ptr = jets(*sizes)
+    p4[:, 0] = p4[:, 1:].norm(dim=1)
+    return p4, ptr
+
+
+@pytest.mark.parametrize("letter", ["s", "m", "M", "S"])
+@pytest.mark.parametrize("strict", [False, True])
+def test_infrared_and_collinear_safety(letter: str, strict: bool) -> None:
+    p4, ptr = massless(6)
+    options = small(config=letter, config_out=letter, irc_safe=True, strict_irc=strict)
+    classifier = filled(PELICANClassifier(**options)).eval()
+    regressor = filled(PELICANRegressor(**options)).eval()
+    soft = torch.cat([p4, 1e-14 * p4[:1].flip(0) + p4.new_tensor([[1e-14, 0, 1e-14, 0]])])
+    split = torch.cat([p4[:2], 0.3 * p4[2:3], 0.7 * p4[2:3], p4[3:]])
+    longer = torch.tensor([0, 7])
+    for run in (classifier, lambda *event: regressor(*event)[0]):
+        out = run(p4, ptr)
+        assert relative(run(soft, longer), out) < 1e-10
+        change = relative(run(split, longer), out)
+        assert change < 1e-11 if strict else 1e-9 < change < 0.1
+    names = set(classifier.state_dict())
+    assert ("net2to2.eq_layers.0.diag_bias" in names) != strict
+
+
+def test_softdrop_multiplicity() -> None:
+    def event(*directions: tuple[float, float, float], energies: list[float]) -> Tensor:
+        n = torch.tensor(directions, dtype=torch.float64)
+        return torch.tensor(energies, dtype=torch.float64)[:, None] * torch.cat([torch.ones(len(n), 1), n], dim=1)
+
+    two = event((0, 0, 1), (0, 0, -1), energies=[50, 50])  # z = 1/2, theta^2 = 4
+    # each prong with a fifth at 0.3 from it: 0.2 > 0.005 * 0.8 / 0.3; only the harder branch is followed
+    c, s = math.cos(0.3), math.sin(0.3)
+    four = event((0, 0, 1), (s, 0, c), (0, 0, -1), (-s, 0, -c), energies=[40, 10, 40, 10])
+    # soft and wide: 0.001 < 0.005 * 0.8 / 1.4
+    balanced = event((0, 0, 1), (0, 0, -1), (1, 0, 0), (-1, 0, 0), energies=[50, 50, 0.05, 0.05])
+    events = [two, four, balanced, two[:1], two[:0]]
+    p4, ptr = torch.cat(events), torch.tensor([0, *(len(e) for e in events)]).cumsum(0)
+    pairs = ek.Graph.complete(ptr, True)
+    dots = ek.pairwise_invariants(p4, pairs, psi=False)[:, 1:]
+    assert softdrop_multiplicity(dots, pairs).tolist() == [1, 2, 1, 0, 0]
+    turned = ek.pairwise_invariants(p4 @ boost(1.5).t(), pairs, psi=False)[:, 1:]
+    assert softdrop_multiplicity(turned, pairs).tolist() == [1, 2, 1, 0, 0]
+
+
+def padded_classifier(network: PELICANClassifier, p4: Tensor, ptr: Tensor) -> Tensor:
+    """The published formula, on [B, N, N, C] with masks; so13 input, one unfactorised upper-case letter."""
+    x, mask = ek.unpack(p4, ptr)
+    pairs = (mask[:, :, None] & mask[:, None, :])[..., None]
+    z = network.linear((x @ METRIC @ x.transpose(1, 2))[..., None])
+    t = network.input_encoder.rank2_alphas**2 + 1e-6
+    T = z.sign() * ((1 + z.abs()) ** t - 1) / t * pairs
+    nobj, eye = mask.sum(1), torch.eye(x.shape[1], dtype=x.dtype)
+
+    def message(layer: MessageBlock, T: Tensor) -> Tensor:
+        T = torch.nn.functional.leaky_relu(layer.linear[0](T), 0.01) * pairs
+        n = pairs.sum()
+        mean = T.sum((0, 1, 2)) / n
+        variance = (T * T).sum((0, 1, 2)) / n - mean**2
+        return ((T - mean) / (variance + 1e-5).sqrt() * layer.normlayer.weight + layer.normlayer.bias) * pairs
+
+    for msg, eq in zip(network.net2to2.message_layers, network.net2to2.eq_layers, strict=True):
+        alphas = list(eq.alphas.values())
+        T = published.linear_2to2(message(msg, T), mask, eq.coefs, eq.bias, eq.diag_bias, eq.config, 6.0, alphas)
+    T = message(network.msg_2to0, T)
+    n = nobj[:, None].double()
+    ops = torch.stack([T.sum((1, 2)) / n**2, (T * eye[:, :, None]).sum((1, 2)) / n], dim=2)
+    ops = ops * (n[..., None] / 6) ** network.agg_2to0.alphas["0"]
+    y = torch.einsum("bdk,dsk->bs", torch.nn.functional.leaky_relu(ops, 0.01), network.agg_2to0.coefs)
+    return torch.nn.functional.leaky_relu(network.mlp_out.linear[0](y + network.agg_2to0.bias), 0.01)
+
+
+def test_gradients_against_padded_formula() -> None:
+    p4, ptr = jets(5, 2, 4)
+    network = PELICANClassifier(**small(factorize=False)).double().train()
+    cotangent = torch.randn(3, 2, dtype=torch.float64)
+    leaves = [p4.requires_grad_(), *network.parameters()]
+    expected = padded_classifier(network, p4, ptr)
+    gradients = torch.autograd.grad(expected, leaves, cotangent)
+    out = network(p4, ptr)
+    close(out, expected, 1e-11)
+    for got, want in zip(torch.autograd.grad(out, leaves, cotangent), gradients, strict=True):
+        assert (got - want).abs().max() <= 1e-10 * gradients[1].abs().max().clamp(min=want.abs().max())
+
+
+def test_layers_have_published_parameters() -> None:
+    def shapes(layer: torch.nn.Module) -> dict[str, tuple[int, ...]]:
+        return {key: tuple(value.shape) for key, value in layer.state_dict().items()}
+
+    assert shapes(Eq2to2(3, 4, config="sMX", factorize=True)) == {
+        "coefs00": (3, 35), "coefs01": (4, 35), "coefs10": (3, 4), "coefs11": (3, 4), "bias": (4,), "diag_bias": (4,),
+        "alphas.1": (1, 3, 10, 1, 1), "alphas.2": (1, 3, 10, 1, 1),
+    }  # fmt: skip
+    assert shapes(Eq2to0(3, 4, config="Sm")) == {"coefs": (3, 4, 4), "bias": (1, 4), "alphas.0": (1, 3, 2)}
+    assert shapes(Eq2to1(3, 4, config="M")) == {"coefs": (3, 4, 5), "bias": (4,), "alphas.0": (1, 3, 5, 1)}
+    assert shapes(Eq1to2(3, 4, config="M")) == {"coefs": (3, 4, 5), "bias": (4,), "alphas.0": (1, 3, 5, 1, 1)}
+
+
+@pytest.mark.parametrize(
+    ("layer", "name", "variance"),
+    [
+        (Eq2to2(30, 40), "coefs", 2 / (30 * 15)),
+        (Eq2to2(30, 40, factorize=True), "coefs10", 1 / 30),
+        (Eq2to2(300, 40, factorize=True), "coefs00", 1 / 15),
+        (Eq2to1(300, 40, factorize=True), "coefs01", 1 / 5),
+        (Eq2to0(30, 400), "coefs", 4 / (30 * 2)),
+        (Eq1to2(30, 400), "coefs", 2 / (30 * 5)),
+    ],
+)
+def test_initial_variance(layer: torch.nn.Module, name: str, variance: float) -> None:
+    value = layer.state_dict()[name]
+    assert abs(value.var().item() / variance - 1) < 6 * math.sqrt(2 / value.numel())
+    assert layer.state_dict()["bias"].abs().max() == 0
+
+
+def test_initial_alphas() -> None:
+    for layer in (Eq2to2(20, 2, config="M"), Eq2to0(20, 2, config="X")):
+        alpha = layer.alphas["0"]
+        assert 0 <= alpha.min() < 0.3 < 0.7 < alpha.max() < 1
+    for layer in (Eq2to1(20, 2, config="M"), Eq1to2(20, 2, config="S")):
+        assert torch.equal(layer.alphas["0"], torch.zeros_like(layer.alphas["0"]))
+
+
+def test_norms() -> None:
+    ptr, pairs = torch.tensor([0, 3, 4]), 10
+    T = torch.randn(pairs, 5, dtype=torch.float64)
+    norm = PairBatchNorm(5).double()
+    torch.testing.assert_close(norm(T), (T - T.mean(0)) / (T.var(0, correction=0) + 1e-5).sqrt())
+    torch.testing.assert_close(norm.running_var, 0.9 + 0.1 * T.var(0))
+    before = norm.running_mean.clone()
+    torch.testing.assert_close(norm(T[:1]), (T[:1] - before) / (norm.running_var + 1e-5).sqrt())  # no variance in one
+    assert torch.equal(norm.running_mean, before)
+    for kind, dims in (("i", (0,)), ("l", (0, 1))):
+        block = MessageBlock([5], batchnorm=kind)
+        assert not block.state_dict()
+        expected = [
+            (event - event.mean(dims)) / (event.var(dims, correction=0) + 1e-5).sqrt() for event in T.split([9, 1])
+        ]
+        torch.testing.assert_close(block(T, ptr), torch.cat(expected))
+
+
+def test_encoder() -> None:
+    """Accurate where the formula cancels, and with the derivative 1 at 0."""
+    encoder = Encoder(4).double()
+    z = torch.tensor([[-3.0, 1e-12, 0.0, 1e6]], dtype=torch.float64, requires_grad=True)
+    t = encoder.rank2_alphas.detach() ** 2 + 1e-6
+    expected = z.detach().sign() * torch.expm1(t * torch.log1p(z.detach().abs())) / t
+    torch.testing.assert_close(encoder(z).detach(), expected, rtol=1e-14, atol=0)
+    assert torch.autograd.grad(encoder(z).sum(), z)[0][0, 2] == 1
+
+
+def test_scalars_with_spurions() -> None:
+    """Both networks take labels of spurions beside scalars of particles."""
+    p4, ptr = jets(5, 4)
+    scalars = torch.randn(9, 12, dtype=torch.float64)
+    for kind in (PELICANClassifier, PELICANRegressor):
+        network = kind(**small(stabilizer="so2", **SPURIONS, dataset="jc")).double()
+        assert network.eq1to2.coefs.shape == (15, 2, 5)
+        out = network(p4, ptr, scalars)
+        loss = out.square().sum() if isinstance(out, Tensor) else out[0].square().sum()
+        loss.backward()
+        used = network.eq1to2.coefs.grad.abs().amax((1, 2))
+        assert (used > 0).all()
+
+
+def test_graph_dtypes_dropout_and_empty_events() -> None:
+    p4, ptr = massless(5, 0, 1, 4)
+    network = PELICANClassifier(**small(stabilizer="so2", **SPURIONS, dropout=True)).train()
+    out = network(p4.requires_grad_(), ptr)
+    assert out.dtype == torch.float32
+    out.sum().backward()
+    assert all(t.grad.isfinite().all() for t in (p4, *network.parameters()))
+    assert not torch.equal(network(p4, ptr), network(p4, ptr))
+    network.eval()
+    out = network(p4, ptr)
+    for self_loops in (False, True):
+        torch.testing.assert_close(network(p4, ek.Graph.complete(ptr, self_loops)), out, rtol=0, atol=0)
+    torch.testing.assert_close(network(p4.float(), ptr), out, rtol=1e-3, atol=1e-4)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(network(p4, ptr), out, rtol=0.05, atol=0.05, check_dtype=False)
+    assert network(p4[:0], torch.tensor([0])).shape == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "argument"),
+    [
+        ({"stabilizer": "so4"}, "stabilizer"),
+        ({"method": "other"}, "method"),
+        ({"stabilizer": "so13", **SPURIONS}, "method"),
+        ({"stabilizer": "so2", "irc_safe": True}, "irc_safe"),
+        ({"config": "x", "irc_safe": True}, "irc_safe"),
+        ({"stabilizer": "so2", **SPURIONS, "num_channels_scalar": 5}, "num_channels_scalar"),
+        ({"masked": False}, "masked"),
+        ({"config": "q"}, "config"),
+        ({"stabilizer": "so2", **SPURIONS, "config_out": "sM"}, "config"),
+        ({"num_channels_m": [[5]]}, "num_channels_m"),
+        ({"batchnorm": "q"}, "batchnorm"),
+        ({"activation": "tanh"}, "activation"),
+        ({"dataset": "other"}, "dataset"),
+    ],
+)
+def test_wrong_options(options: dict[str, Any], argument: str) -> None:
+    with pytest.raises(ValueError, match=f": {argument}: expected"):
+        PELICANClassifier(**small(**options))
+
+
+def test_wrong_inputs() -> None:
+    p4, ptr = jets(5, 4)
+    network = PELICANClassifier(**small())
+    with pytest.raises(ValueError, match="scalars: expected None"):
+        network(p4, ptr, torch.zeros(9, 12))
+    with pytest.raises(ValueError, match="p4: expected shape"):
+        network(p4[:, :3], ptr)
+    with pytest.raises(ValueError, match="ptr"):
+        network(p4, torch.tensor([0, 5]))
+    with pytest.raises(ValueError, match="scalars: expected shape"):
+        PELICANClassifier(**small(dataset="jc"))(p4, ptr)

@@ -23,6 +23,7 @@ class Stabilizer(NamedTuple):
     spurions: tuple[Vector, ...] = ()  # the vectors that are kept fixed, shown to the network as particles
     functionals: tuple[Vector, ...] = ()  # or: inputs a(p_i) a(p_j) for each a, a covector on (E, px, py, pz),
     dot: bool = True  # and p_i . p_j
+    through_dot: bool = False  # the first product is p_i . p_j plus all others: see input_weights
     parts: tuple[tuple[int, ...], ...] = ((0, 1, 2, 3),)  # components that transform among themselves
 
 
@@ -35,7 +36,7 @@ STABILIZERS = {
     "so2": Stabilizer((E, Z), (E, Z), parts=((0,), (1, 2), (3,))),
     "so2_0": Stabilizer(((1, 0, 0, 1), (1, 0, 0, -1)), ((1, 0, 0, 1), (1, 0, 0, -1)), parts=((0,), (1, 2), (3,))),
     "R": Stabilizer((X, Y), (X, Y), parts=((0, 3), (1,), (2,))),
-    "1": Stabilizer((E, X, Y, Z), (E, X, Y, Z), dot=False, parts=AXES),
+    "1": Stabilizer((E, X, Y, Z), (E, X, Y, Z), dot=False, through_dot=True, parts=AXES),
     "11": Stabilizer((E, X, Y, Z), (E, X, Y, Z), parts=AXES),
     "1_0": Stabilizer(
         ((1, 0, 0, 1), (1, 1, 0, 0), (1, 0, 1, 0), (1, 0, 0, -1)),
@@ -98,14 +99,27 @@ def prepend(x: Tensor, pairs: Graph, rows: Tensor) -> tuple[Tensor, Graph]:
 
 
 def rank2_inputs(p4: Tensor, pairs: Graph, stabilizer: Stabilizer) -> Tensor:
-    """[n_pairs, q]: a(p_i) a(p_j) for each functional, then p_i . p_j."""
+    """[n_pairs, q]: a(p_i) a(p_j) for each functional, then p_i . p_j; with ``through_dot`` that replaces the first."""
+    functionals = stabilizer.functionals[stabilizer.through_dot :]
     channels = []
-    if stabilizer.functionals:
-        values = p4 @ p4.new_tensor(stabilizer.functionals).t()
+    if functionals:
+        values = p4 @ p4.new_tensor(functionals).t()
         channels.append(values[pairs.receiver] * values[pairs.sender])
-    if stabilizer.dot:
+    if stabilizer.dot or stabilizer.through_dot:
         channels.append(pairwise_invariants(p4, pairs, psi=False)[:, 1:])
+    if stabilizer.through_dot:
+        channels.reverse()
     return channels[0] if len(channels) == 1 else torch.cat(channels, dim=1)
+
+
+def input_weights(weight: Tensor, stabilizer: Stabilizer) -> Tensor:
+    """The weights [width, q] of :func:`rank2_inputs`, from those of the products.
+
+    W_E E_i E_j - ... would lose the mass of a light particle: E_i E_j is taken as p_i . p_j and the rest.
+    """
+    if not stabilizer.through_dot:
+        return weight
+    return torch.cat([weight[:, :1], weight[:, 1:] + weight[:, :1]], dim=1)
 
 
 def jet_frame(dots: Tensor, pairs: Graph, eps: float = 1e-12) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from ..graph import Graph
 from ..nn.pelican import Encoder, Eq1to2, Eq2to2, MessageBlock, activate, make_linear
 from ..ops.rank2.linear import _without_autocast as without_autocast
 from ..ops.rank2.op import pairs_of
-from .pelican_inputs import STABILIZERS, first_weights, jet_frame, prepend, rank2_inputs
+from .pelican_inputs import STABILIZERS, Stabilizer, first_weights, input_weights, jet_frame, prepend, rank2_inputs
 from .softdrop import softdrop_multiplicity
 
 METHODS = ("input", "spurions")
@@ -29,13 +29,15 @@ OFF_DIAGONAL_1TO2 = (2, 3, 5)
 class InputLinear(nn.Module):
     """The first linear layer; it starts from given weights, the same for all channels, and draws nothing."""
 
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(self, width: int, stabilizer: Stabilizer) -> None:
         super().__init__()
+        weight = first_weights(width, stabilizer)
+        self.stabilizer = stabilizer
         self.bias = nn.Parameter(torch.zeros(weight.shape[0]))
         self.weight = nn.Parameter(weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
+        return F.linear(x, input_weights(self.weight, self.stabilizer), self.bias)
 
 
 class MLP(nn.Module):
@@ -150,7 +152,7 @@ class Trunk(nn.Module):
         encoded = width - num_channels_scalar if self.num_scalars else width
         if encoded < 1:
             fail(name, "num_channels_scalar", f"less than {width}, the width of the first layer", num_channels_scalar)
-        self.linear = InputLinear(first_weights(encoded, self.inputs))
+        self.linear = InputLinear(encoded, self.inputs)
         self.input_encoder = Encoder(encoded, angles=irc_safe)
         shared: dict[str, Any] = {"activation": activation, "average_nobj": average_nobj}
         if self.num_scalars:
