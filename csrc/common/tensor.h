@@ -18,6 +18,9 @@ namespace ek {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
+// The tensor itself where it is contiguous already: asking the dispatcher costs a microsecond.
+inline Tensor dense(const Tensor& t) { return t.is_contiguous() ? t : torch::stable::contiguous(t); }
+
 // How an op's schema spells a graph. The table is one int64 vector, a concatenation:
 //   complete graph: ptr, edge_ptr                                                    2 (num_events + 1) entries
 //   CSR and its transpose: in_ptr, sender, in_edge, out_ptr, receiver, out_edge      2 (num_nodes + 1) + 4 num_edges

@@ -39,12 +39,12 @@ struct Coordinates {
     check_shape(weight_in, op, "weight", {num_edges});
     STD_TORCH_CHECK(weight_in.scalar_type() == x_in.scalar_type(), op, ": weight: expected the dtype of x");
     typename Device::Guard guard(x_in);
-    const Tensor x = torch::stable::contiguous(x_in);
-    const Tensor weight = torch::stable::contiguous(weight_in);
+    const Tensor x = dense(x_in);
+    const Tensor weight = dense(weight_in);
     if (grad) {
       check_shape(*grad, op, "grad", {x.size(0), x.size(1)});
       STD_TORCH_CHECK(grad->scalar_type() == x.scalar_type(), op, ": grad: expected the dtype of x");
-      grad = torch::stable::contiguous(*grad);
+      grad = dense(*grad);
     }
     Tensor out = torch::stable::new_empty(x, {x.size(0), x.size(1)});
     Tensor grad_weight = torch::stable::new_empty(x, {grad ? num_edges : 0});

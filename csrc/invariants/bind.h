@@ -88,13 +88,13 @@ struct Invariants {
   static Tensor checked(const char* op, const Tensor& x, Metric metric) {
     check_shape(x, op, "x", {-1, int64_t(metric.size())});
     STD_TORCH_CHECK(metric.size() >= 1 && metric.size() <= kMaxDim, op, ": metric: expected 1 to 8 entries");
-    return torch::stable::contiguous(x);
+    return dense(x);
   }
 
   static Tensor cotangent(const char* op, const Tensor& grad, std::vector<int64_t> shape, ScalarType type) {
     check_shape(grad, op, "grad", shape);
     STD_TORCH_CHECK(grad.scalar_type() == type, op, ": grad: unexpected dtype");
-    return torch::stable::contiguous(grad);
+    return dense(grad);
   }
 
   template <class Args, class T>

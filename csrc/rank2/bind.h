@@ -36,7 +36,7 @@ class Rank2 {
     const int64_t channels = tensor.size(1);
     Tensor out = torch::stable::new_empty(tensor, {num_nodes, 3, channels});
     check_sides(op, tensor, weight, arg, num_nodes, channels);
-    const Tensor rows = torch::stable::contiguous(tensor);
+    const Tensor rows = dense(tensor);
     dispatch_floating(tensor.scalar_type(), op, [&](auto zero) {
       using T = decltype(zero);
       auto args = arguments<T>(weight, arg, graph, num_nodes, num_edges, kind, channels);
@@ -55,7 +55,7 @@ class Rank2 {
     const int64_t num_nodes = table.size(0), channels = table.size(2);
     Tensor out = torch::stable::new_empty(table, {num_edges, channels});
     check_sides(op, table, weight, arg, num_nodes, channels);
-    const Tensor rows = torch::stable::contiguous(table);
+    const Tensor rows = dense(table);
     dispatch_floating(table.scalar_type(), op, [&](auto zero) {
       using T = decltype(zero);
       auto args = arguments<T>(weight, arg, graph, num_nodes, num_edges, kind, channels);
@@ -74,7 +74,7 @@ class Rank2 {
     const int64_t channels = tensor.size(1);
     Tensor out = torch::stable::new_empty(tensor, {num_nodes, 3, channels});
     Tensor arg = torch::stable::new_empty(tensor, {num_nodes, 2, channels}, ScalarType::Int);
-    const Tensor rows = torch::stable::contiguous(tensor);
+    const Tensor rows = dense(tensor);
     dispatch_floating(tensor.scalar_type(), op, [&](auto zero) {
       using T = decltype(zero);
       auto args = arguments<T>(std::nullopt, std::nullopt, graph, num_nodes, num_edges, kind, channels);
@@ -157,7 +157,7 @@ class Rank2 {
       if (!t) return;
       check_shape(*t, op, name, shape);
       STD_TORCH_CHECK(t->scalar_type() == tensor.scalar_type(), op, ": ", name, ": expected the dtype of tensor");
-      t = torch::stable::contiguous(*t);
+      t = dense(*t);
     }
     void check(int64_t num_edges) {
       check_shape(tensor, op, "tensor", {num_edges, -1});
@@ -165,7 +165,7 @@ class Rank2 {
       const Tensor& one = identity ? *identity : *transpose;
       check_shape(one, op, "weight", {-1, -1});
       width = one.size(1);
-      tensor = torch::stable::contiguous(tensor);
+      tensor = dense(tensor);
       match(identity, "identity", {tensor.size(1), width});
       match(transpose, "transpose", {tensor.size(1), width});
     }
@@ -204,12 +204,12 @@ class Rank2 {
     if (weight) {
       check_shape(*weight, op, "weight", {num_nodes, 2, channels});
       STD_TORCH_CHECK(weight->scalar_type() == like.scalar_type(), op, ": weight: expected the dtype of the tensor");
-      weight = torch::stable::contiguous(*weight);
+      weight = dense(*weight);
     }
     if (arg) {
       check_shape(*arg, op, "arg", {num_nodes, 2, channels});
       STD_TORCH_CHECK(arg->scalar_type() == ScalarType::Int, op, ": arg: expected int32");
-      arg = torch::stable::contiguous(*arg);
+      arg = dense(*arg);
     }
   }
 

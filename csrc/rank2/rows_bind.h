@@ -22,7 +22,7 @@ class RowProducts {
     check_shape(other_in, op, outer ? "grad" : "weight", {x_in.size(outer ? 0 : 1), -1});
     STD_TORCH_CHECK(x_in.scalar_type() == other_in.scalar_type(), op, ": expected tensors of one dtype");
     typename Device::Guard guard(x_in);
-    const Tensor x = torch::stable::contiguous(x_in), other = torch::stable::contiguous(other_in);
+    const Tensor x = dense(x_in), other = dense(other_in);
     const int64_t rows = x.size(0), in = x.size(1), width = other.size(1);
     Tensor out = torch::stable::new_empty(x, {outer ? in : rows, width});
     dispatch_floating(x.scalar_type(), op, [&](auto zero) {

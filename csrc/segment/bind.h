@@ -133,13 +133,13 @@ class Segment {
     if (c.arg) {
       check_shape(*c.arg, c.op, "arg", {num_nodes, c.source.size(1)});
       STD_TORCH_CHECK(c.arg->scalar_type() == ScalarType::Long, c.op, ": arg: expected int64");
-      c.arg = torch::stable::contiguous(*c.arg);
+      c.arg = dense(*c.arg);
     }
-    c.source = torch::stable::contiguous(c.source);
+    c.source = dense(c.source);
     for (Optional* t : {&c.other, &c.weight}) {
       if (!*t) continue;
       STD_TORCH_CHECK((*t)->scalar_type() == type, c.op, ": expected tensors of one dtype");
-      *t = torch::stable::contiguous(**t);
+      *t = dense(**t);
     }
     dispatch_stored(type, c.op, [&](auto zero) {
       using S = decltype(zero);
