@@ -118,8 +118,12 @@ inline V min_of(V bound, V x) {
   return bound < x ? bound : x;
 }
 #if defined(__AVX512F__)  // the same in one instruction: its second operand wins where they do not compare
-inline vfloat max_of(vfloat bound, vfloat x) { return (vfloat)_mm512_max_ps((__m512)bound, (__m512)x); }
-inline vfloat min_of(vfloat bound, vfloat x) { return (vfloat)_mm512_min_ps((__m512)bound, (__m512)x); }
+inline vfloat max_of(vfloat bound, vfloat x) {
+  return (vfloat)_mm512_maskz_max_ps(__mmask16(-1), (__m512)bound, (__m512)x);
+}
+inline vfloat min_of(vfloat bound, vfloat x) {
+  return (vfloat)_mm512_maskz_min_ps(__mmask16(-1), (__m512)bound, (__m512)x);
+}
 #endif
 
 // 0, 1, 2, ... one number a lane.
