@@ -36,7 +36,8 @@ class EdgeCursor {
     row_ = graph.received(begin, event_);
   }
 
-  bool next(EdgeBlock& block) {
+  // Inlined into a kernel, its loops over a few edges would be vectorized, at a loss.
+  __attribute__((noinline)) bool next(EdgeBlock& block) {
     block.count = block.segments = 0;
     while (node_ < end_ && block.count < kEdges) {
       const int64_t left = row_.count - slot_;
