@@ -391,5 +391,7 @@ def test_wrong_inputs() -> None:
         network(p4[:, :3], ptr)
     with pytest.raises(ValueError, match="ptr"):
         network(p4, torch.tensor([0, 5]))
+    with pytest.raises(ValueError, match="padded_to: expected at least 5"):
+        PELICANClassifier(**small(config="x", compat=True))(p4, ptr, padded_to=4)
     with pytest.raises(ValueError, match="scalars: expected shape"):
         PELICANClassifier(**small(dataset="jc"))(p4, ptr)

@@ -60,7 +60,7 @@ class PELICANClassifier(Trunk):
         mlp_out: whether a perceptron follows the last aggregation.
         scale: accepted; no effect on a classifier.
         irc_safe: infrared- and collinear-safe variant for massless particles, "so13" and letters s, m, S, M (all but s
-            use the SoftDrop multiplicity, which is slow). As published, logits change by about 1e-4 under a collinear
+            use the SoftDrop multiplicity, which is slow). As published, logits still change a little under a collinear
             splitting, and batch statistics in training are not safe.
         strict_irc: exactly collinear-safe: without the maps and bias on the diagonal. Not published.
         dropout, drop_rate, drop_rate_out: elementwise.
@@ -111,7 +111,7 @@ class PELICANClassifier(Trunk):
                 it, which is checked and read once.
             scalars: [n, 12] with ``dataset``, in the dtype of the weights.
             padded_to: ``compat`` only: the number of particles events are padded to (spurions not counted); by default
-                that of the longest event.
+                that of the longest event, for which a CUDA device is waited for.
 
         Returns:
             [n_events, num_classes]. Class 1 is signal in the published networks.

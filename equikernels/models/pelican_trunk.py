@@ -136,9 +136,8 @@ class Trunk(nn.Module):
         irc_safe = irc_safe or strict_irc
         self.extrema = bool(set(config + config_out) & set("xnXN"))
         if irc_safe and (stabilizer != "so13" or self.extrema):
-            fail(
-                name, "irc_safe", "stabilizer='so13' and letters s, m, S, M", f"{stabilizer!r}, {config + config_out!r}"
-            )
+            got = f"{stabilizer!r}, {config!r}, {config_out!r}"
+            fail(name, "irc_safe", "False, or stabilizer='so13' and letters s, m, S, M", got)
         self.stabilizer, self.method, self.compat = stabilizer, method, compat
         self.config, self.config_out = config, config_out
         self.irc_safe, self.strict_irc, self.scale = irc_safe, strict_irc, scale
@@ -240,6 +239,8 @@ def slots_of(name: str, network: Any, pairs: Graph, padded_to: int | None) -> in
     if not network.extrema:
         return None
     assert pairs.ptr is not None
-    if padded_to is None:
-        padded_to = int(pairs.ptr.diff().max()) if pairs.ptr.shape[0] > 1 else 0
-    return padded_to + network.spurions.shape[0]
+    free = pairs.device.type == "cpu" and not torch.compiler.is_compiling()
+    longest = int(pairs.ptr.diff().max()) if pairs.ptr.shape[0] > 1 and (padded_to is None or free) else 0
+    if padded_to is not None and padded_to < longest:
+        fail(name, "padded_to", f"at least {longest}, the longest event", padded_to)
+    return (longest if padded_to is None else padded_to) + network.spurions.shape[0]
