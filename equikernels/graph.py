@@ -63,8 +63,8 @@ class Graph:
         graph.self_loops = kind == COMPLETE_WITH_SELF_LOOPS
         graph._num_edges = num_edges
         graph._kind = kind
-        graph._table = table
-        graph._edge_index = edge_index
+        graph._table = _normal(table)
+        graph._edge_index = _normal(edge_index)
         graph._events = None
         graph._pairs = None
         return graph
@@ -194,7 +194,7 @@ class Graph:
     def edge_index(self) -> Tensor:
         """[2, E] int64: row 0 senders, row 1 receivers, in the order of per-edge tensors."""
         if self._edge_index is None:
-            self._edge_index = self._enumerate_pairs() if self.is_complete else self._edges_from_csr()
+            self._edge_index = _normal(self._enumerate_pairs() if self.is_complete else self._edges_from_csr())
         return self._edge_index
 
     @property
@@ -268,7 +268,8 @@ class Graph:
             sender, receiver = self._edge_index[0], self._edge_index[1]
             in_ptr, in_edge = _group(receiver, self.num_nodes)
             out_ptr, out_edge = _group(sender, self.num_nodes)
-            self._table = torch.cat([in_ptr, sender[in_edge], in_edge, out_ptr, receiver[out_edge], out_edge])
+            table = torch.cat([in_ptr, sender[in_edge], in_edge, out_ptr, receiver[out_edge], out_edge])
+            self._table = _normal(table)
         return self._table
 
     def _parts(self) -> list[Tensor]:
@@ -304,6 +305,14 @@ class Graph:
         receiver = torch.repeat_interleave(in_ptr.diff(), output_size=self.num_edges)
         edges = torch.stack([sender, receiver])
         return torch.empty_like(edges).index_copy_(1, in_edge, edges)
+
+
+def _normal(t: Tensor | None) -> Tensor | None:
+    """A graph first used under torch.inference_mode may be trained on later, which inference tensors cannot be."""
+    if not isinstance(t, Tensor) or not t.is_inference():
+        return t
+    with torch.inference_mode(False):
+        return t.clone()
 
 
 def _check_offsets(op: str, argument: str, ptr: Tensor, counts: Tensor, end: int | None) -> None:

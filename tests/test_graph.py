@@ -78,6 +78,23 @@ def test_pytree_round_trip_and_to(name: str) -> None:
     assert graph.to("meta").device.type == "meta"
 
 
+@pytest.mark.parametrize("name", ["complete", "sparse", "csr"])
+def test_a_graph_first_used_in_inference_mode_can_be_trained_on(name: str) -> None:
+    with torch.inference_mode():
+        graph = GRAPHS[name]()
+        x = torch.randn(graph.num_nodes, 4)
+        ek.pairwise_invariants(x, graph)
+        graph.edge_index, graph.in_degree()  # noqa: B018
+        if graph.is_complete:
+            ek.segment_reduce(x, graph.events)
+    x = torch.randn(graph.num_nodes, 4, requires_grad=True)
+    total = ek.segment_reduce(ek.pairwise_invariants(x, graph), graph)
+    if graph.is_complete:
+        total = ek.segment_reduce(total, graph.events)
+    total.sum().backward()
+    assert x.grad is not None
+
+
 def test_the_table_is_made_once() -> None:
     graph = ek.Graph.from_edge_index(torch.tensor([[0], [1]]), 2)
     assert graph.table is graph.table
