@@ -37,6 +37,7 @@ class LorentzNet(nn.Module):
         c_weight: step of the coordinate update; 5e-3 (top) and 1e-3 (quark/gluon) in the published networks.
         dropout: before the last linear layer; 0.2 in the published networks.
         readout: "masked_mean" or "padded_mean".
+        precision: of the products on edges: "full" or "bfloat16", as :class:`equikernels.nn.LGEB`.
     """
 
     def __init__(
@@ -48,6 +49,8 @@ class LorentzNet(nn.Module):
         c_weight: float = 1e-3,
         dropout: float = 0.0,
         readout: str = "masked_mean",
+        *,
+        precision: str = "full",
     ) -> None:
         super().__init__()
         check_choice("LorentzNet", "readout", readout, READOUTS)
@@ -57,7 +60,15 @@ class LorentzNet(nn.Module):
         self.readout = readout
         self.embedding = nn.Linear(n_scalar, n_hidden)
         self.LGEBs = nn.ModuleList(
-            LGEB(n_hidden, n_hidden, n_hidden, n_scalar, c_weight=c_weight, last_layer=layer == n_layers - 1)
+            LGEB(
+                n_hidden,
+                n_hidden,
+                n_hidden,
+                n_scalar,
+                c_weight=c_weight,
+                last_layer=layer == n_layers - 1,
+                precision=precision,
+            )
             for layer in range(n_layers)
         )
         self.graph_dec = nn.Sequential(
@@ -72,18 +83,19 @@ class LorentzNet(nn.Module):
         c_weight: float,
         dropout: float = 0.2,
         readout: str = "padded_mean",
+        precision: str = "full",
     ) -> LorentzNet:
         """A network of the widths of ``state``, not yet filled. The defaults are the published network's.
 
         Args:
             state: has at least embedding.weight, graph_dec.3.weight and the blocks.
             c_weight: not in the state, and it changes results: 5e-3 (top) or 1e-3 (quark/gluon) as published.
-            dropout, readout: as the class.
+            dropout, readout, precision: as the class.
         """
         width = state["embedding.weight"].shape
         n_layers = len({key.split(".")[1] for key in state if key.startswith("LGEBs.")})
         n_class = state["graph_dec.3.weight"].shape[0]
-        return cls(width[-1], width[0], n_class, n_layers, c_weight, dropout, readout)
+        return cls(width[-1], width[0], n_class, n_layers, c_weight, dropout, readout, precision=precision)
 
     def forward(self, x: Tensor, scalars: Tensor, ptr: Tensor | Graph, *, padded_to: int | None = None) -> Tensor:
         """Logits of each event.

@@ -12,6 +12,7 @@ from ..checks import check_choice, fail
 from ..graph import Graph
 from ..ops.common import as_graph
 from ..ops.message import message_passing
+from ..ops.message.spec import PRECISIONS
 from .activation import fused_activation
 from .linear import weight_and_bias
 
@@ -55,6 +56,8 @@ class EGCL(nn.Module):
         coords_agg: "mean" (over no neighbours: 0) or "sum".
         clamp: bound on each component of what is aggregated into x; None: no bound. As long as it bites, x' is not
             equivariant.
+        precision: of the products on edges: "full" or "bfloat16", as :func:`equikernels.message_passing` explains. An
+            attribute, which may be changed; not part of the state dict.
 
     Raises:
         ValueError: an option that cannot be; the message names it.
@@ -76,6 +79,8 @@ class EGCL(nn.Module):
         normalize: bool = False,
         coords_agg: str = "mean",
         clamp: float | None = 100.0,
+        *,
+        precision: str = "full",
     ) -> None:
         super().__init__()
         op = type(self).__name__
@@ -84,6 +89,7 @@ class EGCL(nn.Module):
         if norm_diff and normalize:
             fail(op, "normalize", "False with norm_diff", True)
         check_choice(op, "coords_agg", coords_agg, ("mean", "sum"))
+        check_choice(op, "precision", precision, PRECISIONS)
         if clamp is not None and not clamp >= 0:
             fail(op, "clamp", "a number >= 0 or None", clamp)
         fused_activation(op, "act_fn", act_fn)
@@ -95,6 +101,7 @@ class EGCL(nn.Module):
         self.direction = "unit" if normalize else "norm_plus_one" if norm_diff else "difference"
         self.coords_agg = coords_agg
         self.clamp = clamp
+        self.precision = precision
         # Made in the published order: a seed gives the published initial weights.
         self.edge_mlp = nn.Sequential(
             nn.Linear(2 * input_nf + 1 + edges_in_d, hidden_nf), act_fn, nn.Linear(hidden_nf, hidden_nf), act_fn
@@ -143,6 +150,7 @@ class EGCL(nn.Module):
             direction=self.direction,
             coords_agg=self.coords_agg,
             clamp=self.clamp,
+            precision=self.precision,
         )
         nodes = [h, total] if node_attr is None else [h, total, node_attr]
         update = self.node_mlp(torch.cat(nodes, dim=1))
@@ -206,6 +214,7 @@ def egnn_messages(
     direction: str,
     coords_agg: str,
     clamp: float | None,
+    precision: str = "full",
 ) -> tuple[Tensor, Tensor]:
     """Summed messages [n, H] and the coordinates' step [n, D], on anybody's modules of the published shape: edge_mlp
     Linear, act, Linear, act; coord_mlp Linear, act, Linear without bias (, Tanh); att_mlp Linear, Sigmoid."""
@@ -232,6 +241,7 @@ def egnn_messages(
         direction=direction,
         clamp=clamp,
         coordinate_reduce=coords_agg,
+        precision=precision,
         activation=activation,
         negative_slope=slope,
     )[:2]

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checks import fail
+from ..checks import check_choice, fail
 from ..graph import Graph
 from ..ops.message import message_passing
+from ..ops.message.spec import PRECISIONS
 from .edge_norm import EdgeInput, fold_batch_norm
 from .linear import weight_and_bias
 
@@ -35,6 +36,8 @@ class LGEB(nn.Module):
         c_weight: c.
         last_layer: leave x alone; the block then has no phi_x.
         n_edge_attr: width of the edge attributes a (0 in the published network).
+        precision: of the products on edges: "full" or "bfloat16", as :func:`equikernels.message_passing` explains. An
+            attribute, which may be changed; not part of the state dict.
     """
 
     def __init__(
@@ -48,17 +51,20 @@ class LGEB(nn.Module):
         last_layer: bool = False,
         *,
         n_edge_attr: int = 0,
+        precision: str = "full",
     ) -> None:
         super().__init__()
         if n_output != n_input:
             fail("LGEB", "n_output", f"{n_input}, the width of the input", n_output)
         if dropout != 0:
             fail("LGEB", "dropout", "0", dropout)
+        check_choice("LGEB", "precision", precision, PRECISIONS)
         self.n_input = n_input
         self.n_node_attr = n_node_attr
         self.n_edge_attr = n_edge_attr
         self.c_weight = c_weight
         self.last_layer = last_layer
+        self.precision = precision
         self.phi_e = nn.Sequential(
             nn.Linear(2 * n_input + 2 + n_edge_attr, n_hidden, bias=False),
             nn.BatchNorm1d(n_hidden),
@@ -104,7 +110,7 @@ class LGEB(nn.Module):
         self._check(h, x, graph, edge_attr, node_attr)
         phi_x = None if self.last_layer else self.phi_x
         modules = (self.phi_e, phi_x, self.phi_h, self.phi_m)
-        return lorentz_block(*modules, self.c_weight, h, x, graph, edge_attr, node_attr)
+        return lorentz_block(*modules, self.c_weight, h, x, graph, edge_attr, node_attr, self.precision)
 
     def _check(self, h: Tensor, x: Tensor, graph: Graph, edge_attr: Tensor | None, node_attr: Tensor | None) -> None:
         n = graph.num_nodes
@@ -134,6 +140,7 @@ def lorentz_block(
     graph: Graph,
     edge_attr: Tensor | None,
     node_attr: Tensor | None,
+    precision: str = "full",
 ) -> tuple[Tensor, Tensor]:
     """The block on anybody's modules of the published shape: phi_e Linear, BatchNorm, ReLU, Linear, ReLU; phi_x Linear,
     ReLU, Linear; phi_m Linear, Sigmoid. All that happens on edges is one fused op."""
@@ -160,6 +167,7 @@ def lorentz_block(
         gate=weight_and_bias(phi_m[0]),
         head=None if phi_x is None else (*weight_and_bias(phi_x[0]), weight_and_bias(phi_x[2])[0]),
         clamp=100.0,
+        precision=precision,
     )[:2]
     if step is not None:
         x = x + c_weight * step
