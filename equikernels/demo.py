@@ -97,7 +97,7 @@ def score(side: str, settings: Settings) -> Scores:
     model = build(side, settings.seed)
     jets = load_sample_jets()[: settings.jets]
     prepare(side, model, jets[:2])()
-    resident = _memory("VmRSS")
+    resident = memory("VmRSS")
     sizes = [size for size in SWEEP if size <= len(jets)]
     result = Scores(torch.empty(0), batch=min(BATCH, len(jets)))
     with tqdm(total=sum(sizes) + len(jets), desc=f"{SIDES[side]:34s}", unit=" jets", leave=True) as bar:
@@ -105,7 +105,7 @@ def score(side: str, settings: Settings) -> Scores:
             result.sweep[size] = _sweep_point(prepare(side, model, jets[:size]), resident)
             bar.update(size)
         logits = []
-        _reset_peak()
+        reset_peak()
         for batch in jets.batches(BATCH):
             forward = prepare(side, model, batch)
             seconds, out = _timed(forward)
@@ -113,7 +113,7 @@ def score(side: str, settings: Settings) -> Scores:
             if len(batch) == result.batch:
                 result.seconds.append(seconds)
             bar.update(len(batch))
-    result.peak = _above(resident)
+    result.peak = above(resident)
     result.logits = torch.cat(logits)
     return result
 
@@ -143,14 +143,14 @@ def _timed(forward: Callable[[], Tensor]) -> tuple[float, Tensor]:
 
 def _sweep_point(forward: Callable[[], Tensor], resident: int | None) -> tuple[float, int | None]:
     """Median time of a few calls (one, where it is slow) and the peak of them."""
-    _reset_peak()
+    reset_peak()
     times = [_timed(forward)[0]]
     while sum(times) < 0.5 and len(times) < 5:
         times.append(_timed(forward)[0])
-    return statistics.median(times), _above(resident)
+    return statistics.median(times), above(resident)
 
 
-def _memory(key: str) -> int | None:
+def memory(key: str) -> int | None:
     """A field of /proc/self/status in bytes."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
@@ -159,14 +159,14 @@ def _memory(key: str) -> int | None:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:")), None)
 
 
-def _reset_peak() -> None:
+def reset_peak() -> None:
     # Where this is not allowed the mark keeps rising, which is right as long as batches grow.
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def _above(resident: int | None) -> int | None:
-    peak = _memory("VmHWM")
+def above(resident: int | None) -> int | None:
+    peak = memory("VmHWM")
     return None if peak is None or resident is None else max(peak - resident, 0)
 
 

@@ -63,8 +63,8 @@ class Graph:
         graph.self_loops = kind == COMPLETE_WITH_SELF_LOOPS
         graph._num_edges = num_edges
         graph._kind = kind
-        graph._table = _normal(table)
-        graph._edge_index = _normal(edge_index)
+        graph._table = None if table is None else _normal(table)
+        graph._edge_index = None if edge_index is None else _normal(edge_index)
         graph._events = None
         graph._pairs = None
         return graph
@@ -194,7 +194,8 @@ class Graph:
     def edge_index(self) -> Tensor:
         """[2, E] int64: row 0 senders, row 1 receivers, in the order of per-edge tensors."""
         if self._edge_index is None:
-            self._edge_index = _normal(self._enumerate_pairs() if self.is_complete else self._edges_from_csr())
+            edge_index = self._enumerate_pairs() if self.is_complete else self._edges_from_csr()
+            self._edge_index = _normal(edge_index)
         return self._edge_index
 
     @property
@@ -307,7 +308,7 @@ class Graph:
         return torch.empty_like(edges).index_copy_(1, in_edge, edges)
 
 
-def _normal(t: Tensor | None) -> Tensor | None:
+def _normal(t: Tensor) -> Tensor:
     """A graph first used under torch.inference_mode may be trained on later, which inference tensors cannot be."""
     if not isinstance(t, Tensor) or not t.is_inference():
         return t

@@ -90,17 +90,17 @@ def test_demo_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_peak_memory_is_seen() -> None:
     def peak_of(size: int) -> int:
-        resident = demo._memory("VmRSS")
-        demo._reset_peak()
+        resident = demo.memory("VmRSS")
+        demo.reset_peak()
         torch.ones(size, dtype=torch.uint8)
-        peak = demo._above(resident)
+        peak = demo.above(resident)
         assert peak is not None
         return peak
 
-    if demo._memory("VmHWM") is None:
+    if demo.memory("VmHWM") is None:
         pytest.skip("this system does not tell")
-    demo._reset_peak()
-    if demo._memory("VmHWM") > demo._memory("VmRSS") + 2**24:  # type: ignore[operator]
+    demo.reset_peak()
+    if demo.memory("VmHWM") > demo.memory("VmRSS") + 2**24:  # type: ignore[operator]
         pytest.skip("this system does not reset the mark")
     assert 0.9 * 2**28 < peak_of(2**28) < 1.2 * 2**28
     assert peak_of(2**10) < 2**26

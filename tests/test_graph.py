@@ -84,7 +84,7 @@ def test_a_graph_first_used_in_inference_mode_can_be_trained_on(name: str) -> No
         graph = GRAPHS[name]()
         x = torch.randn(graph.num_nodes, 4)
         ek.pairwise_invariants(x, graph)
-        graph.edge_index, graph.in_degree()  # noqa: B018
+        graph.edge_index, graph.in_degree()
         if graph.is_complete:
             ek.segment_reduce(x, graph.events)
     x = torch.randn(graph.num_nodes, 4, requires_grad=True)

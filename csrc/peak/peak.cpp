@@ -10,8 +10,9 @@ template <class Isa>
 double Peak<Isa>::float_multiply_adds(int64_t iterations) {
   // Twelve independent sums cover latency times throughput of every CPU in sight, and leave registers for the factors.
   constexpr int kSums = 12;
-  vfloat sums[kSums] = {};
+  vfloat sums[kSums];
   volatile float seed = 0.999f;
+  for (int k = 0; k < kSums; ++k) sums[k] = splat<float>(seed + k);  // all different, or the compiler keeps but one
   const vfloat a = splat<float>(seed), b = splat<float>(1 - seed);
   for (int64_t i = 0; i < iterations; ++i)
 #pragma GCC unroll 12
