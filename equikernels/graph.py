@@ -310,7 +310,7 @@ class Graph:
 
 def _normal(t: Tensor) -> Tensor:
     """A graph first used under torch.inference_mode may be trained on later, which inference tensors cannot be."""
-    if not isinstance(t, Tensor) or not t.is_inference():
+    if torch.compiler.is_compiling() or not isinstance(t, Tensor) or not t.is_inference():
         return t
     with torch.inference_mode(False):
         return t.clone()

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..checks import fail
 from ..graph import Graph
@@ -43,9 +44,11 @@ def fold_batch_norm(
         ValueError: one edge only, in training, as ``nn.BatchNorm1d``; nothing has been updated then.
     """
     if norm.training or norm.running_mean is None or norm.running_var is None:
-        local = message_deviations(
-            z.receiver, z.sender, x, graph, z.invariant_weight, invariants, metric, psi, edge_attr, z.edge_weight
-        )
+        parts = (z.receiver, z.sender, x, graph, z.invariant_weight, invariants, metric, psi, edge_attr, z.edge_weight)
+        if torch.compiler.is_compiling():  # which decides by itself what to keep for backward
+            local = message_deviations(*parts)
+        else:  # some thirty float64 tables of n rows are worth less than their memory: backward makes them again
+            local = checkpoint(message_deviations, *parts, use_reentrant=False, preserve_rng_state=False)
         count, mean, square = _over_processes(norm, *local)
         if count.device.type == "cpu" and not torch.compiler.is_compiling() and count == 1:
             fail("BatchNorm", "graph", "more than one edge when training", 1)
