@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from itertools import pairwise
 
 import torch
@@ -31,13 +32,14 @@ class GraphCache:
         if torch.compiler.is_compiling():  # the tensors are symbols there, and finding pairs needs their values
             return Graph.from_edge_index(torch.stack([sender, receiver]), num_nodes, validate=False)
         # A row of an [2, E] tensor is a new tensor each time it is taken: its base is what lives through the batch.
-        key = receiver if receiver._base is None else receiver._base
+        key, other = (t if t._base is None else t._base for t in (receiver, sender))
         stamp = (_stamp(receiver), _stamp(sender), num_nodes, ordered)
         known = self._graphs.get(key)
-        if known is None or known[0] != stamp:
-            known = (stamp, make_graph(receiver, sender, num_nodes, ordered))
+        # The sender's memory may have been freed and given to another tensor: its address alone proves nothing.
+        if known is None or known[0] != stamp or known[1]() is not other:
+            known = (stamp, weakref.ref(other), make_graph(receiver, sender, num_nodes, ordered))
             self._graphs[key] = known
-        return known[1]
+        return known[2]
 
     def __deepcopy__(self, memo: dict[int, object]) -> GraphCache:
         return GraphCache()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -86,10 +85,6 @@ def fused_forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
     bound.apply_defaults()
     result = recipe.run(self, list(bound.arguments.values()))
     return result if recipe.returns > 1 else result[0]
-
-
-def own_signature(forward: Callable[..., Any]) -> inspect.Signature:
-    return inspect.signature(forward)
 
 
 def expect_layers(module: nn.Module, path: str, kinds: tuple[type | tuple[type, ...], ...]) -> nn.Sequential:

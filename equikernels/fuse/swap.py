@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import types
 from typing import TypeVar
 
@@ -10,7 +11,7 @@ from torch import nn
 from .edges import GraphCache
 from .egnn import EquivariantLayer
 from .lorentznet import LorentzBlock
-from .recipe import NotRecognisedError, Recipe, fused_forward, own_signature
+from .recipe import NotRecognisedError, Recipe, fused_forward
 
 RECIPES: tuple[type[Recipe], ...] = (LorentzBlock, EquivariantLayer)
 
@@ -89,7 +90,7 @@ def _fuse(module: nn.Module, kind: type[Recipe], cache: GraphCache) -> None:
             reason = error
             continue
         # Not a submodule and not a buffer: state dicts do not see it.
-        module.__dict__["equikernels_recipe"] = (recipe, own_signature(own))
+        module.__dict__["equikernels_recipe"] = (recipe, inspect.signature(own))
         module.__dict__["forward"] = types.MethodType(fused_forward, module)
         return
     raise reason
