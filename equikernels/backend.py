@@ -1,8 +1,8 @@
 """Which implementation an op runs on, and why.
 
-Every op has a plain-PyTorch reference, and kernels for some devices. By default ("auto") a kernel is used where one
-exists for the tensors' device; elsewhere the reference runs. A backend asked for by name is used or refused, never
-replaced.
+Every op has a plain-PyTorch reference, and kernels for some devices: C++ ("cpu"), CUDA C++ ("cuda") and Triton
+("triton", on CUDA). By default ("auto") a kernel is used where one exists for the tensors' device, CUDA C++ before
+Triton; elsewhere the reference runs. A backend asked for by name is used or refused, never replaced.
 """
 
 from __future__ import annotations
@@ -15,70 +15,91 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from . import _native
+from . import _native, _triton
 
-BACKENDS = ("auto", "reference", "cpu", "cuda")
+BACKENDS = ("auto", "reference", "cpu", "cuda", "triton")
+AUTO = {"cpu": ("cpu",), "cuda": ("cuda", "triton")}  # device -> backends, the first that can is used
 
 _name = os.environ.get("EQUIKERNELS_BACKEND", "auto") or "auto"
 if _name not in BACKENDS:
     raise ValueError(f"EQUIKERNELS_BACKEND: expected one of {', '.join(BACKENDS)}, got {_name!r}")
 
-# op -> devices with a kernel; filled by the op modules.
+# op -> devices with a C++ kernel; filled by the op modules. Those with a Triton kernel are in _triton.KERNELS.
 KERNELS: dict[str, tuple[str, ...]] = {}
+
+
+_triton.choose(_name == "triton")
 
 
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
-    """Chooses the backend inside a ``with`` block.
+    """Chooses the backend inside a ``with`` block, for the whole process.
+
+    A backward pass uses the backend that is chosen when it runs; where the forward pass ran on the reference, so does
+    its backward pass.
 
     Args:
-        name: "auto", "reference", "cpu" or "cuda".
+        name: "auto", "reference", "cpu", "cuda" (CUDA C++) or "triton".
 
     Raises:
         ValueError: no such backend.
     """
-    global _name
     if name not in BACKENDS:
         raise ValueError(f"use_backend: name: expected one of {', '.join(BACKENDS)}, got {name!r}")
     before = _name
-    _name = name
+    _choose(name)
     try:
         yield
     finally:
-        _name = before
+        _choose(before)
 
 
-def _refusal(op: str, device: str) -> str | None:
-    """Why an op has no kernel for a device type, or None where it has."""
-    if device in ("cpu", "cuda") and device not in KERNELS[op]:
+def _choose(name: str) -> None:
+    global _name
+    _name = name
+    _triton.choose(name == "triton")
+
+
+def _refusal(op: str, backend: str, device: torch.device) -> str | None:
+    """Why a backend has no kernel of an op for tensors on a device, or None where it has."""
+    if backend == "triton":
+        return _triton.refusal(op, device)
+    if backend != device.type:
+        return f"the tensors are on {device.type!r}"
+    if not _has_kernel(op, backend):
         return "no kernel for this op"
-    if device == "cpu":
-        return _native.cpu_reason
-    if device == "cuda":
-        return _native.cuda_reason
-    return f"no kernels for device {device!r}"
+    return _native.cpu_reason if backend == "cpu" else _native.cuda_reason
 
 
-def use_kernel(op: str, *tensors: Tensor) -> bool:
+def use_kernel(op: str, *tensors: Tensor, triton_limit: str | None = None) -> bool:
     """True where the op's kernel is to run on these tensors, False for the reference.
 
     Under torch.func transforms and forward-mode AD the reference runs: it is made of PyTorch ops that have every
     derivative and batching rule, where a custom op would lose the tangent or loop.
+
+    Args:
+        op: name of the public op.
+        tensors: what it was called with.
+        triton_limit: why the op's Triton kernel cannot do this call, where it cannot.
 
     Raises:
         RuntimeError: a backend was asked for by name that cannot run here.
     """
     if _name == "reference":
         return False
-    device = tensors[0].device.type
-    if _name != "auto" and device != _name:
-        raise RuntimeError(f"{op}: backend {_name!r} was asked for, but the tensors are on {device!r}")
+    device = tensors[0].device
+    named = _name != "auto"
+    if named and _name in AUTO and device.type != _name:  # whatever the transform
+        raise RuntimeError(f"{op}: backend {_name!r} was asked for, but the tensors are on {device.type!r}")
     if _transformed(tensors):
         return False
-    reason = _refusal(op, device)
-    if reason is not None and _name != "auto":
-        raise RuntimeError(f"{op}: backend {_name!r} was asked for: {reason}")
-    return reason is None
+    for backend in (_name,) if named else AUTO.get(device.type, ()):
+        reason = _refusal(op, backend, device) or (triton_limit if backend == "triton" else None)
+        if reason is None:
+            return True
+        if named:
+            raise RuntimeError(f"{op}: backend {_name!r} was asked for: {reason}")
+    return False
 
 
 def _transformed(tensors: tuple[Tensor, ...]) -> bool:
@@ -92,20 +113,46 @@ def _transformed(tensors: tuple[Tensor, ...]) -> bool:
 
 
 def backends() -> BackendReport:
-    """What runs where, for each op, and why not elsewhere. ``print(equikernels.backends())`` shows a table."""
+    """What runs where, for each op, and why not elsewhere. ``print(equikernels.backends())`` shows a table.
+
+    The rows "cpu", "cuda" and "other" are devices, under the backend chosen now; the row "triton" says whether
+    ``use_backend("triton")`` has a kernel of the op.
+    """
     report = BackendReport()
     for op in KERNELS:
-        report[op] = {}
-        for device in ("cpu", "cuda"):
-            reason = _refusal(op, device)
-            if _name == "reference":
-                report[op][device] = "reference (EQUIKERNELS_BACKEND or use_backend says so)"
-            elif reason is not None:
-                report[op][device] = f"reference ({reason})"
-            else:
-                report[op][device] = f"kernel ({_native.active_isa()})" if device == "cpu" else CUDA_STATUS
+        report[op] = {device: _served(op, torch.device(device)) for device in ("cpu", "cuda")}
+        device = torch.device("cpu" if _triton.INTERPRETED else "cuda")
+        reason = _refusal(op, "triton", device)
+        report[op]["triton"] = _kernel("triton") if reason is None else f"refused ({reason})"
         report[op]["other"] = "reference"
     return report
+
+
+def _served(op: str, device: torch.device) -> str:
+    """What runs on a device under the backend chosen now, and where that is not a kernel, why."""
+    if _name == "reference":
+        return "reference (EQUIKERNELS_BACKEND or use_backend says so)"
+    reasons = {}
+    for backend in AUTO[device.type] if _name == "auto" else (_name,):
+        reasons[backend] = _refusal(op, backend, device)
+        if reasons[backend] is None:
+            return _kernel(backend)
+    if _name != "auto":
+        return f"refused ({reasons[_name]})"
+    told = [r for backend, r in reasons.items() if r is not None and _has_kernel(op, backend)]
+    return f"reference ({'; '.join(dict.fromkeys(told)) or 'no kernel for this op'})"
+
+
+def _has_kernel(op: str, backend: str) -> bool:
+    return op in _triton.KERNELS if backend == "triton" else backend in KERNELS[op]
+
+
+def _kernel(backend: str) -> str:
+    if backend == "cpu":
+        return f"kernel ({_native.active_isa()})"
+    if backend == "triton" and _triton.INTERPRETED:
+        return "Triton kernel (interpreted)"
+    return f"Triton {CUDA_STATUS}" if backend == "triton" else CUDA_STATUS
 
 
 # No GPU has run these kernels yet: they are compiled and checked offline.

@@ -1,0 +1,120 @@
+"""Which implementation runs, and what is said where none can."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import equikernels as ek
+from equikernels import _triton, backend
+
+
+def run(code: str, **environment: str) -> str:
+    """What a fresh process prints, with triton's interpreter."""
+    path = {"PYTHONPATH": str(Path(ek.__file__).parents[1])}
+    env = {**os.environ, **path, "TRITON_INTERPRET": "1", **environment}
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], env=env, cwd="/", capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# A kernel of the op `invariants` whose results cannot be mistaken.
+STUB = """
+import sys, types, torch
+import equikernels as ek
+from equikernels import _triton
+
+stub = types.ModuleType("stub")
+stub.invariants = lambda x, table, num_edges, kind, metric, psi: x.new_full((num_edges, 2), 7.0)
+sys.modules["stub"] = stub
+_triton._installed = True
+
+def answer():
+    return ek.pairwise_invariants(torch.zeros(2, 4), ek.Graph.complete(torch.tensor([0, 2])))[0, 0].item()
+"""
+
+
+def test_triton_takes_the_place_of_a_kernel_while_it_is_chosen() -> None:
+    code = (
+        STUB
+        + """
+_triton.provide("pairwise_invariants", "stub", ["invariants"])
+print(answer())
+with ek.use_backend("triton"):
+    print(answer(), ek.backends()["pairwise_invariants"]["cpu"])
+    with ek.use_backend("triton"):
+        print(answer())
+    with ek.use_backend("cpu"):
+        print(answer())
+    print(answer())
+print(answer(), "triton" in sys.modules)
+"""
+    )
+    answers = run(code).splitlines()
+    assert answers == ["0.0", "7.0 Triton kernel (interpreted)", "7.0", "0.0", "7.0", "0.0 False"]
+
+
+def test_triton_by_the_environment_serves_ops_declared_later() -> None:
+    code = (
+        STUB
+        + """
+_triton.choose(True)  # as at import, where triton is installed
+_triton.provide("pairwise_invariants", "stub", ["invariants"])
+print(answer())
+"""
+    )
+    assert run(code, EQUIKERNELS_BACKEND="triton") == "7.0\n"
+
+
+def test_what_triton_cannot_do_is_refused_by_name_only() -> None:
+    code = (
+        STUB
+        + """
+_triton.provide("pairwise_invariants", "stub", ["invariants"])
+x = torch.zeros(1)
+print(ek.backend.use_kernel("pairwise_invariants", x, triton_limit="too large"))
+with ek.use_backend("triton"):
+    for op, limit in (("pairwise_invariants", "too large"), ("segment_reduce", None)):
+        try:
+            ek.backend.use_kernel(op, x, triton_limit=limit)
+        except RuntimeError as error:
+            print(error)
+"""
+    )
+    assert run(code).splitlines() == [
+        "True",
+        "pairwise_invariants: backend 'triton' was asked for: too large",
+        "segment_reduce: backend 'triton' was asked for: no Triton kernel for this op",
+    ]
+
+
+def test_importing_the_package_imports_no_triton() -> None:
+    assert run("import sys, equikernels; print('triton' in sys.modules)", TRITON_INTERPRET="") == "False\n"
+
+
+def test_without_triton_the_package_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_triton, "_installed", False)
+    monkeypatch.setitem(_triton.KERNELS, "pairwise_invariants", ("nowhere", ("invariants",)))
+    assert ek.backends()["pairwise_invariants"]["triton"] == "refused (triton is not installed)"
+    with ek.use_backend("triton"), pytest.raises(RuntimeError, match="backend 'triton' was asked for: triton is not"):
+        ek.pairwise_invariants(torch.zeros(2, 4), ek.Graph.complete(torch.tensor([0, 2])))
+
+
+@pytest.mark.skipif(torch.version.cuda is not None, reason="this torch has CUDA")
+def test_without_cuda_the_package_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_triton, "_installed", True)
+    monkeypatch.setitem(_triton.KERNELS, "pairwise_invariants", ("nowhere", ("invariants",)))
+    expected = f"torch {torch.__version__} has no CUDA"
+    assert ek.backends()["pairwise_invariants"]["triton"] == f"refused ({expected})"
+    assert ek.backends()["pairwise_invariants"]["cuda"] == f"reference ({expected})"
+    assert backend.BACKENDS == ("auto", "reference", "cpu", "cuda", "triton")
+
+
+def test_no_such_backend() -> None:
+    with pytest.raises(ValueError, match="use_backend: name: expected one of auto, reference, cpu, cuda, triton, got"):
+        ek.use_backend("rocm").__enter__()
