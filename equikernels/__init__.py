@@ -2,6 +2,7 @@
 
 from . import _native as _native
 from . import data as data
+from . import metrics as metrics
 from . import models as models
 from . import nn as nn
 from ._native import active_isa, available_isas, set_isa
@@ -12,6 +13,7 @@ from .fuse import fuse_, unfuse_
 from .graph import Graph
 from .metric import psi
 from .ops.coordinates import coordinate_update
+from .ops.edge_network import EdgeLayer, EdgeNetwork, edge_network
 from .ops.invariants import pairwise_invariants
 from .ops.message import message_passing, message_statistics
 from .ops.rank2 import (
@@ -41,6 +43,8 @@ from .packing import (
 from .pairs import pack_pairs, unpack_pairs
 
 __all__ = [
+    "EdgeLayer",
+    "EdgeNetwork",
     "Graph",
     "__version__",
     "active_isa",
@@ -52,6 +56,7 @@ __all__ = [
     "backends",
     "coordinate_update",
     "data",
+    "edge_network",
     "fuse_",
     "gather_segment_reduce",
     "linear_1to2",
@@ -61,6 +66,7 @@ __all__ = [
     "load_checkpoint",
     "message_passing",
     "message_statistics",
+    "metrics",
     "models",
     "nn",
     "pack",

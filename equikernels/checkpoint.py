@@ -10,7 +10,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor, nn
 
-from .models import LorentzNet
+from .models import EuclidNet, EuclidNetSO3, InteractionNetwork, LorentzNet
 
 WRAPPERS = ("model_state", "state_dict", "model_state_dict", "model")
 PREFIXES = ("module.", "mod.", "model.")  # DistributedDataParallel, weaver, Lightning
@@ -18,6 +18,9 @@ PREFIXES = ("module.", "mod.", "model.")  # DistributedDataParallel, weaver, Lig
 # Network -> keys that name it; their shapes, with the blocks', give its widths.
 NETWORKS: dict[type[Any], tuple[str, ...]] = {
     LorentzNet: ("embedding.weight", "LGEBs.0.phi_e.0.weight", "graph_dec.3.weight"),
+    EuclidNet: ("node_encoder.0.weight", "EB.phi_e.0.weight", "edge_mlp.0.weight"),
+    EuclidNetSO3: ("EBs.0.phi_e.0.weight", "EBs.0.phi_m.0.weight", "edge_mlp.0.weight"),
+    InteractionNetwork: ("R1.layers.0.weight", "O.layers.0.weight", "R2.layers.0.weight"),
 }
 
 
@@ -30,8 +33,12 @@ def load_checkpoint(
     Prefixes "module.", "mod." and "model." are taken off keys, as often as they occur. It is read with
     ``weights_only=True``: nothing in it is executed.
 
-    Networks known: LorentzNet. What its file does not hold is given as keywords: ``c_weight`` (required; 5e-3 for the
-    published top tagger, 1e-3 for the quark/gluon one), ``dropout=0.2``, ``readout="padded_mean"``.
+    Networks known, and what their files do not hold, given as keywords:
+
+    - LorentzNet: ``c_weight`` (required; 5e-3 for the published top tagger, 1e-3 for the quark/gluon one),
+      ``dropout=0.2``, ``readout="padded_mean"``;
+    - EuclidNet: ``c_weight=0.005``, ``n_graph_iters=5``; EuclidNetSO3: ``c_weight=0.005``;
+    - InteractionNetwork: ``n_layers=1``.
 
     Args:
         file: a path or an open binary file.

@@ -7,4 +7,8 @@ from .egnn import EGNN_vel as EGNN_vel
 from .egnn import GCL_rf_vel as GCL_rf_vel
 from .egnn import NBodyE_GCL as NBodyE_GCL
 from .egnn import RF_vel as RF_vel
+from .euclidnet import EuclidNetSO2 as EuclidNetSO2
+from .euclidnet import EuclidNetSO3 as EuclidNetSO3
+from .euclidnet import PaperEuclidNet as PaperEuclidNet
+from .interaction_network import InteractionNetwork as InteractionNetwork
 from .lorentznet import LorentzNet as LorentzNet

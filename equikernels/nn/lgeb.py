@@ -91,7 +91,8 @@ class LGEB(nn.Module):
         graph: Graph,
         edge_attr: Tensor | None = None,
         node_attr: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
+        return_edges: bool = False,
+    ) -> tuple[Tensor, ...]:
         """Updates node features and coordinates.
 
         Args:
@@ -100,9 +101,10 @@ class LGEB(nn.Module):
             graph: the edges, over n nodes.
             edge_attr: [E, n_edge_attr], in the graph's order.
             node_attr: [n, n_node_attr].
+            return_edges: also return the gated messages.
 
         Returns:
-            (h' [n, n_input], x' [n, 4]).
+            (h' [n, n_input], x' [n, 4]), and with ``return_edges`` m [E, n_hidden].
 
         Raises:
             ValueError, TypeError: wrong shape, dtype or device.
@@ -110,7 +112,7 @@ class LGEB(nn.Module):
         self._check(h, x, graph, edge_attr, node_attr)
         phi_x = None if self.last_layer else self.phi_x
         modules = (self.phi_e, phi_x, self.phi_h, self.phi_m)
-        return lorentz_block(*modules, self.c_weight, h, x, graph, edge_attr, node_attr, self.precision)
+        return lorentz_block(*modules, self.c_weight, h, x, graph, edge_attr, node_attr, self.precision, return_edges)
 
     def _check(self, h: Tensor, x: Tensor, graph: Graph, edge_attr: Tensor | None, node_attr: Tensor | None) -> None:
         n = graph.num_nodes
@@ -141,7 +143,8 @@ def lorentz_block(
     edge_attr: Tensor | None,
     node_attr: Tensor | None,
     precision: str = "full",
-) -> tuple[Tensor, Tensor]:
+    return_edges: bool = False,
+) -> tuple[Tensor, ...]:
     """The block on anybody's modules of the published shape: phi_e Linear, BatchNorm, ReLU, Linear, ReLU; phi_x Linear,
     ReLU, Linear; phi_m Linear, Sigmoid. All that happens on edges is one fused op."""
     weight, bias = weight_and_bias(phi_e[0])
@@ -155,7 +158,7 @@ def lorentz_block(
         graph,
         edge_attr=edge_attr,
     )
-    total, step = message_passing(
+    total, step, *edges = message_passing(
         z.receiver,
         z.sender,
         x,
@@ -168,8 +171,10 @@ def lorentz_block(
         head=None if phi_x is None else (*weight_and_bias(phi_x[0]), weight_and_bias(phi_x[2])[0]),
         clamp=100.0,
         precision=precision,
-    )[:2]
+        return_edges=return_edges,
+    )
     if step is not None:
         x = x + c_weight * step
+    assert total is not None
     nodes = [h, total] if node_attr is None else [h, total, node_attr]
-    return h + phi_h(torch.cat(nodes, dim=1)), x
+    return h + phi_h(torch.cat(nodes, dim=1)), x, *(m for m in edges if m is not None)

@@ -15,7 +15,7 @@ def activate(z: Tensor, name: str, slope: float) -> Tensor:
         return z
     if name == "leaky_relu":
         return torch.nn.functional.leaky_relu(z, slope)
-    return getattr(torch.nn.functional, name)(z) if name != "tanh" else torch.tanh(z)
+    return getattr(torch if name in ("tanh", "sigmoid") else torch.nn.functional, name)(z)
 
 
 def aggregate(values: Tensor, graph: Graph, mean: bool) -> Tensor:

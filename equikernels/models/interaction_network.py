@@ -1,0 +1,69 @@
+"""The Interaction Network for tracking, arXiv 2103.16701."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from ..checks import REAL, check_tensor, fail
+from ..graph import Graph
+from ..nn.interaction import InteractionConv, InteractionWeights, RelationalModel
+from ..nn.tables import read_ends
+from ..ops.common import as_graph
+
+
+class InteractionNetwork(nn.Module):
+    r"""Classifies edges of a hit graph.
+
+    .. math::
+        E_{ij} &= R_1(x_i, x_j, a_{ij}), \quad x_i' = O(x_i, \textstyle\sum_j E_{ij})
+            \quad \text{(``n_layers`` times, with the same weights and the original } a) \\
+        w_{ij} &= \mathrm{sigmoid}(R_2(x_i', x_j', E_{ij}))
+
+    with the receiver i first. ``n_layers=1`` is the paper's network. Of all edge tensors only the last pass's E and w
+    exist. State-dict keys are the released ones.
+
+    Args:
+        hidden_size: width of the hidden layers; 40 in the paper's code.
+        n_layers: passes, at least 1.
+    """
+
+    def __init__(self, hidden_size: int = 40, n_layers: int = 1) -> None:
+        super().__init__()
+        if n_layers < 1:
+            fail("InteractionNetwork", "n_layers", "at least 1", n_layers)
+        self.n_layers = n_layers
+        conv = InteractionConv(3, 4, 4, 3, hidden_size)
+        self.R1 = conv.R1
+        self.O = conv.O
+        self.R2 = RelationalModel(10, 1, hidden_size)
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Tensor], *, n_layers: int = 1) -> InteractionNetwork:
+        """A network of the width of ``state``, not yet filled; the number of passes is not in it."""
+        return cls(state["R1.layers.0.weight"].shape[0], n_layers)
+
+    def forward(self, x: Tensor, graph: Graph | Tensor, edge_attr: Tensor) -> Tensor:
+        """How likely each edge is a piece of a track.
+
+        Args:
+            x: [n, 3] hits; (r/1000, phi/pi, z/1000) of millimetres in the paper, in the dtype of the weights.
+            graph: the edges, over n hits; or an edge_index [2, E] of (sender, receiver), as the release's.
+            edge_attr: [E, 4], in the graph's order; (dr/1000, dphi/pi, dz/1000, dR) in the paper.
+
+        Returns:
+            [E, 1] in (0, 1), in the graph's order.
+
+        Raises:
+            ValueError, TypeError: wrong shape, dtype or device.
+        """
+        op = "InteractionNetwork"
+        check_tensor(op, "x", x, ["n", 3], REAL)
+        check_tensor(op, "edge_attr", edge_attr, ["E", 4], like=x)
+        graph = as_graph(op, graph, x.shape[0])
+        weights = InteractionWeights.of(self.R1, self.O)
+        edges: Tensor | None = None
+        for k in range(self.n_layers):
+            x, edges = weights.one_pass(x, edge_attr, graph, return_edges=k == self.n_layers - 1)
+        return read_ends(op, self.R2.layers, x, edges, graph, receiver_first=True, end="sigmoid")

@@ -1,0 +1,234 @@
+"""The blocks of EuclidNet (arXiv 2304.05293): messages between hits, with features on edges that live on."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..checks import fail
+from ..graph import Graph
+from ..ops.edge_network import EdgeNetwork, edge_network
+from ..ops.message import message_passing
+from .chain import apply_rows, chain, chain_layers, row_network
+from .edge_norm import EdgeInput, fold_batch_norm
+from .linear import weight_and_bias
+from .tables import Tables
+
+CLAMP = 100.0
+
+
+class EuclidConv(nn.Module):
+    r"""The released SO(2) block: edge memory e, points x and features h, in one fused pass over edges.
+
+    .. math::
+        e_{ij}' &= \phi_e(\psi(\|x_i - x_j\|^2), \psi(\langle x_i, x_j \rangle), h_i, h_j, e_{ij}), \quad
+        m_{ij} = \phi_m(e_{ij}') \\
+        x_i' &= x_i + c \textstyle\sum_j \mathrm{clamp}((x_i - x_j) \phi_x(m_{ij}), -100, 100) \\
+        h_i' &= h_i + c\, \phi_s(h_i, \textstyle\sum_j m_{ij})
+
+    Per layer e is read once and written once; nothing else is kept per edge, in training neither. State-dict keys are
+    those of the released block.
+
+    Args:
+        n_hidden: width of h, e and m.
+        n_layers: linear layers of phi_e, phi_m and phi_s; phi_x has one more.
+        c_weight: c.
+        activation: between layers; SiLU in the release.
+        layernorm: LayerNorm without affine before every activation.
+    """
+
+    def __init__(
+        self,
+        n_hidden: int,
+        n_layers: int = 3,
+        c_weight: float = 0.005,
+        activation: nn.Module = nn.SiLU(),  # noqa: B008 (it has no state)
+        layernorm: bool = True,
+    ) -> None:
+        super().__init__()
+        self.n_hidden = n_hidden
+        self.c_weight = c_weight
+        h = [n_hidden] * n_layers
+        self.phi_e = chain([3 * n_hidden + 2, *h], activation, layernorm)
+        self.phi_x = chain([n_hidden, *h, 1], activation, layernorm)
+        self.phi_m = chain([n_hidden, *h], activation, layernorm, nn.Sigmoid())
+        self.phi_s = chain([2 * n_hidden, *h], activation, layernorm)
+
+    def prepare(self) -> PreparedBlock:
+        """The weights as the op takes them, for any number of calls of :meth:`forward`."""
+        return PreparedBlock.of(self)
+
+    def forward(
+        self, h: Tensor, x: Tensor, e: Tensor, graph: Graph, prepared: PreparedBlock | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """One round.
+
+        Args:
+            h: [n, n_hidden] node features.
+            x: [n, D] points, in the dtype of h or float64.
+            e: [E, n_hidden] edge features, in the graph's order.
+            graph: the edges j -> i, over n nodes.
+            prepared: of :meth:`prepare`, where weights are shared between rounds.
+
+        Returns:
+            (h', x', e', sum of messages [n, n_hidden]).
+
+        Raises:
+            ValueError, TypeError: wrong shape, dtype or device.
+        """
+        if h.shape != (graph.num_nodes, self.n_hidden):
+            fail("EuclidConv", "h", f"shape [{graph.num_nodes}, {self.n_hidden}]", list(h.shape))
+        return (prepared or self.prepare()).round(self.c_weight, h, x, e, graph)
+
+
+class PreparedBlock(NamedTuple):
+    edge: Tables
+    node: EdgeNetwork
+    edges_at: int
+    messages_at: int
+    slope: float
+
+    @classmethod
+    def of(cls, block: Any) -> PreparedBlock:
+        """Of anybody's module with the released block's phi_e, phi_m, phi_x and phi_s."""
+        op = "EuclidConv"
+        parts = [chain_layers(op, name, getattr(block, name)) for name in ("phi_e", "phi_m", "phi_x")]
+        (edge, slope), (message, _), (head, _) = parts
+        width = edge[-1].weight.shape[0]
+        invariants, u, v, q = edge[0].weight.tensor_split([2, 2 + width, 2 + 2 * width], dim=1)
+        return cls(
+            Tables.of([*edge, *message, *head], [invariants, q], u, v),
+            row_network(op, "phi_s", block.phi_s),
+            len(edge) - 1,
+            len(edge) + len(message) - 1,
+            slope,
+        )
+
+    def round(self, c: float, h: Tensor, x: Tensor, e: Tensor, graph: Graph) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(h', x', e', sum of messages)."""
+        out = self.edge(
+            h,
+            graph,
+            x=x,
+            edge_attr=e,
+            invariants="both",
+            edges_at=self.edges_at,
+            messages_at=self.messages_at,
+            coordinates=True,
+            clamp=CLAMP,
+            negative_slope=self.slope,
+        )
+        assert out.edges is not None
+        assert out.messages is not None
+        assert out.coordinates is not None
+        update = apply_rows(self.node, torch.cat([h, out.messages], dim=1))
+        return torch.add(h, update, alpha=c), torch.add(x, out.coordinates, alpha=c), out.edges, out.messages
+
+
+class PaperEuclidConv(nn.Module):
+    r"""Equations 3.1-3.4 of arXiv 2304.05293, (3.2) first, as (3.1) needs it.
+
+    .. math::
+        e_{ij}' &= \phi_e(\psi(\|x_i - x_j\|^2), \psi(\langle x_i, x_j \rangle), e_{ij}) \\
+        m_{ij} &= \phi_m(h_i, h_j, e_{ij}', \psi(\|x_i - x_j\|^2), \psi(\langle x_i, x_j \rangle)) \\
+        x_i' &= x_i + c \textstyle\sum_j \phi_x(m_{ij}) (x_i - x_j), \quad
+        h_i' = h_i + \phi_h(h_i, \textstyle\sum_j m_{ij})
+
+    No LayerNorm and no clamp are mentioned there, and c multiplies the update of x alone. Arguments as
+    :class:`EuclidConv`.
+    """
+
+    def __init__(
+        self,
+        n_hidden: int,
+        n_layers: int = 3,
+        c_weight: float = 0.005,
+        activation: nn.Module = nn.SiLU(),  # noqa: B008 (it has no state)
+    ) -> None:
+        super().__init__()
+        self.n_hidden = n_hidden
+        self.c_weight = c_weight
+        h = [n_hidden] * n_layers
+        self.phi_e = chain([n_hidden + 2, *h], activation, norm=False)
+        self.phi_m = chain([3 * n_hidden + 2, *h], activation, norm=False)
+        self.phi_x = chain([n_hidden, *h, 1], activation, norm=False)
+        self.phi_h = chain([2 * n_hidden, *h], activation, norm=False)
+
+    def forward(self, h: Tensor, x: Tensor, e: Tensor, graph: Graph) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """As :meth:`EuclidConv.forward`."""
+        op, width = "PaperEuclidConv", self.n_hidden
+        if h.shape != (graph.num_nodes, width):
+            fail(op, "h", f"shape [{graph.num_nodes}, {width}]", list(h.shape))
+        (edge, slope), (message, _), (head, _) = (
+            chain_layers(op, name, getattr(self, name)) for name in ("phi_e", "phi_m", "phi_x")
+        )
+        common: dict[str, Any] = {"x": x, "invariants": "both", "negative_slope": slope}
+        e = edge_network(EdgeNetwork.of(edge), graph, edge_attr=e, edges_at=len(edge) - 1, **common).edges  # type: ignore[assignment]
+        u, v, q, s = message[0].weight.tensor_split([width, 2 * width, 3 * width], dim=1)
+        tables = Tables.of([*message, *head], [s, q], u, v)
+        out = tables(
+            h,
+            graph,
+            edge_attr=e,
+            messages_at=len(message) - 1,
+            coordinates=True,
+            **common,
+        )
+        assert out.messages is not None
+        assert out.coordinates is not None
+        update = apply_rows(row_network(op, "phi_h", self.phi_h), torch.cat([h, out.messages], dim=1))
+        return h + update, torch.add(x, out.coordinates, alpha=self.c_weight), e, out.messages
+
+
+class EuclidConv3(nn.Module):
+    r"""The released SO(3) block, which has no node features.
+
+    .. math::
+        m_{ij} &= \phi_e(\psi(\|x_i - x_j\|^2), \psi(\langle x_i, x_j \rangle)), \quad
+        m_{ij} \leftarrow \phi_m(m_{ij}) m_{ij} \\
+        x_i' &= x_i + c\, \mathrm{mean}_j\, \mathrm{clamp}((x_i - x_j) \phi_x(m_{ij}), -100, 100)
+
+    State-dict keys are those of the released block. BatchNorm's statistics run over edges.
+
+    Args:
+        n_hidden: width of m.
+        c_weight: c.
+    """
+
+    def __init__(self, n_hidden: int, c_weight: float = 0.005) -> None:
+        super().__init__()
+        self.c_weight = c_weight
+        self.phi_e = nn.Sequential(
+            nn.Linear(2, n_hidden, bias=False),
+            nn.BatchNorm1d(n_hidden),
+            nn.ReLU(),
+            nn.Linear(n_hidden, n_hidden),
+            nn.ReLU(),
+        )
+        head = nn.Linear(n_hidden, 1, bias=False)
+        nn.init.xavier_uniform_(head.weight, gain=0.001)  # x hardly moves at first
+        self.phi_x = nn.Sequential(nn.Linear(n_hidden, n_hidden), nn.ReLU(), head)
+        self.phi_m = nn.Sequential(nn.Linear(n_hidden, 1), nn.Sigmoid())
+
+    def forward(self, x: Tensor, graph: Graph, return_edges: bool = False) -> tuple[Tensor, Tensor | None]:
+        """(x' [n, D], and with ``return_edges`` m [E, n_hidden])."""
+        weight, _ = weight_and_bias(self.phi_e[0])
+        nothing = weight.new_zeros(graph.num_nodes, weight.shape[0])
+        z = fold_batch_norm(self.phi_e[1], EdgeInput(nothing, nothing, weight), x, graph, metric="euclidean")
+        out = message_passing(
+            z.receiver,
+            z.sender,
+            x,
+            graph,
+            invariant_weight=z.invariant_weight,
+            metric="euclidean",
+            layers=[weight_and_bias(self.phi_e[3])],
+            gate=weight_and_bias(self.phi_m[0]),
+            head=(*weight_and_bias(self.phi_x[0]), weight_and_bias(self.phi_x[2])[0]),
+            clamp=CLAMP,
+            return_edges=return_edges,
+        )
+        assert out[1] is not None
+        return torch.add(x, out[1], alpha=self.c_weight), out[2] if return_edges else None  # type: ignore[misc]

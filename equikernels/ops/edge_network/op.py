@@ -1,0 +1,251 @@
+"""edge_network: a deep network on edges, from node tables and edge memory to edge outputs and node sums."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ... import _native
+from ...backend import KERNELS, use_kernel
+from ...checks import REAL, check_choice, check_tensor, fail
+from ...graph import Graph
+from ...metric import Metric, signature
+from ..autograd import double_backward
+from ..common import check_edges, check_graph, graph_arguments, graph_from, lift
+from ..message.op import INVARIANTS
+from . import reference
+from .spec import EdgeNetwork, EdgeOptions, EdgeOutput, EdgeTensors
+
+OP = "edge_network"
+KERNELS[OP] = ()
+ROWS = 3  # the kind of graph that is none
+
+
+def edge_network(
+    network: EdgeNetwork,
+    graph: Graph | None,
+    *,
+    receiver: Tensor | None = None,
+    sender: Tensor | None = None,
+    x: Tensor | None = None,
+    edge_attr: Tensor | None = None,
+    invariants: str = "none",
+    metric: Metric = "euclidean",
+    psi: bool = True,
+    edges_at: int | None = None,
+    messages_at: int | None = None,
+    coordinates: bool = False,
+    clamp: float | None = None,
+    negative_slope: float = 0.01,
+) -> EdgeOutput:
+    r"""A chain of layers on every edge j -> i; what of it leaves the edge is asked for.
+
+    .. math::
+        z_{ij} &= A_i + B_j + W_0 [s_{ij}, a_{ij}] + b_0, \quad h^0_{ij} = f_0(z_{ij}) \\
+        h^k_{ij} &= f_k(W_k h^{k-1}_{ij} + b_k), \quad f = \mathrm{act} \text{ or } \mathrm{act} \circ \mathrm{norm} \\
+        e_{ij} &= h^{k_e}_{ij}, \quad M_i = \textstyle\sum_j h^{k_m}_{ij}, \quad
+        X_i = \textstyle\sum_j \mathrm{clamp}(h^{K-1}_{ij} (x_i - x_j))
+
+    with :math:`s_{ij}` the invariants of :func:`pairwise_invariants`. EuclidNet's block (arXiv 2304.05293, eqs.
+    3.1-3.4) and the Interaction Network (arXiv 2103.16701) are settings of this op. Edge memory is read once and
+    written once; nothing else is kept per edge, in training neither: the backward pass computes the layers again.
+    Second derivatives are those of the reference and take memory for all layers of all edges.
+
+    Args:
+        network: the layers, :meth:`EdgeNetwork.of`; the first one's weight has a column for each invariant and for
+            each edge attribute, in this order. Up to 32 layers, each up to 512 wide.
+        graph: the edges, over n nodes; None: the network is applied to the rows of ``edge_attr``, and ``edges_at`` is
+            all that can be asked for.
+        receiver: A [n, H], H the first layer's width, in the dtype of the weights; None: nothing.
+        sender: B [n, H], likewise.
+        x: [n, D] coordinates, in the dtype of the weights or float64; needed for invariants and coordinates.
+        edge_attr: a [E, K], in the graph's order.
+        invariants: "none", "both", "interval" (||x_i - x_j||^2 only) or "product".
+        metric: "euclidean", "minkowski" or a signature.
+        psi: pass invariants through sign(z) ln(1 + |z|).
+        edges_at: number of the layer whose output e is returned.
+        messages_at: number of the layer whose output is summed at the receivers.
+        coordinates: return X; the last layer is then 1 wide.
+        clamp: bound on each component of what is summed in X; None: no bound.
+        negative_slope: of leaky_relu.
+
+    Returns:
+        (edges [E, width], messages [n, width], coordinates [n, D] in the dtype of x), None where not asked for.
+
+    Raises:
+        ValueError, TypeError: the message names the argument.
+    """
+    receiver, sender, x, edge_attr = (
+        t if t is None else lift(OP, name, t)
+        for name, t in (("receiver", receiver), ("sender", sender), ("x", x), ("edge_attr", edge_attr))
+    )
+    weights = lift(OP, "network", network.weights)
+    check_choice(OP, "invariants", invariants, ("none", *INVARIANTS))
+    interval, product = INVARIANTS.get(invariants, (False, False))
+    if clamp is not None and not clamp >= 0:
+        fail(OP, "clamp", "a number >= 0 or None", clamp)
+    options = EdgeOptions(
+        [] if x is None else signature(OP, metric, x.shape[1]),
+        interval,
+        product,
+        psi,
+        list(network.widths),
+        list(network.steps),
+        negative_slope,
+        -1 if edges_at is None else edges_at,
+        -1 if messages_at is None else messages_at,
+        coordinates,
+        math.inf if clamp is None else clamp,
+    )
+    t = EdgeTensors(receiver, sender, x, edge_attr, weights)
+    _check(t, graph, network, options)
+    if not use_kernel(OP, weights, *(v for v in t if v is not None)):
+        return reference.edge_network(t, graph, options)
+    if graph is None:
+        assert edge_attr is not None
+        where: tuple[Any, ...] = (weights.new_empty(0, dtype=torch.int64), edge_attr.shape[0], ROWS)
+    else:
+        where = graph_arguments(graph, edges_at is not None or edge_attr is not None)
+    edges, messages, moved = torch.ops.equikernels.edge_network.default(*t, *where, *options)
+    return EdgeOutput(
+        edges if edges_at is not None else None,
+        messages if messages_at is not None else None,
+        moved if coordinates else None,
+    )
+
+
+def _check(t: EdgeTensors, graph: Graph | None, network: EdgeNetwork, options: EdgeOptions) -> None:
+    width, layers = network.widths[0], len(network.widths)
+    check_tensor(OP, "network", t.weights, ["P"], REAL)
+    for name, at in (("edges_at", options.edges_at), ("messages_at", options.messages_at)):
+        if not -1 <= at < layers:
+            fail(OP, name, f"a layer from 0 to {layers - 1}, or None", at)
+    if graph is None:
+        given = [name for name in ("receiver", "sender", "x") if getattr(t, name) is not None]
+        asked = [name for name in ("messages_at", "coordinates") if getattr(options, name) not in (-1, False)]
+        if given or asked or t.edge_attr is None:
+            fail(OP, "graph", "a Graph, or edge_attr and edges_at alone", f"None with {given + asked or 'nothing'}")
+    else:
+        tables = [v for v in (t.receiver, t.sender, t.x) if v is not None]
+        if not tables:
+            fail(OP, "receiver", "a tensor: without receiver, sender and x there are no nodes", "None")
+        check_graph(OP, graph, tables[0])
+        n = graph.num_nodes
+        for name, table in (("receiver", t.receiver), ("sender", t.sender)):
+            if table is not None:
+                check_tensor(OP, name, table, [n, width], like=t.weights)
+        if t.x is not None:
+            check_tensor(OP, "x", t.x, [n, "D"], (t.weights.dtype, torch.float64), like=t.weights)
+    if t.x is None and (options.coordinates or options.invariants):
+        fail(OP, "x", "a tensor, for invariants or coordinates", "None")
+    columns = options.invariants
+    if t.edge_attr is not None:
+        check_tensor(OP, "edge_attr", t.edge_attr, ["E", "K"], like=t.weights)
+        if graph is not None:
+            check_edges(OP, "edge_attr", t.edge_attr, graph)
+        columns += t.edge_attr.shape[1]
+    if network.inputs != columns:
+        got = f"{network.inputs} columns"
+        fail(OP, "network", f"a first layer of {columns} columns, for invariants and edge attributes", got)
+    if options.coordinates and network.widths[-1] != 1:
+        fail(OP, "network", "a last layer of width 1, for coordinates", network.widths[-1])
+
+
+_TENSORS = len(EdgeTensors._fields)
+_OPTIONS = len(EdgeOptions._fields)
+
+
+def _split(arguments: tuple[Any, ...]) -> tuple[EdgeTensors, tuple[Any, ...], EdgeOptions]:
+    tensors = EdgeTensors(*arguments[:_TENSORS])
+    return tensors, arguments[_TENSORS : _TENSORS + 3], EdgeOptions(*arguments[_TENSORS + 3 : _TENSORS + 3 + _OPTIONS])
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    tensors, (table, *ctx.sizes), ctx.options = _split(inputs)
+    ctx.save_for_backward(*tensors, table)
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+    rest = (None,) * (3 + _OPTIONS)
+    if all(g is None for g in grads):
+        return (None,) * _TENSORS + rest
+    # An output that was not asked for is empty, and tracing may still bring a (likewise empty) cotangent for it.
+    cotangents = [g if g is None or g.dim() == 2 else None for g in grads]
+    *tensors, table = ctx.saved_tensors
+    wanted = [bool(w) for w in ctx.needs_input_grad[2:4]]
+    out = torch.ops.equikernels.edge_network_backward.default(
+        *cotangents, *tensors, table, *ctx.sizes, *ctx.options, *wanted
+    )
+    given = [g if t is not None else None for g, t in zip(out, tensors, strict=True)]
+    given[2:4] = [g if want else None for g, want in zip(given[2:4], wanted, strict=True)]
+    return (*given, *rest)
+
+
+def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    cotangents, rest = inputs[:3], inputs[3:]
+    tensors, (table, *ctx.sizes), ctx.options = _split(rest)
+    ctx.save_for_backward(*cotangents, *tensors, table)
+    ctx.set_materialize_grads(False)
+
+
+def _backward_backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+    *saved, table = ctx.saved_tensors
+    cotangents, tensors = saved[:3], saved[3:]
+    num_edges, kind = ctx.sizes
+    nodes = next((t.shape[0] for t in tensors[:3] if t is not None), 0)
+    graph = None if kind == ROWS else graph_from(table, num_edges, kind, nodes)
+    present = [k for k, t in enumerate(tensors) if t is not None]
+    outputs = [k for k, c in enumerate(cotangents) if c is not None]
+
+    def function(*primals: Tensor) -> tuple[Tensor, ...]:
+        filled: list[Tensor | None] = [None] * _TENSORS
+        for k, p in zip(present, primals, strict=True):
+            filled[k] = p
+        out = reference.edge_network(EdgeTensors(*filled), graph, ctx.options)  # type: ignore[arg-type]
+        return tuple(out[k] for k in outputs)  # type: ignore[misc]
+
+    primals = [tensors[k] for k in present]
+    # an absent gradient, or one that was not wanted, has nothing flowing back into it
+    flowing = [
+        torch.zeros_like(tensors[k]) if (g := grads[k]) is None or g.shape != tensors[k].shape else g for k in present
+    ]
+    result = double_backward(function, primals, [cotangents[k] for k in outputs], flowing)
+    by_argument: list[Tensor | None] = [None] * (3 + _TENSORS)
+    for k, r in zip([*outputs, *(3 + k for k in present)], result, strict=True):
+        by_argument[k] = r
+    return (*by_argument, *(None,) * (3 + _OPTIONS + 2))
+
+
+def _fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    t, (_, num_edges, _), options = _split(arguments)
+    nodes = next((v.shape[0] for v in t[:3] if v is not None), 0)
+    new: Callable[..., Tensor] = t.weights.new_empty
+    return (
+        new(num_edges, options.widths[options.edges_at]) if options.edges_at >= 0 else new(0),
+        new(nodes, options.widths[options.messages_at]) if options.messages_at >= 0 else new(0),
+        t.x.new_empty(t.x.shape) if options.coordinates and t.x is not None else new(0),
+    )
+
+
+def _fake_backward(*arguments: Any) -> tuple[Tensor, ...]:
+    t, _, _ = _split(arguments[3:])
+    want_x, want_edge_attr = arguments[-2:]
+    wanted = (True, True, want_x, want_edge_attr, True)
+    return tuple(
+        t.weights.new_empty(0) if v is None or not want else v.new_empty(v.shape)
+        for v, want in zip(t, wanted, strict=True)
+    )
+
+
+if _native.cpu_reason is None and KERNELS[OP]:
+    torch.library.register_fake("equikernels::edge_network", _fake)
+    torch.library.register_fake("equikernels::edge_network_backward", _fake_backward)
+    torch.library.register_autograd("equikernels::edge_network", _backward, setup_context=_setup)
+    torch.library.register_autograd(
+        "equikernels::edge_network_backward", _backward_backward, setup_context=_setup_backward
+    )

@@ -1,0 +1,111 @@
+"""The arguments of the edge network op: a chain of layers whose weights are one vector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...checks import check_tensor, fail
+
+ACTIVATIONS = ("identity", "relu", "leaky_relu", "silu", "gelu", "tanh", "sigmoid")  # as csrc/common/activation_kind.h
+NORM = 8  # added to an activation's number: LayerNorm comes before it
+NORM_EPS = 1e-5
+MOST_LAYERS = 32  # as kMostLayers in csrc/edge_network/edge_network.h
+
+
+class EdgeLayer(NamedTuple):
+    """y = activation(norm(W x + b)); norm is LayerNorm without affine, eps 1e-5.
+
+    Attributes:
+        weight: W [out, in], as nn.Linear holds it.
+        bias: b [out] or None.
+        activation: "identity", "relu", "leaky_relu", "silu", "gelu", "tanh" or "sigmoid".
+        norm: normalise before the activation.
+    """
+
+    weight: Tensor
+    bias: Tensor | None = None
+    activation: str = "identity"
+    norm: bool = False
+
+
+class EdgeNetwork(NamedTuple):
+    """A chain of layers. Made once, it serves any number of calls: shared weights then have one gradient vector.
+
+    Attributes:
+        weights: all weights and biases, layer by layer, [P].
+        inputs: columns of the first layer's weight.
+        widths: outputs of each layer.
+        steps: what follows each layer: its activation's number, plus NORM with LayerNorm.
+    """
+
+    weights: Tensor
+    inputs: int
+    widths: tuple[int, ...]
+    steps: tuple[int, ...]
+
+    @classmethod
+    def of(cls, layers: Sequence[EdgeLayer]) -> EdgeNetwork:
+        """Joins layers.
+
+        Raises:
+            ValueError, TypeError: layers that do not fit each other; the message names the layer.
+        """
+        op = "EdgeNetwork"
+        if not 1 <= len(layers) <= MOST_LAYERS:
+            fail(op, "layers", f"1 to {MOST_LAYERS}", len(layers))
+        first = layers[0].weight
+        width: int | str = "in"
+        parts = []
+        for k, layer in enumerate(layers):
+            check_tensor(op, f"layers[{k}] weight", layer.weight, ["out", width], like=first)
+            if layer.activation not in ACTIVATIONS:
+                fail(op, f"layers[{k}] activation", "one of " + ", ".join(ACTIVATIONS), repr(layer.activation))
+            width = layer.weight.shape[0]
+            bias = layer.weight.new_zeros(width) if layer.bias is None else layer.bias
+            check_tensor(op, f"layers[{k}] bias", bias, [width], like=first)
+            parts += [layer.weight.reshape(-1), bias]
+        steps = tuple(ACTIVATIONS.index(layer.activation) + NORM * layer.norm for layer in layers)
+        widths = tuple(layer.weight.shape[0] for layer in layers)
+        return cls(torch.cat(parts), first.shape[1], widths, steps)
+
+
+class EdgeTensors(NamedTuple):
+    """What is differentiated, in the order of the schema."""
+
+    receiver: Tensor | None
+    sender: Tensor | None
+    x: Tensor | None
+    edge_attr: Tensor | None
+    weights: Tensor
+
+
+class EdgeOptions(NamedTuple):
+    """The rest, in the order of the schema."""
+
+    metric: list[float]
+    interval: bool
+    product: bool
+    psi: bool
+    widths: list[int]
+    steps: list[int]
+    slope: float
+    edges_at: int  # the layer whose output is returned by edge; -1: none
+    messages_at: int  # the layer whose output is summed at the receivers; -1: none
+    coordinates: bool
+    clamp: float
+
+    @property
+    def invariants(self) -> int:
+        return self.interval + self.product
+
+
+class EdgeOutput(NamedTuple):
+    """What was asked for; the rest is None."""
+
+    edges: Tensor | None
+    messages: Tensor | None
+    coordinates: Tensor | None
