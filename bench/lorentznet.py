@@ -26,8 +26,8 @@ from torch.profiler import ProfilerActivity, profile
 
 import equikernels as ek
 from equikernels import baselines
-from equikernels.demo import above, memory, reset_peak
 from equikernels.info import cpu_name
+from equikernels.process import above, memory, reset_peak
 
 from .ceilings import copy_bandwidth, multiply_adds
 

@@ -23,11 +23,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"equikernels {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("info", help="print what a bug report should contain")
-    demo = commands.add_parser("demo", help="score sample jets with LorentzNet, side by side with the published code")
+    demo = commands.add_parser("demo", help="score sample jets, side by side with the published formulas")
     demo.add_argument("--jets", type=_positive, default=2000, metavar="N", help="how many (default and most: 2000)")
     demo.add_argument("--output", type=Path, default=Path("demo_output"), metavar="DIR", help="where plots go")
     demo.add_argument("--threads", type=_positive, metavar="N", help="PyTorch threads (default: PyTorch's)")
-    demo.add_argument("--seed", type=int, default=0, metavar="N", help="of the network's weights")
+    demo.add_argument("--seed", type=int, default=0, metavar="N", help="of the networks' weights")
     return parser
 
 

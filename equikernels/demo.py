@@ -1,34 +1,30 @@
-"""``equikernels demo``: LorentzNet on two thousand jets, by the published formula and by equikernels.
+"""``equikernels demo``: networks on two thousand jets, by their published formulas and by equikernels.
 
 Each side runs in a process of its own, so that its peak memory is its own: the high-water mark of the resident memory
 (VmHWM, which Linux keeps and lets a process reset) less what was resident before the first batch. Inputs are made
-outside the clock: padded tensors and the edge list for the published formula, packed tensors for equikernels.
+outside the clock: padded tensors (and edge lists) for the published formula, packed tensors for equikernels. A formula
+too slow for all jets scores the first ones; times are compared on the batches that both sides scored.
 """
 
 from __future__ import annotations
 
-import contextlib
+import csv
 import json
 import statistics
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import baselines, models
 from .backend import backends
 from .data import Jets, load_sample_jets, top_tagging_scalars, with_beams
+from .process import above, in_child, memory, reset_peak
 
-BATCH = 100
-SWEEP = (1, 3, 10, 30, 100)
-CHECKED = 50  # jets scored in float64 as well
-WIDTH, LAYERS, C_WEIGHT = 72, 6, 5e-3  # the published top tagger
 SIDES = {"published": "published formula, eager PyTorch", "equikernels": "equikernels"}
 
 
@@ -45,7 +41,7 @@ class Scores:
     """What one side gave.
 
     Attributes:
-        logits: [n_jets, 2].
+        logits: [n_jets, 2], of the first jets.
         seconds: of each full batch (of the only one, where there is no full batch).
         peak: bytes that scoring added to the process at most; None where the system does not tell.
         sweep: batch size -> (seconds, bytes).
@@ -53,61 +49,136 @@ class Scores:
 
     logits: Tensor
     seconds: list[float] = field(default_factory=list)
-    batch: int = BATCH
+    batch: int = 100
     peak: int | None = None
     sweep: dict[int, tuple[float, int | None]] = field(default_factory=dict)
 
-    @property
-    def seconds_per_100(self) -> float:
-        return statistics.median(self.seconds) * 100 / self.batch
+    def seconds_per_100(self, batches: int | None = None) -> float:
+        """Median over the first batches."""
+        return statistics.median(self.seconds[:batches]) * 100 / self.batch
+
+
+# --- The networks -----------------------------------------------------------------------------------------------
+
+
+class Network:
+    """A network of the demo.
+
+    Attributes:
+        title: for the report.
+        batch: jets in a batch.
+        compared: how many jets the published formula scores; all where None.
+        checked: how many jets are scored in float64.
+        sweep: batch sizes that are timed.
+    """
+
+    title: str
+    batch: int
+    compared: int | None
+    checked: int
+    sweep: tuple[int, ...]
+
+    def models(self) -> dict[str, nn.Module]:
+        """Both sides, with random weights."""
+        raise NotImplementedError
+
+    def inputs(self, side: str, jets: Jets, dtype: torch.dtype, padded_to: int) -> tuple[Any, ...]:
+        """Arguments of a side's model with weights in dtype; the published one sees padded_to constituents a jet."""
+        raise NotImplementedError
+
+
+class LorentzNet(Network):
+    title = "LorentzNet (arXiv 2201.08187): width 72, 6 blocks"
+    batch, compared, checked, sweep = 100, None, 50, (1, 3, 10, 30, 100)
+    c_weight = 5e-3  # the published top tagger, as the widths
+
+    def models(self) -> dict[str, nn.Module]:
+        ours = models.LorentzNet(2, 72, n_layers=6, c_weight=self.c_weight, readout="padded_mean")
+        return {"equikernels": ours, "published": baselines.LorentzNet(2, 72, n_layers=6, c_weight=self.c_weight)}
+
+    def inputs(self, side: str, jets: Jets, dtype: torch.dtype, padded_to: int) -> tuple[Any, ...]:
+        x, ptr, is_beam = with_beams(jets.p4, jets.ptr)
+        # Masses are inputs: both precisions read the same ones.
+        x, scalars = x.to(dtype), top_tagging_scalars(x, is_beam).to(dtype)
+        if side == "published":
+            return baselines.LorentzNet.padded_inputs(x, scalars, ptr, padded_to + 2)
+        return x, scalars, ptr  # padded to the longest event by themselves
+
+
+class PELICAN(Network):
+    """Four-momenta and their products are float64 for both sides, all else float32: in float32 the published formula
+    loses the masses of light pairs, and logits differ by more than rounding."""
+
+    title = "PELICAN (arXiv 2307.16506): widths 60 and 35, 5 blocks, two spurions"
+    batch, compared, checked, sweep = 10, 50, 20, (1, 3, 10)
+    widths: ClassVar[dict[str, Any]] = {
+        "num_channels_scalar": 10,
+        "num_channels_m": [[60]] * 5,
+        "num_channels_2to2": [35] * 5,
+        "num_channels_out": [60],
+        "num_channels_m_out": [60, 35],
+        "stabilizer": "so2",
+    }
+
+    def models(self, config: str = "M") -> dict[str, nn.Module]:
+        sizes = {**self.widths, "config": config, "config_out": config}
+        ours = models.PELICANClassifier(**sizes, method="spurions", factorize=True, batchnorm="b")
+        return {"equikernels": ours, "published": baselines.PELICANClassifier(**sizes)}
+
+    def inputs(self, side: str, jets: Jets, dtype: torch.dtype, padded_to: int) -> tuple[Any, ...]:
+        if side == "published":
+            return baselines.PELICANClassifier.padded_inputs(jets.p4.double(), jets.ptr, padded_to)
+        return jets.p4.double(), jets.ptr
+
+
+NETWORKS: dict[str, Network] = {"LorentzNet": LorentzNet(), "PELICAN": PELICAN()}
 
 
 # --- The two sides ----------------------------------------------------------------------------------------------
 
 
-def build(side: str, seed: int, dtype: torch.dtype = torch.float32) -> torch.nn.Module:
-    """LorentzNet with seeded weights, in eval mode; both sides hold the same weights."""
+def build(network: str, side: str, seed: int, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """A network with seeded weights, in eval mode; both sides hold the same weights."""
     torch.manual_seed(seed)
-    ours = models.LorentzNet(2, WIDTH, n_layers=LAYERS, c_weight=C_WEIGHT, readout="padded_mean")
-    if side == "equikernels":
-        return ours.to(dtype).eval()
-    published = baselines.LorentzNet(2, WIDTH, n_layers=LAYERS, c_weight=C_WEIGHT)
-    published.load_state_dict(ours.state_dict())
-    return published.to(dtype).eval()
+    sides = NETWORKS[network].models()
+    sides["published"].load_state_dict(sides["equikernels"].state_dict())
+    return sides[side].to(dtype).eval()
 
 
-def prepare(side: str, model: torch.nn.Module, jets: Jets) -> Callable[[], Tensor]:
+def prepare(
+    network: str, side: str, model: nn.Module, jets: Jets, padded_to: int | None = None
+) -> Callable[[], Tensor]:
     """Makes the network's inputs from jets; the function returned is what is timed."""
-    x, ptr, is_beam = with_beams(jets.p4.to(next(model.parameters()).dtype), jets.ptr)
-    scalars = top_tagging_scalars(x, is_beam)
-    longest = int(ptr.diff().max())
-    if side == "equikernels":
-        return lambda: model(x, scalars, ptr, padded_to=longest)
-    inputs = baselines.LorentzNet.padded_inputs(x, scalars, ptr, longest)
+    dtype = next(model.parameters()).dtype
+    longest = int(jets.ptr.diff().max()) if padded_to is None else padded_to
+    inputs = NETWORKS[network].inputs(side, jets, dtype, longest)
     return lambda: model(*inputs)
 
 
 @torch.inference_mode()
-def score(side: str, settings: Settings) -> Scores:
-    """Scores every jet on one side, after a sweep over batch sizes. Runs in a child process."""
+def score(network: str, side: str, settings: Settings) -> Scores:
+    """Scores jets on one side, after a sweep over batch sizes. Runs in a child process."""
     from tqdm import tqdm
 
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    model = build(side, settings.seed)
+    this, model = NETWORKS[network], build(network, side, settings.seed)
     jets = load_sample_jets()[: settings.jets]
-    prepare(side, model, jets[:2])()
+    if side == "published":
+        jets = jets[: this.compared]
+    prepare(network, side, model, jets[:2])()
     resident = memory("VmRSS")
-    sizes = [size for size in SWEEP if size <= len(jets)]
-    result = Scores(torch.empty(0), batch=min(BATCH, len(jets)))
-    with tqdm(total=sum(sizes) + len(jets), desc=f"{SIDES[side]:34s}", unit=" jets", leave=True) as bar:
+    sizes = [size for size in this.sweep if size <= len(jets)]
+    result = Scores(torch.empty(0), batch=min(this.batch, len(jets)))
+    label = f"{network}, {SIDES[side]}"
+    with tqdm(total=sum(sizes) + len(jets), desc=f"{label:46s}", unit=" jets", leave=True) as bar:
         for size in sizes:
-            result.sweep[size] = _sweep_point(prepare(side, model, jets[:size]), resident)
+            result.sweep[size] = _sweep_point(prepare(network, side, model, jets[:size]), resident)
             bar.update(size)
         logits = []
         reset_peak()
-        for batch in jets.batches(BATCH):
-            forward = prepare(side, model, batch)
+        for batch in jets.batches(this.batch):
+            forward = prepare(network, side, model, batch)
             seconds, out = _timed(forward)
             logits.append(out)
             if len(batch) == result.batch:
@@ -119,20 +190,19 @@ def score(side: str, settings: Settings) -> Scores:
 
 
 @torch.inference_mode()
-def oracle(settings: Settings) -> Tensor:
+def oracle(network: str, settings: Settings) -> Tensor:
     """The published formula in float64, for the first jets. Runs in a child process."""
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    model = build("published", settings.seed, torch.float64)
-    # The same padding as the float32 batches they are compared with.
-    jets = load_sample_jets()[: settings.jets]
-    x, ptr, is_beam = with_beams(jets[:BATCH].p4, jets[:BATCH].ptr)
-    longest = int(ptr.diff().max())
-    n = int(ptr[min(CHECKED, len(ptr) - 1)])
-    x, ptr, is_beam = x[:n].double(), ptr[: CHECKED + 1], is_beam[:n]
-    # Scalars are inputs: both precisions read the same float32 masses.
-    scalars = top_tagging_scalars(x.float(), is_beam).double()
-    return model(*baselines.LorentzNet.padded_inputs(x, scalars, ptr, longest))
+    this, model = NETWORKS[network], build(network, "published", settings.seed, torch.float64)
+    logits: list[Tensor] = []
+    left = this.checked
+    for batch in load_sample_jets()[: settings.jets].batches(this.batch):
+        if left > 0:  # with the padding of the batches they are compared with
+            longest = int(batch.ptr.diff().max())
+            logits.append(prepare(network, "published", model, batch[:left], longest)())
+        left -= len(batch)
+    return torch.cat(logits)
 
 
 def _timed(forward: Callable[[], Tensor]) -> tuple[float, Tensor]:
@@ -148,32 +218,6 @@ def _sweep_point(forward: Callable[[], Tensor], resident: int | None) -> tuple[f
     while sum(times) < 0.5 and len(times) < 5:
         times.append(_timed(forward)[0])
     return statistics.median(times), above(resident)
-
-
-def memory(key: str) -> int | None:
-    """A field of /proc/self/status in bytes."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:")), None)
-
-
-def reset_peak() -> None:
-    # Where this is not allowed the mark keeps rising, which is right as long as batches grow.
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def above(resident: int | None) -> int | None:
-    peak = memory("VmHWM")
-    return None if peak is None or resident is None else max(peak - resident, 0)
-
-
-def in_child(function: Callable[..., Any], *args: Any) -> Any:
-    """Runs a function in a fresh process and returns its result."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(function, *args).result()
 
 
 # --- Do they agree? ---------------------------------------------------------------------------------------------
@@ -215,24 +259,25 @@ class Agreement:
 
 def report(published: Scores, ours: Scores, exact: Tensor, settings: Settings) -> tuple[str, bool]:
     """What the demo prints, and whether the two sides agree. Without agreement no speed-up is given."""
-    agreement = Agreement.of(published.logits, ours.logits, exact)
+    compared, batches = len(published.logits), len(published.seconds)
+    agreement = Agreement.of(published.logits, ours.logits[:compared], exact)
+    times = published.seconds_per_100(batches), ours.seconds_per_100(batches)
     rows = [
         ("", "published", "equikernels", ""),
-        ("time per 100 jets", _ms(published.seconds_per_100), _ms(ours.seconds_per_100), ""),
+        ("time per 100 jets", _ms(times[0]), _ms(times[1]), ""),
         ("peak memory of scoring", _mib(published.peak), _mib(ours.peak), ""),
         ("error against float64", f"{agreement.published_error:.1e}", f"{agreement.error:.1e}", ""),
     ]
     if agreement.holds:
-        rows[1] = (*rows[1][:3], _ratio(published.seconds_per_100, ours.seconds_per_100, "faster", "slower"))
+        rows[1] = (*rows[1][:3], _ratio(*times, "faster", "slower"))
         if published.peak and ours.peak:
             rows[2] = (*rows[2][:3], _ratio(published.peak, ours.peak, "less", "more"))
     lines = [f"{name:24s} {a:>14s} {b:>14s}  {ratio}".rstrip() for name, a, b, ratio in rows]
     lines += [
         "",
-        f"Largest logit difference: {agreement.difference:.1e}, over {len(ours.logits)} jets; "
+        f"Largest logit difference: {agreement.difference:.1e}, over {compared} jets; "
         f"largest logit: {agreement.scale:.2f}.",
-        f"Medians over {len(ours.seconds)} batches of {ours.batch} jets; "
-        f"{settings.threads or torch.get_num_threads()} threads.",
+        f"Medians over {batches} batches of {ours.batch} jets; {settings.threads or torch.get_num_threads()} threads.",
         "Memory: resident high-water mark, each side in its own process, above what was there before the first batch.",
     ]
     if not agreement.holds:
@@ -257,34 +302,50 @@ def run(settings: Settings) -> int:
     from . import plots
 
     jets = load_sample_jets()[: settings.jets]
-    parameters = sum(p.numel() for p in build("equikernels", settings.seed).parameters())
     print(
-        f"LorentzNet (arXiv 2201.08187): width {WIDTH}, {LAYERS} blocks, {parameters:,} parameters, random weights "
-        f"(seed {settings.seed}).\n{len(jets)} simulated jets, {jets.p4.shape[0] / len(jets):.1f} constituents on "
-        f"average, in batches of {BATCH}, in float32 on the CPU.\n"
+        f"{len(jets)} simulated jets, {jets.p4.shape[0] / len(jets):.1f} constituents on average; float32, CPU, random "
+        f"weights (seed {settings.seed}).\n"
     )
-    ours = in_child(score, "equikernels", settings)
-    published = in_child(score, "published", settings)
-    exact = in_child(oracle, settings)
-    text, agrees = report(published, ours, exact, settings)
-    where = "\n".join(f"  {op:24s} {devices['cpu']}" for op, devices in backends().items())
-    print(f"\n{text}\n\nWhat runs on the CPU, op by op:\n{where}\n")
-
     settings.output.mkdir(parents=True, exist_ok=True)
-    results = {side: _as_json(scores) for side, scores in (("published", published), ("equikernels", ours))}
-    (settings.output / "results.json").write_text(json.dumps({"agrees": agrees, **results}, indent=1) + "\n")
-    written = [settings.output / "results.json", settings.output / "event_display.png"]
-    plots.event_display(jets, written[1])
-    if agrees:
-        written.append(settings.output / "batch_size.png")
-        plots.batch_size(published.sweep, ours.sweep, written[2])
+    written = [settings.output / name for name in ("event_display.png", "results.json", "scores.csv")]
+    plots.event_display(jets, written[0])
+    results: dict[str, Any] = {}
+    signal: dict[str, Tensor] = {}
+    for name, network in NETWORKS.items():
+        parameters = sum(p.numel() for p in build(name, "equikernels", settings.seed).parameters())
+        print(f"{network.title}, {parameters:,} parameters, batches of {network.batch} jets\n")
+        ours = in_child(score, name, "equikernels", settings)
+        published = in_child(score, name, "published", settings)
+        exact = in_child(oracle, name, settings)
+        text, agrees = report(published, ours, exact, settings)
+        print(f"\n{text}\n")
+        results[name] = {"agrees": agrees, "published": _as_json(published), "equikernels": _as_json(ours)}
+        signal[name] = ours.logits.softmax(1)[:, 1]
+        if agrees:
+            written.append(settings.output / f"batch_size_{name.lower()}.png")
+            plots.batch_size(published.sweep, ours.sweep, network.title, written[-1])
+    where = "\n".join(f"  {op:24s} {devices['cpu']}" for op, devices in backends().items())
+    print(f"What runs on the CPU, op by op:\n{where}\n")
+    written[1].write_text(json.dumps(results, indent=1) + "\n")
+    _write_scores(jets, signal, written[2])
     print("Written: " + ", ".join(str(path) for path in written))
-    return 0 if agrees else 1
+    return 0 if all(result["agrees"] for result in results.values()) else 1
+
+
+def _write_scores(jets: Jets, signal: dict[str, Tensor], path: Path) -> None:
+    """One row a jet: its label and what each network takes for the probability of signal."""
+    with path.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["jet", "label", *signal])
+        columns = [scores.tolist() for scores in signal.values()]
+        for k, (label, *scores) in enumerate(zip(jets.label.tolist(), *columns, strict=True)):
+            rows.writerow([k, label, *(f"{value:.6f}" for value in scores)])
 
 
 def _as_json(scores: Scores) -> dict[str, Any]:
     return {
-        "seconds_per_100_jets": scores.seconds_per_100,
+        "jets": len(scores.logits),
+        "seconds_per_100_jets": scores.seconds_per_100(),
         "seconds": scores.seconds,
         "peak_bytes": scores.peak,
         "sweep": {str(size): point for size, point in scores.sweep.items()},

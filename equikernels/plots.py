@@ -31,7 +31,7 @@ def _style(axes: Any) -> None:
     axes.set_axisbelow(True)
 
 
-def batch_size(published: Sweep, ours: Sweep, path: Path) -> None:
+def batch_size(published: Sweep, ours: Sweep, title: str, path: Path) -> None:
     """Time and peak memory of one forward pass against batch size, for both sides."""
     figure = _figure(figsize=(9, 4), dpi=150)
     for axes, column, factor, label in zip(
@@ -57,7 +57,7 @@ def batch_size(published: Sweep, ours: Sweep, path: Path) -> None:
     # Pages the process already had hide what is smaller than this.
     figure.axes[1].set_ylim(bottom=1)
     figure.axes[0].legend(frameon=False, loc="upper left")
-    figure.suptitle("LorentzNet (width 72, 6 blocks), float32, CPU", fontsize=12, color=INK)
+    figure.suptitle(f"{title}; float32, CPU", fontsize=12, color=INK)
     figure.savefig(path)
 
 

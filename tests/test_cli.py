@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import equikernels as ek
-from equikernels import cli, demo
+from equikernels import cli, demo, process
 from equikernels.demo import Agreement, Scores, Settings
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -72,35 +72,48 @@ def test_demo_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     for expected in (
         "224,072 parameters",
+        "48,482 parameters",
         "12 simulated jets",
         "time per 100 jets",
         "Largest logit difference",
         "1 threads",
     ):
         assert expected in out
-    for name in ("event_display.png", "batch_size.png"):
+    for name in ("event_display.png", "batch_size_lorentznet.png", "batch_size_pelican.png"):
         assert (tmp_path / name).read_bytes().startswith(PNG)
     results = json.loads((tmp_path / "results.json").read_text())
-    assert results["agrees"] is True
-    for side in ("published", "equikernels"):
-        assert results[side]["seconds_per_100_jets"] > 0
-        assert set(results[side]["sweep"]) == {"1", "3", "10"}
-        assert results[side]["peak_bytes"] > 0
+    assert list(results) == ["LorentzNet", "PELICAN"]
+    for result in results.values():
+        assert result["agrees"] is True
+        for side in ("published", "equikernels"):
+            assert result[side]["jets"] == 12
+            assert result[side]["seconds_per_100_jets"] > 0
+            assert set(result[side]["sweep"]) == {"1", "3", "10"}
+            assert result[side]["peak_bytes"] > 0
+    header, *rows = (tmp_path / "scores.csv").read_text().splitlines()
+    assert header == "jet,label,LorentzNet,PELICAN"
+    assert [row.split(",")[0] for row in rows] == [str(k) for k in range(12)]
+    jets = demo.load_sample_jets()[:12]
+    assert [int(row.split(",")[1]) for row in rows] == jets.label.tolist()
+    with torch.inference_mode():
+        logits = demo.prepare("PELICAN", "equikernels", demo.build("PELICAN", "equikernels", 3), jets)()
+    for row, expected_score in zip(rows, logits.softmax(1)[:, 1].tolist(), strict=True):
+        assert float(row.split(",")[3]) == pytest.approx(expected_score, abs=2e-6)
 
 
 def test_peak_memory_is_seen() -> None:
     def peak_of(size: int) -> int:
-        resident = demo.memory("VmRSS")
-        demo.reset_peak()
+        resident = process.memory("VmRSS")
+        process.reset_peak()
         torch.ones(size, dtype=torch.uint8)
-        peak = demo.above(resident)
+        peak = process.above(resident)
         assert peak is not None
         return peak
 
-    if demo.memory("VmHWM") is None:
+    if process.memory("VmHWM") is None:
         pytest.skip("this system does not tell")
-    demo.reset_peak()
-    if demo.memory("VmHWM") > demo.memory("VmRSS") + 2**24:  # type: ignore[operator]
+    process.reset_peak()
+    if process.memory("VmHWM") > process.memory("VmRSS") + 2**24:  # type: ignore[operator]
         pytest.skip("this system does not reset the mark")
     assert 0.9 * 2**28 < peak_of(2**28) < 1.2 * 2**28
     assert peak_of(2**10) < 2**26
@@ -144,12 +157,14 @@ def test_disagreement_is_an_error_status(
     def in_child(function: object, *args: object) -> object:
         if function is demo.oracle:
             return logits[:50].double()
-        return scores(logits + 1.0 if args[0] == "equikernels" else logits)
+        return scores(logits + 1.0 if args[:2] == ("LorentzNet", "equikernels") else logits)
 
     monkeypatch.setattr(demo, "in_child", in_child)
-    assert cli.main(["demo", "--jets", "20", "--output", str(tmp_path)]) == 1
+    # One network that disagrees is enough; the other's comparison stands.
+    assert cli.main(["demo", "--jets", "200", "--output", str(tmp_path)]) == 1
     assert "DO NOT AGREE" in capsys.readouterr().out
-    assert not (tmp_path / "batch_size.png").exists()
+    assert not (tmp_path / "batch_size_lorentznet.png").exists()
+    assert (tmp_path / "batch_size_pelican.png").exists()
 
 
 def test_agreement_of_rounding_alone() -> None:
@@ -158,20 +173,32 @@ def test_agreement_of_rounding_alone() -> None:
     assert Agreement.of(single, single.nextafter(torch.full_like(single, 9.0)), exact).holds
 
 
-def test_both_sides_hold_the_same_weights() -> None:
-    ours, published = demo.build("equikernels", 7), demo.build("published", 7)
+def test_a_formula_too_slow_for_all_jets_is_compared_on_the_first(logits: torch.Tensor) -> None:
+    ours = scores(logits + 1e-7)
+    ours.seconds = [1.0, 1.0, 1.0, 50.0, 50.0, 50.0, 50.0]
+    text, agrees = demo.report(scores(logits[:60], 3.0), ours, logits[:20].double(), Settings())
+    assert agrees
+    assert "3.0x faster" in text
+    assert "over 60 jets" in text
+
+
+@pytest.mark.parametrize("name", demo.NETWORKS)
+def test_both_sides_hold_the_same_weights(name: str) -> None:
+    ours, published = demo.build(name, "equikernels", 7), demo.build(name, "published", 7)
     assert not ours.training
     assert not published.training
     theirs = published.state_dict()
     assert theirs.keys() == ours.state_dict().keys()
     assert all(torch.equal(theirs[key], value) for key, value in ours.state_dict().items())
-    assert not torch.equal(theirs["embedding.weight"], demo.build("published", 8).state_dict()["embedding.weight"])
+    other = demo.build(name, "published", 8).state_dict()
+    assert any(not torch.equal(theirs[key], value) for key, value in other.items())
 
 
-def test_the_oracle_scores_the_first_jets_as_the_batches_do() -> None:
+@pytest.mark.parametrize("name", demo.NETWORKS)
+def test_the_oracle_scores_the_first_jets_as_the_batches_do(name: str) -> None:
     jets = demo.load_sample_jets()[:4]
     with torch.inference_mode():
-        single = demo.prepare("published", demo.build("published", 0), jets)()
-        exact = demo.oracle(Settings(jets=4))
+        single = demo.prepare(name, "published", demo.build(name, "published", 0), jets)()
+        exact = demo.oracle(name, Settings(jets=4))
     assert exact.dtype == torch.float64
     torch.testing.assert_close(single.double(), exact, rtol=1e-4, atol=1e-4)

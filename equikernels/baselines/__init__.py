@@ -12,3 +12,4 @@ from .euclidnet import EuclidNetSO3 as EuclidNetSO3
 from .euclidnet import PaperEuclidNet as PaperEuclidNet
 from .interaction_network import InteractionNetwork as InteractionNetwork
 from .lorentznet import LorentzNet as LorentzNet
+from .pelican import PELICANClassifier as PELICANClassifier
