@@ -10,7 +10,15 @@ from typing import IO, Any
 import torch
 from torch import Tensor, nn
 
-from .models import EuclidNet, EuclidNetSO3, InteractionNetwork, LorentzNet
+from .models import (
+    EuclidNet,
+    EuclidNetSO3,
+    InteractionNetwork,
+    LorentzNet,
+    PELICANClassifier,
+    PELICANNano,
+    PELICANRegressor,
+)
 
 WRAPPERS = ("model_state", "state_dict", "model_state_dict", "model")
 PREFIXES = ("module.", "mod.", "model.")  # DistributedDataParallel, weaver, Lightning
@@ -21,7 +29,21 @@ NETWORKS: dict[type[Any], tuple[str, ...]] = {
     EuclidNet: ("node_encoder.0.weight", "EB.phi_e.0.weight", "edge_mlp.0.weight"),
     EuclidNetSO3: ("EBs.0.phi_e.0.weight", "EBs.0.phi_m.0.weight", "edge_mlp.0.weight"),
     InteractionNetwork: ("R1.layers.0.weight", "O.layers.0.weight", "R2.layers.0.weight"),
+    PELICANClassifier: ("linear.weight", "input_encoder.rank2_alphas", "net2to2.eq_layers.0.bias", "agg_2to0.bias"),
+    PELICANRegressor: ("linear.weight", "input_encoder.rank2_alphas", "net2to2.eq_layers.0.bias", "agg_2to1.bias"),
+    PELICANNano: ("net2to2.eq_layers.0.bias", "agg_2to0.bias"),
 }
+
+# Keywords that PELICAN's training scripts leave in a file, beside the state, under their own names.
+AGGREGATION = ("config", "config_out", "activate_agg", "activate_lin", "activate_agg_out", "activate_lin_out")
+OTHERS = ("activation", "scale", "dropout", "drop_rate", "drop_rate_out")
+INPUTS = ("stabilizer", "method", "activate_agg_in", "activate_lin_in", "irc_safe")
+ARGUMENTS: dict[type[Any], tuple[str, ...]] = {
+    PELICANClassifier: (*AGGREGATION, *OTHERS, *INPUTS),
+    PELICANRegressor: (*AGGREGATION, *OTHERS, *INPUTS),
+    PELICANNano: (*AGGREGATION, *OTHERS, "add_beams"),
+}
+LEGACY = ("input_encoder.alphas", "message_layer.", "eq2to0.")  # PELICAN before 2023
 
 
 def load_checkpoint(
@@ -33,12 +55,16 @@ def load_checkpoint(
     Prefixes "module.", "mod." and "model." are taken off keys, as often as they occur. It is read with
     ``weights_only=True``: nothing in it is executed.
 
-    Networks known, and what their files do not hold, given as keywords:
+    Networks known, and what the tensors of their files do not tell, given as keywords:
 
     - LorentzNet: ``c_weight`` (required; 5e-3 for the published top tagger, 1e-3 for the quark/gluon one),
       ``dropout=0.2``, ``readout="padded_mean"``;
     - EuclidNet: ``c_weight=0.005``, ``n_graph_iters=5``; EuclidNetSO3: ``c_weight=0.005``;
-    - InteractionNetwork: ``n_layers=1``.
+    - InteractionNetwork: ``n_layers=1``;
+    - PELICANClassifier, PELICANRegressor: ``stabilizer``, ``method``, ``config``, ``config_out``, ``average_nobj``
+      (required), and whatever is not the class's default. What the training script stored beside the state, as "args",
+      is read from there unless it is given;
+    - PELICANNano: the same without ``stabilizer`` and ``method``.
 
     Args:
         file: a path or an open binary file.
@@ -52,27 +78,43 @@ def load_checkpoint(
         ValueError: no known network; or keys missing, unexpected, or of the wrong shape, all of which are listed.
         TypeError: no state dict; a required keyword is missing or one is unknown.
     """
-    state = _published_keys(_read(file))
+    content, arguments = _read(file)
+    state = _published_keys(content)
     network = _recognise(state)
-    model = network.from_state_dict(state, **options)
+    model = network.from_state_dict(state, **{**_stored_options(network, arguments), **options})
     _check_keys(network.__name__, state, model.state_dict())
     model.to(dtype or _dtype(state))
     model.load_state_dict(state)
     return model
 
 
-def _read(file: str | os.PathLike[str] | IO[bytes]) -> Mapping[str, Tensor]:
+def _read(file: str | os.PathLike[str] | IO[bytes]) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
+    """(state dict, the training script's arguments)."""
     # Training scripts like to store their argparse.Namespace: a plain holder of values, safe to rebuild.
     with torch.serialization.safe_globals([argparse.Namespace]):
         content = torch.load(file, map_location="cpu", weights_only=True)
+    arguments: Any = {}
     while isinstance(content, Mapping) and (inner := [k for k in WRAPPERS if isinstance(content.get(k), Mapping)]):
+        arguments = content.get("args", arguments)
         content = content[inner[0]]
     if not isinstance(content, Mapping):
         raise TypeError(f"load_checkpoint: file: expected a state dict, got {type(content).__name__}")
     strays = [key for key, value in content.items() if not isinstance(value, Tensor)]
     if strays or not content:
         raise TypeError(f"load_checkpoint: file: expected a state dict, got one with {strays[:8] or 'nothing'}")
-    return content
+    arguments = vars(arguments) if isinstance(arguments, argparse.Namespace) else arguments
+    return content, arguments if isinstance(arguments, Mapping) else {}
+
+
+def _stored_options(network: type[Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    options = {name: arguments[name] for name in ARGUMENTS.get(network, ()) if name in arguments}
+    if network in ARGUMENTS and "nobj_avg" in arguments:
+        options["average_nobj"] = arguments["nobj_avg"]
+    if network in ARGUMENTS and str(arguments.get("batchnorm"))[:1] in ("b", "i", "l"):
+        options["batchnorm"] = arguments["batchnorm"]
+    if "stabilizer" in options and arguments.get("dataset") in ("jc", "qg"):
+        options["dataset"] = arguments["dataset"]
+    return options
 
 
 def _published_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -88,9 +130,13 @@ def _published_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _recognise(state: Mapping[str, Tensor]) -> type[Any]:
+    if old := [key for key in state if key.startswith(LEGACY)]:
+        raise ValueError(f"load_checkpoint: file: expected a PELICAN of 2023 or later, got keys of 2022: {old[:8]}")
     absent = {network: [key for key in keys if key not in state] for network, keys in NETWORKS.items()}
-    network, missing = min(absent.items(), key=lambda item: len(item[1]))
-    if len(missing) == len(NETWORKS[network]):
+    present = {network: len(NETWORKS[network]) - len(missing) for network, missing in absent.items()}
+    network = max(NETWORKS, key=lambda n: (present[n], -len(absent[n])))
+    missing = absent[network]
+    if present[network] == 0:
         names = ", ".join(n.__name__ for n in NETWORKS)
         raise ValueError(f"load_checkpoint: file: expected keys of {names}, got {list(state)[:8]}")
     if missing:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..checks import fail
+from ..checks import check_choice, fail
 from ..graph import Graph
 from ..nn.pelican import Eq2to0, Eq2to1
 from ..ops.segment import segment_reduce
-from .pelican_inputs import projections
+from .pelican_inputs import STABILIZERS, projections
+from .pelican_state import trunk_sizes
 from .pelican_trunk import MLP, Trunk
 
 
@@ -95,6 +97,30 @@ class PELICANClassifier(Trunk):
         self.mlp_out = MLP(widths, self.last["activation"])
         self.to(device=device, dtype=dtype)
 
+    @classmethod
+    def from_state_dict(
+        cls,
+        state: Mapping[str, Tensor],
+        *,
+        stabilizer: str,
+        method: str,
+        config: str,
+        config_out: str,
+        average_nobj: float,
+        **options: Any,
+    ) -> PELICANClassifier:
+        """A network of the widths of ``state``, not yet filled.
+
+        Args:
+            state: as published: at least linear.weight and the blocks.
+            stabilizer, method, config, config_out, average_nobj: not in the state, and they change results.
+            options: further keywords of the class. ``batchnorm`` is needed for "i" and "l", which leave no trace.
+        """
+        sizes, out = trunk_sizes(state, "msg_2to0", "agg_2to0", "mlp_out")
+        sizes |= {"num_classes": out[-1], "mlp_out": len(out) > 1, **options}
+        sizes |= {"stabilizer": stabilizer, "method": method, "config": config, "config_out": config_out}
+        return cls(average_nobj=average_nobj, **sizes)
+
     def forward(
         self,
         p4: Tensor,
@@ -174,6 +200,26 @@ class PELICANRegressor(Trunk):
         )
         self.mlp_out_1 = MLP(widths, self.last["activation"])
         self.to(device=device, dtype=dtype)
+
+    @classmethod
+    def from_state_dict(
+        cls,
+        state: Mapping[str, Tensor],
+        *,
+        stabilizer: str,
+        method: str,
+        config: str,
+        config_out: str,
+        average_nobj: float,
+        **options: Any,
+    ) -> PELICANRegressor:
+        """A network of the widths of ``state``, not yet filled; see :meth:`PELICANClassifier.from_state_dict`."""
+        sizes, out = trunk_sizes(state, "msg_2to1", "agg_2to1", "mlp_out_1")
+        check_choice("PELICANRegressor", "stabilizer", stabilizer, tuple(STABILIZERS))
+        parts = projections("so13" if method == "spurions" else stabilizer, False).shape[0]
+        sizes |= {"num_targets": max(out[-1] // parts, 1), **options}
+        sizes |= {"stabilizer": stabilizer, "method": method, "config": config, "config_out": config_out}
+        return cls(average_nobj=average_nobj, **sizes)
 
     def forward(
         self,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -10,6 +13,8 @@ from ..graph import Graph
 from ..nn.pelican import Eq2to0, MessageBlock
 from ..ops.rank2.op import pairs_of
 from .pelican_inputs import STABILIZERS, prepend, rank2_inputs
+from .pelican_state import batchnorm as batchnorm_of
+from .pelican_state import factorized
 from .pelican_trunk import Net2to2, slots_of
 
 BASIS = (1, 6, 7, 8, 14, 15)  # of a symmetric T, whose rows and columns have the same sums
@@ -96,6 +101,21 @@ class PELICANNano(nn.Module):
         self.dropout_layer = nn.Dropout(drop_rate if dropout else 0.0)
         self.dropout_layer_out = nn.Dropout(drop_rate_out if dropout else 0.0)
         self.to(device=device, dtype=dtype)
+
+    @classmethod
+    def from_state_dict(
+        cls, state: Mapping[str, Tensor], *, config: str, config_out: str, average_nobj: float, **options: Any
+    ) -> PELICANNano:
+        """A network of the width of ``state``, not yet filled.
+
+        Args:
+            state: as published: at least net2to2.eq_layers.0.bias.
+            config, config_out, average_nobj: not in the state, and they change results.
+            options: further keywords of the class.
+        """
+        width = state["net2to2.eq_layers.0.bias"].shape[-1]
+        sizes = {"factorize": factorized(state), "batchnorm": batchnorm_of(state), **options}
+        return cls(width, config=config, config_out=config_out, average_nobj=average_nobj, **sizes)
 
     def forward(self, p4: Tensor, ptr: Tensor | Graph, *, padded_to: int | None = None) -> Tensor:
         """Logits (-y, +y) of each event, [n_events, 2]; arguments as in :meth:`PELICANClassifier.forward`."""
