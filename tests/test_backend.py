@@ -79,7 +79,7 @@ _triton.provide("pairwise_invariants", "stub", ["invariants"])
 x = torch.zeros(1)
 print(ek.backend.use_kernel("pairwise_invariants", x, triton_limit="too large"))
 with ek.use_backend("triton"):
-    for op, limit in (("pairwise_invariants", "too large"), ("segment_reduce", None)):
+    for op, limit in (("pairwise_invariants", "too large"), ("segment_softmax", None)):
         try:
             ek.backend.use_kernel(op, x, triton_limit=limit)
         except RuntimeError as error:
@@ -89,7 +89,7 @@ with ek.use_backend("triton"):
     assert run(code).splitlines() == [
         "True",
         "pairwise_invariants: backend 'triton' was asked for: too large",
-        "segment_reduce: backend 'triton' was asked for: no Triton kernel for this op",
+        "segment_softmax: backend 'triton' was asked for: no Triton kernel for this op",
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ... import _triton
 from ...backend import KERNELS, use_kernel
 from ...checks import REAL, check_choice, check_tensor, fail
 from ...graph import Graph
@@ -15,6 +16,12 @@ from . import reference
 REDUCE, BROADCAST, MIX = "rank2_reduce", "rank2_broadcast", "rank2_mix"
 for _op in (REDUCE, BROADCAST, MIX):
     KERNELS[_op] = ("cpu",)
+for _op, _names in (
+    (REDUCE, ("rank2_sum", "rank2_extremum", "rank2_broadcast")),
+    (BROADCAST, ("rank2_broadcast", "rank2_sum")),
+    (MIX, ("rank2_mix", "rank2_mix_backward", "rows_product", "rows_outer", "rank2_sum", "rank2_broadcast")),
+):
+    _triton.provide(_op, "equikernels.ops.rank2.triton", _names)
 REDUCTIONS = ("sum", "mean", "max", "min")
 ACTIVATIONS = ("identity", "relu", "leaky_relu")
 

@@ -1,13 +1,12 @@
 """The rank-2 family on Triton: implementations of the dispatcher's ops, and how their kernels are launched.
 
 Launches depend on shapes alone: nothing is read back, and a CUDA graph can hold them. Numbers of particles, pairs and
-events are ordinary arguments; channels, which a network has few of, are compiled into the kernels.
+events are ordinary arguments; channels, which a network has few of, are compiled into the  Arguments are those
+of the ops' schemas, checked by the public ops.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -15,19 +14,21 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import triton_kernels as kernels
+from .. import triton_launch as to
+from .triton_products import add_up_kernel, outer_kernel, product_kernel
+from .triton_sums import broadcast_kernel, extremum_kernel, sum_kernel
 
-ROWS = 64  # of a product's tile
-DEPTH = 16  # channels or rows that one step of a product takes
-MOST_COLUMNS = 128  # of a product's tile
-TILE = 2048  # numbers of a tile that is not a product's
+DEPTH = 16  # what one step of a product takes: channels, or rows of an outer product
+MOST_SHARES = 512  # of an outer product's rows; each is summed by itself
+
+Tile = dict[str, Any]
 
 
-def cover(width: int) -> tuple[int, int]:
+def cover(width: int, most: int) -> tuple[int, int]:
     """Two blocks, powers of two and the second perhaps empty, that hold ``width`` channels with little to spare; of
-    more than MOST_COLUMNS each program takes so many."""
-    if width > MOST_COLUMNS:
-        return MOST_COLUMNS, 0
+    more than ``most`` each program takes so many."""
+    if width > most:
+        return most, 0
     first = max(DEPTH, 1 << width.bit_length() - 1)
     if width <= first:
         return first, 0
@@ -35,46 +36,58 @@ def cover(width: int) -> tuple[int, int]:
     return (2 * first, 0) if second == first else (first, second)
 
 
-def block(width: int) -> int:
-    """One block of channels: the fewest that are computed in vain, where a further block costs as much as 8."""
-    sizes = (128, 64, 32, 16)
+def block(width: int, most: int) -> int:
+    """One block of channels: the fewest computed in vain, where a further block costs as much as 8 channels."""
+    sizes = [size for size in (128, 64, 32, 16) if size <= most]
     return min(sizes, key=lambda size: triton.cdiv(width, size) * (size + 8))
 
 
-def columns(channels: int) -> int:
-    """Channels of a tile that is not a product's."""
-    return min(64, triton.next_power_of_2(channels))
+def share(rows: int) -> int:
+    """Rows of one program's share of an outer product: 256 at least."""
+    return max(256, triton.cdiv(triton.cdiv(rows, MOST_SHARES), DEPTH) * DEPTH)
 
 
-def halvings(events: int) -> int:
-    """Steps of a search through the events."""
-    return max(events - 1, 0).bit_length()
+def product_tile(width: int, dtype: torch.dtype) -> Tile:
+    """How a product is cut. IEEE float32 and float64 live in registers, what tensor cores take streams through shared
+    memory; what the compiler makes of it is held to no spills by the tests."""
+    double, precision = dtype == torch.float64, float32_precision()
+    first, second = cover(width, 64 if double else 128)
+    return {
+        "ACC": tl.float64 if double else tl.float32,
+        "PRECISION": precision,
+        "BLOCK": 32 if double else 64,
+        "K": DEPTH,
+        "FIRST": first,
+        "SECOND": second,
+        "num_warps": 8 if first + second > 80 else 4,
+        "num_stages": 3 if _on_tensor_cores(dtype) else 1,
+    }
 
 
-def span(rows: int) -> int:
-    """Rows of one program's share of a sum over rows: 256 at least, and at most 512 shares."""
-    return max(256, triton.cdiv(triton.cdiv(rows, 512), DEPTH) * DEPTH)
+def outer_tile(channels: int, width: int, dtype: torch.dtype) -> Tile:
+    double, precision = dtype == torch.float64, float32_precision()
+    most = 64 if double else 128
+    first, second = cover(channels, most)
+    wide = block(width, most)
+    return {
+        "ACC": tl.float64 if double else tl.float32,
+        "PRECISION": precision,
+        "BLOCK": 2 * DEPTH if _on_tensor_cores(dtype) else DEPTH,
+        "FIRST": first,
+        "SECOND": second,
+        "COLUMNS": wide,
+        "num_warps": 8 if double or first + second > 80 or wide > 64 else 4,
+        "num_stages": 3 if _on_tensor_cores(dtype) else 1,
+    }
 
 
-def _accumulator(t: Tensor) -> tl.dtype:
-    return tl.float64 if t.dtype == torch.float64 else tl.float32
-
-
-def _precision() -> str:
+def float32_precision() -> str:
+    """TF32 where PyTorch has been told that it may be used, IEEE products otherwise."""
     return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
 
 
-def _guard(t: Tensor) -> AbstractContextManager[Any]:
-    return torch.cuda.device(t.device) if t.is_cuda else nullcontext()
-
-
-def _events(graph: Tensor) -> int:
-    return graph.shape[0] // 2 - 1
-
-
-def _search(graph: Tensor | None) -> dict[str, int]:
-    events = 0 if graph is None else _events(graph)
-    return {"events": events, "halvings": halvings(events)}
+def _on_tensor_cores(dtype: torch.dtype) -> bool:
+    return dtype in (torch.bfloat16, torch.float16) or (dtype == torch.float32 and float32_precision() == "tf32")
 
 
 def _product(
@@ -86,39 +99,38 @@ def _product(
     graph: Tensor | None,
     slope: float,
 ) -> Tensor:
-    """act(x_ij W + x_ji V + table), or that of gradients x that come through act."""
+    """act(x_ij W + x_ji V + table), or without act that of gradients x that come through it."""
     given = [w for w in (identity, transpose) if w is not None]
     if len(given) == 2 and given[0].stride() != given[1].stride():
         given = [w.contiguous() for w in given]
         identity, transpose = given
-    x = x.contiguous()
+    x, table = x.contiguous(), to.dense(table)
     (rows, channels), width = x.shape, given[0].shape[1]
     result = x.new_empty(rows, width)
     if rows * width == 0:
         return result
-    first, second = cover(width)
-    with _guard(x):
-        kernels.product_kernel[(triton.cdiv(rows, ROWS), triton.cdiv(width, first + second))](
+    tile = product_tile(width, x.dtype)
+    graph = graph if table is not None or transpose is not None else None
+    to.launch(
+        product_kernel,
+        (triton.cdiv(rows, tile["BLOCK"]), triton.cdiv(width, tile["FIRST"] + tile["SECOND"])),
+        *(
             x,
-            None if activated is None else activated.contiguous(),
+            to.dense(activated),
             identity,
             transpose,
             *given[0].stride(),
-            None if table is None else table.contiguous(),
-            graph if table is not None or transpose is not None else None,
+            table,
+            graph,
             result,
             rows,
-            **_search(graph),
-            IN=channels,
-            WIDTH=width,
-            SLOPE=slope,
-            ACC=_accumulator(x),
-            PRECISION=_precision(),
-            BLOCK=ROWS,
-            K=DEPTH,
-            FIRST=first,
-            SECOND=second,
-        )
+            *to.events_of(graph),
+        ),
+        IN=channels,
+        WIDTH=width,
+        SLOPE=slope,
+        **tile,
+    )
     return result
 
 
@@ -131,58 +143,47 @@ def _outer(
     identity: bool,
     transpose: bool,
 ) -> tuple[Tensor, Tensor]:
-    """sum of x_ij^T grad_ij and sum of x_ji^T grad_ij; empty where not asked for."""
+    """Sums of x_ij^T grad_ij and of x_ji^T grad_ij; empty where not asked for."""
     x, grad = x.contiguous(), grad.contiguous()
     (rows, channels), width = x.shape, grad.shape[1]
     results = [x.new_empty((channels, width) if wanted else (0,)) for wanted in (identity, transpose)]
     size, both = channels * width, identity and transpose
-    total = 2 * size if both else size
-    share, (first, second), column = span(rows), cover(2 * channels if both else channels), block(width)
-    programs = triton.cdiv(rows, share)
-    partials = x.new_empty((programs, total), dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
-    if total == 0:
+    stacked = 2 * channels if both else channels
+    if size == 0:
         return results[0], results[1]
-    with _guard(x):
-        if programs > 0:
-            tiles = triton.cdiv(2 * channels if both else channels, first + second), triton.cdiv(width, column)
-            kernels.outer_kernel[(programs, *tiles)](
-                x,
-                grad,
-                None if activated is None else activated.contiguous(),
-                graph if transpose else None,
-                partials,
-                rows,
-                share,
-                **_search(graph),
-                IN=channels,
-                WIDTH=width,
-                IDENTITY=identity,
-                TRANSPOSE=transpose,
-                SLOPE=slope,
-                ACC=_accumulator(x),
-                PRECISION=_precision(),
-                BLOCK=DEPTH,
-                FIRST=first,
-                SECOND=second,
-                COLUMNS=column,
-            )
-        kernels.add_up_kernel[(triton.cdiv(total, 64),)](
-            partials,
-            results[0] if identity else results[1],
-            results[1] if both else None,
-            programs,
-            SIZE=size,
-            TOTAL=total,
-            BLOCK=32,
-            AT=64,
+    rows_each = share(rows)
+    shares = triton.cdiv(rows, rows_each)
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    partials = x.new_empty((shares, stacked, width), dtype=wide)
+    if shares > 0:
+        tile = outer_tile(stacked, width, x.dtype)
+        graph = graph if transpose else None
+        to.launch(
+            outer_kernel,
+            (shares, triton.cdiv(stacked, tile["FIRST"] + tile["SECOND"]), triton.cdiv(width, tile["COLUMNS"])),
+            *(x, grad, to.dense(activated), graph, partials, rows, rows_each, *to.events_of(graph)),
+            IN=channels,
+            WIDTH=width,
+            IDENTITY=identity,
+            TRANSPOSE=transpose,
+            SLOPE=slope,
+            **tile,
         )
+    to.launch(
+        add_up_kernel,
+        (triton.cdiv(stacked * width, 64),),
+        *(partials, results[0] if identity else results[1], results[1] if both else None, shares),
+        SIZE=size,
+        TOTAL=stacked * width,
+        BLOCK=32,
+        AT=64,
+    )
     return results[0], results[1]
 
 
 def _sides(weight: Tensor | None) -> tuple[Tensor | None, int, int, int]:
-    if weight is None:
-        return None, 0, 0, 0
-    return weight, weight.stride(0), weight.stride(1), weight.stride(2)
+    """Weights as they lie: one number a particle need not be copied to every channel."""
+    return (None, 0, 0, 0) if weight is None else (weight, weight.stride(0), weight.stride(1), weight.stride(2))
 
 
 def _sum(
@@ -192,21 +193,17 @@ def _sum(
     result = x.new_empty(n, 3, channels)
     if result.numel() == 0:
         return result
-    with _guard(x):
-        kernels.sum_kernel[(n, triton.cdiv(channels, columns(channels)))](
-            x,
-            None if activated is None else activated.contiguous(),
-            *_sides(weight),
-            None if arg is None else arg.contiguous(),
-            graph,
-            result,
-            **_search(graph),
-            CHANNELS=channels,
-            SLOPE=slope,
-            ACC=_accumulator(x),
-            BLOCK=TILE // columns(channels) // 2,
-            COLUMNS=columns(channels),
-        )
+    wide = to.columns(channels)
+    to.launch(
+        sum_kernel,
+        (n, triton.cdiv(channels, wide)),
+        *(x, to.dense(activated), *_sides(weight), to.dense(arg), graph, result, *to.events_of(graph)),
+        CHANNELS=channels,
+        SLOPE=slope,
+        ACC=to.accumulator(x),
+        BLOCK=to.TILE // 2 // wide,
+        COLUMNS=wide,
+    )
     return result
 
 
@@ -229,20 +226,15 @@ def rank2_broadcast(
     result = table.new_empty(num_edges, channels)
     if result.numel() == 0:
         return result
-    rows, width = TILE // columns(channels), columns(channels)
-    with _guard(table):
-        kernels.broadcast_kernel[(triton.cdiv(num_edges, rows), triton.cdiv(channels, width))](
-            table,
-            *_sides(weight),
-            None if arg is None else arg.contiguous(),
-            graph,
-            result,
-            num_edges,
-            **_search(graph),
-            CHANNELS=channels,
-            BLOCK=rows,
-            COLUMNS=width,
-        )
+    wide = to.columns(channels)
+    to.launch(
+        broadcast_kernel,
+        (triton.cdiv(num_edges, to.TILE // wide), triton.cdiv(channels, wide)),
+        *(table, *_sides(weight), to.dense(arg), graph, result, num_edges, *to.events_of(graph)),
+        CHANNELS=channels,
+        BLOCK=to.TILE // wide,
+        COLUMNS=wide,
+    )
     return result
 
 
@@ -254,18 +246,16 @@ def rank2_extremum(
     arg = tensor.new_empty(num_nodes, 2, channels, dtype=torch.int32)
     if result.numel() == 0:
         return result, arg
-    with _guard(tensor):
-        kernels.extremum_kernel[(num_nodes, triton.cdiv(channels, columns(channels)))](
-            tensor,
-            graph,
-            result,
-            arg,
-            **_search(graph),
-            CHANNELS=channels,
-            LARGEST=largest,
-            BLOCK=TILE // columns(channels) // 2,
-            COLUMNS=columns(channels),
-        )
+    wide = to.columns(channels)
+    to.launch(
+        extremum_kernel,
+        (num_nodes, triton.cdiv(channels, wide)),
+        *(tensor, graph, result, arg, *to.events_of(graph)),
+        CHANNELS=channels,
+        LARGEST=largest,
+        BLOCK=to.TILE // 2 // wide,
+        COLUMNS=wide,
+    )
     return result, arg
 
 
@@ -315,17 +305,3 @@ def rows_product(x: Tensor, weight: Tensor) -> Tensor:
 
 def rows_outer(x: Tensor, grad: Tensor) -> Tensor:
     return _outer(x, grad, None, None, 1.0, True, False)[0]
-
-
-IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {
-    f.__name__: f
-    for f in (
-        rank2_sum,
-        rank2_broadcast,
-        rank2_extremum,
-        rank2_mix,
-        rank2_mix_backward,
-        rows_product,
-        rows_outer,
-    )
-}
