@@ -4,8 +4,13 @@ gathered back to the edges."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+from equikernels.baselines import PELICANClassifier
 
 
 def maps_2to2(T: Tensor, i: Tensor, j: Tensor, reverse: Tensor, event: Tensor, n: int, events: int) -> Tensor:
@@ -35,4 +40,52 @@ def linear_2to2(
     scale = torch.tensor([1.0] * 5 + [1 / nbar] * 8 + [1 / nbar**2] * 2, dtype=T.dtype, device=T.device)
     out = torch.einsum("ecb,cdb->ed", maps_2to2(T, *edges, n, b), coefs * scale) + bias
     out = out + (i == j).to(T.dtype)[:, None] * diag_bias
-    return torch.nn.functional.leaky_relu(out, 0.01)
+    return F.leaky_relu(out, 0.01)
+
+
+def make_edges(ptr: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(i, j, reverse, event) of all pairs of packed events, row-major inside each."""
+    count = ptr.diff()
+    event = torch.repeat_interleave(torch.arange(len(count)), count)
+    i = torch.repeat_interleave(torch.arange(len(event)), count[event])
+    first = torch.cat([count.new_zeros(1), count.square().cumsum(0)])[:-1]
+    of_edge = event[i]
+    place = torch.arange(len(i)) - first[of_edge]
+    row, column = place // count[of_edge], place % count[of_edge]
+    return i, ptr[of_edge] + column, first[of_edge] + column * count[of_edge] + row, event
+
+
+class Classifier(PELICANClassifier):
+    """The published network of letters "s" in this formulation: same Parameters, edges in place of padded pairs."""
+
+    def forward(self, p4: Tensor, labels: Tensor, edges: tuple[Tensor, ...], events: int) -> Tensor:  # type: ignore[override]
+        """Logits [events, classes]; p4 [n, 4] and one-hot labels [n, 1 + spurions], spurions included."""
+        i, j, _, event = edges
+        of_edge, own = event[i], (i == j).to(labels.dtype)[:, None]
+
+        def total(values: Tensor, index: Tensor) -> Tensor:
+            return values.new_zeros(events, values.shape[1]).index_add_(0, index, values) / self.nbar
+
+        products = (p4[i] * p4[j] * p4.new_tensor([1.0, -1, -1, -1])).sum(1, keepdim=True)
+        T = self.encode(products.to(labels.dtype))
+        if labels.shape[1] > 1:
+            everywhere = total(labels, event)[of_edge]
+            maps = [own * labels[i], labels[j], labels[i], own * everywhere, everywhere]
+            scalars = torch.einsum("ecb,cdb->ed", torch.stack(maps, dim=-1), self.eq1to2.coefs) + self.eq1to2.bias
+            T = torch.cat([T, F.leaky_relu(scalars, 0.01)], dim=1)
+        for message, layer in self.blocks():
+            T = self.message(message, T)
+            arguments = layer.weights(), layer.bias, layer.diag_bias, self.nbar
+            T = linear_2to2(T, *arguments, edges, len(labels), events)
+        T = self.message(self.msg_2to0, T)
+        aggregates = torch.stack([total(T, of_edge) / self.nbar, total(own * T, of_edge)], dim=2)
+        y = torch.einsum("dsb,ndb->ns", self.agg_2to0.coefs, F.leaky_relu(aggregates, 0.01)) + self.agg_2to0.bias
+        return self.classify(y)
+
+    @staticmethod
+    def message(layer: Any, T: Tensor) -> Tensor:
+        for linear in layer.linear:
+            T = F.leaky_relu(linear(T), 0.01)
+        norm = layer.normlayer
+        statistics = norm.running_mean, norm.running_var, norm.weight, norm.bias
+        return F.batch_norm(T, *statistics, norm.training, 0.1, norm.eps)

@@ -1,0 +1,171 @@
+"""How whole networks are measured: results compared first, then both sides in turn in one run; peak memory in a child.
+
+Nothing is timed where results disagree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.profiler import ProfilerActivity, profile
+
+import equikernels as ek
+from equikernels.info import cpu_name
+from equikernels.process import above, memory, reset_peak
+
+OURS, PUBLISHED = "equikernels", "published"
+SIDES = (OURS, PUBLISHED)
+Call = Callable[[], Any]
+
+
+class Sides:
+    """The same events and weights for both: ours packed, the published formula padded."""
+
+    ours: nn.Module
+    published: nn.Module
+    label: Tensor
+
+    def logits(self, side: str) -> Tensor:
+        raise NotImplementedError
+
+    def model(self, side: str) -> nn.Module:
+        return self.published if side == PUBLISHED else self.ours
+
+    def forward(self, side: str) -> Tensor:
+        self.model(side).eval()
+        with torch.inference_mode():
+            return self.logits(side)
+
+    def step(self, side: str) -> None:
+        model = self.model(side).train()
+        model.zero_grad(set_to_none=True)
+        F.cross_entropy(self.logits(side), self.label).backward()
+
+    def gradient(self, side: str) -> Tensor:
+        """Of all weights, by name, as one vector."""
+        self.step(side)
+        weights = sorted(self.model(side).named_parameters())
+        return torch.cat([p.grad.flatten() for _, p in weights if p.grad is not None])
+
+    def agree(self) -> float:
+        """Largest difference of logits over the largest logit, eval; raises where it is no rounding."""
+        self.ours.load_state_dict(self.published.state_dict())  # training steps have moved the running statistics
+        return same("logits", self.forward(OURS), self.forward(PUBLISHED), 1e-4)
+
+    def time(self, name: str, call: Callable[[str], Any], rounds: tuple[int, int]) -> dict[str, Any]:
+        """A row of call("equikernels") against call("published")."""
+        return row(name, *interleaved(lambda: call(OURS), lambda: call(PUBLISHED), rounds))
+
+
+def same(what: str, a: Tensor, b: Tensor, tolerance: float) -> float:
+    """Largest difference over the largest value of b; raises where it is no rounding."""
+    difference = ((a - b).abs().max() / b.abs().max()).item()
+    if not difference < tolerance:
+        raise SystemExit(f"{what} differ by {difference:.2e} of the largest: no speed-up is reported")
+    return difference
+
+
+def interleaved(a: Call, b: Call, rounds: tuple[int, int]) -> tuple[list[float], list[float]]:
+    """Seconds of each call: some of a for each b, in turn, after one of each."""
+    times: tuple[list[float], list[float]] = ([], [])
+    a(), b()
+    for _ in range(rounds[1]):
+        for _ in range(rounds[0]):
+            times[0].append(_clock(a))
+        times[1].append(_clock(b))
+    return times
+
+
+def median(call: Call, rounds: int) -> float:
+    call()
+    return statistics.median(_clock(call) for _ in range(rounds))
+
+
+def _clock(call: Call) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def row(name: str, ours: list[float], theirs: list[float], baseline: str = PUBLISHED) -> dict[str, Any]:
+    medians = statistics.median(ours), statistics.median(theirs)
+    return {
+        "what": name,
+        f"{OURS}_ms": 1e3 * medians[0],
+        f"{baseline}_ms": 1e3 * medians[1],
+        "ratio": medians[1] / medians[0],
+        "spread_ms": [1e3 * (max(t) - min(t)) for t in (ours, theirs)],
+        "repetitions": [len(ours), len(theirs)],
+    }
+
+
+# --- Peak memory --------------------------------------------------------------------------------------------------
+
+
+def print_peaks(step: Call, small_step: Call) -> None:
+    """In a child: MiB that a step adds to the process's high-water mark, and what PyTorch's allocator holds at most."""
+    small_step()  # libraries load and pools fill
+    reset_peak()
+    resident = memory("VmRSS")
+    step()
+    grown = above(resident)
+    assert grown is not None, "this system does not tell its peak memory"
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step()
+    level = peak = 0
+    for event in profiler.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            level += event.nbytes()
+            peak = max(peak, level)
+    print(grown / 2**20, peak / 2**20)
+
+
+def peaks(module: str, arguments: Sequence[str], name: str = "") -> list[dict[str, Any]]:
+    """Rows of a training step's peaks; ``module --child SIDE arguments`` prints those of one side."""
+    found: dict[str, list[float]] = {}
+    for side in SIDES:
+        command = [sys.executable, "-m", module, "--child", side, *arguments]
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        found[side] = [float(number) for number in output.split()]
+    return [
+        {"what": name + what, **{side: found[side][k] for side in SIDES}, "ratio": found[PUBLISHED][k] / found[OURS][k]}
+        for k, what in enumerate(("process", "PyTorch's allocator"))
+    ]
+
+
+# --- The record ---------------------------------------------------------------------------------------------------
+
+
+def machine(threads: int) -> dict[str, Any]:
+    return {
+        "machine": {"cpu": cpu_name(), "system": platform.platform(), "isa": ek.active_isa(), "threads": threads},
+        "versions": {"torch": torch.__version__, "equikernels": ek.__version__, "python": platform.python_version()},
+    }
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--child", choices=SIDES, help=argparse.SUPPRESS)
+    return parser
+
+
+def write(result: dict[str, Any], out: Path | None) -> None:
+    text = json.dumps(result, indent=1)
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text + "\n")
+    print(text)
