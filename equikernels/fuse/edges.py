@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable, Hashable
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,13 +15,13 @@ from ..graph import Graph
 
 
 class GraphCache:
-    """Graphs by the tensors their edges came in, for as long as those live and are not written to.
+    """Graphs, and orders of pairs, by the tensors they are made of, for as long as those live and are not written to.
 
-    The blocks of one model share a cache: the first block of a batch makes the graph, the others find it.
+    The blocks of one model share a cache: the first block of a batch makes what the others find.
     """
 
     def __init__(self) -> None:
-        self._graphs: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        self._made: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
     def graph(self, receiver: Tensor, sender: Tensor, num_nodes: int, ordered: bool) -> Graph:
         """The graph of an edge list.
@@ -31,21 +33,31 @@ class GraphCache:
         """
         if torch.compiler.is_compiling():  # the tensors are symbols there, and finding pairs needs their values
             return Graph.from_edge_index(torch.stack([sender, receiver]), num_nodes, validate=False)
+        what = ("graph", num_nodes, ordered)
+        return self.once((receiver, sender), what, lambda: make_graph(receiver, sender, num_nodes, ordered))
+
+    def once(self, tensors: tuple[Tensor, ...], what: Hashable, make: Callable[[], Any]) -> Any:
+        """What ``make`` gives, which is called once for the same tensors; it depends on their values and ``what``."""
         # A row of an [2, E] tensor is a new tensor each time it is taken: its base is what lives through the batch.
-        key, other = (t if t._base is None else t._base for t in (receiver, sender))
-        stamp = (_stamp(receiver), _stamp(sender), num_nodes, ordered)
-        known = self._graphs.get(key)
-        # The sender's memory may have been freed and given to another tensor: its address alone proves nothing.
-        if known is None or known[0] != stamp or known[1]() is not other:
-            known = (stamp, weakref.ref(other), make_graph(receiver, sender, num_nodes, ordered))
-            self._graphs[key] = known
-        return known[2]
+        key, *others = (t if t._base is None else t._base for t in tensors)
+        if key.is_inference() or any(t.is_inference() for t in others):
+            return make()  # writes to these are not counted
+        stamp = tuple(_stamp(t) for t in tensors)
+        known = self._made.setdefault(key, {})
+        # Another tensor's memory may have been freed and given to a new one: its address alone proves nothing.
+        if what not in known or known[what][0] != stamp or not _alive(known[what][1], others):
+            known[what] = (stamp, [weakref.ref(o) for o in others], make())
+        return known[what][2]
 
     def __deepcopy__(self, memo: dict[int, object]) -> GraphCache:
         return GraphCache()
 
     def __reduce__(self) -> tuple[type[GraphCache], tuple[()]]:
         return GraphCache, ()
+
+
+def _alive(references: list[weakref.ref[Tensor]], tensors: list[Tensor]) -> bool:
+    return all(r() is t for r, t in zip(references, tensors, strict=True))
 
 
 def _stamp(t: Tensor) -> tuple[object, ...]:

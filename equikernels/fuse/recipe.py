@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -30,6 +32,7 @@ class Recipe(ABC):
 
     returns: int  # how many values the module's own forward gives
     cache: GraphCache
+    signature: inspect.Signature = field(init=False, repr=False)  # of the module's own forward
 
     @classmethod
     @abstractmethod
@@ -38,23 +41,35 @@ class Recipe(ABC):
 
     @abstractmethod
     def run(self, module: Any, arguments: list[Any]) -> tuple[Any, ...]:
-        """The fused forward; arguments in the order of the module's own forward, defaults filled in."""
+        """The fused forward; arguments in the order of the module's own forward, defaults filled in.
+
+        NotImplemented where a call is one for the module's own forward."""
 
     @abstractmethod
     def probes(self, module: nn.Module) -> list[list[Any]]:
         """Arguments on which both forwards must agree."""
 
     @torch.no_grad()
-    def prove(self, module: nn.Module, forward: Callable[..., Any]) -> None:
+    def prove(self, module: nn.Module) -> None:
         """Raises NotRecognisedError where the module's own forward gives other numbers."""
         training = {m: m.training for m in module.modules()}
         module.eval()  # running statistics stay as they are
         try:
+            self.agree(module, module)
+        finally:
+            for m, mode in training.items():
+                m.training = mode
+
+    def agree(self, module: nn.Module, own: nn.Module) -> None:
+        """Runs the fused forward of one module beside the own forward of another, on all probes."""
+        try:
             for probe in self.probes(module):
-                expected = forward(*_copied(probe))
+                expected = own.forward(*_copied(probe))
                 expected = expected if isinstance(expected, tuple) else (expected,)
                 self.returns = len(expected)
-                result = self.run(module, _copied(probe))
+                result = self.run(module, self.bind(_copied(probe), {}))
+                if result is NotImplemented:
+                    continue
                 for ours, theirs in zip(result, expected, strict=True):
                     if isinstance(theirs, Tensor) and isinstance(ours, Tensor):
                         _compare(ours, theirs)
@@ -62,9 +77,42 @@ class Recipe(ABC):
             raise
         except Exception as error:  # the module's forward is anybody's code, and may fail in any way
             raise NotRecognisedError(f"its forward does not take the published arguments ({error})") from error
-        finally:
-            for m, mode in training.items():
-                m.training = mode
+
+    def bind(self, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Any]:
+        """What a call hands to :meth:`run`."""
+        bound = self.signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return list(bound.arguments.values())
+
+    def named(self, arguments: list[Any]) -> dict[str, Any]:
+        """The arguments of a call by name."""
+        return dict(zip(self.signature.parameters, arguments, strict=True))
+
+
+class RecipeOnCopies(Recipe):
+    """A recipe proved on copies of the module: with no parameter at a 0 or 1 that would hide what it does, without
+    dropout, and in training too."""
+
+    @torch.no_grad()
+    def prove(self, module: nn.Module) -> None:
+        fused, own = _stirred(module), _stirred(module)
+        for training in (False, True):
+            self.agree(fused.train(training), own.train(training))
+        for ours, theirs in zip(fused.buffers(), own.buffers(), strict=True):
+            _compare(ours, theirs)
+
+
+def _stirred(module: nn.Module) -> nn.Module:
+    try:
+        twin = copy.deepcopy(module)
+    except Exception as error:  # anybody's code again
+        raise NotRecognisedError(f"it cannot be copied ({error})") from error
+    for parameter in twin.parameters():
+        parameter.add_(0.3 * probe_values(1, parameter.numel(), parameter).view_as(parameter))
+    for m in twin.modules():
+        if isinstance(m, nn.Dropout):
+            m.p = 0.0
+    return twin
 
 
 def _copied(arguments: list[Any]) -> list[Any]:
@@ -73,17 +121,17 @@ def _copied(arguments: list[Any]) -> list[Any]:
 
 def _compare(ours: Tensor, theirs: Tensor) -> None:
     tolerance = 1e-3 if theirs.dtype == torch.float32 else 1e-9
-    scale = theirs.abs().max().clamp(min=1e-30)
+    scale = theirs.abs().amax().clamp(min=1e-30) if theirs.is_floating_point() else 1
     if ours.shape != theirs.shape or not ((ours - theirs).abs().max() <= tolerance * scale):
         raise NotRecognisedError("its forward computes something else than the published block")
 
 
 def fused_forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
     """Stands in for the forward of a fused module."""
-    recipe, signature = self.equikernels_recipe  # type: ignore[misc]
-    bound = signature.bind(*args, **kwargs)
-    bound.apply_defaults()
-    result = recipe.run(self, list(bound.arguments.values()))
+    recipe: Recipe = self.equikernels_recipe  # type: ignore[assignment]
+    result = recipe.run(self, recipe.bind(args, kwargs))
+    if result is NotImplemented:
+        return type(self).forward(self, *args, **kwargs)
     return result if recipe.returns > 1 else result[0]
 
 

@@ -11,9 +11,18 @@ from torch import nn
 from .edges import GraphCache
 from .egnn import EquivariantLayer
 from .lorentznet import LorentzBlock
+from .pelican import Aggregators, Alternating, Messages
+from .pelican_hep import EdgeAggregators
 from .recipe import NotRecognisedError, Recipe, fused_forward
 
-RECIPES: tuple[type[Recipe], ...] = (LorentzBlock, EquivariantLayer)
+RECIPES: tuple[type[Recipe], ...] = (
+    LorentzBlock,
+    EquivariantLayer,
+    Alternating,
+    Messages,
+    Aggregators,
+    EdgeAggregators,
+)
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -81,16 +90,16 @@ def is_fused(module: nn.Module) -> bool:
 def _fuse(module: nn.Module, kind: type[Recipe], cache: GraphCache) -> None:
     if "forward" in module.__dict__:
         raise NotRecognisedError("its forward has been replaced already")
-    own = module.forward
     reason = NotRecognisedError("no variant of it is known")
     for recipe in kind.read(module, cache):
+        recipe.signature = inspect.signature(module.forward)
         try:
-            recipe.prove(module, own)
+            recipe.prove(module)
         except NotRecognisedError as error:
             reason = error
             continue
         # Not a submodule and not a buffer: state dicts do not see it.
-        module.__dict__["equikernels_recipe"] = (recipe, inspect.signature(own))
+        module.__dict__["equikernels_recipe"] = recipe
         module.__dict__["forward"] = types.MethodType(fused_forward, module)
         return
     raise reason

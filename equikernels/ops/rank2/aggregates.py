@@ -30,6 +30,7 @@ class Aggregation:
     letters: list[tuple[str, Tensor | None]]  # lower case, with alpha [C, k] for a letter given in upper case
     nbar: float
     nobj: Tensor  # [n_events], at least 1
+    log_nobj: Tensor
     weight: Tensor | None
     padded_to: int | None
     made: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
@@ -71,7 +72,8 @@ class Aggregation:
         event = self.pairs.events.receiver
         if letter == "s":
             return values / self.nbar
-        nobj = (self.nobj[event] if spread else self.nobj)[:, None, None]
+        nobj = self.nobj if letter == "m" else self.log_nobj
+        nobj = (nobj[event] if spread else nobj)[:, None, None]
         if letter == "m":
             return values / nobj
         if self.padded_to is not None:  # the zeros of the padding take part
@@ -80,7 +82,7 @@ class Aggregation:
             short = (short[event] if spread else short)[:, None, None]
             with_zero = values.clamp(min=0) if letter == "x" else values.clamp(max=0)
             values = torch.where(short, with_zero, values)
-        return values - nobj.log() if letter == "x" else values + nobj.log()
+        return values - nobj if letter == "x" else values + nobj
 
     def factors(self, alpha: Tensor) -> Tensor:
         """(nobj / nbar)^alpha, [n_events, k, C]."""
@@ -131,7 +133,8 @@ def aggregate_2to2(
         nbar: average number of particles of an event.
         alphas: for each upper-case letter in order, [C, 10] or a shape with as many entries, as (1, C, 10, 1, 1).
         weight: [n], multiplies every summand of particle i, for "s", "m", "S" and "M" (IRC safety).
-        nobj: [n_events], what stands for the number of particles; their number by default.
+        nobj: [n_events], what stands for the number of particles; their number by default. Of integers torch takes the
+            logarithm in its default dtype.
         padded_to: for max and min, also see the zeros that padding every event to this length brings, as the published
             code does.
 
@@ -310,10 +313,12 @@ def aggregation(
         check_tensor(op, "nobj", nobj, [pairs.ptr.shape[0] - 1])
         if nobj.device != like.device:
             fail(op, "nobj", f"device {like.device}", nobj.device)
-    nobj = nobj.to(like.dtype).clamp(min=1)
+    nobj = nobj.clamp(min=1)
+    log_nobj = nobj.log().to(like.dtype)
+    nobj = nobj.to(like.dtype)
     rest = iter(given)
     letters = [(c.lower(), next(rest).reshape(width, maps) if c.isupper() else None) for c in config]
-    return Aggregation(pairs, letters, nbar, nobj, weight, padded_to)
+    return Aggregation(pairs, letters, nbar, nobj, log_nobj, weight, padded_to)
 
 
 def _place(values: Tensor, slot: int, pairs: Graph) -> Tensor:
