@@ -33,22 +33,22 @@ class PaddedRows:
 
 def padded_rows(mask: Tensor, cache: GraphCache) -> PaddedRows:
     """The real rows of a bool mask [B, N, N, 1], or of any other shape, without pairs then."""
-
-    def make() -> PaddedRows:
-        slots = mask.flatten().nonzero().squeeze(1)
-        if mask.dim() != 4 or mask.shape[1] != mask.shape[2]:
-            return PaddedRows(slots)
-        real = mask[..., 0].diagonal(dim1=1, dim2=2)
-        if not torch.equal(mask[..., 0], real[:, :, None] & real[:, None, :]):
-            return PaddedRows(slots)
-        particles = real.flatten().nonzero().squeeze(1)
-        counts = real.sum(1)
-        ptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        sizes = {"num_nodes": particles.shape[0], "num_edges": slots.shape[0]}
-        return PaddedRows(slots, particles, Graph.complete(ptr, True, **sizes, validate=False))
-
-    made: PaddedRows = cache.once((mask,), "rows", make)
+    made: PaddedRows = cache.once((mask,), "rows", lambda: _padded_rows(mask))
     return made
+
+
+def _padded_rows(mask: Tensor) -> PaddedRows:
+    slots = mask.flatten().nonzero().squeeze(1)
+    if mask.dim() != 4 or mask.shape[1] != mask.shape[2]:
+        return PaddedRows(slots)
+    real = mask[..., 0].diagonal(dim1=1, dim2=2)
+    if not torch.equal(mask[..., 0], real[:, :, None] & real[:, None, :]):
+        return PaddedRows(slots)
+    particles = real.flatten().nonzero().squeeze(1)
+    counts = real.sum(1)
+    ptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    sizes = {"num_nodes": particles.shape[0], "num_edges": slots.shape[0]}
+    return PaddedRows(slots, particles, Graph.complete(ptr, True, **sizes, validate=False))
 
 
 def all_pairs(events: int, size: int, device: torch.device) -> Graph:

@@ -19,6 +19,10 @@ class NotRecognisedError(Exception):
     """Why a module that looks like a published block is not one."""
 
 
+class OtherNumbersError(NotRecognisedError):
+    """It takes what a published block takes, and gives something else."""
+
+
 @dataclass
 class Recipe(ABC):
     """A block that runs fused: what its forward does instead, on the module's own parameters and buffers.
@@ -123,7 +127,7 @@ def _compare(ours: Tensor, theirs: Tensor) -> None:
     tolerance = 1e-3 if theirs.dtype == torch.float32 else 1e-9
     scale = theirs.abs().amax().clamp(min=1e-30) if theirs.is_floating_point() else 1
     if ours.shape != theirs.shape or not ((ours - theirs).abs().max() <= tolerance * scale):
-        raise NotRecognisedError("its forward computes something else than the published block")
+        raise OtherNumbersError("its forward computes something else than the published block")
 
 
 def fused_forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:

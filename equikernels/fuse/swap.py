@@ -13,7 +13,7 @@ from .egnn import EquivariantLayer
 from .lorentznet import LorentzBlock
 from .pelican import Aggregators, Alternating, Messages
 from .pelican_hep import EdgeAggregators
-from .recipe import NotRecognisedError, Recipe, fused_forward
+from .recipe import NotRecognisedError, OtherNumbersError, Recipe, fused_forward
 
 RECIPES: tuple[type[Recipe], ...] = (
     LorentzBlock,
@@ -31,13 +31,24 @@ def fuse_(model: Model, verbose: bool = False) -> Model:
     """Makes the published blocks inside a model run on fused kernels, in place.
 
     The model may come from any repository: blocks are recognised by their layers, and each is proved before it is
-    changed, by running its own forward beside the fused one on a few particles. Known are the LorentzNet block
-    (arXiv 2201.08187) and EGNN's E_GCL with its options and velocities (arXiv 2102.09844).
+    changed, by running its own forward beside the fused one on a few particles. Known are
+
+    - the LorentzNet block (arXiv 2201.08187);
+    - EGNN's E_GCL with its options and velocities (arXiv 2102.09844);
+    - PELICAN's layers (arXiv 2307.16506) on padded tensors: Eq2to2, Eq2to1, Eq2to0 and Eq1to2 with all their options,
+      its message layers with masked BatchNorm, and stacks of both, which run on packed pairs from end to end;
+    - the aggregators of ``pelican-hep``, edges in any order.
 
     Only ``forward`` of the recognised blocks is replaced. Parameters, buffers and hooks stay the very same objects:
     optimizers, state dicts, DDP and train/eval go on working. An edge list becomes a graph once per batch, a complete
-    one where it joins all pairs of each event. A LorentzNet block that returned its messages [E, H] as third value
-    returns None there.
+    one where it joins all pairs of each event; a mask of pairs, and the order of ``pelican-hep``'s edges, are likewise
+    read once. A LorentzNet block that returned its messages [E, H] as third value returns None there. In training,
+    dropout inside a PELICAN stack draws numbers for real pairs only, so others than without ``fuse_``.
+
+    A call without a fused form runs the block's own forward: a PELICAN layer with IRC weights and max or min, or with
+    a soft mask and activated aggregates; a stack without a mask of pairs, or with hooks on its layers; ``pelican-hep``
+    with max or min and no self-loops. So do, inside ``torch.compile``, message layers, stacks and ``pelican-hep``,
+    whose rows depend on values; PELICAN's aggregators are compiled as they are.
 
     Args:
         model: any module.
@@ -47,7 +58,8 @@ def fuse_(model: Model, verbose: bool = False) -> Model:
         The same model.
 
     Raises:
-        ValueError: nothing was recognised; the message says what was looked at.
+        ValueError: nothing was recognised; the message says what was looked at. Later, from ``pelican-hep``'s
+            aggregators: events whose edges are not all pairs, with all self-loops or none; the message names an edge.
     """
     cache = GraphCache()
     report: list[str] = []
@@ -90,16 +102,16 @@ def is_fused(module: nn.Module) -> bool:
 def _fuse(module: nn.Module, kind: type[Recipe], cache: GraphCache) -> None:
     if "forward" in module.__dict__:
         raise NotRecognisedError("its forward has been replaced already")
-    reason = NotRecognisedError("no variant of it is known")
+    reasons: list[NotRecognisedError] = []
     for recipe in kind.read(module, cache):
         recipe.signature = inspect.signature(module.forward)
         try:
             recipe.prove(module)
         except NotRecognisedError as error:
-            reason = error
+            reasons.append(error)
             continue
         # Not a submodule and not a buffer: state dicts do not see it.
         module.__dict__["equikernels_recipe"] = recipe
         module.__dict__["forward"] = types.MethodType(fused_forward, module)
         return
-    raise reason
+    raise next((r for r in reasons if isinstance(r, OtherNumbersError)), reasons[0])
