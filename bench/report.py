@@ -16,7 +16,8 @@ import torch
 import equikernels as ek
 
 OURS = "equikernels"
-BASELINES = ("index_add_", "PyG")
+# What is measured beside us: one table each.
+FAMILIES = (("index_add_", "PyG"), ("topk over all pairs", "cKDTree"))
 Rows = dict[tuple[str, str, str, int], dict[str, dict[str, Any]]]
 
 
@@ -35,15 +36,22 @@ def _time(stats: dict[str, Any]) -> str:
     return f"{stats['median'] * 1e3:.3g} ± {stats['iqr'] * 5e2:.1g}"
 
 
-def table(rows: Rows) -> str:
+def tables(rows: Rows) -> str:
+    members: dict[tuple[str, ...], Rows] = defaultdict(dict)
+    for key, by in rows.items():
+        members[next((f for f in FAMILIES if by.keys() & set(f)), FAMILIES[0])][key] = by
+    return "\n\n".join(table(members[family], family) for family in FAMILIES if family in members)
+
+
+def table(rows: Rows, baselines: tuple[str, ...]) -> str:
     """One row a measurement. A ratio needs both sides: one whose results were wrong was not timed."""
     lines = [
-        f"| op | graph | pass | threads | {OURS} [ms] | {' | '.join(f'{b} [ms] | ratio' for b in BASELINES)} |",
-        "|---|---|---|---|---|" + "---|---|" * len(BASELINES),
+        f"| op | graph | pass | threads | {OURS} [ms] | {' | '.join(f'{b} [ms] | ratio' for b in baselines)} |",
+        "|---|---|---|---|---|" + "---|---|" * len(baselines),
     ]
     for key, by in sorted(rows.items(), key=lambda row: row[0]):
         cells = [str(part) for part in key] + [_time(by[OURS]) if OURS in by else "not measured"]
-        for baseline in BASELINES:
+        for baseline in baselines:
             cells.append(_time(by[baseline]) if baseline in by else "not measured")
             both = OURS in by and baseline in by
             cells.append(f"**{by[baseline]['median'] / by[OURS]['median']:.1f}x**" if both else "-")
@@ -57,7 +65,7 @@ def main() -> None:
     print(f"\n{cpu.get('brand_raw', machine['machine'])}, {cpu.get('count', '?')} logical cores; ", end="")
     print(f"torch {torch.__version__}, equikernels {ek.__version__} ({ek.active_isa()}), float32.")
     print("Median ± half the interquartile range; ratio: the baseline's median over ours.\n")
-    print(table(rows))
+    print(tables(rows))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@
 #include "coordinates/bind.h"
 #include "invariants/bind.h"
 #include "message/cpu.h"
+#include "neighbors/bind.h"
 #include "peak/peak.h"
 #include "rank2/cpu.h"
 #include "segment/bind.h"
@@ -71,6 +72,8 @@ STABLE_TORCH_LIBRARY(equikernels, m) {
   m.def(ek::kMessageBackwardSchema);
   m.def(ek::kCoordinatesSchema);
   m.def(ek::kCoordinatesBackwardSchema);
+  m.def(ek::kNearestSchema);
+  m.def(ek::kWithinSchema);
   m.def(ek::kRank2SumSchema);
   m.def(ek::kRank2BroadcastSchema);
   m.def(ek::kRank2ExtremumSchema);
@@ -95,6 +98,8 @@ STABLE_TORCH_LIBRARY_IMPL(equikernels, CPU, m) {
   m.impl("message_backward", TORCH_BOX(&ek::Message<ek::MessageOnCpu>::backward));
   m.impl("coordinates", TORCH_BOX(&ek::Coordinates<ek::Cpu>::forward));
   m.impl("coordinates_backward", TORCH_BOX(&ek::Coordinates<ek::Cpu>::backward));
+  m.impl("nearest_neighbors", TORCH_BOX(&ek::Neighbors<ek::Cpu>::nearest));
+  m.impl("neighbors_within", TORCH_BOX(&ek::Neighbors<ek::Cpu>::within));
   m.impl("rank2_sum", TORCH_BOX(&ek::Rank2<ek::Rank2OnCpu>::sum));
   m.impl("rank2_broadcast", TORCH_BOX(&ek::Rank2<ek::Rank2OnCpu>::broadcast));
   m.impl("rank2_extremum", TORCH_BOX(&ek::Rank2<ek::Rank2OnCpu>::extremum));

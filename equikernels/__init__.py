@@ -11,11 +11,12 @@ from .backend import backends, use_backend
 from .checkpoint import load_checkpoint
 from .fuse import fuse_, unfuse_
 from .graph import Graph
-from .metric import psi
+from .metric import eta_phi, psi
 from .ops.coordinates import coordinate_update
 from .ops.edge_network import EdgeLayer, EdgeNetwork, edge_network
 from .ops.invariants import pairwise_invariants
 from .ops.message import message_passing, message_statistics
+from .ops.neighbors import k_nearest, knn_graph, radius_graph
 from .ops.rank2 import (
     aggregate_1to2,
     aggregate_2to0,
@@ -57,8 +58,11 @@ __all__ = [
     "coordinate_update",
     "data",
     "edge_network",
+    "eta_phi",
     "fuse_",
     "gather_segment_reduce",
+    "k_nearest",
+    "knn_graph",
     "linear_1to2",
     "linear_2to0",
     "linear_2to1",
@@ -76,6 +80,7 @@ __all__ = [
     "pack_pairs",
     "pairwise_invariants",
     "psi",
+    "radius_graph",
     "rank2_broadcast",
     "rank2_mix",
     "rank2_reduce",

@@ -42,3 +42,16 @@ def psi(z: Tensor) -> Tensor:
     """sign(z) ln(1 + |z|), LorentzNet's normalisation of invariants (arXiv 2201.08187). Any shape."""
     # Written by halves, so that autograd finds the derivative 1 at z = 0 too.
     return torch.log1p(z.clamp(min=0)) - torch.log1p(torch.relu(-z))
+
+
+def eta_phi(p4: Tensor) -> Tensor:
+    """Pseudorapidity asinh(pz / pT) and azimuth atan2(py, px) of four-momenta (E, px, py, pz).
+
+    Args:
+        p4: [..., 4] floating.
+
+    Returns:
+        [..., 2]: (eta, phi), phi in [-pi, pi]. Without pT, eta is infinite with the sign of pz, or NaN where that is 0.
+    """
+    pt = torch.hypot(p4[..., 1], p4[..., 2])
+    return torch.stack([torch.asinh(p4[..., 3] / pt), torch.atan2(p4[..., 2], p4[..., 1])], dim=-1)

@@ -1,0 +1,168 @@
+// From tensors to the neighbour search. CPU only so far.
+#pragma once
+
+#include <algorithm>
+#include <cfloat>
+#include <cmath>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "../common/tensor.h"
+#include "neighbors.h"
+
+namespace ek {
+
+#define EK_NEIGHBORS_OPTIONS "float radius, float[] metric, bool periodic, bool compensated, bool loop"
+inline constexpr const char* kNearestSchema =
+    "nearest_neighbors(Tensor x, " EK_GRAPH_SCHEMA ", SymInt k, " EK_NEIGHBORS_OPTIONS ") -> (Tensor, Tensor)";
+inline constexpr const char* kWithinSchema =
+    "neighbors_within(Tensor x, " EK_GRAPH_SCHEMA ", " EK_NEIGHBORS_OPTIONS ") -> (Tensor, Tensor, Tensor)";
+#undef EK_NEIGHBORS_OPTIONS
+
+template <class Device>
+struct Neighbors {
+  using Metric = const std::vector<double>&;
+
+  // (node [n, k], distance squared [n, k])
+  static std::tuple<Tensor, Tensor> nearest(const Tensor& x_in, const Tensor& graph, int64_t num_edges, int64_t kind,
+                                            int64_t k, double radius, Metric metric, bool periodic, bool compensated,
+                                            bool loop) {
+    STD_TORCH_CHECK(k >= 1, "nearest_neighbors: k: expected at least 1");
+    Search search("nearest_neighbors", x_in, graph, num_edges, kind, radius, metric, periodic, compensated, loop);
+    const int64_t n = search.x.size(0);
+    Tensor index = torch::stable::new_empty(search.x, {n, k}, ScalarType::Long);
+    Tensor square = torch::stable::new_empty(search.x, {n, k});
+    search.args.k = k;
+    search.args.index = index.mutable_data_ptr<int64_t>();
+    search.args.square = square.mutable_data_ptr<double>();
+    search.run([](auto kernel, auto... a) { kernel.nearest(a...); });
+    return {index, square};
+  }
+
+  // (first [n + 1], node [E], distance squared [E]): those of node i are first[i] .. first[i + 1] - 1
+  static std::tuple<Tensor, Tensor, Tensor> within(const Tensor& x_in, const Tensor& graph, int64_t num_edges,
+                                                   int64_t kind, double radius, Metric metric, bool periodic,
+                                                   bool compensated, bool loop) {
+    Search search("neighbors_within", x_in, graph, num_edges, kind, radius, metric, periodic, compensated, loop);
+    const int64_t n = search.x.size(0);
+    Tensor first = torch::stable::new_empty(search.x, {n + 1}, ScalarType::Long);
+    int64_t* offset = first.mutable_data_ptr<int64_t>();
+    offset[0] = 0;
+    search.args.count = offset + 1;
+    search.run([](auto kernel, auto... a) { kernel.count(a...); });
+    for (int64_t i = 0; i < n; ++i) offset[i + 1] += offset[i];
+    Tensor index = torch::stable::new_empty(search.x, {offset[n]}, ScalarType::Long);
+    Tensor square = torch::stable::new_empty(search.x, {offset[n]});
+    search.args.first = offset;
+    search.args.index = index.mutable_data_ptr<int64_t>();
+    search.args.square = square.mutable_data_ptr<double>();
+    search.run([](auto kernel, auto... a) { kernel.within(a...); });
+    return {first, index, square};
+  }
+
+ private:
+  // The coordinates laid out for the kernels, and the arguments all of them share.
+  struct Search {
+    Tensor x, plane, node, last, axis;
+    NeighborsArgs args;
+
+    Search(const char* op, const Tensor& x_in, const Tensor& graph, int64_t num_edges, int64_t kind, double radius,
+           Metric metric, bool periodic, bool compensated, bool loop)
+        : x(dense(x_in)) {
+      check_shape(x, op, "x", {-1, int64_t(metric.size())});
+      STD_TORCH_CHECK(metric.size() >= 1 && metric.size() <= kMaxDim, op, ": metric: expected 1 to 8 entries");
+      STD_TORCH_CHECK(!periodic || metric.size() == 2, op, ": periodic: expected two coordinates");
+      STD_TORCH_CHECK(x.scalar_type() == ScalarType::Double, op, ": x: expected float64");
+      STD_TORCH_CHECK(kind != 0, op, ": graph: expected a complete graph");
+      const int64_t n = x.size(0);
+      args.events = graph_view(graph, n, num_edges, kind);
+      const int64_t events = args.events.num_events;
+      STD_TORCH_CHECK(args.events.ptr[0] == 0 && args.events.ptr[events] == n, op, ": graph: expected ", n, " nodes");
+      args.dim = int(metric.size());
+      args.loop = loop;
+      args.limit = std::min(radius * radius, DBL_MAX);
+      std::copy(metric.begin(), metric.end(), args.metric);
+      const bool unit = std::all_of(metric.begin(), metric.end(), [](double m) { return m == 1; });
+      args.separation = periodic      ? Separation::periodic
+                        : unit        ? Separation::euclidean
+                        : compensated ? Separation::compensated
+                                      : Separation::signature;
+
+      const int64_t stride = n + NeighborsArgs::kSlack;
+      plane = torch::stable::new_empty(x, {args.dim * stride});
+      node = torch::stable::new_empty(x, {n}, ScalarType::Long);
+      last = torch::stable::new_empty(x, {events}, ScalarType::Long);
+      axis = torch::stable::new_empty(x, {events}, ScalarType::Long);
+      double* planes = plane.mutable_data_ptr<double>();
+      for (int c = 0; c < args.dim; ++c) args.plane[c] = planes + c * stride;
+      args.node = node.mutable_data_ptr<int64_t>();
+      args.last = last.mutable_data_ptr<int64_t>();
+      args.axis = axis.mutable_data_ptr<int64_t>();
+      const bool ordered = std::all_of(metric.begin(), metric.end(), [](double m) { return m >= 0; });
+      Device::share(
+          events, [&](int64_t b) { return args.events.ptr[b]; },
+          [&](auto, int64_t begin, int64_t end) {
+            for (int64_t b = begin; b < end; ++b) arrange(b, planes, stride, ordered, periodic);
+          });
+    }
+
+    template <class F>
+    void run(F&& f) const {
+      Device::over_receivers(
+          args.events,
+          [&](auto isa, int64_t begin, int64_t end) { f(NeighborsCpu<decltype(isa)>{}, args, begin, end); }, kGrain);
+    }
+
+   private:
+    static constexpr int64_t kGrain = 16384;  // pairs below which a second thread costs more than it brings
+    static constexpr int64_t kOrdered = 512;  // nodes from which on an event is worth putting in order
+
+    // Lays out one event: its nodes that are not finite last, the others, in a large event and under a metric that
+    // is not indefinite, along the coordinate that spreads most.
+    void arrange(int64_t b, double* planes, int64_t stride, bool ordered, bool periodic) {
+      const double* rows = x.const_data_ptr<double>();
+      const int64_t begin = args.events.ptr[b], end = args.events.ptr[b + 1], dim = args.dim;
+      int64_t* nodes = node.mutable_data_ptr<int64_t>();
+      int64_t finite = begin, bad = end;
+      for (int64_t i = begin; i < end; ++i) {
+        bool good = true;
+        for (int64_t c = 0; c < dim; ++c) good = good && std::isfinite(rows[i * dim + c]);
+        nodes[good ? finite++ : --bad] = i;
+      }
+      last.mutable_data_ptr<int64_t>()[b] = finite;
+      const int64_t along = ordered && finite - begin >= kOrdered ? widest(begin, finite, periodic ? 1 : dim) : -1;
+      axis.mutable_data_ptr<int64_t>()[b] = along;
+      if (along >= 0) {
+        std::vector<std::pair<double, int64_t>> keys(finite - begin);
+        for (int64_t s = begin; s < finite; ++s) keys[s - begin] = {rows[nodes[s] * dim + along], nodes[s]};
+        std::sort(keys.begin(), keys.end());
+        for (int64_t s = begin; s < finite; ++s) nodes[s] = keys[s - begin].second;
+      }
+      for (int64_t c = 0; c < dim; ++c)
+        for (int64_t s = begin; s < end; ++s) planes[c * stride + s] = rows[nodes[s] * dim + c];
+    }
+
+    // The coordinate, of the first `dim`, with the largest variance under the metric.
+    int64_t widest(int64_t begin, int64_t end, int64_t dim) const {
+      const double* rows = x.const_data_ptr<double>();
+      int64_t best = 0;
+      double most = -1;
+      for (int64_t c = 0; c < dim; ++c) {
+        double sum = 0, square = 0;
+        for (int64_t s = begin; s < end; ++s) sum += rows[args.node[s] * args.dim + c];
+        for (int64_t s = begin; s < end; ++s) {
+          const double d = rows[args.node[s] * args.dim + c] - sum / double(end - begin);
+          square += d * d;
+        }
+        if (square * args.metric[c] > most) {
+          most = square * args.metric[c];
+          best = c;
+        }
+      }
+      return best;
+    }
+  };
+};
+
+}  // namespace ek
