@@ -1,0 +1,36 @@
+"""The checks of test_ops.py with the Triton kernels beneath the ops, in Triton's interpreter, which has to be chosen
+before triton is imported: in a process of their own."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from .ptxas_report import ROOT
+
+pytest.importorskip("triton")
+
+# Cases by op and graph. A program is a call of Python here: of large graphs, only what walks more than one tile.
+FEW = "and not large_event and not random_sparse"
+CASES = {
+    "rank2": f"rank2_ {FEW}",
+    "rank2_large": "rank2_mix-wide-large_event or rank2_reduce-sum-large_event or rank2_reduce-wide_max-large_event",
+    "linear": f"linear_ {FEW}",
+    "aggregate": f"aggregate_ {FEW}",
+    "segment": f"segment_reduce {FEW}",
+    "segment_large": "segment_reduce-wide_min-random_sparse or gather_segment_reduce-channels-random_sparse",
+}
+
+
+@pytest.mark.parametrize("cases", CASES)
+def test_values_and_gradients(cases: str) -> None:
+    environment = {"TRITON_INTERPRET": "1", "EQUIKERNELS_BACKEND": "triton", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short", "tests/test_ops.py"]
+    command += ["-k", f"test_values_and_gradients and ({CASES[cases]})"]
+    done = subprocess.run(command, env={**os.environ, **environment}, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert re.search(r"\d+ passed, \d+ deselected", done.stdout), done.stdout[-400:]
