@@ -321,6 +321,22 @@ def test_edges_are_ordered_once_per_batch(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(made) == 2
 
 
+def test_a_batch_scored_in_inference_mode_can_be_trained_on() -> None:
+    torch.manual_seed(1)
+    x, _, mask, nobj = padded_batch()
+    edge_index = edges()
+    features = torch.randn(edge_index.shape[1], 4, dtype=torch.float64)
+    stack = (Stack([(4, 3), (5, 4)]), (x, mask, nobj))
+    for module, batch in (stack, (EdgeAggregators("2to2", 4, 3), (features, edge_index, NODES))):
+        with torch.autocast("cpu"):  # not while a layer is proved
+            fused = ek.fuse_(module.double().eval())
+        with torch.inference_mode():
+            score = fused(*batch)
+        out = fused(*batch)
+        torch.testing.assert_close(out, score)
+        out.sum().backward()
+
+
 def test_an_edge_too_many_or_too_few_is_named() -> None:
     fused = ek.fuse_(EdgeAggregators("2to1", 3, 2))
     whole = edges(shuffled=False)  # (0, 0), (0, 1), (0, 2), (1, 0), ...

@@ -46,7 +46,8 @@ class GraphCache:
         known = self._made.setdefault(key, {})
         # Another tensor's memory may have been freed and given to a new one: its address alone proves nothing.
         if what not in known or known[what][0] != stamp or not _alive(known[what][1], others):
-            known[what] = (stamp, [weakref.ref(o) for o in others], make())
+            with torch.inference_mode(False):  # what is made for a score may be trained on later
+                known[what] = (stamp, [weakref.ref(o) for o in others], make())
         return known[what][2]
 
     def __deepcopy__(self, memo: dict[int, object]) -> GraphCache:

@@ -281,6 +281,7 @@ def batch_norm(norm: Any, rows: Tensor, own_dtype: bool = True) -> Tensor:
     """Masked BatchNorm without anything to mask; running statistics are used for a single row, and kept."""
     momentum, n = norm.momentum or 0.0, rows.shape[0]
     mean, variance, eps = norm.running_mean, norm.running_var, norm.eps
+    rows = rows.to(mean.dtype)  # from autocast
     if norm.training:
         norm.num_batches_tracked += 1
         if norm.momentum is None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..checks import check_tensor
 from ..graph import Graph
 from ..ops.common import lift
 from ..ops.rank2 import rank2_broadcast, rank2_mix, rank2_reduce
@@ -67,8 +68,9 @@ class EdgeAggregators(RecipeOnCopies):
         coefs = module.coeffs  # [C, D, maps] whose numbers are used as those of [D, C, maps]
         weights = coefs.reshape(coefs.shape[1], coefs.shape[0], -1).permute(2, 1, 0)
         x = lift("fuse_", "x", x)
+        check_tensor("fuse_", "x", x, ["rows", coefs.shape[0]], like=coefs)
         with _without_autocast(x.device.type):
-            return (getattr(self, f"_{self.ranks}")(x, weights.to(x.dtype), where, module.aggr, given.get("G")),)
+            return (getattr(self, f"_{self.ranks}")(x, weights, where, module.aggr, given.get("G")),)
 
     @staticmethod
     def _2to2(x: Tensor, weights: Tensor, where: EdgeRows, aggr: str, _: int | None) -> Tensor:

@@ -67,20 +67,24 @@ class Recipe(ABC):
     def agree(self, module: nn.Module, own: nn.Module) -> None:
         """Runs the fused forward of one module beside the own forward of another, on all probes."""
         try:
-            for probe in self.probes(module):
-                expected = own.forward(*_copied(probe))
-                expected = expected if isinstance(expected, tuple) else (expected,)
-                self.returns = len(expected)
-                result = self.run(module, self.bind(_copied(probe), {}))
-                if result is NotImplemented:
-                    continue
-                for ours, theirs in zip(result, expected, strict=True):
-                    if isinstance(theirs, Tensor) and isinstance(ours, Tensor):
-                        _compare(ours, theirs)
+            with torch.autocast(parameter_like(module).device.type, enabled=False):
+                for probe in self.probes(module):
+                    self._agree_on(probe, module, own)
         except NotRecognisedError:
             raise
         except Exception as error:  # the module's forward is anybody's code, and may fail in any way
             raise NotRecognisedError(f"its forward does not take the published arguments ({error})") from error
+
+    def _agree_on(self, probe: list[Any], module: nn.Module, own: nn.Module) -> None:
+        expected = own.forward(*_copied(probe))
+        expected = expected if isinstance(expected, tuple) else (expected,)
+        self.returns = len(expected)
+        result = self.run(module, self.bind(_copied(probe), {}))
+        if result is NotImplemented:
+            return
+        for ours, theirs in zip(result, expected, strict=True):
+            if isinstance(theirs, Tensor) and isinstance(ours, Tensor):
+                _compare(ours, theirs)
 
     def bind(self, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Any]:
         """What a call hands to :meth:`run`."""
