@@ -43,8 +43,8 @@ def block(width: int, most: int) -> int:
 
 
 def share(rows: int) -> int:
-    """Rows of one program's share of an outer product: 256 at least."""
-    return max(256, triton.cdiv(triton.cdiv(rows, MOST_SHARES), DEPTH) * DEPTH)
+    """Rows of one program's share of an outer product: 128 at least."""
+    return max(128, triton.cdiv(triton.cdiv(rows, MOST_SHARES), DEPTH) * DEPTH)
 
 
 def product_tile(width: int, dtype: torch.dtype) -> Tile:
