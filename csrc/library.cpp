@@ -79,8 +79,12 @@ STABLE_TORCH_LIBRARY(equikernels, m) {
   m.def(ek::kRank2ExtremumSchema);
   m.def(ek::kRank2MixSchema);
   m.def(ek::kRank2MixBackwardSchema);
+  m.def(ek::kLinear2to2Schema);
+  m.def(ek::kLinear2to2BackwardSchema);
   m.def(ek::kRowsProductSchema);
   m.def(ek::kRowsOuterSchema);
+  m.def(ek::kRowsLayerSchema);
+  m.def(ek::kRowsLayerBackwardSchema);
   m.def(ek::kSegmentSumSchema);
   m.def(ek::kSegmentSpreadSchema);
   m.def(ek::kSegmentProductSchema);
@@ -105,8 +109,12 @@ STABLE_TORCH_LIBRARY_IMPL(equikernels, CPU, m) {
   m.impl("rank2_extremum", TORCH_BOX(&ek::Rank2<ek::Rank2OnCpu>::extremum));
   m.impl("rank2_mix", TORCH_BOX(&ek::Rank2<ek::Rank2OnCpu>::mix));
   m.impl("rank2_mix_backward", TORCH_BOX(&ek::Rank2<ek::Rank2OnCpu>::mix_backward));
+  m.impl("linear_2to2", TORCH_BOX(&ek::Linear2to2<ek::Rank2OnCpu>::forward));
+  m.impl("linear_2to2_backward", TORCH_BOX(&ek::Linear2to2<ek::Rank2OnCpu>::backward));
   m.impl("rows_product", TORCH_BOX(&ek::RowProducts<ek::Rank2OnCpu>::product));
   m.impl("rows_outer", TORCH_BOX(&ek::RowProducts<ek::Rank2OnCpu>::outer));
+  m.impl("rows_layer", TORCH_BOX(&ek::RowProducts<ek::Rank2OnCpu>::layer));
+  m.impl("rows_layer_backward", TORCH_BOX(&ek::RowProducts<ek::Rank2OnCpu>::layer_backward));
   m.impl("segment_sum", TORCH_BOX(&ek::Segment<ek::Cpu>::sum));
   m.impl("segment_spread", TORCH_BOX(&ek::Segment<ek::Cpu>::spread));
   m.impl("segment_product", TORCH_BOX(&ek::Segment<ek::Cpu>::product));

@@ -333,6 +333,13 @@ def _message() -> list[Case]:
     return cases
 
 
+def _normalised(out: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+    if isinstance(out, Tensor):
+        return out
+    mean, variance = out[1]
+    return (out[0] - mean.to(out[0].dtype)) * (variance + 0.1).rsqrt().to(out[0].dtype)
+
+
 def _rank2() -> list[Case]:
     letters = {"T": "pairs", "x": "nodes", "row": "nodes", "col": "nodes", "diag": "nodes", "weight": "nodes"}
 
@@ -347,6 +354,8 @@ def _rank2() -> list[Case]:
 
         def call(inputs: Inputs, graph: ek.Graph, options: dict[str, Any]) -> Tensor:
             given = {name: t for name, t in inputs.items() if not name.startswith("alpha")}
+            if op == "pairwise_linear":
+                return _normalised(ek.pairwise_linear(given["T"], given["w"], given.get("b"), **options))
             if op.startswith(("linear", "aggregate")):
                 given["alphas"] = [t for name, t in inputs.items() if name.startswith("alpha")]
             out = getattr(ek, op)(**given, ptr=graph, **options)
@@ -366,6 +375,10 @@ def _rank2() -> list[Case]:
             case("rank2_broadcast", "all", name, parts),
             case("rank2_mix", "all", name, {"T": (3,), **weights(3, 4), **parts, "bias": (4,)}, **act),
             case("linear_2to2", "s", name, {"T": (3,), "coefs": (3, 4, 15), "bias": (4,), "diag_bias": (4,)}, nbar=3.0),
+        ]
+        cases += [
+            case("pairwise_linear", "moments", name, {"T": (3,), "w": (4, 3), "b": (4,)}, moments=True, **act),
+            case("pairwise_linear", "relu", name, {"T": (19,), "w": (35, 19)}, activation="relu"),
         ]
     for name in ("complete", "large_event"):
         large = name == "large_event"  # finite differences of the other one are taken

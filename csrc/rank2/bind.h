@@ -24,6 +24,17 @@ inline constexpr const char* kRank2MixBackwardSchema =
     "transpose, " EK_GRAPH_SCHEMA ", SymInt num_nodes, float slope, bool[] wanted) -> (Tensor, Tensor, Tensor, Tensor)";
 
 template <class Device>
+GraphView rank2_pairs(const Tensor& graph, int64_t num_nodes, int64_t num_edges, int64_t kind) {
+  STD_TORCH_CHECK(kind == 2, "rank2: graph: expected a complete graph with self-loops");
+  const GraphView g = graph_view(graph, num_nodes, num_edges, kind);
+  if constexpr (!Device::cuda)
+    STD_TORCH_CHECK(g.ptr[g.num_events] == num_nodes && g.edge_ptr[g.num_events] == num_edges,
+                    "rank2: tensor: expected ", g.edge_ptr[g.num_events], " pairs of ", g.ptr[g.num_events],
+                    " particles, got ", num_edges, " and ", num_nodes);
+  return g;
+}
+
+template <class Device>
 class Rank2 {
   using Optional = std::optional<Tensor>;
 
@@ -96,7 +107,7 @@ class Rank2 {
     Tensor out = torch::stable::new_empty(tensor, {num_edges, m.width});
     dispatch_floating(tensor.scalar_type(), m.op, [&](auto zero) {
       using T = decltype(zero);
-      auto args = m.template args<T>(pairs(graph, num_nodes, num_edges, kind), slope);
+      auto args = m.template args<T>(rank2_pairs<Device>(graph, num_nodes, num_edges, kind), slope);
       args.table = pointer<T>(table);
       args.out = out.mutable_data_ptr<T>();
       Device::rank2_mix(args);
@@ -126,7 +137,7 @@ class Rank2 {
     Tensor grad_table = make(wanted[2], {num_nodes, 3, m.width});
     dispatch_floating(tensor.scalar_type(), m.op, [&](auto zero) {
       using T = decltype(zero);
-      auto args = m.template args<T>(pairs(graph, num_nodes, num_edges, kind), slope);
+      auto args = m.template args<T>(rank2_pairs<Device>(graph, num_nodes, num_edges, kind), slope);
       args.grad = pointer<T>(grad);
       args.activated = pointer<T>(activated);
       if (wanted[0]) args.grad_tensor = grad_tensor.mutable_data_ptr<T>();
@@ -188,16 +199,6 @@ class Rank2 {
     return t ? t->template const_data_ptr<T>() : nullptr;
   }
 
-  static GraphView pairs(const Tensor& graph, int64_t num_nodes, int64_t num_edges, int64_t kind) {
-    STD_TORCH_CHECK(kind == 2, "rank2: graph: expected a complete graph with self-loops");
-    const GraphView g = graph_view(graph, num_nodes, num_edges, kind);
-    if constexpr (!Device::cuda)
-      STD_TORCH_CHECK(g.ptr[g.num_events] == num_nodes && g.edge_ptr[g.num_events] == num_edges,
-                      "rank2: tensor: expected ", g.edge_ptr[g.num_events], " pairs of ", g.ptr[g.num_events],
-                      " particles, got ", num_edges, " and ", num_nodes);
-    return g;
-  }
-
   static void check_sides(const char* op, const Tensor& like, Optional& weight, Optional& arg, int64_t num_nodes,
                           int64_t channels) {
     STD_TORCH_CHECK(!weight || !arg, op, ": expected weight or arg, not both");
@@ -217,7 +218,7 @@ class Rank2 {
   static Rank2Args<T> arguments(const Optional& weight, const Optional& arg, const Tensor& graph, int64_t num_nodes,
                                 int64_t num_edges, int64_t kind, int64_t channels) {
     Rank2Args<T> args;
-    args.graph = pairs(graph, num_nodes, num_edges, kind);
+    args.graph = rank2_pairs<Device>(graph, num_nodes, num_edges, kind);
     args.channels = channels;
     args.weight = pointer<T>(weight);
     args.arg = pointer<int32_t>(arg);

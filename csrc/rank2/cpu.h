@@ -2,13 +2,14 @@
 #pragma once
 
 #include "../common/cpu.h"
-#include "bind.h"
+#include "linear_bind.h"
 #include "rows_bind.h"
 
 namespace ek {
 
 struct Rank2OnCpu : Cpu {
-  static constexpr int64_t kMixGrain = 256;  // pairs below which a second thread costs more than it brings
+  // pairs, particles below which a second thread costs more than it brings
+  static constexpr int64_t kMixGrain = 256, kNodeGrain = 32;
 
   template <class T>
   static void rank2(Rank2Kernel kernel, const Rank2Args<T>& args) {
@@ -51,6 +52,43 @@ struct Rank2OnCpu : Cpu {
   }
 
   template <class T>
+  static void rank2_nodes(const Rank2NodesArgs<T>& args) {
+    const GraphView& g = args.graph;
+    dispatch_isa([&](auto isa) {
+      using Kernel = Rank2NodesCpu<decltype(isa), T>;
+      const Buffer packed(Kernel::packed_size(args) * int64_t(sizeof(T)));
+      Kernel::pack(args, false, static_cast<T*>(packed.p));
+      share(
+          g.num_events, [&](int64_t b) { return g.ptr[b]; },
+          [&](auto, int64_t begin, int64_t end) {
+            const Buffer scratch(Kernel::scratch_size(args) * int64_t(sizeof(T)));
+            Kernel::forward(args, static_cast<const T*>(packed.p), static_cast<T*>(scratch.p), begin, end);
+          },
+          kNodeGrain);
+    });
+  }
+
+  template <class T>
+  static void rank2_nodes_backward(const Rank2NodesArgs<T>& args) {
+    dispatch_isa([&](auto isa) {
+      using Kernel = Rank2NodesCpu<decltype(isa), T>;
+      const Buffer packed(Kernel::packed_size(args) * int64_t(sizeof(T)));
+      Kernel::pack(args, true, static_cast<T*>(packed.p));
+      const int64_t events = args.graph.num_events, step = events_of_chunk(events), chunks = (events + step - 1) / step;
+      const int64_t size = Kernel::partial_size(args);
+      const Buffer buffer(chunks * size * int64_t(sizeof(T)));
+      T* partials = static_cast<T*>(buffer.p);
+      torch::stable::parallel_for(0, chunks, 1, [&](int64_t first, int64_t last) {
+        const Buffer scratch(Kernel::scratch_size(args) * int64_t(sizeof(T)));
+        for (int64_t c = first; c < last; ++c)
+          Kernel::backward(args, static_cast<const T*>(packed.p), partials + c * size, static_cast<T*>(scratch.p),
+                           c * step, std::min(events, (c + 1) * step));
+      });
+      Kernel::add_up(args, partials, chunks);
+    });
+  }
+
+  template <class T>
   static void rows_product(const RowsArgs<T>& args) {
     constexpr int64_t kGrain = 128;  // rows
     dispatch_isa([&](auto isa) {
@@ -79,6 +117,44 @@ struct Rank2OnCpu : Cpu {
                         std::min(args.rows, (c + 1) * step));
       });
       Kernel::add_up(args, partials, chunks);
+    });
+  }
+
+  template <class T>
+  static void rows_layer(const RowsLayerArgs<T>& args) {
+    dispatch_isa([&](auto isa) {
+      using Kernel = RowsLayerCpu<decltype(isa), T>;
+      const Buffer packed(Kernel::packed_size(args, false) * int64_t(sizeof(T)));
+      Kernel::pack(args, false, static_cast<T*>(packed.p));
+      const int64_t step = outer_chunk(args.rows), chunks = (args.rows + step - 1) / step;
+      const Buffer buffer(args.moments ? chunks * 2 * args.width * int64_t(sizeof(double)) : 0);
+      double* sums = static_cast<double*>(buffer.p);
+      torch::stable::parallel_for(0, chunks, 1, [&](int64_t first, int64_t last) {
+        for (int64_t c = first; c < last; ++c)
+          Kernel::forward(args, static_cast<const T*>(packed.p), sums + c * 2 * args.width, c * step,
+                          std::min(args.rows, (c + 1) * step));
+      });
+      if (args.moments) Kernel::finish(args, sums, step);
+    });
+  }
+
+  template <class T>
+  static void rows_layer_backward(const RowsLayerArgs<T>& args) {
+    dispatch_isa([&](auto isa) {
+      using Kernel = RowsLayerCpu<decltype(isa), T>;
+      const Buffer packed(Kernel::packed_size(args, true) * int64_t(sizeof(T)));
+      Kernel::pack(args, true, static_cast<T*>(packed.p));
+      const int64_t step = outer_chunk(args.rows), chunks = (args.rows + step - 1) / step;
+      const int64_t size = Kernel::partial_size(args);
+      const Buffer buffer(chunks * size * int64_t(sizeof(T)));
+      T* partials = static_cast<T*>(buffer.p);
+      torch::stable::parallel_for(0, chunks, 1, [&](int64_t first, int64_t last) {
+        const Buffer scratch(Kernel::scratch_size(args) * int64_t(sizeof(T)));
+        for (int64_t c = first; c < last; ++c)
+          Kernel::backward(args, static_cast<const T*>(packed.p), partials + c * size, static_cast<T*>(scratch.p),
+                           c * step, std::min(args.rows, (c + 1) * step));
+      });
+      if (args.grad_weight) Kernel::add_up(args, partials, chunks);
     });
   }
 };

@@ -45,65 +45,62 @@ inline void over_tiles(int64_t n, int64_t side, int64_t p0, int64_t p1, F&& f) {
   }
 }
 
+// out_ij = act(x_ij identity + x_ji transpose + what broadcast makes of a table), for a tile of pairs of one event:
+// particles i0 + i, j0 + j, i < rows, j < columns.
 template <class T>
-inline Vec<T> act(Vec<T> z, T slope) {
-  if (slope == T(0)) return max_of(Vec<T>{}, z);
-  return z > T(0) ? z : z * slope;
-}
+struct Tile {
+  int64_t i0, j0, rows, columns;
+  int64_t in, width;
+  const T *identity, *transpose;  // packed; one may be absent
+  const T* x;                     // x_ij of the tile's first pair, and what a step of i and of j adds to the address
+  int64_t x_i, x_j;
+  const T* mirror;  // the same of x_ji
+  int64_t mirror_i, mirror_j;
+  const T* table;  // [3][width] of the event's first particle, or absent
+  T slope;
+  T* out;
+  int64_t out_i, out_j;
+};
 
-// The pairs (i, j) of a tile, i0 <= i < i1, j0 <= j < j1.
 template <class T>
-inline void forward_tile(const Rank2MixArgs<T>& a, const PackedMix<T>& packed, int64_t node, int64_t pair, int64_t n,
-                         int64_t i0, int64_t i1, int64_t j0, int64_t j1) {
+inline void mix_tile(const Tile<T>& t) {
   constexpr int W = lanes<T>;
-  for_panels<kMostWidth>(int(padded<T>(a.width) / W), [&](auto panel, int begin) {
+  for_panels<kMostWidth>(int(padded<T>(t.width) / W), [&](auto panel, int begin) {
     constexpr int kWidth = decltype(panel)::value;
-    const int64_t channel = int64_t(begin) * W, offset = panel_offset<T>(a.in, begin);
-    const Tail<T> tail(a.width - channel - (kWidth - 1) * W);
-    auto load_row = [&](const T* p, Vec<T>* x) {
-#pragma GCC unroll 8
-      for (int v = 0; v + 1 < kWidth; ++v) x[v] = load(p + v * W);
-      x[kWidth - 1] = tail.load(p + (kWidth - 1) * W);
-    };
-    auto table = [&](int64_t p, int slot) { return a.table + ((node + p) * 3 + slot) * a.width + channel; };
-    for (int64_t i = i0; i < i1; ++i) {
+    const int64_t channel = int64_t(begin) * W, offset = panel_offset<T>(t.in, begin);
+    const Tail<T> tail(t.width - channel - (kWidth - 1) * W);
+    auto table = [&](int64_t p, int slot) { return t.table + (p * 3 + slot) * t.width + channel; };
+    for (int64_t i = 0; i < t.rows; ++i) {
       Vec<T> row[kWidth] = {};
-      if (a.table) load_row(table(i, 2), row);
+      if (t.table) load_row(table(t.i0 + i, 2), row, tail);
       Factor<T> factors[2];
       int count = 0;
-      if (a.identity) factors[count++] = {a.tensor + (pair + i * n + j0) * a.in, a.in, packed.identity + offset};
-      if (a.transpose) factors[count++] = {a.tensor + (pair + j0 * n + i) * a.in, n * a.in, packed.transpose + offset};
-      for_tiles<rows_of(kWidth)>(j1 - j0, [&](auto rows, int64_t first) {
-        constexpr int kRows = decltype(rows)::value;
-        Vec<T> acc[kRows][kWidth];
+      if (t.identity) factors[count++] = {t.x + i * t.x_i, t.x_j, t.identity + offset};
+      if (t.transpose) factors[count++] = {t.mirror + i * t.mirror_i, t.mirror_j, t.transpose + offset};
+      const T* none = nullptr;
+      multiply_rows<kWidth>(factors, count, t.columns, t.in, none, [&](int64_t j, Vec<T>(&x)[kWidth]) {
+        if (t.table) {
 #pragma GCC unroll 8
-        for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 8
-          for (int v = 0; v < kWidth; ++v) acc[r][v] = Vec<T>{};
+          for (int v = 0; v < kWidth; ++v) x[v] += row[v];
+          add_row(table(t.j0 + j, 1), x, tail);
+          if (t.i0 + i == t.j0 + j) add_row(table(t.i0 + i, 0), x, tail);
         }
-        for (int f = 0; f < count; ++f) multiply_run<kRows, kWidth>(factors[f], first, a.in, acc);
 #pragma GCC unroll 8
-        for (int r = 0; r < kRows; ++r) {
-          const int64_t j = j0 + first + r;
-          T* out = a.out + (pair + i * n + j) * a.width + channel;
-          if (a.table) {
-            Vec<T> column[kWidth];
-            load_row(table(j, 1), column);
-#pragma GCC unroll 8
-            for (int v = 0; v < kWidth; ++v) acc[r][v] += row[v] + column[v];
-            if (i == j) {
-              load_row(table(i, 0), column);
-#pragma GCC unroll 8
-              for (int v = 0; v < kWidth; ++v) acc[r][v] += column[v];
-            }
-          }
-#pragma GCC unroll 8
-          for (int v = 0; v + 1 < kWidth; ++v) store(out + v * W, act(acc[r][v], a.slope));
-          tail.store(out + (kWidth - 1) * W, act(acc[r][kWidth - 1], a.slope));
-        }
+        for (int v = 0; v < kWidth; ++v) x[v] = act(x[v], t.slope);
+        store_row(t.out + i * t.out_i + j * t.out_j + channel, x, tail);
       });
     }
   });
+}
+
+template <class T>
+inline void forward_tile(const Rank2MixArgs<T>& a, const PackedMix<T>& packed, int64_t node, int64_t pair, int64_t n,
+                         int64_t i0, int64_t i1, int64_t j0, int64_t j1) {
+  const int64_t C = a.in, D = a.width;
+  const T *x = a.tensor + (pair + i0 * n + j0) * C, *mirror = a.tensor + (pair + j0 * n + i0) * C;
+  const T* table = a.table ? a.table + node * 3 * D : nullptr;
+  mix_tile<T>({i0, j0, i1 - i0, j1 - j0, C, D, packed.identity, packed.transpose, x, n * C, C, mirror, C, n * C, table,
+               a.slope, a.out + (pair + i0 * n + j0) * D, n * D, D});
 }
 
 // A tile of G in scratch, [i1 - i0][j1 - j0] rows of padded width.
@@ -135,37 +132,13 @@ struct GradTile {
 
 // grad_tensor of the tile `here` of G; `mirror` holds the pairs (j, i).
 template <class T>
-inline void tensor_gradient(const Rank2MixArgs<T>& a, const PackedMix<T>& packed, int64_t pair, int64_t n, int64_t i0,
-                            int64_t j0, const GradTile<T>& here, const GradTile<T>& mirror) {
-  constexpr int W = lanes<T>;
-  for_panels<kMostWidth>(int(padded<T>(a.in) / W), [&](auto panel, int begin) {
-    constexpr int kWidth = decltype(panel)::value;
-    const int64_t channel = int64_t(begin) * W, offset = panel_offset<T>(a.width, begin);
-    const Tail<T> tail(a.in - channel - (kWidth - 1) * W);
-    for (int64_t i = 0; i < here.outer; ++i) {
-      Factor<T> factors[2];
-      int count = 0;
-      if (a.identity) factors[count++] = {here.at(i, 0), here.stride, packed.identity + offset};
-      if (a.transpose) factors[count++] = {mirror.at(0, i), mirror.inner * mirror.stride, packed.transpose + offset};
-      for_tiles<rows_of(kWidth)>(here.inner, [&](auto rows, int64_t first) {
-        constexpr int kRows = decltype(rows)::value;
-        Vec<T> acc[kRows][kWidth];
-#pragma GCC unroll 8
-        for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 8
-          for (int v = 0; v < kWidth; ++v) acc[r][v] = Vec<T>{};
-        }
-        for (int f = 0; f < count; ++f) multiply_run<kRows, kWidth>(factors[f], first, a.width, acc);
-#pragma GCC unroll 8
-        for (int r = 0; r < kRows; ++r) {
-          T* out = a.grad_tensor + (pair + (i0 + i) * n + j0 + first + r) * a.in + channel;
-#pragma GCC unroll 8
-          for (int v = 0; v + 1 < kWidth; ++v) store(out + v * W, acc[r][v]);
-          tail.store(out + (kWidth - 1) * W, acc[r][kWidth - 1]);
-        }
-      });
-    }
-  });
+inline void tensor_gradient(const Rank2MixArgs<T>& a, const PackedMix<T>& packed, int64_t node, int64_t pair, int64_t n,
+                            int64_t i0, int64_t j0, const GradTile<T>& here, const GradTile<T>& mirror) {
+  const int64_t C = a.in, stride = here.stride;
+  const T* table = a.table ? a.table + node * 3 * C : nullptr;
+  mix_tile<T>({i0, j0, here.outer, here.inner, a.width, C, packed.identity, packed.transpose, here.rows,
+               here.inner * stride, stride, mirror.rows, stride, mirror.inner * stride, table, T(1),
+               a.grad_tensor + (pair + i0 * n + j0) * C, n * C, C});
 }
 
 template <class T>
@@ -258,7 +231,6 @@ void Rank2MixCpu<Isa, T>::backward(const Rank2MixArgs<T>& a, const void* base, c
   over_events(
       a.graph, plan.first[chunk], plan.first[chunk + 1],
       [&](int64_t node, int64_t pair, int64_t n, int64_t p0, int64_t p1) {
-        (void)node;
         over_tiles(n, side, p0, p1, [&](int64_t i0, int64_t i1, int64_t j0, int64_t j1) {
           const bool mirrored = i0 != j0;
           T* rows = static_cast<T*>(scratch);
@@ -267,8 +239,8 @@ void Rank2MixCpu<Isa, T>::backward(const Rank2MixArgs<T>& a, const void* base, c
           here.fill(a, pair, n, i0, j0);
           if (mirrored) mirror.fill(a, pair, n, j0, i0);
           if (a.grad_tensor) {
-            tensor_gradient(a, packed, pair, n, i0, j0, here, mirror);
-            if (mirrored) tensor_gradient(a, packed, pair, n, j0, i0, mirror, here);
+            tensor_gradient(a, packed, node, pair, n, i0, j0, here, mirror);
+            if (mirrored) tensor_gradient(a, packed, node, pair, n, j0, i0, mirror, here);
           }
           const T *t_here = a.tensor + (pair + i0 * n + j0) * C, *t_mirror = a.tensor + (pair + j0 * n + i0) * C;
           const int64_t across = here.inner * stride, down = mirror.inner * stride;

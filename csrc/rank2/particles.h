@@ -1,4 +1,4 @@
-// Walking the events that a range of nodes touches.
+// What the rank-2 kernels share: walking the events that a range of nodes touches, activations.
 #pragma once
 
 #include "../common/dense.h"
@@ -16,6 +16,13 @@ inline void over_events(const GraphView& g, int64_t begin, int64_t end, F&& f) {
     const int64_t p0 = begin > node ? begin - node : 0, p1 = end < node + n ? end - node : n;
     if (p0 < p1) f(node, g.edge_ptr[b], n, p0, p1);
   }
+}
+
+// An activation by the slope it has below zero: the identity at 1, a ReLU at 0.
+template <class T>
+inline Vec<T> act(Vec<T> z, T slope) {
+  if (slope == T(0)) return max_of(Vec<T>{}, z);
+  return z > T(0) ? z : z * slope;
 }
 
 // The share of a gradient that act lets through, from what came out of it.

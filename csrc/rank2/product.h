@@ -67,6 +67,46 @@ inline void multiply_run(const Factor<T>& factor, int64_t first, int64_t in, Vec
   }
 }
 
+// done(row, sums) for each of a run of rows: the sums over the factors, on top of `start` (a row of the panel, or
+// null).
+template <int kWidth, class T, class Done>
+inline void multiply_rows(const Factor<T>* factors, int count, int64_t rows, int64_t in, const T* start, Done&& done) {
+  constexpr int W = lanes<T>;
+  for_tiles<rows_of(kWidth)>(rows, [&](auto tile, int64_t first) {
+    constexpr int kRows = decltype(tile)::value;
+    Vec<T> acc[kRows][kWidth];
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+      for (int v = 0; v < kWidth; ++v) acc[r][v] = start ? load(start + v * W) : Vec<T>{};
+    }
+    for (int f = 0; f < count; ++f) multiply_run<kRows, kWidth>(factors[f], first, in, acc);
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) done(first + r, acc[r]);
+  });
+}
+
+// A panel's part of a row in memory; of the last vector only the lanes that belong to it.
+template <int kWidth, class T>
+inline void load_row(const T* p, Vec<T> (&x)[kWidth], const Tail<T>& tail) {
+#pragma GCC unroll 8
+  for (int v = 0; v + 1 < kWidth; ++v) x[v] = load(p + v * lanes<T>);
+  x[kWidth - 1] = tail.load(p + (kWidth - 1) * lanes<T>);
+}
+template <int kWidth, class T>
+inline void add_row(const T* p, Vec<T> (&x)[kWidth], const Tail<T>& tail) {
+  Vec<T> y[kWidth];
+  load_row(p, y, tail);
+#pragma GCC unroll 8
+  for (int v = 0; v < kWidth; ++v) x[v] += y[v];
+}
+template <int kWidth, class T>
+inline void store_row(T* p, const Vec<T> (&x)[kWidth], const Tail<T>& tail) {
+#pragma GCC unroll 8
+  for (int v = 0; v + 1 < kWidth; ++v) store(p + v * lanes<T>, x[v]);
+  tail.store(p + (kWidth - 1) * lanes<T>, x[kWidth - 1]);
+}
+
 // Matrices [in, out] as panels.
 template <class T>
 int64_t panels_size(int64_t in, int64_t out) {

@@ -33,14 +33,15 @@ struct Rank2Args {
 enum class Rank2Kernel : int { sum, broadcast, extremum };
 
 // out_ij = act(...) with the gradient's pieces: with G_ij = act'(out_ij) grad_ij,
-//   grad_tensor_ij = G_ij W^T + G_ji V^T,  grad_W = sum of T_ij^T G_ij,  grad_V = sum of T_ji^T G_ij.
+//   grad_tensor_ij = G_ij W^T + G_ji V^T + what broadcast makes of a table,  grad_W = sum of T_ij^T G_ij,  grad_V = sum
+//   of T_ji^T G_ij.
 template <class T>
 struct Rank2MixArgs {
   GraphView graph;
   int64_t in = 0, width = 0;  // channels of the tensor and of the output
   const T* tensor = nullptr;
   const T *identity = nullptr, *transpose = nullptr;  // [in, width], one of them may be absent
-  const T* table = nullptr;                           // [nodes, 3, width] or absent
+  const T* table = nullptr;  // [nodes, 3, width], of the backward pass [nodes, 3, in]; or absent
   T slope = 1;
   T* out = nullptr;
   const T *grad = nullptr, *activated = nullptr;

@@ -29,22 +29,9 @@ void RowsCpu<Isa, T>::product(const RowsArgs<T>& a, const T* packed, int64_t beg
     const int64_t channel = int64_t(first_vector) * W;
     const Tail<T> tail(a.width - channel - (kWidth - 1) * W);
     const Factor<T> factor{a.x + begin * a.in, a.in, packed + panel_offset<T>(a.in, first_vector)};
-    for_tiles<rows_of(kWidth)>(end - begin, [&](auto rows, int64_t first) {
-      constexpr int kRows = decltype(rows)::value;
-      Vec<T> acc[kRows][kWidth];
-#pragma GCC unroll 8
-      for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 8
-        for (int v = 0; v < kWidth; ++v) acc[r][v] = Vec<T>{};
-      }
-      multiply_run<kRows, kWidth>(factor, first, a.in, acc);
-#pragma GCC unroll 8
-      for (int r = 0; r < kRows; ++r) {
-        T* out = a.out + (begin + first + r) * a.width + channel;
-#pragma GCC unroll 8
-        for (int v = 0; v + 1 < kWidth; ++v) store(out + v * W, acc[r][v]);
-        tail.store(out + (kWidth - 1) * W, acc[r][kWidth - 1]);
-      }
+    const T* none = nullptr;
+    multiply_rows<kWidth>(&factor, 1, end - begin, a.in, none, [&](int64_t e, Vec<T>(&x)[kWidth]) {
+      store_row(a.out + (begin + e) * a.width + channel, x, tail);
     });
   });
 }

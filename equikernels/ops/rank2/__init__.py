@@ -9,3 +9,4 @@ from .linear import linear_2to2 as linear_2to2
 from .op import rank2_broadcast as rank2_broadcast
 from .op import rank2_mix as rank2_mix
 from .op import rank2_reduce as rank2_reduce
+from .rows import pairwise_linear as pairwise_linear

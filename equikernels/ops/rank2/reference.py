@@ -63,3 +63,36 @@ def rank2_mix(
     for term in terms[1:]:
         z = z + term
     return activate(z, slope)
+
+
+def rows_layer(
+    x: Tensor, weight: Tensor, bias: Tensor | None, slope: float, moments: bool
+) -> tuple[Tensor, Tensor]:
+    """act(x W^T + b), and mean and biased variance of its channels, float64 [2, D] (empty where not wanted)."""
+    out = activate(torch.nn.functional.linear(x, weight, bias), slope)
+    if not moments:
+        return out, out.new_empty(0, dtype=torch.float64)
+    exact = out.double()
+    mean = exact.sum(0) / max(out.shape[0], 1)
+    return out, torch.stack([mean, (exact - mean).square().sum(0) / max(out.shape[0], 1)])
+
+
+def rows_layer_backward(
+    grad: Tensor | None,
+    to_mean: Tensor | None,
+    to_out: Tensor | None,
+    out: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    slope: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    g = torch.zeros_like(out) if grad is None else grad
+    if to_mean is not None:
+        g = g + to_mean
+    if to_out is not None:
+        g = g + to_out * out
+    if slope == 0:
+        g = torch.where(out <= 0, 0, g)
+    elif slope != 1:
+        g = torch.where(out > 0, g, g * slope)
+    return g @ weight, g.t() @ x, g.sum(0)

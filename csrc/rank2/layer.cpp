@@ -1,0 +1,153 @@
+// Compiled once per instruction set; no torch header and no standard container in here.
+//
+// A row costs in x width multiply-adds forward and twice that backward; bytes: in + width numbers forward, 2 in + 2
+// width backward. Statistics are taken of a chunk of rows while it is in cache.
+#include "../common/isa.h"
+#include "particles.h"
+#include "product.h"
+#include "rows.h"
+
+namespace ek {
+namespace {
+
+constexpr int64_t kBlock = 64;  // rows worked on together
+
+}  // namespace
+
+template <class Isa, class T>
+int64_t RowsLayerCpu<Isa, T>::packed_size(const RowsLayerArgs<T>& a, bool backward) {
+  return backward ? panels_size<T>(a.width, a.in) : panels_size<T>(a.in, a.width) + padded<T>(a.width);
+}
+
+template <class Isa, class T>
+void RowsLayerCpu<Isa, T>::pack(const RowsLayerArgs<T>& a, bool backward, T* packed) {
+  if (backward) return pack_matrix(a.width, a.in, [&](int64_t k, int64_t o) { return a.weight[k * a.in + o]; }, packed);
+  pack_matrix(a.in, a.width, [&](int64_t k, int64_t o) { return a.weight[o * a.in + k]; }, packed);
+  T* bias = packed + panels_size<T>(a.in, a.width);
+  for (int64_t o = 0; o < padded<T>(a.width); ++o) bias[o] = a.bias && o < a.width ? a.bias[o] : T(0);
+}
+
+template <class Isa, class T>
+void RowsLayerCpu<Isa, T>::forward(const RowsLayerArgs<T>& a, const T* packed, double* sums, int64_t begin,
+                                   int64_t end) {
+  constexpr int W = lanes<T>;
+  const T* biases = packed + panels_size<T>(a.in, a.width);
+  for (int64_t b = begin; b < end; b += kBlock) {
+    const int64_t count = end - b < kBlock ? end - b : kBlock;
+    for_panels<kMostWidth>(int(padded<T>(a.width) / W), [&](auto panel, int first_vector) {
+      constexpr int kWidth = decltype(panel)::value;
+      const int64_t channel = int64_t(first_vector) * W;
+      const Tail<T> tail(a.width - channel - (kWidth - 1) * W);
+      const Factor<T> factor{a.x + b * a.in, a.in, packed + panel_offset<T>(a.in, first_vector)};
+      multiply_rows<kWidth>(&factor, 1, count, a.in, biases + channel, [&](int64_t e, Vec<T>(&x)[kWidth]) {
+#pragma GCC unroll 8
+        for (int v = 0; v < kWidth; ++v) x[v] = act(x[v], a.slope);
+        store_row(a.out + (b + e) * a.width + channel, x, tail);
+      });
+    });
+  }
+  if (!a.moments) return;
+  for (int64_t o = 0; o < 2 * a.width; ++o) sums[o] = 0;
+  const T* origin = a.out + begin * a.width;
+  for (int64_t e = begin; e < end; ++e) {
+    const T* row = a.out + e * a.width;
+#pragma GCC ivdep
+    for (int64_t o = 0; o < a.width; ++o) {
+      const double d = double(row[o]) - double(origin[o]);
+      sums[o] += d;
+      sums[a.width + o] += d * d;
+    }
+  }
+}
+
+template <class Isa, class T>
+void RowsLayerCpu<Isa, T>::finish(const RowsLayerArgs<T>& a, const double* sums, int64_t step) {
+  double *mean = a.moments, *variance = a.moments + a.width;
+  for (int64_t o = 0; o < a.width; ++o) {
+    double total = 0, centre = 0, square = 0;  // rows so far, their mean, the sum of their squared deviations
+    const double* s = sums;
+    for (int64_t begin = 0; begin < a.rows; begin += step, s += 2 * a.width) {
+      const double count = double(a.rows - begin < step ? a.rows - begin : step);
+      const double shift = s[o] / count, apart = double(a.out[begin * a.width + o]) + shift - centre;
+      const double within = s[a.width + o] - s[o] * shift;
+      square += within + apart * apart * (total * count / (total + count));
+      total += count;
+      centre += apart * (count / total);
+    }
+    mean[o] = centre;
+    variance[o] = a.rows > 0 ? square / double(a.rows) : 0;
+  }
+}
+
+template <class Isa, class T>
+int64_t RowsLayerCpu<Isa, T>::partial_size(const RowsLayerArgs<T>& a) {
+  return a.grad_weight ? (a.in + 1) * padded<T>(a.width) : 0;
+}
+
+template <class Isa, class T>
+int64_t RowsLayerCpu<Isa, T>::scratch_size(const RowsLayerArgs<T>& a) {
+  return kBlock * padded<T>(a.width);
+}
+
+template <class Isa, class T>
+void RowsLayerCpu<Isa, T>::backward(const RowsLayerArgs<T>& a, const T* packed, T* partial, T* scratch, int64_t begin,
+                                    int64_t end) {
+  constexpr int W = lanes<T>;
+  const int64_t stride = padded<T>(a.width), last = stride - W;
+  const Tail<T> tail(a.width - last);
+  for (int64_t k = 0; k < partial_size(a); k += W) store(partial + k, Vec<T>{});
+  if (a.width == 0) return;
+  T* bias = partial + a.in * stride;
+  for (int64_t b = begin; b < end; b += kBlock) {
+    const int64_t count = end - b < kBlock ? end - b : kBlock;
+    for (int64_t k = 0; k <= last; k += W) {
+      auto get = [&](const T* p) { return !p ? Vec<T>{} : k < last ? load(p + k) : tail.load(p + k); };
+      const Vec<T> to_mean = get(a.to_mean), to_out = get(a.to_out);
+      Vec<T> total{};
+      for (int64_t e = 0; e < count; ++e) {
+        const int64_t row = (b + e) * a.width;
+        const Vec<T> out = get(a.out + row);
+        Vec<T> g = mul_add(to_out, out, to_mean);
+        if (a.grad) g += get(a.grad + row);
+        if (a.slope != T(1)) g = through(g, out, a.slope);
+        store(scratch + e * stride + k, g);
+        total += g;
+      }
+      if (a.grad_weight) store(bias + k, load(bias + k) + total);
+    }
+    if (a.grad_weight) {
+      const Sweep<T> sweep{a.x + b * a.in, 0, a.in, scratch, 0, stride, 1, count};
+      weight_gradient(a.in, a.width, &sweep, 1, partial);
+    }
+    if (!a.grad_x) continue;
+    for_panels<kMostWidth>(int(padded<T>(a.in) / W), [&](auto panel, int first_vector) {
+      constexpr int kWidth = decltype(panel)::value;
+      const int64_t channel = int64_t(first_vector) * W;
+      const Tail<T> end_of_row(a.in - channel - (kWidth - 1) * W);
+      const T* none = nullptr;
+      const Factor<T> factor{scratch, stride, packed + panel_offset<T>(a.width, first_vector)};
+      multiply_rows<kWidth>(&factor, 1, count, a.width, none, [&](int64_t e, Vec<T>(&x)[kWidth]) {
+        store_row(a.grad_x + (b + e) * a.in + channel, x, end_of_row);
+      });
+    });
+  }
+}
+
+template <class Isa, class T>
+void RowsLayerCpu<Isa, T>::add_up(const RowsLayerArgs<T>& a, const T* partials, int64_t chunks) {
+  const int64_t stride = padded<T>(a.width), step = partial_size(a);
+  auto total = [&](int64_t k) {
+    T sum = 0;
+    for (int64_t c = 0; c < chunks; ++c) sum += partials[c * step + k];
+    return sum;
+  };
+  for (int64_t o = 0; o < a.width; ++o) {
+    for (int64_t k = 0; k < a.in; ++k) a.grad_weight[o * a.in + k] = total(k * stride + o);
+    a.grad_bias[o] = total(a.in * stride + o);
+  }
+}
+
+template struct RowsLayerCpu<EK_ISA, float>;
+template struct RowsLayerCpu<EK_ISA, double>;
+
+}  // namespace ek

@@ -1,0 +1,151 @@
+"""pairwise_linear: what acts on every pair by itself, a linear map and an activation, with the statistics of a norm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ... import _native
+from ...backend import KERNELS, use_kernel
+from ...checks import check_tensor, fail
+from ..autograd import reference_vjp
+from ..common import lift
+from . import reference
+from .op import check_rank2, slope_of
+
+OP = "pairwise_linear"
+KERNELS[OP] = ("cpu",)
+
+
+def pairwise_linear(
+    T: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    activation: str = "identity",
+    negative_slope: float = 0.01,
+    *,
+    moments: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    r"""A linear layer on every row, its activation and the statistics a batch norm needs, in one pass.
+
+    .. math:: \mathrm{out}_{r} = \mathrm{act}(W T_r + b), \quad
+              \mu = \tfrac{1}{R} \textstyle\sum_r \mathrm{out}_r, \quad
+              \sigma^2 = \tfrac{1}{R} \textstyle\sum_r (\mathrm{out}_r - \mu)^2
+
+    PELICAN's message layer, arXiv 2307.16506, section 3.2, up to its norm. The same numbers on any number of threads.
+
+    Args:
+        T: [R, C] float32 or float64: pairs, or any rows.
+        weight: W [D, C], as torch.nn.Linear holds it.
+        bias: b [D].
+        activation: "identity", "relu" or "leaky_relu".
+        negative_slope: of leaky_relu, > 0.
+        moments: also return the statistics.
+
+    Returns:
+        out [R, D] in the dtype of T (under autocast at least float32); with ``moments``, (out, moments), moments
+        float64 [2, D]: mean and biased variance of each channel, 0 over no rows.
+
+    Raises:
+        ValueError, TypeError: wrong shape, dtype, device or option; the message names the argument.
+    """
+    T, weight = check_rank2(OP, T), lift(OP, "weight", weight)
+    check_tensor(OP, "weight", weight, ["D", T.shape[1]], like=T)
+    if bias is not None:
+        bias = lift(OP, "bias", bias)
+        check_tensor(OP, "bias", bias, [weight.shape[0]], like=T)
+    if not isinstance(moments, bool):
+        fail(OP, "moments", "True or False", moments)
+    slope = slope_of(OP, activation, negative_slope)
+    if use_kernel(OP, T, weight, *([] if bias is None else [bias])):
+        out = torch.ops.equikernels.rows_layer.default(T, weight, bias, slope, moments)
+    else:
+        out = reference.rows_layer(T, weight, bias, slope, moments)
+    return out if moments else out[0]
+
+
+ops = torch.ops.equikernels
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    x, weight, bias, ctx.slope, ctx.moments = inputs
+    ctx.save_for_backward(output[0], output[1], x, weight)
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, grad: Tensor | None, grad_moments: Tensor | None) -> tuple[Any, ...]:
+    out, moments, x, weight = ctx.saved_tensors
+    if grad is None and grad_moments is None:
+        return (None,) * 5
+    to_mean = to_out = None
+    if ctx.moments and grad_moments is not None:
+        # d mean = d out / R, d variance = 2 (out - mean) d out / R
+        per_mean, per_variance = grad_moments / max(x.shape[0], 1)
+        to_out = (2 * per_variance).to(x.dtype)
+        to_mean = (per_mean - 2 * per_variance * moments[0]).to(x.dtype)
+    needs = ctx.needs_input_grad
+    wanted = [needs[0], needs[1] or needs[2]]
+    grads = ops.rows_layer_backward.default(grad, to_mean, to_out, out, x, weight, ctx.slope, wanted)
+    return *(g if need else None for g, need in zip(grads, needs, strict=False)), None, None
+
+
+def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    *tensors, ctx.slope, ctx.wanted = inputs
+    ctx.save_for_backward(*tensors)
+    ctx.set_materialize_grads(False)
+
+
+def _backward_backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+    grad, to_mean, to_out, out, x, weight = ctx.saved_tensors
+    given = [grad, to_mean, to_out, out, x, weight]
+    present = [k for k, t in enumerate(given) if t is not None]
+
+    def function(*primals: Tensor) -> tuple[Tensor, ...]:
+        full: list[Tensor | None] = [None] * 6
+        for k, t in zip(present, primals, strict=True):
+            full[k] = t
+        return reference.rows_layer_backward(*full, ctx.slope)  # type: ignore[arg-type]
+
+    results = [g is not None and ctx.wanted[min(k, 1)] for k, g in enumerate(grads)]
+    if not any(results):
+        return (None,) * 8
+    flowing = [g for g, wanted in zip(grads, results, strict=True) if wanted]
+    back = reference_vjp(
+        lambda *primals: tuple(r for r, wanted in zip(function(*primals), results, strict=True) if wanted),
+        [given[k] for k in present],  # type: ignore[misc]
+        flowing,  # type: ignore[arg-type]
+    )
+    by_input: list[Tensor | None] = [None] * 6
+    for k, t in zip(present, back, strict=True):
+        by_input[k] = t
+    return *by_input, None, None
+
+
+def _fake(x: Tensor, weight: Tensor, bias: Tensor | None, slope: float, moments: bool) -> tuple[Tensor, Tensor]:
+    width = weight.shape[0]
+    return x.new_empty(x.shape[0], width), x.new_empty((2, width) if moments else (0,), dtype=torch.float64)
+
+
+def _fake_backward(
+    grad: Tensor | None,
+    to_mean: Tensor | None,
+    to_out: Tensor | None,
+    out: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    slope: float,
+    wanted: list[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    of_weights: tuple[tuple[int, ...], tuple[int, ...]] = (weight.shape, weight.shape[:1]) if wanted[1] else ((0,), (0,))
+    return x.new_empty(x.shape if wanted[0] else (0,)), *(x.new_empty(shape) for shape in of_weights)
+
+
+if _native.cpu_reason is None:
+    torch.library.register_fake("equikernels::rows_layer", _fake)
+    torch.library.register_fake("equikernels::rows_layer_backward", _fake_backward)
+    torch.library.register_autograd("equikernels::rows_layer", _backward, setup_context=_setup)
+    torch.library.register_autograd(
+        "equikernels::rows_layer_backward", _backward_backward, setup_context=_setup_backward
+    )
