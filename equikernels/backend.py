@@ -27,6 +27,9 @@ if _name not in BACKENDS:
 # op -> devices with a C++ kernel; filled by the op modules. Those with a Triton kernel are in _triton.KERNELS.
 KERNELS: dict[str, tuple[str, ...]] = {}
 
+# Ops with a kernel that other ops replace where there is none.
+COMPOSED: set[str] = set()
+
 
 _triton.choose(_name == "triton")
 
@@ -102,6 +105,14 @@ def use_kernel(op: str, *tensors: Tensor, triton_limit: str | None = None) -> bo
     return False
 
 
+def use_shortcut(op: str, *tensors: Tensor) -> bool:
+    """As :func:`use_kernel`, for an op that others can be put together to: where a backend asked for by name lacks the
+    kernel, they run on that backend."""
+    if _name not in ("auto", "reference") and _refusal(op, _name, tensors[0].device) is not None:
+        return False
+    return use_kernel(op, *tensors)
+
+
 def _transformed(tensors: tuple[Tensor, ...]) -> bool:
     if torch.compiler.is_compiling():
         # Dynamo knows the answer where no transform is active and breaks the graph where one is: the frame then runs
@@ -124,6 +135,8 @@ def backends() -> BackendReport:
         device = torch.device("cpu" if _triton.INTERPRETED else "cuda")
         reason = _refusal(op, "triton", device)
         report[op]["triton"] = _kernel("triton") if reason is None else f"refused ({reason})"
+        if op in COMPOSED and not _has_kernel(op, "triton"):
+            report[op]["triton"] = "made of the other ops"
         report[op]["other"] = "reference"
     return report
 
@@ -139,6 +152,8 @@ def _served(op: str, device: torch.device) -> str:
             return _kernel(backend)
     if _name != "auto":
         return f"refused ({reasons[_name]})"
+    if op in COMPOSED and device.type not in KERNELS[op]:
+        return "made of the other ops"
     told = [r for backend, r in reasons.items() if r is not None and _has_kernel(op, backend)]
     return f"reference ({'; '.join(dict.fromkeys(told)) or 'no kernel for this op'})"
 

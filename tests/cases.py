@@ -63,6 +63,7 @@ class Case:
     weights: tuple[str, ...] = ()  # except these, which belong to neither
     call: Callable[[Inputs, ek.Graph, dict[str, Any]], Tensor] | None = None  # where calling the op takes more
     complete_only: bool = False  # the op knows events, not edges
+    folded: tuple[str, ...] = ()  # multiplied with each other first: an infinity there may come out as NaN
 
     def __str__(self) -> str:
         return f"{self.op}-{self.id}-{self.graph_name}"
@@ -361,7 +362,8 @@ def _rank2() -> list[Case]:
             out = getattr(ek, op)(**given, ptr=graph, **options)
             return out if isinstance(out, Tensor) else torch.cat(out, dim=1)
 
-        return Case(op, id, graph, make, options, call=call, complete_only=True)
+        folded = ("coefs", "scale", "shift") if "scale" in shapes else ()
+        return Case(op, id, graph, make, options, call=call, complete_only=True, folded=folded)
 
     def weights(c: int, d: int) -> dict[str, tuple[int, ...]]:
         return {"weight_identity": (c, d), "weight_transpose": (c, d)}
@@ -386,6 +388,7 @@ def _rank2() -> list[Case]:
         alphas: dict[str, tuple[int, ...]] = {"alpha0": (2, 10), "alpha1": (1, 2, 10, 1, 1)}
         both: dict[str, tuple[int, ...]] = {"coefs": (3, 2, 15), "weight": ()}
         inner = {"aggregate_activation": "leaky_relu", "nbar": 3.0}
+        layer: dict[str, tuple[int, ...]] = {"T": (3,), "coefs": (3, 4, 15), "bias": (4,), "diag_bias": (4,)}
         cases += [
             *(
                 case("rank2_reduce", f"weighted_{r}", name, {"T": (5,), "weight": ()}, reduce=r)
@@ -397,6 +400,16 @@ def _rank2() -> list[Case]:
             case("rank2_mix", "identity", name, {"T": (2,), "weight_identity": (2, 21)}),
             case("rank2_mix", "transpose", name, {"T": (17,), "weight_transpose": (17, 1), "col": (1,)}, **act),
             case("linear_2to2", "M", name, {"T": (3,), "coefs": (3, 2, 15), "alpha": (3, 10)}, config="M", nbar=nbar),
+            case(
+                "linear_2to2",
+                "scaled",
+                name,
+                {**layer, "scale": (3,), "shift": (3,), "alpha": (3, 10)},
+                config="S",
+                **act,
+            ),
+            case("linear_2to2", "scaled_max", name, {**layer, "scale": (3,), "shift": (3,)}, config="x"),
+            case("linear_2to2", "wide", name, {"T": (most,), "coefs": (most, out, 15), "bias": (out,)}, **act),
             case("linear_2to2", "SxmN", name, {"T": (2,), "coefs": (2, 1, 45), **alphas}, config="SxmN", nbar=nbar),
             case("linear_2to2", "weighted", name, {"T": (3,), **both}, config="m", nbar=3.0),
             case("linear_2to2", "inner", name, {"T": (3,), "coefs": (3, 2, 15)}, **act, **inner),

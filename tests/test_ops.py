@@ -224,8 +224,11 @@ def test_bad_values_stay_where_the_reference_has_them(case: Case, bad: float, ba
         cotangent = cotangent_for(case.run(inputs, graph))
         result = value_and_grads(lambda i: case.run(i, graph), inputs, cotangent)
         expected = value_and_grads(lambda i: reference(case, i, graph), inputs, cotangent)
-        assert torch.equal(result[0].isnan(), expected[0].isnan()), name
         finite = expected[0].isfinite()
+        if name in case.folded and math.isinf(bad):
+            assert torch.equal(result[0].isfinite(), finite), name
+        else:
+            assert torch.equal(result[0].isnan(), expected[0].isnan()), name
         torch.testing.assert_close(result[0][finite], expected[0][finite])
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from ..checks import FLOATING, REAL, check_choice, check_tensor, fail
 from ..graph import Graph
 from ..nn.pelican import Encoder, Eq1to2, Eq2to2, MessageBlock, activate, make_linear
-from ..ops.rank2.linear import _without_autocast as without_autocast
+from ..ops.rank2.linear import without_autocast
 from ..ops.rank2.op import pairs_of
 from .pelican_inputs import STABILIZERS, Stabilizer, first_weights, input_weights, jet_frame, prepend, rank2_inputs
 from .softdrop import softdrop_multiplicity

@@ -88,6 +88,13 @@ class Aggregation:
         """(nobj / nbar)^alpha, [n_events, k, C]."""
         return (alpha.t() * (self.nobj / self.nbar).log()[:, None, None]).exp()
 
+    def sum_factors(self, T: Tensor) -> Tensor:
+        """[n_events, 10, C]: what plain sums are multiplied by in maps 6 to 15, with one summed letter."""
+        letter, alpha = self.letters[0]
+        once = 1 / self.nobj if letter == "m" else torch.full_like(self.nobj, 1 / self.nbar)
+        powers = torch.stack([*[once] * 8, *[once * once] * 2], dim=1)[:, :, None]
+        return (powers if alpha is None else powers * self.factors(alpha)).expand(-1, 10, T.shape[1])
+
     def to_pairs(self, T: Tensor) -> list[tuple[Tensor, Tensor]]:
         """For each letter, ops 6 to 11 as [n, (cols, rows), (diagonal, column, row), C] and ops 12 to 15 as
         [n_events, (trace, total), (everywhere, diagonal), C]; the third dimension is 1 where all its entries agree."""

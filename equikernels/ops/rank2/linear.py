@@ -11,11 +11,9 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-from ...backend import use_kernel
-from ...checks import check_tensor
+from ...checks import check_tensor, fail
 from ..common import lift
 from .aggregates import (
-    Aggregation,
     Alphas,
     aggregation,
     basis_1to2,
@@ -23,11 +21,14 @@ from .aggregates import (
     basis_2to1,
     check_rank1,
 )
-from .op import MIX, Pairs, broadcast_table, check_rank2, mix_table, pairs_of, slope_of, spread_events
+from .fused import fused_2to2
+from .maps import apply, mix_2to2, product
+from .op import Pairs, broadcast_table, check_rank2, pairs_of, slope_of, spread_events
 from .reference import activate
 
 LINEAR_2TO2, LINEAR_2TO1 = "linear_2to2", "linear_2to1"
 LINEAR_2TO0, LINEAR_1TO2 = "linear_2to0", "linear_1to2"
+SUMS = ("s", "m", "S", "M")
 
 
 def linear_2to2(
@@ -46,6 +47,8 @@ def linear_2to2(
     activation: str = "identity",
     aggregate_activation: str = "identity",
     negative_slope: float = 0.01,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
 ) -> Tensor:
     r"""PELICAN's 2 -> 2 layer: a linear map of all aggregators of :func:`aggregate_2to2`.
 
@@ -64,6 +67,8 @@ def linear_2to2(
         activation: of the output: "identity", "relu" or "leaky_relu".
         aggregate_activation: of every map before it is mixed.
         negative_slope: of leaky_relu.
+        scale, shift: [C], both or neither: the layer acts on scale T + shift, channel by channel, which is what a batch
+            norm makes of T. With one summed letter ("s", "m", "S", "M") that tensor is never made.
 
     Returns:
         [n_pairs, D] in the dtype of T (under autocast at least float32).
@@ -79,43 +84,19 @@ def linear_2to2(
     diag_bias = _check_bias(op, "diag_bias", diag_bias, coefs)
     slope = slope_of(op, activation, negative_slope)
     inner = slope_of(op, aggregate_activation, negative_slope, "aggregate_activation")
-    with _without_autocast(T.device.type):
-        return _mixed_2to2(T, how, coefs, bias, diag_bias, slope, inner)
-
-
-def _mixed_2to2(
-    T: Tensor,
-    how: Aggregation,
-    coefs: Tensor,
-    bias: Tensor | None,
-    diag_bias: Tensor | None,
-    slope: float,
-    inner: float,
-) -> Tensor:
-    """A table is [n, 3, D]: what goes to the diagonal, to columns, to rows."""
-    width = coefs.shape[1]
-    zero = coefs.new_zeros(width)
-    per_event: Tensor = torch.stack([zero if b is None else b for b in (diag_bias, None, bias)])
-    terms = []
-    for k, (nodes, events) in enumerate(how.to_pairs(T)):
-        first, end = 5 + 10 * k, 15 + 10 * k
-        if k == 0:  # maps 3 to 5, of the diagonal, come with the first letter
-            diagonal = how.diagonal(T)[:, None, None].expand(-1, 1, nodes.shape[2], -1)
-            nodes, first = torch.cat([diagonal, nodes], dim=1), 2
-        of_nodes, of_events = coefs[:, :, first : end - 4], coefs[:, :, end - 4 : end]
-        terms.append(apply(activate(nodes, inner), of_nodes.unflatten(2, (-1, 3))))
-        per_event = per_event + _to_table(apply(activate(events, inner), of_events.unflatten(2, (2, 2))))
-    terms.append(spread_events(per_event.reshape(-1, 3 * width), how.pairs).view(-1, 3, width))
-    table = terms[0]
-    for term in terms[1:]:
-        table = table + term
-    return mix_table(activate(T, inner), coefs[:, :, 0], coefs[:, :, 1], table, how.pairs, slope)
-
-
-def _to_table(events: Tensor) -> Tensor:
-    """[n_events, (everywhere, diagonal), D] -> [n_events, (diagonal, columns, rows), D]."""
-    everywhere, diagonal = events.unbind(1)
-    return torch.stack([diagonal, torch.zeros_like(diagonal), everywhere], dim=1)
+    if (scale is None) != (shift is None):
+        fail(op, "shift", "a tensor with scale, none without", "None" if shift is None else "a tensor")
+    if scale is not None and shift is not None:
+        scale, shift = lift(op, "scale", scale), lift(op, "shift", shift)
+        check_tensor(op, "scale", scale, [T.shape[1]], like=T)
+        check_tensor(op, "shift", shift, [T.shape[1]], like=T)
+    with without_autocast(T.device.type):
+        if config in SUMS and weight is None and inner == 1:
+            return fused_2to2(T, coefs, how.sum_factors(T), scale, shift, bias, diag_bias, pairs, slope)
+        if scale is not None and shift is not None:
+            T = torch.addcmul(shift, T, scale)
+        aggregates = how.to_pairs(T)
+        return mix_2to2(T, how.diagonal(T), aggregates, coefs, bias, diag_bias, pairs, slope, inner)
 
 
 def linear_2to1(
@@ -143,7 +124,7 @@ def linear_2to1(
     coefs, bias = _check_map(op, coefs, bias, T, 5)
     slope = slope_of(op, activation, negative_slope)
     inner = slope_of(op, aggregate_activation, negative_slope, "aggregate_activation")
-    with _without_autocast(T.device.type):
+    with without_autocast(T.device.type):
         nodes, events = (activate(t.unsqueeze(2), inner) for t in basis_2to1(T, how))
         per_event = apply(events, coefs[:, :, 3:].unflatten(2, (2, 1))).squeeze(1)
         out = apply(nodes, coefs[:, :, :3].unflatten(2, (3, 1))).squeeze(1)
@@ -176,7 +157,7 @@ def linear_2to0(
     coefs, bias = _check_map(op, coefs, bias, T, 2 * len(config))
     slope = slope_of(op, activation, negative_slope)
     inner = slope_of(op, aggregate_activation, negative_slope, "aggregate_activation")
-    with _without_autocast(T.device.type):
+    with without_autocast(T.device.type):
         basis = activate(basis_2to0(T, how), inner).transpose(1, 2).unsqueeze(2)
         out = apply(basis, coefs.unsqueeze(3)).squeeze(1)
         return activate(out if bias is None else out + bias, slope)
@@ -208,7 +189,7 @@ def linear_1to2(
     diag_bias = _check_bias(op, "diag_bias", diag_bias, coefs)
     slope = slope_of(op, activation, negative_slope)
     inner = slope_of(op, aggregate_activation, negative_slope, "aggregate_activation")
-    with _without_autocast(x.device.type):
+    with without_autocast(x.device.type):
         nodes, events = (activate(t, inner) for t in basis_1to2(x, how))
         on_diagonal, everywhere = (product(events[:, k], coefs[:, :, 3 + k]) for k in range(2))
         per_event = torch.stack(
@@ -225,24 +206,7 @@ def linear_1to2(
         return activate(broadcast_table(table, pairs), slope)
 
 
-def apply(values: Tensor, coefs: Tensor) -> Tensor:
-    """[m, Q, D] = sum over p, c of values [m, P, Q or 1, C] and coefs [C, D, P, Q]."""
-    width_in, width, sides, slots = coefs.shape
-    if values.shape[2] == 1:
-        matrix = coefs.permute(2, 0, 3, 1).reshape(sides * width_in, slots * width)
-        return product(values.reshape(-1, sides * width_in), matrix).view(-1, slots, width)
-    matrices = coefs.permute(3, 2, 0, 1).reshape(slots, sides * width_in, width)
-    return torch.stack([product(values[:, :, q].flatten(1), matrices[q]) for q in range(slots)], dim=1)
-
-
-def product(rows: Tensor, matrix: Tensor) -> Tensor:
-    """rows @ matrix, on the CPU with the same sums on any number of threads."""
-    if not use_kernel(MIX, rows, matrix):
-        return rows @ matrix
-    return torch.ops.equikernels.rows_product.default(rows, matrix)
-
-
-def _without_autocast(device: str) -> AbstractContextManager[object]:
+def without_autocast(device: str) -> AbstractContextManager[object]:
     """Sums over particles are not for 16 bits. Nothing where autocast is off: torch.export would nest a graph."""
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 

@@ -65,9 +65,7 @@ def rank2_mix(
     return activate(z, slope)
 
 
-def rows_layer(
-    x: Tensor, weight: Tensor, bias: Tensor | None, slope: float, moments: bool
-) -> tuple[Tensor, Tensor]:
+def rows_layer(x: Tensor, weight: Tensor, bias: Tensor | None, slope: float, moments: bool) -> tuple[Tensor, Tensor]:
     """act(x W^T + b), and mean and biased variance of its channels, float64 [2, D] (empty where not wanted)."""
     out = activate(torch.nn.functional.linear(x, weight, bias), slope)
     if not moments:

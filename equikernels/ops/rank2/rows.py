@@ -70,7 +70,7 @@ ops = torch.ops.equikernels
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, weight, bias, ctx.slope, ctx.moments = inputs
+    x, weight, _, ctx.slope, ctx.moments = inputs
     ctx.save_for_backward(output[0], output[1], x, weight)
     ctx.set_materialize_grads(False)
 
@@ -138,7 +138,9 @@ def _fake_backward(
     slope: float,
     wanted: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    of_weights: tuple[tuple[int, ...], tuple[int, ...]] = (weight.shape, weight.shape[:1]) if wanted[1] else ((0,), (0,))
+    of_weights: tuple[tuple[int, ...], tuple[int, ...]] = (
+        (weight.shape, weight.shape[:1]) if wanted[1] else ((0,), (0,))
+    )
     return x.new_empty(x.shape if wanted[0] else (0,)), *(x.new_empty(shape) for shape in of_weights)
 
 
