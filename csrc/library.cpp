@@ -5,6 +5,7 @@
 
 #include "common/cpu.h"
 #include "coordinates/bind.h"
+#include "encode/bind.h"
 #include "invariants/bind.h"
 #include "message/cpu.h"
 #include "neighbors/bind.h"
@@ -81,6 +82,8 @@ STABLE_TORCH_LIBRARY(equikernels, m) {
   m.def(ek::kRank2MixBackwardSchema);
   m.def(ek::kLinear2to2Schema);
   m.def(ek::kLinear2to2BackwardSchema);
+  m.def(ek::kEncodeSchema);
+  m.def(ek::kEncodeBackwardSchema);
   m.def(ek::kRowsProductSchema);
   m.def(ek::kRowsOuterSchema);
   m.def(ek::kRowsLayerSchema);
@@ -109,6 +112,8 @@ STABLE_TORCH_LIBRARY_IMPL(equikernels, CPU, m) {
   m.impl("rank2_extremum", TORCH_BOX(&ek::Rank2<ek::Rank2OnCpu>::extremum));
   m.impl("rank2_mix", TORCH_BOX(&ek::Rank2<ek::Rank2OnCpu>::mix));
   m.impl("rank2_mix_backward", TORCH_BOX(&ek::Rank2<ek::Rank2OnCpu>::mix_backward));
+  m.impl("encode", TORCH_BOX(&ek::EncodeOnCpu::forward));
+  m.impl("encode_backward", TORCH_BOX(&ek::EncodeOnCpu::backward));
   m.impl("linear_2to2", TORCH_BOX(&ek::Linear2to2<ek::Rank2OnCpu>::forward));
   m.impl("linear_2to2_backward", TORCH_BOX(&ek::Linear2to2<ek::Rank2OnCpu>::backward));
   m.impl("rows_product", TORCH_BOX(&ek::RowProducts<ek::Rank2OnCpu>::product));

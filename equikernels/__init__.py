@@ -14,6 +14,7 @@ from .graph import Graph
 from .metric import eta_phi, psi
 from .ops.coordinates import coordinate_update
 from .ops.edge_network import EdgeLayer, EdgeNetwork, edge_network
+from .ops.encode import encode_invariants
 from .ops.invariants import pairwise_invariants
 from .ops.message import message_passing, message_statistics
 from .ops.neighbors import k_nearest, knn_graph, radius_graph
@@ -59,6 +60,7 @@ __all__ = [
     "coordinate_update",
     "data",
     "edge_network",
+    "encode_invariants",
     "eta_phi",
     "fuse_",
     "gather_segment_reduce",

@@ -334,6 +334,28 @@ def _message() -> list[Case]:
     return cases
 
 
+def _encode() -> list[Case]:
+    def make(channels: int) -> Callable[[torch.Generator, ek.Graph], Inputs]:
+        def inputs(generator: torch.Generator, graph: ek.Graph) -> Inputs:
+            # invariants of both signs over many orders of magnitude
+            z = normal(graph.num_nodes, channels, generator=generator)
+            return {
+                "z": z * (3 * normal(graph.num_nodes, channels, generator=generator)).exp(),
+                "t": torch.linspace(0.003, 1.2, channels).double(),
+            }
+
+        return inputs
+
+    def call(inputs: Inputs, graph: ek.Graph, options: dict[str, Any]) -> Tensor:
+        return ek.encode_invariants(**inputs, **options)
+
+    return [
+        Case("encode_invariants", id, name, make(channels), options, call=call, weights=("t",))
+        for name in ("complete", "large_event", "no_nodes", "one_particle")
+        for id, channels, options in (("odd", 3, {}), ("wide", 19, {}), ("angles", 18, {"angles": True}))
+    ]
+
+
 def _normalised(out: Tensor | tuple[Tensor, Tensor]) -> Tensor:
     if isinstance(out, Tensor):
         return out
@@ -447,7 +469,7 @@ def _statistics() -> list[Case]:
     return cases
 
 
-CASES: list[Case] = [*_invariants(), *_coordinates(), *_segment(), *_message(), *_statistics(), *_rank2()]
+CASES: list[Case] = [*_invariants(), *_coordinates(), *_segment(), *_message(), *_statistics(), *_encode(), *_rank2()]
 OPS = sorted({case.op for case in CASES})
 
 

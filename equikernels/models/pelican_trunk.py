@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..checks import FLOATING, REAL, check_choice, check_tensor, fail
 from ..graph import Graph
 from ..nn.pelican import Encoder, Eq1to2, Eq2to2, MessageBlock, activate, make_linear
+from ..ops.rank2 import pairwise_linear
 from ..ops.rank2.linear import without_autocast
 from ..ops.rank2.op import pairs_of
 from .pelican_inputs import STABILIZERS, Stabilizer, first_weights, input_weights, jet_frame, prepend, rank2_inputs
@@ -37,7 +37,9 @@ class InputLinear(nn.Module):
         self.weight = nn.Parameter(weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, input_weights(self.weight, self.stabilizer), self.bias)
+        out = pairwise_linear(x, input_weights(self.weight, self.stabilizer), self.bias)
+        assert isinstance(out, Tensor)
+        return out
 
 
 class MLP(nn.Module):
@@ -81,8 +83,14 @@ class Net2to2(nn.Module):
         self.dropout_layer = nn.Dropout(dropout)
 
     def forward(self, T: Tensor, pairs: Graph, **of_batch: Any) -> Tensor:
+        dropout = self.dropout_layer
         for message, layer in zip(self.message_layers, self.eq_layers, strict=True):
-            T = layer(self.dropout_layer(message(T, pairs)), pairs, **of_batch)
+            assert isinstance(message, MessageBlock)
+            if dropout.training and dropout.p > 0:
+                T = layer(dropout(message(T, pairs)), pairs, **of_batch)
+            else:
+                T, scaling = message.deferred(T, pairs)
+                T = layer(T, pairs, **of_batch, **scaling)
         return T
 
 

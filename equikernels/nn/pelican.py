@@ -13,7 +13,16 @@ from torch.nn import functional as F
 
 from ..checks import check_choice, fail
 from ..graph import Graph
-from ..ops.rank2 import aggregate_2to0, linear_1to2, linear_2to0, linear_2to1, linear_2to2, rank2_broadcast
+from ..ops.encode import encode_invariants
+from ..ops.rank2 import (
+    aggregate_2to0,
+    linear_1to2,
+    linear_2to0,
+    linear_2to1,
+    linear_2to2,
+    pairwise_linear,
+    rank2_broadcast,
+)
 
 ACTIVATIONS = {"leakyrelu": "leaky_relu", "relu": "relu"}  # published name -> that of the ops
 NEGATIVE_SLOPE = 0.01
@@ -119,9 +128,11 @@ class _Equivariant(nn.Module):
         weight: Tensor | None = None,
         nobj: Tensor | None = None,
         padded_to: int | None = None,
+        **of_input: Tensor,
     ) -> Tensor:
-        """The layer on one batch; arguments as in :func:`equikernels.aggregate_2to2`."""
-        options = self._options(weight=weight, nobj=nobj, padded_to=padded_to)
+        """The layer on one batch; arguments as in :func:`equikernels.aggregate_2to2`, and of :class:`Eq2to2` scale and
+        shift, as in :func:`equikernels.linear_2to2`."""
+        options = self._options(weight=weight, nobj=nobj, padded_to=padded_to, **of_input)
         return type(self).linear(T, ptr, self.weights(), self.bias.flatten(), **options)
 
     def extra_repr(self) -> str:
@@ -197,6 +208,40 @@ class PairBatchNorm(nn.BatchNorm1d):
     """BatchNorm over all pairs of a batch: the published masked BatchNorm, without anything to mask. With fewer than
     two pairs in training there is no variance: running statistics are used, and kept, then."""
 
+    def uses_batch(self, rows: int) -> bool:
+        return (self.training or self.running_mean is None) and rows > 1
+
+    def scale_and_shift(self, moments: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+        """The norm as scale T + shift, [C] each in the dtype of the parameters.
+
+        Args:
+            moments: float64 [2, C], mean and biased variance over ``rows`` pairs; not looked at, and not needed, where
+                running statistics are used.
+            rows: number of pairs.
+        """
+        if self.uses_batch(rows):
+            mean, variance = moments.unbind()
+            self._update(mean.detach(), variance.detach(), rows)
+        else:
+            assert self.running_mean is not None
+            assert self.running_var is not None
+            mean, variance = self.running_mean.double(), self.running_var.double()
+        scale = (variance + self.eps).rsqrt()
+        scale = scale if self.weight is None else scale * self.weight
+        shift = -mean * scale
+        shift = shift if self.bias is None else shift + self.bias
+        dtype = scale.dtype if self.weight is None else self.weight.dtype
+        return scale.to(dtype), shift.to(dtype)
+
+    def _update(self, mean: Tensor, variance: Tensor, rows: int) -> None:
+        if not self.training or self.running_mean is None or self.running_var is None:
+            return
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        momentum = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
+        for running, now in ((self.running_mean, mean), (self.running_var, variance * (rows / (rows - 1)))):
+            running.lerp_(now.to(running.dtype), momentum)
+
     def forward(self, T: Tensor) -> Tensor:
         if self.training and T.shape[0] < 2:
             return F.batch_norm(T, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
@@ -228,11 +273,29 @@ class MessageBlock(nn.Module):
         self.normlayer = PairBatchNorm(num_channels[-1]) if kind == "b" else None
 
     def forward(self, T: Tensor, ptr: Pairs) -> Tensor:
-        for linear in self.linear:
-            T = activate(linear(T), self.activation)
-        if self.normlayer is not None:
-            T = self.normlayer(T)
-        return event_norm(T, ptr, self.kind == "l") if self.kind in ("i", "l") else T
+        T, scaling = self.deferred(T, ptr)
+        return torch.addcmul(scaling["shift"], T, scaling["scale"]) if scaling else T
+
+    def deferred(self, T: Tensor, ptr: Pairs) -> tuple[Tensor, dict[str, Tensor]]:
+        """The block up to its BatchNorm, and what that makes of it: {"scale": [C], "shift": [C]}; nothing where
+        there is no BatchNorm, or one that cannot be told from its statistics. The 2 -> 2 layer takes them in."""
+        norm = self.normlayer
+        plain = type(norm) is PairBatchNorm and len(self.linear) > 0 and not torch.is_autocast_enabled(T.device.type)
+        wanted = plain and norm is not None and norm.uses_batch(T.shape[0])
+        moments = T.new_empty(0)
+        for k, linear in enumerate(self.linear):
+            last = wanted and k == len(self.linear) - 1
+            assert isinstance(linear, nn.Linear)
+            out = pairwise_linear(
+                T, linear.weight, linear.bias, ACTIVATIONS[self.activation], NEGATIVE_SLOPE, moments=last
+            )
+            T, moments = out if isinstance(out, tuple) else (out, moments)
+        if norm is None:
+            return event_norm(T, ptr, self.kind == "l") if self.kind in ("i", "l") else T, {}
+        if not plain:
+            return norm(T), {}
+        scale, shift = norm.scale_and_shift(moments, T.shape[0])
+        return T, {"scale": scale, "shift": shift}
 
 
 class Encoder(nn.Module):
@@ -249,12 +312,7 @@ class Encoder(nn.Module):
         self.rank2_alphas = nn.Parameter(torch.linspace(0.05, 0.5, width))
 
     def forward(self, z: Tensor) -> Tensor:
-        t = self.rank2_alphas.square() + 1e-6
-        sign = torch.where(z < 0, -1.0, 1.0).to(z.dtype)
-        size = z * sign  # its derivative at 0 is that of u, where that of abs is 0
-        if self.angles:
-            return (t * (1e-5 + size).log()).expm1() / t
-        return sign * (t * size.log1p()).expm1() / t
+        return encode_invariants(z, self.rank2_alphas.square() + 1e-6, self.angles)
 
 
 def event_norm(T: Tensor, ptr: Pairs, over_channels: bool, eps: float = 1e-5) -> Tensor:

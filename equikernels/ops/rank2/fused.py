@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -111,17 +112,18 @@ def _backward_backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
     given = [t for t in layer if t is not None]  # scale and shift come together
 
     def function(*primals: Tensor) -> Tensor:
-        *tensors, bias, diag_bias = primals
-        scale, shift = tensors[3:] if len(tensors) == 5 else (None, None)
-        return composed(*tensors[:3], scale, shift, bias, diag_bias, pairs, 1.0)
+        arguments: list[Any] = [*primals, pairs, 1.0]
+        if len(primals) == 5:
+            arguments[3:3] = None, None
+        return composed(*arguments)
 
-    flowing = [g for g, t in zip(grads, [*layer, zero, zero], strict=True) if t is not None]
     primals = [*given, zero, zero]
+    found_grads = [g for g, t in zip(grads, [*layer, zero, zero], strict=True) if t is not None]
     flowing = [
-        torch.zeros_like(p) if g is None or g.shape != p.shape else g for g, p in zip(flowing, primals, strict=True)
+        torch.zeros_like(p) if g is None or g.shape != p.shape else g for g, p in zip(found_grads, primals, strict=True)
     ]
     to_grad, *to_primals = double_backward(function, primals, [through(grad)], flowing)
-    found = iter(to_primals)
+    found: Iterator[Tensor] = iter(to_primals)
     to_layer = [None if t is None else next(found) for t in layer]
     return through(to_grad), None, None, *to_layer, *(None,) * 6
 

@@ -98,25 +98,21 @@ def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 
 def _backward_backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
-    grad, to_mean, to_out, out, x, weight = ctx.saved_tensors
-    given = [grad, to_mean, to_out, out, x, weight]
+    given: list[Tensor | None] = list(ctx.saved_tensors)  # grad, to_mean, to_out, out, x, weight
     present = [k for k, t in enumerate(given) if t is not None]
+    wanted = [g is not None and ctx.wanted[min(k, 1)] for k, g in enumerate(grads)]
+    if not any(wanted):
+        return (None,) * 8
 
     def function(*primals: Tensor) -> tuple[Tensor, ...]:
-        full: list[Tensor | None] = [None] * 6
+        full: list[Any] = [*[None] * 6, ctx.slope]
         for k, t in zip(present, primals, strict=True):
             full[k] = t
-        return reference.rows_layer_backward(*full, ctx.slope)  # type: ignore[arg-type]
+        results = reference.rows_layer_backward(*full)
+        return tuple(r for r, want in zip(results, wanted, strict=True) if want)
 
-    results = [g is not None and ctx.wanted[min(k, 1)] for k, g in enumerate(grads)]
-    if not any(results):
-        return (None,) * 8
-    flowing = [g for g, wanted in zip(grads, results, strict=True) if wanted]
-    back = reference_vjp(
-        lambda *primals: tuple(r for r, wanted in zip(function(*primals), results, strict=True) if wanted),
-        [given[k] for k in present],  # type: ignore[misc]
-        flowing,  # type: ignore[arg-type]
-    )
+    flowing = [g for g, want in zip(grads, wanted, strict=True) if want and g is not None]
+    back = reference_vjp(function, [t for t in given if t is not None], flowing)
     by_input: list[Tensor | None] = [None] * 6
     for k, t in zip(present, back, strict=True):
         by_input[k] = t
@@ -138,10 +134,8 @@ def _fake_backward(
     slope: float,
     wanted: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    of_weights: tuple[tuple[int, ...], tuple[int, ...]] = (
-        (weight.shape, weight.shape[:1]) if wanted[1] else ((0,), (0,))
-    )
-    return x.new_empty(x.shape if wanted[0] else (0,)), *(x.new_empty(shape) for shape in of_weights)
+    of_weight, of_bias = (weight.shape, weight.shape[:1]) if wanted[1] else (torch.Size([0]), torch.Size([0]))
+    return x.new_empty(x.shape if wanted[0] else 0), x.new_empty(of_weight), x.new_empty(of_bias)
 
 
 if _native.cpu_reason is None:

@@ -1,0 +1,81 @@
+// From tensors to the encoder's kernels.
+#pragma once
+
+#include <algorithm>
+#include <tuple>
+
+#include "../common/cpu.h"
+#include "encode.h"
+
+namespace ek {
+
+inline constexpr const char* kEncodeSchema = "encode(Tensor z, Tensor t, bool angles) -> Tensor";
+inline constexpr const char* kEncodeBackwardSchema =
+    "encode_backward(Tensor grad, Tensor z, Tensor t, bool angles) -> (Tensor, Tensor)";
+
+class EncodeOnCpu : Cpu {
+ public:
+  static Tensor forward(const Tensor& z_in, const Tensor& t_in, bool angles) {
+    const Tensor z = dense(z_in), t = dense(t_in);
+    check("encode", z, t);
+    Tensor out = torch::stable::new_empty(z, {z.size(0), z.size(1)});
+    dispatch_floating(z.scalar_type(), "encode", [&](auto zero) {
+      using T = decltype(zero);
+      auto args = make<T>(z, t, angles);
+      args.out = out.mutable_data_ptr<T>();
+      share(
+          args.rows, [](int64_t r) { return r; },
+          [&](auto isa, int64_t begin, int64_t end) { EncodeCpu<decltype(isa), T>::forward(args, begin, end); },
+          kChunk);
+    });
+    return out;
+  }
+
+  static std::tuple<Tensor, Tensor> backward(const Tensor& grad_in, const Tensor& z_in, const Tensor& t_in,
+                                             bool angles) {
+    const Tensor grad = dense(grad_in), z = dense(z_in), t = dense(t_in);
+    check("encode_backward", z, t);
+    check_shape(grad, "encode_backward", "grad", {z.size(0), z.size(1)});
+    STD_TORCH_CHECK(grad.scalar_type() == z.scalar_type(), "encode_backward: expected tensors of one dtype");
+    Tensor grad_z = torch::stable::new_empty(z, {z.size(0), z.size(1)});
+    Tensor grad_t = torch::stable::new_empty(z, {z.size(1)});
+    dispatch_floating(z.scalar_type(), "encode_backward", [&](auto zero) {
+      using T = decltype(zero);
+      auto args = make<T>(z, t, angles);
+      args.grad = grad.const_data_ptr<T>();
+      args.grad_z = grad_z.mutable_data_ptr<T>();
+      args.grad_t = grad_t.mutable_data_ptr<T>();
+      const int64_t chunks = (args.rows + kChunk - 1) / kChunk;
+      const Buffer buffer(chunks * args.channels * int64_t(sizeof(T)));
+      T* partials = static_cast<T*>(buffer.p);
+      dispatch_isa([&](auto isa) {
+        torch::stable::parallel_for(0, chunks, 1, [&](int64_t first, int64_t last) {
+          for (int64_t c = first; c < last; ++c)
+            EncodeCpu<decltype(isa), T>::backward(args, partials + c * args.channels, c * kChunk,
+                                                  std::min(args.rows, (c + 1) * kChunk));
+        });
+      });
+      for (int64_t k = 0; k < args.channels; ++k) {
+        T total = 0;
+        for (int64_t c = 0; c < chunks; ++c) total += partials[c * args.channels + k];
+        args.grad_t[k] = total;
+      }
+    });
+    return {grad_z, grad_t};
+  }
+
+ private:
+  static constexpr int64_t kChunk = 512;  // rows; sums of chunks are added in order
+
+  static void check(const char* op, const Tensor& z, const Tensor& t) {
+    check_shape(z, op, "z", {-1, -1});
+    check_shape(t, op, "t", {z.size(1)});
+    STD_TORCH_CHECK(z.scalar_type() == t.scalar_type(), op, ": expected tensors of one dtype");
+  }
+  template <class T>
+  static EncodeArgs<T> make(const Tensor& z, const Tensor& t, bool angles) {
+    return {z.size(0), z.size(1), angles, z.const_data_ptr<T>(), t.const_data_ptr<T>()};
+  }
+};
+
+}  // namespace ek

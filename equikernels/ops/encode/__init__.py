@@ -1,0 +1,1 @@
+from .op import encode_invariants as encode_invariants

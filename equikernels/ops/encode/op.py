@@ -1,0 +1,74 @@
+"""encode_invariants: learnable powers of invariants, which span many orders of magnitude."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ... import _native
+from ...backend import KERNELS, use_kernel
+from ...checks import REAL, check_tensor
+from ..autograd import double_backward
+from ..common import lift
+from . import reference
+
+OP = "encode_invariants"
+KERNELS[OP] = ("cpu",)
+
+
+def encode_invariants(z: Tensor, t: Tensor, angles: bool = False) -> Tensor:
+    r"""Powers of invariants, channel by channel, close to a logarithm where t is small:
+
+    .. math:: u_c = \mathrm{sign}(z_c) \frac{(1 + |z_c|)^{t_c} - 1}{t_c}
+
+    PELICAN's input encoder, arXiv 2307.16506, section 3.2, continued to negative z as an odd function.
+
+    Args:
+        z: [R, C] float32 or float64; under autocast, lower precision is raised to float32.
+        t: [C], > 0.
+        angles: ((1e-5 + \|z\|)^t - 1) / t instead, for the IRC-safe angles.
+
+    Returns:
+        [R, C] in the dtype of z.
+
+    Raises:
+        ValueError, TypeError: wrong shape, dtype or device; the message names the argument.
+    """
+    z, t = lift(OP, "z", z), lift(OP, "t", t)
+    check_tensor(OP, "z", z, ["R", "C"], REAL)
+    check_tensor(OP, "t", t, [z.shape[1]], like=z)
+    if not use_kernel(OP, z, t):
+        return reference.encode(z, t, angles)
+    return torch.ops.equikernels.encode.default(z, t, angles)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    z, t, ctx.angles = inputs
+    ctx.save_for_backward(z, t)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    grads = torch.ops.equikernels.encode_backward.default(grad, *ctx.saved_tensors, ctx.angles)
+    return *(g if need else None for g, need in zip(grads, ctx.needs_input_grad, strict=False)), None
+
+
+def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    grad, z, t, ctx.angles = inputs
+    ctx.save_for_backward(grad, z, t)
+
+
+def _backward_backward(ctx: Any, to_z: Tensor, to_t: Tensor) -> tuple[Any, ...]:
+    grad, *primals = ctx.saved_tensors
+    function = lambda z, t: reference.encode(z, t, ctx.angles)  # noqa: E731
+    return *double_backward(function, primals, [grad], [to_z, to_t]), None
+
+
+if _native.cpu_reason is None:
+    torch.library.register_fake("equikernels::encode", lambda z, t, angles: z.new_empty(z.shape))
+    torch.library.register_fake(
+        "equikernels::encode_backward", lambda grad, z, t, angles: (z.new_empty(z.shape), z.new_empty(t.shape))
+    )
+    torch.library.register_autograd("equikernels::encode", _backward, setup_context=_setup)
+    torch.library.register_autograd("equikernels::encode_backward", _backward_backward, setup_context=_setup_backward)
