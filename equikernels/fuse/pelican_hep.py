@@ -13,7 +13,8 @@ from ..checks import check_tensor
 from ..graph import Graph
 from ..ops.common import lift
 from ..ops.rank2 import rank2_broadcast, rank2_mix, rank2_reduce
-from ..ops.rank2.linear import _without_autocast, product
+from ..ops.rank2.linear import without_autocast
+from ..ops.rank2.maps import product
 from ..ops.rank2.op import spread_events
 from ..ops.segment import segment_reduce
 from .edges import GraphCache
@@ -69,7 +70,7 @@ class EdgeAggregators(RecipeOnCopies):
         weights = coefs.reshape(coefs.shape[1], coefs.shape[0], -1).permute(2, 1, 0)
         x = lift("fuse_", "x", x)
         check_tensor("fuse_", "x", x, ["rows", coefs.shape[0]], like=coefs)
-        with _without_autocast(x.device.type):
+        with without_autocast(x.device.type):
             return (getattr(self, f"_{self.ranks}")(x, weights, where, module.aggr, given.get("G")),)
 
     @staticmethod

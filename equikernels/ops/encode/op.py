@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ... import _native
 from ...backend import KERNELS, use_kernel
-from ...checks import REAL, check_tensor
+from ...checks import REAL, check_tensor, fail
 from ..autograd import double_backward
 from ..common import lift
 from . import reference
@@ -26,22 +26,25 @@ def encode_invariants(z: Tensor, t: Tensor, angles: bool = False) -> Tensor:
     PELICAN's input encoder, arXiv 2307.16506, section 3.2, continued to negative z as an odd function.
 
     Args:
-        z: [R, C] float32 or float64; under autocast, lower precision is raised to float32.
+        z: [*, C] float32 or float64; under autocast, lower precision is raised to float32.
         t: [C], > 0.
         angles: ((1e-5 + \|z\|)^t - 1) / t instead, for the IRC-safe angles.
 
     Returns:
-        [R, C] in the dtype of z.
+        [*, C] in the dtype of z.
 
     Raises:
         ValueError, TypeError: wrong shape, dtype or device; the message names the argument.
     """
     z, t = lift(OP, "z", z), lift(OP, "t", t)
-    check_tensor(OP, "z", z, ["R", "C"], REAL)
-    check_tensor(OP, "t", t, [z.shape[1]], like=z)
+    check_tensor(OP, "z", z, dtypes=REAL)
+    if z.dim() == 0:
+        fail(OP, "z", "shape [*, C]", [])
+    check_tensor(OP, "t", t, [z.shape[-1]], like=z)
     if not use_kernel(OP, z, t):
         return reference.encode(z, t, angles)
-    return torch.ops.equikernels.encode.default(z, t, angles)
+    rows = z if z.dim() == 2 else z.reshape(-1, z.shape[-1])
+    return torch.ops.equikernels.encode.default(rows, t, angles).view(z.shape)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from ... import _native
 from ...backend import KERNELS, use_kernel
-from ...checks import check_tensor, fail
+from ...checks import REAL, check_tensor, fail
 from ..autograd import reference_vjp
 from ..common import lift
 from . import reference
-from .op import check_rank2, slope_of
+from .op import slope_of
 
 OP = "pairwise_linear"
 KERNELS[OP] = ("cpu",)
@@ -37,7 +37,7 @@ def pairwise_linear(
     PELICAN's message layer, arXiv 2307.16506, section 3.2, up to its norm. The same numbers on any number of threads.
 
     Args:
-        T: [R, C] float32 or float64: pairs, or any rows.
+        T: [*, C] float32 or float64: pairs, or any rows, R in all.
         weight: W [D, C], as torch.nn.Linear holds it.
         bias: b [D].
         activation: "identity", "relu" or "leaky_relu".
@@ -45,25 +45,30 @@ def pairwise_linear(
         moments: also return the statistics.
 
     Returns:
-        out [R, D] in the dtype of T (under autocast at least float32); with ``moments``, (out, moments), moments
+        out [*, D] in the dtype of T (under autocast at least float32); with ``moments``, (out, moments), moments
         float64 [2, D]: mean and biased variance of each channel, 0 over no rows.
 
     Raises:
         ValueError, TypeError: wrong shape, dtype, device or option; the message names the argument.
     """
-    T, weight = check_rank2(OP, T), lift(OP, "weight", weight)
-    check_tensor(OP, "weight", weight, ["D", T.shape[1]], like=T)
+    T, weight = lift(OP, "T", T), lift(OP, "weight", weight)
+    check_tensor(OP, "T", T, dtypes=REAL)
+    if T.dim() == 0:
+        fail(OP, "T", "shape [*, C]", [])
+    check_tensor(OP, "weight", weight, ["D", T.shape[-1]], like=T)
     if bias is not None:
         bias = lift(OP, "bias", bias)
         check_tensor(OP, "bias", bias, [weight.shape[0]], like=T)
     if not isinstance(moments, bool):
         fail(OP, "moments", "True or False", moments)
     slope = slope_of(OP, activation, negative_slope)
+    rows = T if T.dim() == 2 else T.reshape(-1, T.shape[-1])
     if use_kernel(OP, T, weight, *([] if bias is None else [bias])):
-        out = torch.ops.equikernels.rows_layer.default(T, weight, bias, slope, moments)
+        out = torch.ops.equikernels.rows_layer.default(rows, weight, bias, slope, moments)
     else:
-        out = reference.rows_layer(T, weight, bias, slope, moments)
-    return out if moments else out[0]
+        out = reference.rows_layer(rows, weight, bias, slope, moments)
+    result = out[0] if T.dim() == 2 else out[0].view(*T.shape[:-1], weight.shape[0])
+    return (result, out[1]) if moments else result
 
 
 ops = torch.ops.equikernels
