@@ -43,7 +43,8 @@ def fuse_(model: Model, verbose: bool = False) -> Model:
     optimizers, state dicts, DDP and train/eval go on working. An edge list becomes a graph once per batch, a complete
     one where it joins all pairs of each event; a mask of pairs, and the order of ``pelican-hep``'s edges, are likewise
     read once. A LorentzNet block that returned its messages [E, H] as third value returns None there. In training,
-    dropout inside a PELICAN stack draws numbers for real pairs only, so others than without ``fuse_``.
+    dropout inside a PELICAN stack draws numbers for real pairs only, so others than without ``fuse_``; and of several
+    equal extrema the first gets the gradient that PyTorch's amax and amin divide among them.
 
     A call without a fused form runs the block's own forward: a PELICAN layer with IRC weights and max or min, or with
     a soft mask and activated aggregates; a stack without a mask of pairs, or with hooks on its layers; ``pelican-hep``
