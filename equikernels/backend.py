@@ -136,7 +136,7 @@ def backends() -> BackendReport:
         reason = _refusal(op, "triton", device)
         report[op]["triton"] = _kernel("triton") if reason is None else f"refused ({reason})"
         if op in COMPOSED and not _has_kernel(op, "triton"):
-            report[op]["triton"] = "made of the other ops"
+            report[op]["triton"] = "made of other ops"
         report[op]["other"] = "reference"
     return report
 
@@ -153,7 +153,7 @@ def _served(op: str, device: torch.device) -> str:
     if _name != "auto":
         return f"refused ({reasons[_name]})"
     if op in COMPOSED and device.type not in KERNELS[op]:
-        return "made of the other ops"
+        return "made of other ops"
     told = [r for backend, r in reasons.items() if r is not None and _has_kernel(op, backend)]
     return f"reference ({'; '.join(dict.fromkeys(told)) or 'no kernel for this op'})"
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ... import _native
-from ...backend import KERNELS, use_kernel
+from ...backend import COMPOSED, KERNELS, use_shortcut
 from ...checks import REAL, check_tensor, fail
 from ..autograd import double_backward
 from ..common import lift
@@ -16,6 +16,7 @@ from . import reference
 
 OP = "encode_invariants"
 KERNELS[OP] = ("cpu",)
+COMPOSED.add(OP)
 
 
 def encode_invariants(z: Tensor, t: Tensor, angles: bool = False) -> Tensor:
@@ -41,7 +42,7 @@ def encode_invariants(z: Tensor, t: Tensor, angles: bool = False) -> Tensor:
     if z.dim() == 0:
         fail(OP, "z", "shape [*, C]", [])
     check_tensor(OP, "t", t, [z.shape[-1]], like=z)
-    if not use_kernel(OP, z, t):
+    if not use_shortcut(OP, z, t):
         return reference.encode(z, t, angles)
     rows = z if z.dim() == 2 else z.reshape(-1, z.shape[-1])
     return torch.ops.equikernels.encode.default(rows, t, angles).view(z.shape)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ... import _native
-from ...backend import KERNELS, use_kernel
+from ...backend import COMPOSED, KERNELS, use_shortcut
 from ...checks import REAL, check_tensor, fail
 from ..autograd import reference_vjp
 from ..common import lift
@@ -17,6 +17,7 @@ from .op import slope_of
 
 OP = "pairwise_linear"
 KERNELS[OP] = ("cpu",)
+COMPOSED.add(OP)
 
 
 def pairwise_linear(
@@ -63,7 +64,7 @@ def pairwise_linear(
         fail(OP, "moments", "True or False", moments)
     slope = slope_of(OP, activation, negative_slope)
     rows = T if T.dim() == 2 else T.reshape(-1, T.shape[-1])
-    if use_kernel(OP, T, weight, *([] if bias is None else [bias])):
+    if use_shortcut(OP, T, weight, *([] if bias is None else [bias])):
         out = torch.ops.equikernels.rows_layer.default(rows, weight, bias, slope, moments)
     else:
         out = reference.rows_layer(rows, weight, bias, slope, moments)
