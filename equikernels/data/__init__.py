@@ -1,5 +1,10 @@
-"""Events as packed tensors: sample jets that ship with the package, and the networks' inputs made from four-momenta."""
+"""Events as packed tensors: samples that ship with the package, readers, and the networks' inputs made from both."""
 
+from .hits import LAYER_PAIRS as LAYER_PAIRS
+from .hits import PIXEL_LAYERS as PIXEL_LAYERS
+from .hits import HitGraph as HitGraph
+from .hits import hit_graph as hit_graph
+from .hits import load_sample_hit_graphs as load_sample_hit_graphs
 from .jets import PDG_IDS as PDG_IDS
 from .jets import Jets as Jets
 from .jets import invariant_mass as invariant_mass
@@ -7,3 +12,5 @@ from .jets import load_sample_jets as load_sample_jets
 from .jets import quark_gluon_scalars as quark_gluon_scalars
 from .jets import top_tagging_scalars as top_tagging_scalars
 from .jets import with_beams as with_beams
+from .trackml import Hits as Hits
+from .trackml import load_trackml as load_trackml

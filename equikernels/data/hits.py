@@ -1,0 +1,217 @@
+"""Hit graphs: the hits of an event as nodes, possible track segments between neighbouring layers as edges."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..checks import fail
+from ..graph import Graph
+from .trackml import Hits
+
+# (volume, layer) of the TrackML pixel detector, numbered from the beam outwards: four barrel layers, seven discs at
+# negative z, seven at positive z.
+PIXEL_LAYERS = (
+    *((8, layer) for layer in (2, 4, 6, 8)),
+    *((7, layer) for layer in (14, 12, 10, 8, 6, 4, 2)),
+    *((9, layer) for layer in (2, 4, 6, 8, 10, 12, 14)),
+)
+BARREL = 4  # layers 0 to 3
+BARREL_RADII = (32.0, 72.0, 116.0, 172.0)  # mm
+BARREL_HALF_LENGTH = 491.0  # mm
+
+PAIRS = 2**18  # candidates in memory at a time
+
+# Layers a track crosses one after the other, inner first.
+LAYER_PAIRS = (
+    *((i, i + 1) for i in range(3)),
+    *((i, disc) for disc in (4, 11) for i in range(BARREL)),
+    *((i, i + 1) for i in range(4, 10)),
+    *((i, i + 1) for i in range(11, 17)),
+)
+
+
+@dataclass(frozen=True)
+class HitGraph:
+    """A hit graph, as the Interaction Network (arXiv 2103.16701) and EuclidNet (arXiv 2304.05293) read it.
+
+    Attributes:
+        x: float32 [n, 3], (r / 1000 mm, phi / pi, z / 1000 mm).
+        graph: edges from the inner to the outer hit.
+        edge_attr: float32 [E, 4], (dr / 1000 mm, dphi / pi, dz / 1000 mm, dR), outer minus inner.
+        y: bool [E], whether one particle left both hits.
+        layer: int64 [n], index into :data:`PIXEL_LAYERS`.
+        particle_id: int64 [n], 0 for noise.
+        pt: float32 [n], GeV.
+    """
+
+    x: Tensor
+    graph: Graph
+    edge_attr: Tensor
+    y: Tensor
+    layer: Tensor
+    particle_id: Tensor
+    pt: Tensor
+
+    @property
+    def cartesian(self) -> Tensor:
+        """[n, 3] (x, y, z) / 1000 mm: what EuclidNet reads, whose SO(2) turns the first two."""
+        r, phi, z = self.x.unbind(1)
+        return torch.stack([r * torch.cos(math.pi * phi), r * torch.sin(math.pi * phi), z], dim=1)
+
+
+def load_sample_hit_graphs() -> list[HitGraph]:
+    """Five hit graphs of simulated events, of 3.2k to 3.7k hits and 3.5k to 4.3k edges each.
+
+    Top-quark pairs among 200 soft collisions, tracks as helices in 2 T through the pixel layers with multiple
+    scattering and smeared hits, particles above 1.5 GeV of transverse momentum; edges as :func:`hit_graph` makes them.
+    The geometry is that of TrackML, the simulation much simpler: results are not to be compared with published ones.
+    """
+    path = resources.files("equikernels") / "data" / "hit_graphs.npz"
+    names = ("x", "edge_index", "edge_attr", "y", "layer", "particle_id", "pt")
+    graphs = []
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        for k in range(int(arrays["count"])):
+            x, edges, attr, y, layer, particle, pt = (torch.from_numpy(arrays[f"{k}_{name}"]) for name in names)
+            graph = Graph.from_edge_index(edges.long(), x.shape[0])
+            graphs.append(HitGraph(x, graph, attr, y, layer.long(), particle.long(), pt))
+    return graphs
+
+
+def hit_graph(
+    hits: Hits,
+    *,
+    pt_min: float = 1.5,
+    phi_slope_max: float = 6e-4,
+    z0_max: float = 100.0,
+    layer_pairs: Sequence[tuple[int, int]] = LAYER_PAIRS,
+) -> HitGraph:
+    r"""Geometric graph of the hits in the pixel detector.
+
+    Two hits of a pair of layers are joined where
+
+    .. math:: |\Delta\phi / \Delta r| < \text{phi\_slope\_max}, \quad |z_1 - r_1 \Delta z / \Delta r| < \text{z0\_max},
+
+    the second being the point where the line through both meets the beam axis; from the barrel to a disc, only where
+    that line does not cross the next barrel layer on its way, as in arXiv 2103.16701. EuclidNet's released
+    configuration is ``phi_slope_max=6e-3, z0_max=275``. Only hits in a window of azimuths are looked at, as wide as the
+    cuts allow.
+
+    Args:
+        hits: as :func:`load_trackml` reads them; those outside the pixel layers are dropped.
+        pt_min: drop hits of particles below this transverse momentum, GeV. Above 0 this drops noise as well. It looks
+            at truth: 0 keeps all.
+        phi_slope_max: 1 / mm.
+        z0_max: mm.
+        layer_pairs: pairs (inner, outer) of indices into :data:`PIXEL_LAYERS`.
+
+    Returns:
+        The graph. Hits keep their order; edges come by layer pair, in its order, then by inner and outer hit.
+
+    Raises:
+        ValueError: a cut that is not positive, a layer that is none, or a position that is not finite.
+    """
+    op = "hit_graph"
+    for name, cut in (("phi_slope_max", phi_slope_max), ("z0_max", z0_max)):
+        if not cut > 0:
+            fail(op, name, "a number > 0", cut)
+    for pair in layer_pairs:
+        if not all(0 <= layer < len(PIXEL_LAYERS) for layer in pair):
+            fail(op, "layer_pairs", f"layers from 0 to {len(PIXEL_LAYERS) - 1}", pair)
+    if not bool(hits.xyz.isfinite().all()):
+        bad = int((~hits.xyz.isfinite().all(1)).nonzero()[0])
+        fail(op, "hits", "finite positions", f"{hits.xyz[bad].tolist()} in row {bad}")
+    layer = _layer_of(hits)
+    keep = (layer >= 0) & (hits.pt >= pt_min)
+    hits, layer = hits[keep], layer[keep]
+    position = _cylindrical(hits.xyz.double().numpy())
+    members = [np.flatnonzero(layer.numpy() == k) for k in range(len(PIXEL_LAYERS))]
+    found = [
+        _segments(position, members, inner, outer, phi_slope_max, z0_max) for inner, outer in layer_pairs
+    ]  # fmt: skip
+    edges = np.concatenate([np.empty((2, 0), np.int64), *found], axis=1)
+    inner, outer = edges
+    dr, dphi, dz = _difference(position, inner, outer)
+    eta = np.arcsinh(position[:, 2] / position[:, 0])
+    attr = np.stack([dr / 1000, dphi / np.pi, dz / 1000, np.hypot(eta[outer] - eta[inner], dphi)], axis=1)
+    particle = hits.particle_id.numpy()
+    return HitGraph(
+        x=torch.from_numpy(position / [1000, np.pi, 1000]).float(),
+        graph=Graph.from_edge_index(torch.from_numpy(edges), len(hits)),
+        edge_attr=torch.from_numpy(attr).float(),
+        y=torch.from_numpy((particle[inner] == particle[outer]) & (particle[inner] != 0)),
+        layer=layer,
+        particle_id=hits.particle_id,
+        pt=hits.pt.float(),
+    )
+
+
+def _layer_of(hits: Hits) -> Tensor:
+    """[n] index into PIXEL_LAYERS, -1 elsewhere."""
+    layer = torch.full((len(hits),), -1)
+    for k, (volume, number) in enumerate(PIXEL_LAYERS):
+        layer[(hits.volume == volume) & (hits.layer == number)] = k
+    return layer
+
+
+def _cylindrical(xyz: np.ndarray) -> np.ndarray:
+    x, y, z = xyz.T
+    return np.stack([np.hypot(x, y), np.arctan2(y, x), z], axis=1)
+
+
+def _difference(
+    position: np.ndarray, inner: np.ndarray, outer: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(dr, dphi in [-pi, pi], dz)."""
+    dr, dphi, dz = (position[outer] - position[inner]).T
+    return dr, dphi - 2 * np.pi * np.round(dphi / (2 * np.pi)), dz
+
+
+def _segments(
+    position: np.ndarray, members: list[np.ndarray], i: int, j: int, phi_slope_max: float, z0_max: float
+) -> np.ndarray:
+    """[2, E] hits of layer i and of layer j that pass the cuts, sorted."""
+    found = [np.empty((2, 0), np.int64)]
+    if len(members[i]) and len(members[j]):
+        for inner, outer in _in_window(position, members[i], members[j], phi_slope_max, z0_max):
+            dr, dphi, dz = _difference(position, inner, outer)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                tan = dz / dr
+                z0 = position[inner, 2] - position[inner, 0] * tan
+                good = (np.abs(dphi / dr) < phi_slope_max) & (np.abs(z0) < z0_max)
+                if i < BARREL - 1 and j >= BARREL:
+                    good &= np.abs(z0 + BARREL_RADII[i + 1] * tan) >= BARREL_HALF_LENGTH
+            found.append(np.stack([inner[good], outer[good]]))
+    edges = np.concatenate(found, axis=1)
+    return edges[:, np.lexsort(edges[::-1])]
+
+
+def _in_window(
+    position: np.ndarray, inner: np.ndarray, outer: np.ndarray, phi_slope_max: float, z0_max: float
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs whose azimuths are near enough for some radius of the outer layer that z0 allows, a part at a time."""
+    r, phi, z = position[inner].T
+    low, high = position[outer].min(0), position[outer].max(0)
+    far_r = np.maximum(high[0] - r, r - low[0])
+    far_z = np.maximum(high[2] - z, z - low[2])
+    # |z - r dz / dr| < z0_max bounds dr for a hit that is itself farther out than z0_max
+    steep = np.abs(z) - z0_max
+    far_r = np.where(steep > 0, np.minimum(far_r, r * far_z / np.where(steep > 0, steep, 1.0)), far_r)
+    reach = np.minimum(phi_slope_max * far_r * (1 + 1e-9), np.pi)
+
+    outer = outer[np.argsort(position[outer, 1], kind="stable")]
+    turns = (position[outer, 1] + 2 * np.pi * np.array([-1, 0, 1])[:, None]).ravel()
+    first = np.searchsorted(turns, phi - reach, "left")
+    # never more than a whole turn, where a pair would come twice
+    count = np.minimum(np.searchsorted(turns, phi + reach, "right") - first, len(outer))
+    parts = np.searchsorted(np.cumsum(count), np.arange(PAIRS, count.sum(), PAIRS))
+    for part in np.split(np.arange(len(inner)), parts):
+        n = count[part]
+        start = np.repeat(first[part] - (np.cumsum(n) - n), n)
+        yield np.repeat(inner[part], n), outer[(start + np.arange(n.sum())) % len(outer)]

@@ -1,0 +1,220 @@
+"""TrackML files and hit graphs. The files are written here, in the form of the published ones."""
+
+from __future__ import annotations
+
+import gzip
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+import equikernels as ek
+from equikernels.data import LAYER_PAIRS, PIXEL_LAYERS, HitGraph, Hits, hit_graph, load_sample_hit_graphs, load_trackml
+
+HITS = "hit_id,x,y,z,volume_id,layer_id,module_id"
+TRUTH = "hit_id,particle_id,tx,ty,tz,tpx,tpy,tpz,weight"
+PARTICLES = "particle_id,particle_type,vx,vy,vz,px,py,pz,q,nhits"
+SMALL = {
+    "hits": [HITS, "7,32.5,0.25,-10,8,2,5", "9,72.5,0.5,-20,8,4,6", "8,-1e1,3,4.5,13,2,1"],
+    "truth": [TRUTH, "8,0,0,0,0,0,0,0,0", "7,481886878115561473,1,1,1,1,1,1,0.5", "9,5,1,1,1,1,1,1,0.5"],
+    "particles": [PARTICLES, "5,211,0,0,0,3,4,1,1,7", "481886878115561473,-211,0,0,0,0.6,-0.8,2,-1,9"],
+}
+
+
+def write(folder: Path, files: dict[str, list[str]], zipped: bool = False) -> Path:
+    for kind, lines in files.items():
+        text = "\n".join(lines) + "\n"
+        name = f"event000000001-{kind}.csv"
+        if zipped:
+            (folder / f"{name}.gz").write_bytes(gzip.compress(text.encode()))
+        else:
+            (folder / name).write_text(text)
+    return folder / "event000000001"
+
+
+def sample_as_hits(graph: HitGraph) -> Hits:
+    r, phi, z = graph.x.double().unbind(1)
+    r, phi, z = 1000 * r, math.pi * phi, 1000 * z
+    xyz = torch.stack([r * phi.cos(), r * phi.sin(), z], dim=1)
+    volume, layer = torch.tensor(PIXEL_LAYERS)[graph.layer].unbind(1)
+    return Hits(xyz, volume, layer, torch.arange(len(r)), graph.particle_id, graph.pt.double())
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_reads_an_event(tmp_path: Path, zipped: bool) -> None:
+    hits = load_trackml(write(tmp_path, SMALL, zipped))
+    assert len(hits) == 3
+    assert hits.xyz.tolist() == [[32.5, 0.25, -10], [72.5, 0.5, -20], [-10, 3, 4.5]]
+    assert hits.xyz.dtype == torch.float64
+    assert hits.hit_id.tolist() == [7, 9, 8]
+    assert hits.particle_id.tolist() == [481886878115561473, 5, 0]  # not through a float
+    assert hits.pt.tolist() == pytest.approx([1, 5, 0])
+    assert hits.volume.tolist() == [8, 8, 13]
+    assert hits.layer.tolist() == [2, 4, 2]
+
+
+def test_columns_in_any_order_and_empty_lines(tmp_path: Path) -> None:
+    def turned(lines: list[str]) -> list[str]:
+        return [",".join(['"extra"' if k == 0 else "0", *reversed(line.split(","))]) for k, line in enumerate(lines)]
+
+    expected = load_trackml(write(tmp_path, SMALL))
+    files = {kind: turned(lines) for kind, lines in SMALL.items()}
+    files["hits"].insert(2, "")
+    hits = load_trackml(write(tmp_path, files))
+    assert torch.equal(hits.xyz, expected.xyz)
+    assert torch.equal(hits.particle_id, expected.particle_id)
+
+
+def test_no_hits(tmp_path: Path) -> None:
+    hits = load_trackml(write(tmp_path, {kind: lines[:1] for kind, lines in SMALL.items()}))
+    assert len(hits) == 0
+    graph = hit_graph(hits)
+    assert graph.graph.num_nodes == graph.graph.num_edges == 0
+    assert graph.edge_attr.shape == (0, 4)
+
+
+BROKEN = [
+    ("hits", 0, HITS.replace("y,", ""), r"hits.csv: expected columns hit_id, x, y, .*, got no y$"),
+    ("hits", 2, "9,nan,0.5,-20,8,4,6", r"hits.csv: column x, line 3: expected a finite number, got nan"),
+    ("hits", 2, "9,1,0.5,inf,8,4,6", r"hits.csv: column z, line 3: expected a finite number, got inf"),
+    ("hits", 3, "8,1,abc,1,8,4,6", r"hits.csv: column y, line 4: expected a number, got 'abc'"),
+    ("hits", 3, "8,1,,1,8,4,6", r"hits.csv: column y, line 4: expected a number, got ''"),
+    ("hits", 3, "8,1,2", r"hits.csv: column z, line 4: expected a value, got a line of 3 values"),
+    ("hits", 3, "8.5,1,2,3,8,4,6", r"hits.csv: column hit_id, line 4: expected an integer, got '8.5'"),
+    (
+        "hits",
+        3,
+        "7,1,2,3,8,4,6",
+        r"hits.csv: column hit_id, line 4: expected every id once, .* 7 again, first in line 2",
+    ),
+    ("hits", 3, "4,1,2,3,8,4,6", r"hits.csv: column hit_id, line 4: expected a hit with a row in .*truth.csv, got 4"),
+    ("truth", 1, "7,0,0,0,0,0,0,0,0", r"truth.csv: column hit_id, line 3: expected every id once, got 7 again"),
+    ("truth", 3, "9,6,1,1,1,1,1,1,1", r"truth.csv: column particle_id, line 4: expected 0 or a particle of .*, got 6"),
+    ("truth", 3, "9,99999999999999999999,1", r"particle_id, line 4: expected an integer of 64 bits"),
+    (
+        "particles",
+        2,
+        "5,1,1,1,1,1,1,1,1,1",
+        r"particles.csv: column particle_id, line 3: expected every id once",
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "line", "text", "message"), BROKEN, ids=[f"{b[0]} {b[2]}" for b in BROKEN])
+def test_errors_name_file_column_and_line(tmp_path: Path, kind: str, line: int, text: str, message: str) -> None:
+    files = {name: list(lines) for name, lines in SMALL.items()}
+    files[kind][line] = text
+    with pytest.raises(ValueError, match=rf"^load_trackml: event000000001-.*{message}"):
+        load_trackml(write(tmp_path, files))
+
+
+def test_a_line_is_counted_as_an_editor_does(tmp_path: Path) -> None:
+    files = {**SMALL, "hits": [*SMALL["hits"][:2], "", "", "9,nan,0.5,-20,8,4,6", SMALL["hits"][3]]}
+    with pytest.raises(ValueError, match="column x, line 5"):
+        load_trackml(write(tmp_path, files))
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    write(tmp_path, {"hits": SMALL["hits"]})
+    with pytest.raises(FileNotFoundError, match=r"expected a file event000000001-truth.csv or .csv.gz in "):
+        load_trackml(tmp_path / "event000000001")
+
+
+def test_samples() -> None:
+    graphs = load_sample_hit_graphs()
+    assert len(graphs) == 5
+    for g in graphs:
+        sender, receiver = g.graph.edge_index
+        assert 3000 < g.graph.num_nodes < 4000 < g.graph.num_edges + 1000
+        assert all(
+            pair in LAYER_PAIRS for pair in zip(g.layer[sender].tolist(), g.layer[receiver].tolist(), strict=True)
+        )
+        assert torch.equal(g.y, g.particle_id[sender] == g.particle_id[receiver])
+        assert g.pt.min() >= 1.5
+        assert g.particle_id.min() > 0
+        step = g.x[receiver] - g.x[sender]
+        torch.testing.assert_close(g.edge_attr[:, [0, 2]], step[:, [0, 2]], rtol=0, atol=1e-6)
+        torch.testing.assert_close(g.cartesian[:, :2].norm(dim=1), g.x[:, 0])
+
+
+@pytest.mark.parametrize("k", range(5))
+def test_the_builder_makes_the_samples(k: int) -> None:
+    sample = load_sample_hit_graphs()[k]
+    made = hit_graph(sample_as_hits(sample))
+    assert torch.equal(made.graph.edge_index, sample.graph.edge_index)
+    assert torch.equal(made.y, sample.y)
+    assert torch.equal(made.layer, sample.layer)
+    torch.testing.assert_close(made.x, sample.x)
+    torch.testing.assert_close(made.edge_attr, sample.edge_attr, rtol=1e-5, atol=1e-5)
+
+
+def test_from_files_to_a_network(tmp_path: Path) -> None:
+    """A whole event through its files, among noise, soft particles and hits outside the pixel layers."""
+    sample = load_sample_hit_graphs()[0]
+    hits = sample_as_hits(sample)
+    rows = [
+        f"{k},{x!r},{y!r},{z!r},{v},{layer},1"
+        for k, ((x, y, z), v, layer) in enumerate(
+            zip(hits.xyz.tolist(), hits.volume.tolist(), hits.layer.tolist(), strict=True)
+        )
+    ]
+    n = len(rows)
+    others = [f"{n},1,2,3,8,2,1", f"{n + 1},1,2,3,13,4,1", f"{n + 2},30,1,2,8,2,1"]  # noise, outside, soft
+    truth = [f"{k},{p},0,0,0,0,0,0,0" for k, p in enumerate(hits.particle_id.tolist())]
+    truth += [f"{n},0,0,0,0,0,0,0,0", f"{n + 1},1,0,0,0,0,0,0,0", f"{n + 2},999999,0,0,0,0,0,0,0"]
+    momenta = dict(zip(hits.particle_id.tolist(), hits.pt.tolist(), strict=True)) | {1: 50.0, 999999: 1.0}
+    files = {
+        "hits": [HITS, *rows, *others],
+        "truth": [TRUTH, *truth],
+        "particles": [PARTICLES, *(f"{p},211,0,0,0,{-pt!r},0,1,1,5" for p, pt in momenta.items())],
+    }
+    read = load_trackml(write(tmp_path, files))
+    assert len(read) == n + 3
+    graph = hit_graph(read)
+    assert torch.equal(graph.graph.edge_index, sample.graph.edge_index)
+    assert torch.equal(graph.particle_id, sample.particle_id)
+    assert hit_graph(read, pt_min=0.0).graph.num_nodes == n + 2
+    model = ek.models.InteractionNetwork(8)
+    assert model(graph.x, graph.graph, graph.edge_attr).numel() == graph.graph.num_edges
+
+
+@pytest.mark.parametrize("phi_slope_max", [6e-4, 6e-3, 10.0])
+def test_against_every_pair(phi_slope_max: float) -> None:
+    """Few hits, all pairs, one by one; also where the window in azimuth is the whole turn."""
+    generator = torch.Generator().manual_seed(0)
+    layer = torch.randint(0, 18, (150,), generator=generator)
+    r = 30 + 150 * torch.rand(150, dtype=torch.float64, generator=generator)
+    phi = 2 * math.pi * torch.rand(150, dtype=torch.float64, generator=generator)
+    z = 2000 * torch.rand(150, dtype=torch.float64, generator=generator) - 1000
+    xyz = torch.stack([r * phi.cos(), r * phi.sin(), z], dim=1)
+    volume, number = torch.tensor(PIXEL_LAYERS)[layer].unbind(1)
+    hits = Hits(xyz, volume, number, torch.arange(150), torch.ones(150, dtype=torch.int64), torch.ones(150))
+    graph = hit_graph(hits, pt_min=0.0, phi_slope_max=phi_slope_max, z0_max=200.0)
+    expected = []
+    for inner, outer in LAYER_PAIRS:
+        for i in (layer == inner).nonzero().flatten().tolist():
+            for j in (layer == outer).nonzero().flatten().tolist():
+                dr, dz = (r[j] - r[i]).item(), (z[j] - z[i]).item()
+                z0 = z[i].item() - r[i].item() * dz / dr
+                good = abs(math.remainder((phi[j] - phi[i]).item(), 2 * math.pi) / dr) < phi_slope_max and abs(z0) < 200
+                if good and inner < 3 and outer > 3:
+                    good = abs(z0 + (72.0, 116.0, 172.0)[inner] * dz / dr) >= 491
+                if good:
+                    expected.append((i, j))
+    assert graph.graph.edge_index.t().tolist() == [list(pair) for pair in expected]
+    assert graph.y.all()
+
+
+def test_bad_cuts() -> None:
+    hits = sample_as_hits(load_sample_hit_graphs()[0])
+    with pytest.raises(ValueError, match="hit_graph: phi_slope_max: expected a number > 0, got nan"):
+        hit_graph(hits, phi_slope_max=math.nan)
+    with pytest.raises(ValueError, match="hit_graph: z0_max: expected a number > 0, got 0"):
+        hit_graph(hits, z0_max=0)
+    hits.xyz[3, 1] = math.inf
+    with pytest.raises(ValueError, match=r"hit_graph: hits: expected finite positions, got \[.*inf.*\] in row 3"):
+        hit_graph(hits)
+    hits.xyz[3, 1] = 0
+    with pytest.raises(ValueError, match="hit_graph: layer_pairs: expected layers from 0 to 17, got "):
+        hit_graph(hits, layer_pairs=[(0, 18)])
