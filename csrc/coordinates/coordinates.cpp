@@ -2,6 +2,7 @@
 // A node's coordinates are a short vector, components are lanes; edges are walked one by one.
 #include "coordinates.h"
 
+#include "../common/dimension.h"
 #include "../common/isa.h"
 #include "../common/simd.h"
 
@@ -143,19 +144,15 @@ void backward_range(const CoordinatesArgs<T>& args, int64_t begin, int64_t end) 
 template <class T>
 using RangeFunction = void (*)(const CoordinatesArgs<T>&, int64_t, int64_t);
 
-// Dimensions 2, 3 and 4 are unrolled; the others share one loop.
+template <class T>
+using RangeFunction = void (*)(const CoordinatesArgs<T>&, int64_t, int64_t);
+
 template <class T>
 RangeFunction<T> choose(const CoordinatesArgs<T>& args, bool forward) {
-#define EK_CHOOSE(DIM)                                                                      \
-  (forward ? (args.difference ? forward_range<DIM, true, T> : forward_range<DIM, false, T>) \
-           : (args.difference ? backward_range<DIM, true, T> : backward_range<DIM, false, T>))
-  switch (args.dim) {
-    case 2: return EK_CHOOSE(2);
-    case 3: return EK_CHOOSE(3);
-    case 4: return EK_CHOOSE(4);
-    default: return EK_CHOOSE(kMaxDim);
-  }
-#undef EK_CHOOSE
+  return with_dimension(args.dim, [&](auto dim) -> RangeFunction<T> {
+    if (forward) return args.difference ? forward_range<dim, true, T> : forward_range<dim, false, T>;
+    return args.difference ? backward_range<dim, true, T> : backward_range<dim, false, T>;
+  });
 }
 
 }  // namespace

@@ -1,18 +1,13 @@
 // One warp per node: lanes stride over its edges, sums over edges are butterfly sums.
 #include <cuda_runtime.h>
 
+#include "../common/dimension.h"
 #include "../common/launch.cuh"
+#include "../common/pack.cuh"
 #include "coordinates.h"
 
 namespace ek {
 namespace {
-
-template <int kDim, class T>
-__device__ inline void load_row(const T* row, int dim, T* out) {
-#pragma unroll
-  for (int c = 0; c < kDim; ++c)
-    if (c < dim) out[c] = row[c];
-}
 
 template <class T>
 __device__ inline T clamped(T t, T bound) {  // NaN comes out as NaN
@@ -26,9 +21,9 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(CoordinatesArgs<T> ar
   for (int64_t i = first_warp(); i < g.num_nodes; i += warp_step()) {
     const Row row = g.received(i, g.complete() ? g.event_of(i) : 0);
     T x[kDim] = {}, y[kDim] = {}, sum[kDim] = {};
-    load_row<kDim>(args.x + i * dim, dim, x);
+    load_node<kDim>(args.x + i * dim, dim, x);
     for (int64_t k = lane(); k < row.count; k += kWarp) {
-      load_row<kDim>(args.x + row.node(k) * dim, dim, y);
+      load_node<kDim>(args.x + row.node(k) * dim, dim, y);
       const T w = args.weight[row.edge(k)];
 #pragma unroll
       for (int c = 0; c < kDim; ++c) {
@@ -56,13 +51,13 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(CoordinatesArgs<T> a
   for (int64_t i = first_warp(); i < g.num_nodes; i += warp_step()) {
     const int64_t event = g.complete() ? g.event_of(i) : 0;
     T x[kDim] = {}, y[kDim] = {}, grad[kDim] = {}, sum[kDim] = {};
-    load_row<kDim>(args.x + i * dim, dim, x);
+    load_node<kDim>(args.x + i * dim, dim, x);
 
     const Row in = g.received(i, event);
     const T own_scale = args.scale(in.count);
-    load_row<kDim>(args.grad_out + i * dim, dim, grad);
+    load_node<kDim>(args.grad_out + i * dim, dim, grad);
     for (int64_t k = lane(); k < in.count; k += kWarp) {
-      load_row<kDim>(args.x + in.node(k) * dim, dim, y);
+      load_node<kDim>(args.x + in.node(k) * dim, dim, y);
       const T w = args.weight[in.edge(k)];
       T grad_weight = 0;
 #pragma unroll
@@ -79,8 +74,8 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(CoordinatesArgs<T> a
     const Row out = g.sent(i, event);
     for (int64_t k = lane(); k < out.count; k += kWarp) {
       const int64_t r = out.node(k);
-      load_row<kDim>(args.x + r * dim, dim, y);
-      load_row<kDim>(args.grad_out + r * dim, dim, grad);
+      load_node<kDim>(args.x + r * dim, dim, y);
+      load_node<kDim>(args.grad_out + r * dim, dim, grad);
       const T w = args.weight[out.edge(k)];
       // in an event of a complete graph all nodes hear equally many
       const T scale = g.complete() ? own_scale : args.scale(g.received(r, event).count);
@@ -101,35 +96,23 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(CoordinatesArgs<T> a
 }
 
 template <class T>
-cudaError_t launch(const CoordinatesArgs<T>& args, bool forward, cudaStream_t stream) {
+cudaError_t run(const CoordinatesArgs<T>& args, bool forward, cudaStream_t stream) {
   if (args.graph.num_nodes == 0) return cudaSuccess;
-  const dim3 grid(warp_grid(args.graph.num_nodes));
-#define EK_LAUNCH(DIM)                                              \
-  do {                                                              \
-    if (forward)                                                    \
-      forward_kernel<DIM, T><<<grid, kThreads, 0, stream>>>(args);  \
-    else                                                            \
-      backward_kernel<DIM, T><<<grid, kThreads, 0, stream>>>(args); \
-  } while (0)
-  switch (args.dim) {
-    case 2: EK_LAUNCH(2); break;
-    case 3: EK_LAUNCH(3); break;
-    case 4: EK_LAUNCH(4); break;
-    default: EK_LAUNCH(kMaxDim);
-  }
-#undef EK_LAUNCH
-  return cudaGetLastError();
+  return with_dimension(args.dim, [&](auto dim) {
+    const auto kernel = forward ? forward_kernel<dim, T> : backward_kernel<dim, T>;
+    return launch(kernel, warp_grid(args.graph.num_nodes), 0, stream, args);
+  });
 }
 
 }  // namespace
 
 template <class T>
 cudaError_t coordinates_forward_cuda(const CoordinatesArgs<T>& args, cudaStream_t stream) {
-  return launch(args, true, stream);
+  return run(args, true, stream);
 }
 template <class T>
 cudaError_t coordinates_backward_cuda(const CoordinatesArgs<T>& args, cudaStream_t stream) {
-  return launch(args, false, stream);
+  return run(args, false, stream);
 }
 template cudaError_t coordinates_forward_cuda(const CoordinatesArgs<float>&, cudaStream_t);
 template cudaError_t coordinates_forward_cuda(const CoordinatesArgs<double>&, cudaStream_t);

@@ -54,16 +54,19 @@ struct Invariants {
     return out;
   }
 
-  // CPU only so far, as moments_backward.
   static Tensor moments(const Tensor& x_in, const Tensor& graph, int64_t num_edges, int64_t kind, Metric metric,
                         bool psi) {
     const Tensor x = checked("invariant_moments", x_in, metric);
+    typename Device::Guard guard(x);
     Tensor out = torch::stable::new_empty(x, {x.size(0), kMoments}, ScalarType::Double);
     dispatch_floating(x.scalar_type(), "invariant_moments", [&](auto zero) {
       using T = decltype(zero);
       auto args = arguments<MomentsArgs<T>, T>(x, graph, num_edges, kind, metric, psi);
       args.out = out.mutable_data_ptr<double>();
-      over_nodes<MomentsCpu, T>(args, [](auto kernel, auto... a) { kernel.forward(a...); });
+      if constexpr (Device::cuda)
+        Device::launch(x, [&](auto stream) { return moments_cuda(args, true, stream); });
+      else
+        over_nodes<MomentsCpu, T>(args, [](auto kernel, auto... a) { kernel.forward(a...); });
     });
     return out;
   }
@@ -72,6 +75,7 @@ struct Invariants {
                                  int64_t kind, Metric metric, bool psi) {
     const char* op = "invariant_moments_backward";
     const Tensor x = checked(op, x_in, metric);
+    typename Device::Guard guard(x);
     const Tensor grad = cotangent(op, grad_in, {x.size(0), kMoments}, ScalarType::Double);
     Tensor out = torch::stable::new_empty(x, x.sizes());
     dispatch_floating(x.scalar_type(), op, [&](auto zero) {
@@ -79,7 +83,10 @@ struct Invariants {
       auto args = arguments<MomentsArgs<T>, T>(x, graph, num_edges, kind, metric, psi);
       args.grad_out = grad.const_data_ptr<double>();
       args.grad_x = out.mutable_data_ptr<T>();
-      over_nodes<MomentsCpu, T>(args, [](auto kernel, auto... a) { kernel.backward(a...); });
+      if constexpr (Device::cuda)
+        Device::launch(x, [&](auto stream) { return moments_cuda(args, false, stream); });
+      else
+        over_nodes<MomentsCpu, T>(args, [](auto kernel, auto... a) { kernel.backward(a...); });
     });
     return out;
   }

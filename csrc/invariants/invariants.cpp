@@ -1,6 +1,7 @@
 // Compiled once per instruction set; no torch header and no standard container in here.
 #include "invariants.h"
 
+#include "../common/dimension.h"
 #include "../common/isa.h"
 #include "block.h"
 
@@ -89,19 +90,15 @@ void backward_range(const InvariantsArgs<T>& args, int64_t begin, int64_t end) {
 template <class T>
 using RangeFunction = void (*)(const InvariantsArgs<T>&, int64_t, int64_t);
 
-// Dimensions 2, 3 and 4 are unrolled; the others share one loop.
+template <class T>
+using RangeFunction = void (*)(const InvariantsArgs<T>&, int64_t, int64_t);
+
 template <class T>
 RangeFunction<T> choose(const InvariantsArgs<T>& args, bool forward) {
-#define EK_CHOOSE(DIM)                                                               \
-  (forward ? (args.psi ? forward_range<DIM, true, T> : forward_range<DIM, false, T>) \
-           : (args.psi ? backward_range<DIM, true, T> : backward_range<DIM, false, T>))
-  switch (args.dim) {
-    case 2: return EK_CHOOSE(2);
-    case 3: return EK_CHOOSE(3);
-    case 4: return EK_CHOOSE(4);
-    default: return EK_CHOOSE(kMaxDim);
-  }
-#undef EK_CHOOSE
+  return with_dimension(args.dim, [&](auto dim) -> RangeFunction<T> {
+    if (forward) return args.psi ? forward_range<dim, true, T> : forward_range<dim, false, T>;
+    return args.psi ? backward_range<dim, true, T> : backward_range<dim, false, T>;
+  });
 }
 
 }  // namespace

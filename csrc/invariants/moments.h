@@ -28,4 +28,9 @@ struct MomentsCpu {
   static void backward(const MomentsArgs<T>& args, int64_t begin, int64_t end);
 };
 
+#if defined(EK_WITH_CUDA)
+template <class T>
+cudaError_t moments_cuda(const MomentsArgs<T>& args, bool forward, cudaStream_t stream);
+#endif
+
 }  // namespace ek

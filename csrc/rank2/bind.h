@@ -53,7 +53,7 @@ class Rank2 {
       auto args = arguments<T>(weight, arg, graph, num_nodes, num_edges, kind, channels);
       args.tensor = rows.template const_data_ptr<T>();
       args.out = out.mutable_data_ptr<T>();
-      Device::rank2(Rank2Kernel::sum, args);
+      Device::rank2(tensor, Rank2Kernel::sum, args);
     });
     return out;
   }
@@ -72,7 +72,7 @@ class Rank2 {
       auto args = arguments<T>(weight, arg, graph, num_nodes, num_edges, kind, channels);
       args.table = rows.template const_data_ptr<T>();
       args.out = out.mutable_data_ptr<T>();
-      Device::rank2(Rank2Kernel::broadcast, args);
+      Device::rank2(table, Rank2Kernel::broadcast, args);
     });
     return out;
   }
@@ -93,7 +93,7 @@ class Rank2 {
       args.out = out.mutable_data_ptr<T>();
       args.arg_out = arg.mutable_data_ptr<int32_t>();
       args.largest = largest;
-      Device::rank2(Rank2Kernel::extremum, args);
+      Device::rank2(tensor, Rank2Kernel::extremum, args);
     });
     return {out, arg};
   }
@@ -152,7 +152,7 @@ class Rank2 {
       sums.activated = args.activated;
       sums.slope = args.slope;
       sums.out = grad_table.mutable_data_ptr<T>();
-      Device::rank2(Rank2Kernel::sum, sums);
+      Device::rank2(tensor, Rank2Kernel::sum, sums);
     });
     return {grad_tensor, grad_identity, grad_transpose, grad_table};
   }

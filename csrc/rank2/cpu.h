@@ -12,7 +12,7 @@ struct Rank2OnCpu : Cpu {
   static constexpr int64_t kMixGrain = 256, kNodeGrain = 32;
 
   template <class T>
-  static void rank2(Rank2Kernel kernel, const Rank2Args<T>& args) {
+  static void rank2(const Tensor&, Rank2Kernel kernel, const Rank2Args<T>& args) {
     const GraphView& g = args.graph;
     share(
         g.num_nodes, [&](int64_t i) { return g.edges_before(i) + i; },

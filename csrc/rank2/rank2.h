@@ -12,6 +12,9 @@
 #pragma once
 
 #include "../common/graph.h"
+#if defined(EK_WITH_CUDA)
+#include <cuda_runtime_api.h>
+#endif
 
 namespace ek {
 
@@ -76,6 +79,16 @@ struct Rank2MixCpu {
                        void* partials, void* scratch);
   static void reduce_weights(const Rank2MixArgs<T>& args, const Rank2Plan& plan, const void* partials);
 };
+
+#if defined(EK_WITH_CUDA)
+// Rows of `channels` in which sum and extremum leave parts of row sums; 0 where they need none.
+template <class T>
+int64_t rank2_cuda_parts(const Rank2Args<T>& args);
+// parts, parts_from: that many rows or absent; the second for extremum.
+template <class T>
+cudaError_t rank2_cuda(Rank2Kernel kernel, const Rank2Args<T>& args, T* parts, int32_t* parts_from,
+                       cudaStream_t stream);
+#endif
 
 // Pairs in front of a node when its event's tiles (i, j) are worked on together with (j, i), from the diagonal on.
 EK_HD int64_t tiles_before(const GraphView& g, int64_t node) {

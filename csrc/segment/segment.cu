@@ -3,32 +3,13 @@
 // results do not depend on scheduling. `team` is a power of two, the fewest lanes that cover the channels.
 #include <cuda_runtime.h>
 
+#include "../common/extremum.h"
 #include "../common/launch.cuh"
+#include "../common/pack.cuh"
 #include "segment.h"
 
 namespace ek {
 namespace {
-
-constexpr unsigned kAll = 0xffffffffu;
-
-template <class S, int kVec>
-struct alignas(sizeof(S) * kVec) Pack {
-  S item[kVec];
-};
-
-template <class S, int kVec>
-__device__ inline void load(const S* p, Accumulator<S>* x) {
-  const Pack<S, kVec> pack = *reinterpret_cast<const Pack<S, kVec>*>(p);
-#pragma unroll
-  for (int v = 0; v < kVec; ++v) x[v] = widen(pack.item[v]);
-}
-template <class S, int kVec>
-__device__ inline void store(S* p, const Accumulator<S>* x) {
-  Pack<S, kVec> pack;
-#pragma unroll
-  for (int v = 0; v < kVec; ++v) narrow(x[v], pack.item[v]);
-  *reinterpret_cast<Pack<S, kVec>*>(p) = pack;
-}
 
 template <int kVec, class A>
 __device__ inline void zero_unless(const int64_t* arg, int64_t e, A* x) {
@@ -72,7 +53,7 @@ template <int kVec, class A>
 __device__ inline void add_teams(A* x, int team) {
   for (int w = team; w < kWarp; w *= 2)
 #pragma unroll
-    for (int v = 0; v < kVec; ++v) x[v] += __shfl_xor_sync(kAll, x[v], w);
+    for (int v = 0; v < kVec; ++v) x[v] += __shfl_xor_sync(kAllLanes, x[v], w);
 }
 
 template <class S, int kVec>
@@ -146,19 +127,10 @@ __global__ void __launch_bounds__(kThreads) product_kernel(SegmentArgs<S> a, int
         }
       }
       if (a.per_channel) continue;
-      for (int w = team / 2; w > 0; w /= 2) total += __shfl_xor_sync(kAll, total, w);
+      for (int w = team / 2; w > 0; w /= 2) total += __shfl_xor_sync(kAllLanes, total, w);
       if (e >= 0 && (lane() & (team - 1)) == 0) narrow(total, a.out[e]);
     }
   }
-}
-
-// Whether (x, slot k) comes before (y, slot l): the larger or smaller value, NaN over everything, then the first slot.
-template <class A>
-__device__ inline bool precedes(bool largest, A x, int64_t k, A y, int64_t l) {
-  if (k < 0 || l < 0) return l < 0 && k >= 0;
-  if (x != x || y != y) return x != x && (y == y || k < l);
-  if (x == y) return k < l;
-  return largest ? x > y : x < y;
 }
 
 template <class S, int kVec>
@@ -186,8 +158,8 @@ __global__ void __launch_bounds__(kThreads) extremum_kernel(SegmentArgs<S> a, in
     for (int w = team; w < kWarp; w *= 2)
 #pragma unroll
       for (int v = 0; v < kVec; ++v) {
-        const A x = __shfl_xor_sync(kAll, best[v], w);
-        const int64_t k = __shfl_xor_sync(kAll, (long long)slot[v], w);
+        const A x = __shfl_xor_sync(kAllLanes, best[v], w);
+        const int64_t k = __shfl_xor_sync(kAllLanes, (long long)slot[v], w);
         if (precedes(a.largest, x, k, best[v], slot[v])) {
           best[v] = x;
           slot[v] = k;
@@ -221,7 +193,7 @@ __global__ void __launch_bounds__(kThreads) softmax_kernel(SegmentArgs<S> a, int
     for (int w = team; w < kWarp; w *= 2)
 #pragma unroll
       for (int v = 0; v < kVec; ++v) {
-        const A x = __shfl_xor_sync(kAll, top[v], w);
+        const A x = __shfl_xor_sync(kAllLanes, top[v], w);
         top[v] = x > top[v] ? x : top[v];
       }
     for (int64_t k = mine; k < count; k += teams) {
@@ -271,27 +243,23 @@ __global__ void __launch_bounds__(kThreads) softmax_gradient_kernel(SegmentArgs<
 }
 
 template <int kVec, class S>
-void launch(SegmentKernel kernel, const SegmentArgs<S>& a, cudaStream_t stream) {
-  const auto team = [&](int vec) {
-    int lanes = 1;
-    while (lanes < kWarp && lanes * vec < a.channels) lanes *= 2;
-    return lanes;
-  };
+cudaError_t run(SegmentKernel kernel, const SegmentArgs<S>& a, cudaStream_t stream) {
   constexpr int kHalf = kVec > 4 ? 4 : kVec;  // eight exponentials at a time need more registers than they are worth
-  const dim3 grid(warp_grid(a.graph.num_nodes));
-#define EK_LAUNCH(KERNEL, VEC) KERNEL<S, VEC><<<grid, kThreads, 0, stream>>>(a, team(VEC))
+  const auto start = [&](auto kernel, int vec) {
+    int team = 1;
+    while (team < kWarp && team * vec < a.channels) team *= 2;
+    return launch(kernel, warp_grid(a.graph.num_nodes), 0, stream, a, team);
+  };
   switch (kernel) {
-    case SegmentKernel::sum: EK_LAUNCH(sum_kernel, kVec); break;
-    case SegmentKernel::spread: EK_LAUNCH(spread_kernel, kVec); break;
-    case SegmentKernel::product: EK_LAUNCH(product_kernel, kVec); break;
-    case SegmentKernel::extremum: EK_LAUNCH(extremum_kernel, kVec); break;
-    case SegmentKernel::softmax: EK_LAUNCH(softmax_kernel, kHalf); break;
-    case SegmentKernel::softmax_gradient: EK_LAUNCH(softmax_gradient_kernel, kVec); break;
+    case SegmentKernel::sum: return start(sum_kernel<S, kVec>, kVec);
+    case SegmentKernel::spread: return start(spread_kernel<S, kVec>, kVec);
+    case SegmentKernel::product: return start(product_kernel<S, kVec>, kVec);
+    case SegmentKernel::extremum: return start(extremum_kernel<S, kVec>, kVec);
+    case SegmentKernel::softmax: return start(softmax_kernel<S, kHalf>, kHalf);
+    case SegmentKernel::softmax_gradient: return start(softmax_gradient_kernel<S, kVec>, kVec);
   }
-#undef EK_LAUNCH
+  return cudaErrorInvalidValue;
 }
-
-bool aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
 
 }  // namespace
 
@@ -301,10 +269,8 @@ cudaError_t segment_cuda(SegmentKernel kernel, const SegmentArgs<S>& a, cudaStre
   constexpr int kVec = 16 / sizeof(S);
   const bool rows = aligned(a.source) && aligned(a.other) && aligned(a.out);
   if (a.channels % kVec == 0 && rows && (a.weights != Weight::channel || aligned(a.weight)))
-    launch<kVec>(kernel, a, stream);
-  else
-    launch<1>(kernel, a, stream);
-  return cudaGetLastError();
+    return run<kVec>(kernel, a, stream);
+  return run<1>(kernel, a, stream);
 }
 
 template cudaError_t segment_cuda(SegmentKernel, const SegmentArgs<float>&, cudaStream_t);

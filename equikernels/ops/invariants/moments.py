@@ -12,7 +12,7 @@ from . import reference
 from .autograd import register
 
 OP = "invariant_moments"
-KERNELS[OP] = ("cpu",)
+KERNELS[OP] = ("cpu", "cuda")
 
 
 def invariant_moments(x: Tensor, graph: Graph, metric: list[float], psi: bool) -> Tensor:

@@ -14,8 +14,8 @@ from . import autograd as autograd
 from . import reference
 
 REDUCE, BROADCAST, MIX = "rank2_reduce", "rank2_broadcast", "rank2_mix"
-for _op in (REDUCE, BROADCAST, MIX):
-    KERNELS[_op] = ("cpu",)
+KERNELS[REDUCE] = KERNELS[BROADCAST] = ("cpu", "cuda")
+KERNELS[MIX] = ("cpu",)
 for _op, _names in (
     (REDUCE, ("rank2_sum", "rank2_extremum", "rank2_broadcast")),
     (BROADCAST, ("rank2_broadcast", "rank2_sum")),

@@ -1,0 +1,62 @@
+// Rows of numbers as a thread reads and writes them: several neighbours at a time, and coordinates.
+#pragma once
+
+#include "storage.h"
+
+namespace ek {
+
+template <class S, int kVec>
+struct alignas(sizeof(S) * kVec) Pack {
+  S item[kVec];
+};
+
+template <size_t kBytes>
+struct WordsOf;
+template <>
+struct WordsOf<2> {
+  using type = unsigned short;
+};
+template <>
+struct WordsOf<4> {
+  using type = unsigned;
+};
+template <>
+struct WordsOf<8> {
+  using type = uint2;
+};
+template <>
+struct WordsOf<16> {
+  using type = uint4;
+};
+
+// kVec neighbours, widened to their accumulator; p is aligned to all of them.
+template <class S, int kVec>
+__device__ inline void load(const S* p, Accumulator<S>* x) {
+  const Pack<S, kVec> pack = *reinterpret_cast<const Pack<S, kVec>*>(p);
+#pragma unroll
+  for (int v = 0; v < kVec; ++v) x[v] = widen(pack.item[v]);
+}
+// Assigned as a struct, a pack may be taken apart into a store for each number: the compiler is left no choice.
+template <class S, int kVec>
+__device__ inline void store(S* p, const Accumulator<S>* x) {
+  Pack<S, kVec> pack;
+#pragma unroll
+  for (int v = 0; v < kVec; ++v) narrow(x[v], pack.item[v]);
+  using Words = typename WordsOf<sizeof pack>::type;
+  Words words;
+  memcpy(&words, &pack, sizeof words);
+  __stwb(reinterpret_cast<Words*>(p), words);
+}
+
+// The `dim` coordinates of one node, dim <= kDim.
+template <int kDim, class From, class To>
+__device__ inline void load_node(const From* row, int dim, To* out) {
+#pragma unroll
+  for (int c = 0; c < kDim; ++c)
+    if (c < dim) out[c] = row[c];
+}
+
+// Whether rows that start at p can be read 16 bytes at a time, given that their length can.
+inline bool aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
+
+}  // namespace ek

@@ -1,0 +1,101 @@
+// CUDA's dialect for a C++ compiler: the kernels of csrc, as they are, run on the CPU. Every thread of a block is a
+// fiber that yields where threads meet; emulator.cpp has the rules. Only what the kernels use is here: anything else
+// does not compile.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>  // and memcpy without a namespace, as CUDA has it
+#include <tuple>
+#include <type_traits>
+#include <utility>
+
+#define __global__
+#define __device__
+#define __host__
+#define __shared__  // only as `extern __shared__`: the memory that a launch asks for
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __align__(n) __attribute__((aligned(n)))
+
+struct dim3 {
+  unsigned x = 1, y = 1, z = 1;
+  constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+};
+struct alignas(8) uint2 {
+  unsigned x, y;
+};
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
+using cudaStream_t = struct EmulatedStream*;
+enum cudaError_t {
+  cudaSuccess,
+  cudaErrorInvalidValue,
+  cudaErrorInvalidConfiguration,
+  cudaErrorLaunchFailure,
+  cudaErrorNotSupported
+};
+
+// One-dimensional, as every launch of ours.
+extern dim3 gridDim, blockDim, blockIdx, threadIdx;
+
+namespace emulated {
+
+template <class To, class From>
+inline To bits_as(From from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  std::memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+// Runs body(data) as every thread of every block.
+cudaError_t launch(dim3 grid, dim3 block, size_t shared, void (*body)(void*), void* data);
+// Waits for the lanes in mask; returns what lane `source` came with. `site` tells one meeting point from another.
+uint64_t meet_warp(unsigned mask, uint64_t value, int source, int site);
+void meet_block(int site);
+
+template <class T>
+inline T shuffle(unsigned mask, T v, int source, int site) {
+  static_assert(sizeof(T) == 4 || sizeof(T) == 8, "CUDA shuffles 4 or 8 bytes");
+  using Word = std::conditional_t<sizeof(T) == 8, uint64_t, uint32_t>;
+  return bits_as<T>(Word(meet_warp(mask, bits_as<Word>(v), source, site)));
+}
+
+}  // namespace emulated
+
+inline void __syncthreads(int site = __builtin_LINE()) { emulated::meet_block(site); }
+inline void __syncwarp(unsigned mask = 0xffffffffu, int site = __builtin_LINE()) {
+  emulated::meet_warp(mask, 0, int(threadIdx.x % 32), site);
+}
+template <class T>
+inline T __shfl_xor_sync(unsigned mask, T v, int w, int site = __builtin_LINE()) {
+  return emulated::shuffle(mask, v, int(threadIdx.x % 32) ^ w, site);
+}
+template <class T>
+inline void __stwb(T* to, T value) {
+  *to = value;
+}
+inline float __uint_as_float(uint32_t bits) { return emulated::bits_as<float>(bits); }
+inline uint32_t __float_as_uint(float x) { return emulated::bits_as<uint32_t>(x); }
+
+struct cudaLaunchConfig_t {
+  dim3 gridDim, blockDim;
+  size_t dynamicSmemBytes = 0;
+  cudaStream_t stream = nullptr;
+  void* attrs = nullptr;
+  unsigned numAttrs = 0;
+};
+
+template <class... P, class... A>
+inline cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(P...), A&&... args) {
+  auto call = std::make_pair(kernel, std::tuple<P...>(std::forward<A>(args)...));
+  return emulated::launch(
+      config->gridDim, config->blockDim, config->dynamicSmemBytes,
+      [](void* p) {
+        auto copy = *static_cast<decltype(call)*>(p);  // every thread has parameters of its own
+        std::apply(copy.first, copy.second);
+      },
+      &call);
+}

@@ -1,0 +1,155 @@
+"""The CUDA kernels, emulated on the CPU (cuda_on_cpu/): the same cases and the same rule as for every backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+import equikernels as ek
+from equikernels.ops.rank2 import op as rank2_op
+from equikernels.ops.rank2 import reference as rank2_reference
+
+from .cases import CASES, LARGE, TYPICAL, Case, select
+from .emulator import COMPILER, Emulator
+from .tools import assert_as_good_as_eager, cotangent_for, reference, value_and_grads
+
+pytestmark = [
+    pytest.mark.skipif(COMPILER is None, reason="no g++ on the PATH"),
+    pytest.mark.skipif(ek._native.cpu_reason is not None, reason=str(ek._native.cpu_reason)),
+    pytest.mark.filterwarnings("ignore:Warning only once for all operators"),  # the override is the point
+]
+# Ops that launch a kernel of ours on CUDA, and what is made of them.
+EMULATED = (
+    "pairwise_invariants", "message_statistics", "coordinate_update", "segment_reduce", "gather_segment_reduce",
+    "segment_softmax", "rank2_reduce", "rank2_broadcast", "aggregate_2to2", "aggregate_2to1", "aggregate_2to0",
+    "aggregate_1to2", "linear_2to2",
+)  # fmt: skip
+
+
+def over(cases: list[Case]) -> pytest.MarkDecorator:
+    cases = [case for case in cases if case.op in EMULATED]
+    return pytest.mark.parametrize("case", cases, ids=[str(case) for case in cases])
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Emulator:
+    base = tmp_path_factory.getbasetemp()
+    return Emulator(base if worker_id == "master" else base.parent)  # one build for all test processes
+
+
+@pytest.fixture
+def emulator(built: Emulator) -> Iterator[Emulator]:
+    with built.installed():
+        yield built
+
+
+def test_every_cuda_op_is_emulated(built: Emulator) -> None:
+    table = (ek._native._HERE.parent / "csrc" / "cuda_ops.h").read_text()
+    assert len(built.ops) == table.count("m.impl(")
+
+
+@over(CASES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_values_and_gradients(case: Case, dtype: torch.dtype, emulator: Emulator, poisoned: None) -> None:
+    graph = case.graph()
+    exact = case.inputs(dtype)
+    oracle_inputs = {name: t.double() for name, t in exact.items()}
+    cotangent = cotangent_for(reference(case, oracle_inputs, graph)).to(dtype)
+    oracle = value_and_grads(lambda i: reference(case, i, graph), oracle_inputs, cotangent.double())
+    eager = value_and_grads(lambda i: reference(case, i, graph), exact, cotangent)
+    before = emulator.launches
+    result = value_and_grads(lambda i: case.run(i, graph), exact, cotangent)
+    assert emulator.launches > before or graph.num_nodes == 0
+    assert_as_good_as_eager(result, eager, oracle, ["out", *exact], case.weights)
+
+
+@over(select(*TYPICAL, *LARGE))
+def test_no_order_of_blocks_and_threads_changes_a_bit(case: Case, emulator: Emulator) -> None:
+    graph = case.graph()
+    inputs = case.inputs(torch.float32)
+    cotangent = cotangent_for(case.run(inputs, graph))
+
+    def run(seed: int, most_blocks: int = 0) -> list[Tensor]:
+        with emulator.schedule(seed, most_blocks):
+            return value_and_grads(lambda i: case.run(i, graph), inputs, cotangent)
+
+    first = run(0)
+    for seed, most_blocks in ((1, 0), (2, 0), (3, 1), (0, 3)):  # a capped grid strides
+        for a, b in zip(first, run(seed, most_blocks), strict=True):
+            assert torch.equal(a, b), f"order {seed}, at most {most_blocks} blocks"
+
+
+WIDTHS = (1, 8, 13, 72, 131, 516)  # every layout of a block: many rows at a time, 16 bytes and not, several passes
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_rank2_of_any_width(width: int, dtype: torch.dtype, emulator: Emulator, poisoned: None) -> None:
+    longest = 11 if width > 500 else 70  # wider than a block takes: sums of rows come in parts
+    pairs = ek.Graph.complete(torch.tensor([0, 3, 3, 4, 4 + longest, 5 + longest, 14 + longest])).pairs
+    T = torch.randn(pairs.num_edges, width, dtype=dtype)
+    T[::7] = T[0]  # equals, of which the first counts
+    weight = torch.randn(pairs.num_nodes, dtype=dtype)
+    table = torch.randn(pairs.num_nodes, 3, width, dtype=dtype)
+    arguments = pairs.table, pairs.num_edges, pairs._kind, pairs.num_nodes
+    i, j = pairs.receiver, pairs.sender
+    ops = torch.ops.equikernels
+
+    def check(result: Tensor, formula: Callable[..., Tensor], *tensors: Tensor) -> None:
+        assert_as_good_as_eager([result], [formula(*tensors)], [formula(*(t.double() for t in tensors))])
+
+    def weighted(table: Tensor, weight: Tensor) -> Tensor:
+        return weight[i, None] * table[j, 1] + weight[j, None] * table[i, 2] + (i == j)[:, None] * table[i, 0]
+
+    for reduce in ("sum", "max", "min"):
+        formula = lambda T: rank2_reference.rank2_reduce(T, pairs, reduce, None)  # noqa: B023, E731
+        check(rank2_op.reduce_table(T, pairs, reduce, None), formula, T)
+    formula = lambda T, weight: rank2_reference.rank2_reduce(T, pairs, "sum", weight)  # noqa: E731
+    check(rank2_op.reduce_table(T, pairs, "sum", weight), formula, T, weight)
+    check(rank2_op.broadcast_table(table, pairs), lambda table: rank2_reference.rank2_broadcast(table, pairs), table)
+    both = weight[:, None, None].expand(-1, 2, width)
+    check(ops.rank2_broadcast.default(table, both, None, *arguments[:3]), weighted, table, weight)
+
+    # with arguments: the adjoint of the extremum, and back
+    top, arg = ops.rank2_extremum.default(T, *arguments, True)
+    picked = ops.rank2_sum.default(T, None, arg, *arguments)
+    assert torch.equal(picked, top)
+    spread = ops.rank2_broadcast.default(table, None, arg, *arguments[:3])
+    torch.testing.assert_close((spread * T).double().sum(), (picked * table).double().sum(), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("reduce", ["sum", "max", "min"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_rank2_bad_values(reduce: str, bad: float, emulator: Emulator) -> None:
+    pairs = ek.Graph.complete(torch.tensor([0, 30, 34])).pairs
+    T = torch.randn(pairs.num_edges, 67)
+    T[torch.rand_like(T) < 0.01] = bad
+    result = rank2_op.reduce_table(T, pairs, reduce, None)
+    expected = rank2_reference.rank2_reduce(T, pairs, reduce, None)
+    torch.testing.assert_close(result, expected, equal_nan=True, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [72, 35, 33, 8, 1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+def test_segments_of_any_width_aligned_or_not(channels: int, dtype: torch.dtype, emulator: Emulator) -> None:
+    graph = ek.Graph.from_edge_index(torch.randint(0, 9, (2, 83)), 9)
+    for offset in (0, 1):  # contiguous, but not on a 16-byte boundary
+
+        def made(rows: int) -> Tensor:
+            return torch.randn(rows * channels + 1).to(dtype)[offset : rows * channels + offset].view(rows, channels)  # noqa: B023
+
+        values, nodes, weight = made(83), made(9), made(83)
+        for reduce in ("sum", "mean", "max", "min"):
+            for call in (
+                lambda: ek.segment_reduce(values, graph, reduce),  # noqa: B023
+                lambda: ek.gather_segment_reduce(nodes, graph, weight, reduce),  # noqa: B023
+            ):
+                with ek.use_backend("reference"):
+                    expected = call()
+                torch.testing.assert_close(call(), expected)
+        with ek.use_backend("reference"):
+            expected = ek.segment_softmax(values, graph)
+        torch.testing.assert_close(ek.segment_softmax(values, graph), expected)

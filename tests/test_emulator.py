@@ -1,0 +1,85 @@
+"""The emulator of CUDA finds the faults it is there to find; and how many blocks a launch asks for."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+
+import numpy as np
+import pytest
+
+from .emulator import COMPILER, HERE, build
+
+pytestmark = pytest.mark.skipif(COMPILER is None, reason="no g++ on the PATH")
+
+SOUND, NO_BARRIER, LAST_BLOCK_WINS = 0, 1, 8
+
+
+@pytest.fixture(scope="module")
+def probes(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    folder = tmp_path_factory.mktemp("probes")
+    library = ctypes.CDLL(str(build(folder, "probes", [HERE / "emulator.cpp", HERE / "probes.cu"])))
+    library.emulator_last_error.restype = ctypes.c_char_p
+    library.grid_of.argtypes = [ctypes.c_int64, ctypes.c_int64]
+    library.grid_of.restype = ctypes.c_int64
+    return library
+
+
+def run(probes: ctypes.CDLL, which: int, seed: int = 0) -> tuple[str, np.ndarray]:
+    out = np.zeros(256, np.float32)
+    probes.emulator_set(seed, 0)
+    failed = probes.run_probe(which, out.ctypes.data_as(ctypes.c_void_p))
+    return probes.emulator_last_error().decode() if failed else "", out
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, 3])
+def test_a_sound_kernel_runs(probes: ctypes.CDLL, seed: int) -> None:
+    error, out = run(probes, SOUND, seed)
+    assert error == ""
+    sums = np.arange(256, dtype=np.float32).reshape(8, 32).sum(1)
+    np.testing.assert_array_equal(out[:8], np.roll(sums, -1))
+
+
+@pytest.mark.parametrize(
+    ("which", "message"),
+    [
+        (2, r"thread 0 waits for its block at line \d+, but thread 100 has ended"),
+        (3, r"thread 0 waits for its block at line (\d+), but thread 128 waits for its block at line (?!\1)"),
+        (4, r"thread 0 waits for its warp at line \d+, but thread 8 has ended"),
+        (5, r"thread 0 waits for its warp at line \d+, but thread 3 waits for its block"),
+        (6, r"thread 0 waits for its warp at line \d+ and reads a lane that is not there"),
+        (7, r"shared memory is written 0 bytes behind its end"),
+    ],
+)
+def test_a_fault_is_named(probes: ctypes.CDLL, which: int, message: str) -> None:
+    error, _ = run(probes, which)
+    assert re.match(message, error), error
+
+
+def test_a_missing_barrier_shows_as_nan(probes: ctypes.CDLL) -> None:
+    error, out = run(probes, NO_BARRIER)
+    assert error == ""
+    assert np.isnan(out).any()
+
+
+def test_blocks_that_race_show(probes: ctypes.CDLL) -> None:
+    assert run(probes, LAST_BLOCK_WINS, 0)[1][0] != run(probes, LAST_BLOCK_WINS, 1)[1][0]
+
+
+@pytest.mark.parametrize(
+    ("items", "per_block", "blocks"),
+    [
+        (0, 8, 1),
+        (1, 8, 1),
+        (8, 8, 1),
+        (9, 8, 2),
+        (2**31 - 1, 1, 2**31 - 1),
+        (2**31, 1, 2**31 - 1),  # the largest grid; the kernel strides over the rest
+        (2**40 + 1, 8, 2**31 - 1),
+        (2**34 - 8, 8, 2**31 - 1),
+        (2**33 + 1, 8, 2**30 + 1),
+        (2**63 - 1, 8, 2**31 - 1),
+    ],
+)
+def test_grids(probes: ctypes.CDLL, items: int, per_block: int, blocks: int) -> None:
+    assert probes.grid_of(items, per_block) == blocks
