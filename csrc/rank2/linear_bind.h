@@ -41,7 +41,7 @@ class Linear2to2 {
       sum.channels = l.in;
       sum.tensor = l.tensor.template const_data_ptr<T>();
       sum.out = aggregates.mutable_data_ptr<T>();
-      Device::rank2(Rank2Kernel::sum, sum);
+      Device::rank2(tensor, Rank2Kernel::sum, sum);
 
       const PairMaps<T> maps(l);
       Tensor constant = maps.bias(l, bias);
@@ -86,7 +86,7 @@ class Linear2to2 {
       sum.activated = pointer<T>(activated);
       sum.slope = T(slope);
       sum.out = grad_table.mutable_data_ptr<T>();
-      Device::rank2(Rank2Kernel::sum, sum);
+      Device::rank2(tensor, Rank2Kernel::sum, sum);
 
       auto nodes = l.template nodes<T>(g, *aggregates);
       nodes.grad_table = sum.out;

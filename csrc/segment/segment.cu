@@ -17,20 +17,57 @@ __device__ inline void zero_unless(const int64_t* arg, int64_t e, A* x) {
   for (int v = 0; v < kVec; ++v) x[v] = arg[v] == e ? x[v] : A(0);
 }
 
-// w_e times row `r` of source, from channel c on.
-template <class S, int kVec>
-__device__ inline void load_weighted(const SegmentArgs<S>& a, int64_t r, int64_t e, int64_t c, Accumulator<S>* x) {
+// Edges whose rows a lane asks for at once, before it uses the first: enough bytes on the way to hide the way.
+template <int kVec>
+constexpr int kDepth = kVec == 1   ? 8
+                       : kVec <= 4 ? 4
+                                   : 2;
+
+// f(slots, first slot, edges, nodes) for this team's slots of a row, up to kDepth at a time; slot d is d * teams behind
+// the first, and there where it is below row.count.
+template <int kAtOnce, class F>
+__device__ inline void over_slots(const Row& row, int mine, int teams, F&& f) {
+  for (int64_t first = mine; first < row.count; first += kAtOnce * teams) {
+    int64_t edge[kAtOnce] = {}, node[kAtOnce] = {};
+    bool there[kAtOnce];
+#pragma unroll
+    for (int d = 0; d < kAtOnce; ++d) {
+      const int64_t k = first + d * teams;
+      there[d] = k < row.count;
+      if (!there[d]) continue;
+      edge[d] = row.edge(k);
+      node[d] = row.node(k);
+    }
+    f(there, first, edge, node);
+  }
+}
+
+// w_e times rows of source, from channel c on.
+template <int kAtOnce, class S, int kVec>
+__device__ inline void load_weighted(const SegmentArgs<S>& a, const bool* there, const int64_t* edge,
+                                     const int64_t* node, int64_t c, Accumulator<S> (*x)[kVec]) {
   using A = Accumulator<S>;
-  load<S, kVec>(a.source + r * a.channels + c, x);
+#pragma unroll
+  for (int d = 0; d < kAtOnce; ++d)
+    if (there[d]) load<S, kVec>(a.source + (a.rows == RowsOf::edges ? edge[d] : node[d]) * a.channels + c, x[d]);
   if (a.weights == Weight::edge) {
-    const A w = widen(a.weight[e]);
+    A w[kAtOnce];
 #pragma unroll
-    for (int v = 0; v < kVec; ++v) x[v] *= w;
+    for (int d = 0; d < kAtOnce; ++d)
+      if (there[d]) w[d] = widen(a.weight[edge[d]]);
+#pragma unroll
+    for (int d = 0; d < kAtOnce; ++d)
+#pragma unroll
+      for (int v = 0; v < kVec; ++v) x[d][v] *= w[d];
   } else if (a.weights == Weight::channel) {
-    A w[kVec];
-    load<S, kVec>(a.weight + e * a.channels + c, w);
 #pragma unroll
-    for (int v = 0; v < kVec; ++v) x[v] *= w[v];
+    for (int d = 0; d < kAtOnce; ++d) {
+      A w[kVec];
+      if (!there[d]) continue;
+      load<S, kVec>(a.weight + edge[d] * a.channels + c, w);
+#pragma unroll
+      for (int v = 0; v < kVec; ++v) x[d][v] *= w[v];
+    }
   }
 }
 
@@ -57,20 +94,25 @@ __device__ inline void add_teams(A* x, int team) {
 }
 
 template <class S, int kVec>
-__global__ void __launch_bounds__(kThreads) sum_kernel(SegmentArgs<S> a, int team) {
+__global__ void __launch_bounds__(kThreads, kVec == 1 ? 2 : 3) sum_kernel(SegmentArgs<S> a, int team) {
   using A = Accumulator<S>;
+  constexpr int kAtOnce = kDepth<kVec>;
   const int teams = kWarp / team, mine = lane() / team;
   over_warp<kVec>(a, team, [&](int64_t i, const Row& row, int64_t c, bool active) {
     A acc[kVec] = {};
     if (active) {
-      for (int64_t k = mine; k < row.count; k += teams) {
-        const int64_t e = row.edge(k), node = row.node(k);
-        A x[kVec];
-        load_weighted<S, kVec>(a, a.rows == RowsOf::edges ? e : node, e, c, x);
-        if (a.arg) zero_unless<kVec>(a.arg + (a.rows == RowsOf::receivers ? node : i) * a.channels + c, e, x);
+      over_slots<kAtOnce>(row, mine, teams, [&](const bool* there, int64_t, const int64_t* edge, const int64_t* node) {
+        A x[kAtOnce][kVec];
+        load_weighted<kAtOnce, S, kVec>(a, there, edge, node, c, x);
 #pragma unroll
-        for (int v = 0; v < kVec; ++v) acc[v] += x[v];
-      }
+        for (int d = 0; d < kAtOnce; ++d) {
+          if (!there[d]) continue;
+          if (a.arg)
+            zero_unless<kVec>(a.arg + (a.rows == RowsOf::receivers ? node[d] : i) * a.channels + c, edge[d], x[d]);
+#pragma unroll
+          for (int v = 0; v < kVec; ++v) acc[v] += x[d][v];
+        }
+      });
     }
     add_teams<kVec>(acc, team);
     if (!active || mine != 0) return;
@@ -83,26 +125,30 @@ __global__ void __launch_bounds__(kThreads) sum_kernel(SegmentArgs<S> a, int tea
 }
 
 template <class S, int kVec>
-__global__ void __launch_bounds__(kThreads) spread_kernel(SegmentArgs<S> a, int team) {
+__global__ void __launch_bounds__(kThreads, 2) spread_kernel(SegmentArgs<S> a, int team) {
   using A = Accumulator<S>;
+  constexpr int kAtOnce = kDepth<kVec>;
   const int teams = kWarp / team, mine = lane() / team;
   over_warp<kVec>(a, team, [&](int64_t i, const Row& row, int64_t c, bool active) {
     if (!active) return;
     A x[kVec];
     load<S, kVec>(a.source + i * a.channels + c, x);
-    for (int64_t k = mine; k < row.count; k += teams) {
-      const int64_t e = row.edge(k);
-      A y[kVec];
+    over_slots<kAtOnce>(row, mine, teams, [&](const bool* there, int64_t, const int64_t* edge, const int64_t*) {
 #pragma unroll
-      for (int v = 0; v < kVec; ++v) y[v] = !a.arg || a.arg[i * a.channels + c + v] == e ? x[v] : A(0);
-      store<S, kVec>(a.out + e * a.channels + c, y);
-    }
+      for (int d = 0; d < kAtOnce; ++d) {
+        if (!there[d]) continue;
+        A y[kVec];
+#pragma unroll
+        for (int v = 0; v < kVec; ++v) y[v] = !a.arg || a.arg[i * a.channels + c + v] == edge[d] ? x[v] : A(0);
+        store<S, kVec>(a.out + edge[d] * a.channels + c, y);
+      }
+    });
   });
 }
 
 // Here a team walks all channels of its edge before it takes the next one.
 template <class S, int kVec>
-__global__ void __launch_bounds__(kThreads) product_kernel(SegmentArgs<S> a, int team) {
+__global__ void __launch_bounds__(kThreads, 4) product_kernel(SegmentArgs<S> a, int team) {
   using A = Accumulator<S>;
   const GraphView& g = a.graph;
   const int teams = kWarp / team;
@@ -134,8 +180,9 @@ __global__ void __launch_bounds__(kThreads) product_kernel(SegmentArgs<S> a, int
 }
 
 template <class S, int kVec>
-__global__ void __launch_bounds__(kThreads) extremum_kernel(SegmentArgs<S> a, int team) {
+__global__ void __launch_bounds__(kThreads, 2) extremum_kernel(SegmentArgs<S> a, int team) {
   using A = Accumulator<S>;
+  constexpr int kAtOnce = kDepth<kVec>;
   const int teams = kWarp / team, mine = lane() / team;
   over_warp<kVec>(a, team, [&](int64_t i, const Row& row, int64_t c, bool active) {
     A best[kVec] = {};
@@ -143,17 +190,19 @@ __global__ void __launch_bounds__(kThreads) extremum_kernel(SegmentArgs<S> a, in
 #pragma unroll
     for (int v = 0; v < kVec; ++v) slot[v] = -1;
     if (active) {
-      for (int64_t k = mine; k < row.count; k += teams) {
-        const int64_t e = row.edge(k);
-        A x[kVec];
-        load_weighted<S, kVec>(a, a.rows == RowsOf::edges ? e : row.node(k), e, c, x);
+      over_slots<kAtOnce>(row, mine, teams,
+                          [&](const bool* there, int64_t first, const int64_t* edge, const int64_t* node) {
+                            A x[kAtOnce][kVec];
+                            load_weighted<kAtOnce, S, kVec>(a, there, edge, node, c, x);
 #pragma unroll
-        for (int v = 0; v < kVec; ++v)
-          if (precedes(a.largest, x[v], k, best[v], slot[v])) {
-            best[v] = x[v];
-            slot[v] = k;
-          }
-      }
+                            for (int d = 0; d < kAtOnce; ++d)
+#pragma unroll
+                              for (int v = 0; v < kVec; ++v)
+                                if (there[d] && precedes(a.largest, x[d][v], first + d * teams, best[v], slot[v])) {
+                                  best[v] = x[d][v];
+                                  slot[v] = first + d * teams;
+                                }
+                          });
     }
     for (int w = team; w < kWarp; w *= 2)
 #pragma unroll
