@@ -68,14 +68,13 @@ class Sides(side_by_side.Sides):
         same("gradients in float64", self.gradient(OURS), self.gradient(PUBLISHED), 1e-8)
 
     def rows(self, name: str, rounds: tuple[int, int]) -> list[dict[str, Any]]:
-        """Forward and training step, with how far logits and gradients were apart.
-
-        In float32 the baselines' own gradients are up to 2e-3 off: :meth:`exact` is the sharper comparison.
-        """
-        logits, gradient = self.agree(), same("gradients", self.gradient(OURS), self.gradient(PUBLISHED), 1e-2)
-        found = [self.time(f"forward, {name}", self.forward, rounds)]
-        found.append(self.time(f"training step, {name}", self.step, rounds))
-        return [{**r, "difference": d} for r, d in zip(found, (logits, gradient), strict=True)]
+        """Forward and training step. Logits are held against the baseline's, gradients against float64's, which the
+        baselines' own miss by a per cent (:meth:`exact` compares both sides in float64)."""
+        logits, (gradient, theirs) = self.agree(), self.gradient_errors()
+        forward = self.time(f"forward, {name}", self.forward, rounds)
+        step = self.time(f"training step, {name}", self.step, rounds)
+        step |= {"gradient_error": gradient, "published_gradient_error": theirs}
+        return [{**forward, "difference": logits}, step]
 
 
 class HepSides(Sides):

@@ -6,6 +6,7 @@ Nothing is timed where results disagree.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import platform
 import statistics
@@ -59,6 +60,17 @@ class Sides:
         weights = sorted(self.model(side).named_parameters())
         return torch.cat([p.grad.flatten() for _, p in weights if p.grad is not None])
 
+    def gradient_errors(self) -> tuple[float, float]:
+        """How far ours and the published gradient are from ours in float64; raises where ours is further."""
+        ours = self.ours
+        self.ours = copy.deepcopy(ours).double()
+        exact = self.gradient(OURS)
+        self.ours = ours
+        errors = apart(self.gradient(OURS), exact), apart(self.gradient(PUBLISHED), exact)
+        if not errors[0] <= 2 * errors[1] + 1e-6:
+            raise SystemExit("gradients: {:.1e} off, the published formula {:.1e}: no speed-up".format(*errors))
+        return errors
+
     def agree(self) -> float:
         """Largest difference of logits over the largest logit, eval; raises where it is no rounding."""
         self.ours.load_state_dict(self.published.state_dict())  # training steps have moved the running statistics
@@ -69,9 +81,13 @@ class Sides:
         return row(name, *interleaved(lambda: call(OURS), lambda: call(PUBLISHED), rounds))
 
 
+def apart(a: Tensor, b: Tensor) -> float:
+    return ((a - b).abs().max() / b.abs().max()).item()
+
+
 def same(what: str, a: Tensor, b: Tensor, tolerance: float) -> float:
     """Largest difference over the largest value of b; raises where it is no rounding."""
-    difference = ((a - b).abs().max() / b.abs().max()).item()
+    difference = apart(a, b)
     if not difference < tolerance:
         raise SystemExit(f"{what} differ by {difference:.2e} of the largest: no speed-up is reported")
     return difference
