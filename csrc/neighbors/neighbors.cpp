@@ -138,7 +138,7 @@ inline double enough(const double* square, int64_t count, int64_t k) {
   for (int r = 1; r < R; ++r) nearest[0] = max_of(nearest[0], nearest[r]);
   double low = 0, high = 0;
   for (int l = 0; l < W; ++l) high = std::max(high, nearest[0][l]);
-  for (int probe = 0; probe < 4; ++probe) {
+  for (int probe = 0; probe < 3; ++probe) {
     const double middle = 0.5 * (low + high);
     const bool held = count_within(square, count, middle) >= k;
     high = held ? middle : high;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal, overload
 
 import torch
 from torch import Tensor
@@ -73,6 +74,28 @@ def k_nearest(
     return index, square.sqrt().to(_real(x))
 
 
+@overload
+def knn_graph(
+    x: Tensor,
+    k: int,
+    ptr: Tensor | None = None,
+    metric: Metric = "euclidean",
+    *,
+    loop: bool = False,
+    flow: str = "source_to_target",
+    return_distance: Literal[False] = False,
+) -> Graph: ...
+@overload
+def knn_graph(
+    x: Tensor,
+    k: int,
+    ptr: Tensor | None = None,
+    metric: Metric = "euclidean",
+    *,
+    loop: bool = False,
+    flow: str = "source_to_target",
+    return_distance: Literal[True],
+) -> tuple[Graph, Tensor]: ...
 def knn_graph(
     x: Tensor,
     k: int,
@@ -106,6 +129,30 @@ def knn_graph(
     return _graph_of_rows(index, square, flow, _real(x) if return_distance else None)
 
 
+@overload
+def radius_graph(
+    x: Tensor,
+    r: float,
+    ptr: Tensor | None = None,
+    metric: Metric = "euclidean",
+    *,
+    loop: bool = False,
+    max_num_neighbors: int | None = None,
+    flow: str = "source_to_target",
+    return_distance: Literal[False] = False,
+) -> Graph: ...
+@overload
+def radius_graph(
+    x: Tensor,
+    r: float,
+    ptr: Tensor | None = None,
+    metric: Metric = "euclidean",
+    *,
+    loop: bool = False,
+    max_num_neighbors: int | None = None,
+    flow: str = "source_to_target",
+    return_distance: Literal[True],
+) -> tuple[Graph, Tensor]: ...
 def radius_graph(
     x: Tensor,
     r: float,
