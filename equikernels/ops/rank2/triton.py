@@ -15,7 +15,8 @@ import triton.language as tl
 from torch import Tensor
 
 from .. import triton_launch as to
-from .triton_products import add_up_kernel, outer_kernel, product_kernel
+from . import reference
+from .triton_products import add_up_kernel, moments_kernel, outer_kernel, product_kernel
 from .triton_sums import broadcast_kernel, extremum_kernel, sum_kernel
 
 DEPTH = 16  # what one step of a product takes: channels, or rows of an outer product
@@ -98,8 +99,9 @@ def _product(
     table: Tensor | None,
     graph: Tensor | None,
     slope: float,
+    bias: Tensor | None = None,
 ) -> Tensor:
-    """act(x_ij W + x_ji V + table), or without act that of gradients x that come through it."""
+    """act(x_ij W + x_ji V + table + bias), or without act that of gradients x that come through it."""
     given = [w for w in (identity, transpose) if w is not None]
     if len(given) == 2 and given[0].stride() != given[1].stride():
         given = [w.contiguous() for w in given]
@@ -169,16 +171,22 @@ def _outer(
             SLOPE=slope,
             **tile,
         )
+    _add_up(partials, results[0] if identity else results[1], results[1] if both else None)
+    return results[0], results[1]
+
+
+def _add_up(partials: Tensor, first: Tensor, second: Tensor | None) -> None:
+    """Sums of shares, in order, into one tensor or, of both halves, two."""
+    shares, total = partials.shape[0], first.numel() * (1 if second is None else 2)
     to.launch(
         add_up_kernel,
-        (triton.cdiv(stacked * width, 64),),
-        *(partials, results[0] if identity else results[1], results[1] if both else None, shares),
-        SIZE=size,
-        TOTAL=stacked * width,
+        (triton.cdiv(total, 64),),
+        *(partials, first, second, shares),
+        SIZE=first.numel(),
+        TOTAL=total,
         BLOCK=32,
         AT=64,
     )
-    return results[0], results[1]
 
 
 def _sides(weight: Tensor | None) -> tuple[Tensor | None, int, int, int]:
@@ -305,3 +313,51 @@ def rows_product(x: Tensor, weight: Tensor) -> Tensor:
 
 def rows_outer(x: Tensor, grad: Tensor) -> Tensor:
     return _outer(x, grad, None, None, 1.0, True, False)[0]
+
+
+def rows_layer(x: Tensor, weight: Tensor, bias: Tensor | None, slope: float, moments: bool) -> tuple[Tensor, Tensor]:
+    out = _product(x, None, weight.t(), None, None, None, slope, bias)
+    return out, _moments(out) if moments else out.new_empty(0, dtype=torch.float64)
+
+
+def _moments(x: Tensor) -> Tensor:
+    """Mean and biased variance of each channel, float64 [2, C]; 0 over no rows."""
+    rows, channels = x.shape
+    sums = x.new_zeros(2, channels, dtype=torch.float64)
+    if rows * channels == 0:
+        return sums
+    # about the first row, where it is finite: what is then summed is as small as the spread
+    about = x[0].double().nan_to_num(0.0, 0.0, 0.0)
+    rows_each, wide = share(rows), to.columns(channels)
+    shares = triton.cdiv(rows, rows_each)
+    partials = sums.new_empty(shares, 2, channels)
+    to.launch(
+        moments_kernel,
+        (shares, triton.cdiv(channels, wide)),
+        *(x, about, partials, rows, rows_each),
+        CHANNELS=channels,
+        BLOCK=to.TILE // 2 // wide,
+        COLUMNS=wide,
+    )
+    _add_up(partials, sums, None)
+    mean, square = sums / rows
+    return torch.stack([about + mean, (square - mean * mean).clamp(min=0)])
+
+
+def rows_layer_backward(
+    grad: Tensor | None,
+    to_mean: Tensor | None,
+    to_out: Tensor | None,
+    out: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    slope: float,
+    wanted: list[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    g = reference.rows_layer_gradient(grad, to_mean, to_out, out, slope)
+    of_x, of_weight, of_bias = (x.new_empty(0) for _ in range(3))
+    if wanted[0]:
+        of_x = _product(g, None, weight, None, None, None, 1.0)
+    if wanted[1]:
+        of_weight, of_bias = _outer(g, x, None, None, 1.0, True, False)[0], g.sum(0)
+    return of_x, of_weight, of_bias

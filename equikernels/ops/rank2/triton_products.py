@@ -45,9 +45,11 @@ def load_matrix(first, second, stride_in, stride_out, k, out, IN: tl.constexpr, 
 
 
 @triton.jit
-def finish(acc, table, result, row, valid, i, j, out, WIDTH: tl.constexpr, SLOPE: tl.constexpr):
-    """Adds what a table [nodes, 3, WIDTH] (diagonal, columns, rows) broadcasts to pairs, activates, stores."""
+def finish(acc, bias, table, result, row, valid, i, j, out, WIDTH: tl.constexpr, SLOPE: tl.constexpr):
+    """Adds a bias and what a table [nodes, 3, WIDTH] (diagonal, columns, rows) broadcasts, activates, stores."""
     mask = valid[:, None] & (out < WIDTH)[None, :]
+    if bias is not None:
+        acc += tl.load(bias + out, mask=out < WIDTH, other=0)[None, :]
     if table is not None:
         diagonal = mask & (i == j)[:, None]
         acc += tl.load(table + (i * 3 + 2)[:, None] * WIDTH + out[None, :], mask=mask, other=0)
@@ -65,6 +67,7 @@ def product_kernel(
     transpose,
     stride_in,
     stride_out,
+    bias,  # [WIDTH] or None
     table,  # [nodes, 3, WIDTH] or None
     graph,  # None where there is neither a transpose nor a table
     result,  # [rows, WIDTH]
@@ -115,9 +118,9 @@ def product_kernel(
             matrix = load_matrix(first_matrix, second_matrix, stride_in, stride_out, k, rest, IN, WIDTH)
             acc_rest = tl.dot(value, matrix, acc_rest, input_precision=PRECISION, out_dtype=ACC)
     AFTER: tl.constexpr = SLOPE if activated is None else 1
-    finish(acc, table, result, row, valid, i, j, out, WIDTH, AFTER)
+    finish(acc, bias, table, result, row, valid, i, j, out, WIDTH, AFTER)
     if SECOND > 0:
-        finish(acc_rest, table, result, row, valid, i, j, rest, WIDTH, AFTER)
+        finish(acc_rest, bias, table, result, row, valid, i, j, rest, WIDTH, AFTER)
 
 
 @triton.jit
@@ -209,3 +212,34 @@ def add_up_kernel(
     tl.store(first + at, total.to(first.dtype.element_ty), mask=at < SIZE)
     if SIZE < TOTAL:
         tl.store(second + at - SIZE, total.to(second.dtype.element_ty), mask=(at >= SIZE) & (at < TOTAL))
+
+
+@triton.jit(do_not_specialize=["rows", "span"])
+def moments_kernel(
+    x,  # [rows, CHANNELS]
+    about,  # float64 [CHANNELS]
+    partials,  # float64 [programs, 2, CHANNELS]
+    rows,
+    span,  # rows of a program
+    CHANNELS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """Sums of x - about and of its square over the program's rows."""
+    channel = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    inside = channel < CHANNELS
+    center = tl.load(about + channel, mask=inside, other=0)
+    first = tl.zeros((BLOCK, COLUMNS), tl.float64)
+    second = tl.zeros((BLOCK, COLUMNS), tl.float64)
+    start = tl.program_id(0).to(tl.int64) * span
+    stop = tl.minimum(start + span, rows)
+    for begin in range(start, stop, BLOCK):
+        row = begin + tl.arange(0, BLOCK)
+        mask = (row < stop)[:, None] & inside[None, :]
+        value = tl.load(x + row[:, None] * CHANNELS + channel[None, :], mask=mask, other=0).to(tl.float64)
+        value = tl.where(mask, value - center[None, :], 0)
+        first += value
+        second += value * value
+    partial = partials + tl.program_id(0).to(tl.int64) * 2 * CHANNELS + channel
+    tl.store(partial, tl.sum(first, axis=0), mask=inside)
+    tl.store(partial + CHANNELS, tl.sum(second, axis=0), mask=inside)
