@@ -104,6 +104,12 @@ class Batch:
         wanted = [True, True, True]
         rank2.rank2_mix_backward(out, out, T, *weights, *self.graph, self.nodes, slope, wanted)
 
+    def rows(self, channels: int, width: int) -> None:
+        """A pairwise linear layer with moments, and its backward pass."""
+        x, weight, bias = self.empty(self.pairs, channels), self.empty(width, channels), self.empty(width)
+        out, _ = rank2.rows_layer(x, weight, bias, 0.01, True)
+        rank2.rows_layer_backward(out, bias, bias, out, x, weight, 0.01, [True, True])
+
     def sums(self, channels: int) -> None:
         """Sums, extrema and broadcasts in every form."""
         T, table = self.empty(self.pairs, channels), self.empty(self.nodes, 3, channels)
@@ -153,6 +159,7 @@ FORMS: dict[str, Callable[[], object]] = {
     "layer_bfloat16": lambda: Batch(dtype=torch.bfloat16).layer(35, 60),
     "layer_wide": lambda: Batch().layer(72, 128),
     "layer_wide_float64": lambda: Batch(dtype=torch.float64).layer(72, 128),
+    "rows": lambda: Batch().rows(60, 35),
     "sums": lambda: Batch().sums(35),
     "sums_float64": lambda: Batch(dtype=torch.float64).sums(64),
     "segments_csr_bfloat16": lambda: Edges(0, torch.bfloat16),

@@ -75,6 +75,20 @@ def rows_layer(x: Tensor, weight: Tensor, bias: Tensor | None, slope: float, mom
     return out, torch.stack([mean, (exact - mean).square().sum(0) / max(out.shape[0], 1)])
 
 
+def rows_layer_gradient(
+    grad: Tensor | None, to_mean: Tensor | None, to_out: Tensor | None, out: Tensor, slope: float
+) -> Tensor:
+    """act'(out) (grad + to_mean + to_out out), [R, D]."""
+    g = torch.zeros_like(out) if grad is None else grad
+    if to_mean is not None:
+        g = g + to_mean
+    if to_out is not None:
+        g = g + to_out * out
+    if slope == 0:
+        return torch.where(out <= 0, 0, g)
+    return g if slope == 1 else torch.where(out > 0, g, g * slope)
+
+
 def rows_layer_backward(
     grad: Tensor | None,
     to_mean: Tensor | None,
@@ -84,13 +98,5 @@ def rows_layer_backward(
     weight: Tensor,
     slope: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    g = torch.zeros_like(out) if grad is None else grad
-    if to_mean is not None:
-        g = g + to_mean
-    if to_out is not None:
-        g = g + to_out * out
-    if slope == 0:
-        g = torch.where(out <= 0, 0, g)
-    elif slope != 1:
-        g = torch.where(out > 0, g, g * slope)
+    g = rows_layer_gradient(grad, to_mean, to_out, out, slope)
     return g @ weight, g.t() @ x, g.sum(0)

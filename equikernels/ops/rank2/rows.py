@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ... import _native
+from ... import _native, _triton
 from ...backend import COMPOSED, KERNELS, use_shortcut
 from ...checks import REAL, check_tensor, fail
 from ..autograd import reference_vjp
@@ -18,6 +18,7 @@ from .op import slope_of
 OP = "pairwise_linear"
 KERNELS[OP] = ("cpu",)
 COMPOSED.add(OP)
+_triton.provide(OP, "equikernels.ops.rank2.triton", ("rows_layer", "rows_layer_backward"))
 
 
 def pairwise_linear(

@@ -122,6 +122,7 @@ def _product(
             identity,
             transpose,
             *given[0].stride(),
+            to.dense(bias),
             table,
             graph,
             result,
