@@ -30,17 +30,14 @@ def nearest_neighbors(
 def neighbors_within(
     x: Tensor, events: Graph, radius: float, metric: list[float], periodic: bool, loop: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    count, index, square = x.new_zeros(x.shape[0] + 1, dtype=torch.int64), [count_none(x)], [x.new_empty(0)]
+    count = x.new_zeros(x.shape[0] + 1, dtype=torch.int64)
+    index, square = [count[:0]], [x[:0, 0]]
     for rows, first, found in _distances(x, events, radius, metric, periodic, loop):
         value, order = found.sort(dim=1, stable=True)
         count[rows + 1] = value.isfinite().sum(1)
         index.append((order + first)[value.isfinite()])
         square.append(value[value.isfinite()])
     return count.cumsum(0), torch.cat(index), torch.cat(square)
-
-
-def count_none(x: Tensor) -> Tensor:
-    return x.new_empty(0, dtype=torch.int64)
 
 
 def _distances(
