@@ -113,7 +113,7 @@ def test_the_kill_switch() -> None:
 def test_an_unknown_backend_is_an_error() -> None:
     done = run("import equikernels", EQUIKERNELS_BACKEND="gpu")
     assert done.returncode != 0
-    assert "EQUIKERNELS_BACKEND: expected one of auto, reference, cpu, cuda, got 'gpu'" in done.stderr
+    assert "EQUIKERNELS_BACKEND: expected one of auto, reference, cpu, cuda, triton, got 'gpu'" in done.stderr
 
 
 @pytest.mark.parametrize("isa", ek.available_isas())

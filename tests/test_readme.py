@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import equikernels as ek
+from equikernels import _triton
 from equikernels.backend import KERNELS
 
 ROOT = Path(__file__).parents[1]
@@ -58,4 +59,6 @@ def test_the_table_of_ops_is_true() -> None:
     assert table.keys() == {name for name in ek.backends() if hasattr(ek, name)}
     for name, (cpu, cuda) in table.items():
         assert ("cpu" in KERNELS[name]) == (cpu != "reference"), name
-        assert ("cuda" in KERNELS[name]) == (cuda != "reference"), name
+        own = cuda not in ("reference", "made of other ops")
+        assert ("cuda" in KERNELS[name] or name in _triton.KERNELS) == own, name
+        assert ("cuda" not in KERNELS[name] and own) == cuda.startswith("Triton"), name
