@@ -19,7 +19,7 @@ import equikernels as ek
 from equikernels import _native
 from equikernels.baselines import pelican as published
 from equikernels.demo import PELICAN
-from equikernels.models.pelican_inputs import prepend
+from equikernels.packing import prepend
 
 from . import side_by_side
 from .baselines import pelican_hep

@@ -185,6 +185,7 @@ SIZES = {  # (n_scalar, c_m, c_e) -> parameters with so2 spurions, with so13 inp
     (10, 42, 25): (26_494, 26_349),
     (10, 60, 35): (48_482, 48_337),
     (10, 132, 78): (208_797, 208_652),
+    (30, 186, 110): (401_563, 401_158),
 }
 FULL_SIZES = [  # variants of the 48k network
     ({"stabilizer": "so2"}, 48_457),

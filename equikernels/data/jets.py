@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from ..checks import REAL, check_tensor, fail
+from ..graph import Graph
 from ..metric import psi
+from ..packing import prepend
 
 # The particle species of quark/gluon tagging, in the order of their one-hot columns: e, mu, gamma, K_L, pi, K, n, p.
 PDG_IDS = (11, 13, 22, 130, 211, 321, 2112, 2212)
@@ -109,15 +111,11 @@ def with_beams(p4: Tensor, ptr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     check_tensor(op, "ptr", ptr, ["B + 1"], [torch.int64])
     if ptr.device != p4.device:
         fail(op, "ptr", f"device {p4.device}", ptr.device)
-    n, jets = p4.shape[0], ptr.shape[0] - 1
-    shift = 2 * torch.arange(jets + 1, device=ptr.device)
-    new_ptr = ptr + shift
-    slot = torch.arange(n, device=ptr.device) + torch.repeat_interleave(shift[1:], ptr.diff(), output_size=n)
-    is_beam = torch.ones(n + 2 * jets, dtype=torch.bool, device=ptr.device).index_fill(0, slot, False)
-    beams = p4.new_tensor([[2**0.5, 0, 0, 1], [2**0.5, 0, 0, -1]])
-    beam_slot = torch.stack([new_ptr[:-1], new_ptr[:-1] + 1], dim=1).flatten()
-    x = p4.new_zeros(n + 2 * jets, 4).index_copy(0, beam_slot, beams.repeat(jets, 1)).index_copy(0, slot, p4)
-    return x, new_ptr, is_beam
+    jets = Graph.complete(ptr, True, num_nodes=p4.shape[0], validate=False)
+    x, both = prepend(p4, jets, p4.new_tensor([[2**0.5, 0, 0, 1], [2**0.5, 0, 0, -1]]))
+    is_beam, _ = prepend(jets.table.new_zeros(p4.shape[0], 1), jets, jets.table.new_ones(2, 1))
+    assert both.ptr is not None
+    return x, both.ptr, is_beam.squeeze(1).bool()
 
 
 def top_tagging_scalars(x: Tensor, is_beam: Tensor) -> Tensor:

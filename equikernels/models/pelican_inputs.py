@@ -81,23 +81,6 @@ def projections(name: str, compat: bool) -> Tensor:
     return out
 
 
-def prepend(x: Tensor, pairs: Graph, rows: Tensor) -> tuple[Tensor, Graph]:
-    """Puts rows [k, width] before the particles x [n, width] of every event: (x', their pairs).
-
-    Nothing is read back from the device.
-    """
-    ptr, k = pairs.ptr, rows.shape[0]
-    assert ptr is not None
-    n, events = x.shape[0], ptr.shape[0] - 1
-    new_ptr = ptr + k * torch.arange(events + 1, device=ptr.device)
-    slot = torch.arange(n, device=ptr.device) + k * (pairs.events.receiver + 1)
-    added = (new_ptr[:-1, None] + torch.arange(k, device=ptr.device)).flatten()
-    out = x.new_zeros(n + k * events, x.shape[1]).index_copy(0, slot, x).index_copy(0, added, rows.repeat(events, 1))
-    edges = pairs._num_edges if pairs._num_edges is None else pairs._num_edges + 2 * k * n + k * k * events
-    graph = Graph.complete(new_ptr, True, num_nodes=n + k * events, num_edges=edges, validate=False)
-    return out, graph
-
-
 def rank2_inputs(p4: Tensor, pairs: Graph, stabilizer: Stabilizer) -> Tensor:
     """[n_pairs, q]: a(p_i) a(p_j) for each functional, then p_i . p_j; with ``through_dot`` that replaces the first."""
     functionals = stabilizer.functionals[stabilizer.through_dot :]

@@ -12,7 +12,8 @@ from ..checks import REAL, check_tensor, fail
 from ..graph import Graph
 from ..nn.pelican import Eq2to0, MessageBlock
 from ..ops.rank2.op import pairs_of
-from .pelican_inputs import STABILIZERS, prepend, rank2_inputs
+from ..packing import prepend
+from .pelican_inputs import STABILIZERS, rank2_inputs
 from .pelican_state import batchnorm as batchnorm_of
 from .pelican_state import factorized
 from .pelican_trunk import Net2to2, slots_of

@@ -16,7 +16,8 @@ from ..nn.pelican import Encoder, Eq1to2, Eq2to2, MessageBlock, activate, make_l
 from ..ops.rank2 import pairwise_linear
 from ..ops.rank2.linear import without_autocast
 from ..ops.rank2.op import pairs_of
-from .pelican_inputs import STABILIZERS, Stabilizer, first_weights, input_weights, jet_frame, prepend, rank2_inputs
+from ..packing import prepend
+from .pelican_inputs import STABILIZERS, Stabilizer, first_weights, input_weights, jet_frame, rank2_inputs
 from .softdrop import softdrop_multiplicity
 
 METHODS = ("input", "spurions")
