@@ -5,6 +5,7 @@
 
 #include "common/cpu.h"
 #include "coordinates/bind.h"
+#include "edge_network/cpu.h"
 #include "encode/bind.h"
 #include "invariants/bind.h"
 #include "message/cpu.h"
@@ -71,6 +72,8 @@ STABLE_TORCH_LIBRARY(equikernels, m) {
   m.def(ek::kMomentsBackwardSchema);
   m.def(ek::kMessageSchema);
   m.def(ek::kMessageBackwardSchema);
+  m.def(ek::kEdgeNetworkSchema);
+  m.def(ek::kEdgeNetworkBackwardSchema);
   m.def(ek::kCoordinatesSchema);
   m.def(ek::kCoordinatesBackwardSchema);
   m.def(ek::kNearestSchema);
@@ -103,6 +106,8 @@ STABLE_TORCH_LIBRARY_IMPL(equikernels, CPU, m) {
   m.impl("invariant_moments_backward", TORCH_BOX(&ek::Invariants<ek::Cpu>::moments_backward));
   m.impl("message", TORCH_BOX(&ek::Message<ek::MessageOnCpu>::forward));
   m.impl("message_backward", TORCH_BOX(&ek::Message<ek::MessageOnCpu>::backward));
+  m.impl("edge_network", TORCH_BOX(&ek::EdgeNetworkOp<ek::EdgeNetworkOnCpu>::forward));
+  m.impl("edge_network_backward", TORCH_BOX(&ek::EdgeNetworkOp<ek::EdgeNetworkOnCpu>::backward));
   m.impl("coordinates", TORCH_BOX(&ek::Coordinates<ek::Cpu>::forward));
   m.impl("coordinates_backward", TORCH_BOX(&ek::Coordinates<ek::Cpu>::backward));
   m.impl("nearest_neighbors", TORCH_BOX(&ek::Neighbors<ek::Cpu>::nearest));

@@ -44,6 +44,7 @@ class Graph:
     _edge_index: Tensor | None  # [2, E]: sender, receiver
     _events: Graph | None  # see events
     _pairs: Graph | None  # see pairs
+    _by_receiver: tuple[Graph, Tensor] | None  # see by_receiver
 
     def __init__(self) -> None:
         raise TypeError("Graph: use Graph.complete, Graph.from_edge_index or Graph.from_csr")
@@ -67,6 +68,7 @@ class Graph:
         graph._edge_index = None if edge_index is None else _normal(edge_index)
         graph._events = None
         graph._pairs = None
+        graph._by_receiver = None
         return graph
 
     @classmethod
@@ -256,6 +258,23 @@ class Graph:
         in_table, out_table = self.table.chunk(2)
         edge_index = None if self._edge_index is None else self._edge_index.flip(0)
         return Graph._new(self.num_nodes, self.num_edges, CSR, torch.cat([out_table, in_table]), edge_index)
+
+    @property
+    def by_receiver(self) -> tuple[Graph, Tensor]:
+        """The same edges in the order in which kernels walk them, by receiver, and the edge [E] each of them is here.
+
+        A network that keeps memory on edges reads and writes it in a row then. Made on first use.
+        """
+        if self._by_receiver is None:
+            if self.is_complete:
+                self._by_receiver = self, torch.arange(self.num_edges, device=self.device)
+            else:
+                in_ptr, sender, in_edge, out_ptr, receiver, out_edge = self._parts()
+                places = torch.arange(in_edge.shape[0], device=in_edge.device)
+                place = torch.empty_like(in_edge).index_copy_(0, in_edge, places)
+                table = torch.cat([in_ptr, sender, places, out_ptr, receiver, place[out_edge]])
+                self._by_receiver = Graph._new(self.num_nodes, self.num_edges, CSR, _normal(table)), _normal(in_edge)
+        return self._by_receiver
 
     @property
     def table(self) -> Tensor:

@@ -15,6 +15,8 @@ from torch import Tensor
 
 import equikernels as ek
 
+from . import edge_network_cases
+
 Inputs = dict[str, Tensor]
 
 
@@ -469,7 +471,16 @@ def _statistics() -> list[Case]:
     return cases
 
 
-CASES: list[Case] = [*_invariants(), *_coordinates(), *_segment(), *_message(), *_statistics(), *_encode(), *_rank2()]
+CASES: list[Case] = [
+    *_invariants(),
+    *_coordinates(),
+    *_segment(),
+    *_message(),
+    *edge_network_cases.cases(Case, SMALL),
+    *_statistics(),
+    *_encode(),
+    *_rank2(),
+]
 OPS = sorted({case.op for case in CASES})
 
 

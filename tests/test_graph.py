@@ -154,3 +154,16 @@ def test_complete_with_known_sizes_reads_nothing_back() -> None:
 def test_errors_name_the_argument(make, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make()
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_by_receiver(name: str) -> None:
+    """The same edges, those of a receiver in a row, in the order the kernels walk; the second order finds them."""
+    graph = GRAPHS[name]()
+    ordered, order = graph.by_receiver
+    assert torch.equal(ordered.edge_index, graph.edge_index[:, order])
+    assert bool((ordered.receiver.diff() >= 0).all())
+    again = ek.Graph.from_edge_index(ordered.edge_index, graph.num_nodes)
+    if not graph.is_complete:
+        assert torch.equal(ordered.table, again.table)
+    assert graph.by_receiver[0] is ordered

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import io
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import equikernels as ek
 from equikernels import baselines
@@ -184,6 +186,35 @@ def test_float32_is_as_good_as_eager(name: str) -> None:
     assert_as_good_as_eager(*results, names, sorted(weights))
 
 
+class EdgeTensors(TorchDispatchMode):
+    """The widths of all tensors of edges that are written."""
+
+    def __init__(self, edges: int) -> None:
+        super().__init__()
+        self.edges, self.widths = edges, Counter[int]()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for t in out if isinstance(out, (tuple, list)) else (out,):
+            if isinstance(t, Tensor) and t.dim() == 2 and t.shape[0] == self.edges and t._base is None:
+                self.widths[t.shape[1]] += 1
+        return out
+
+
+def test_edge_memory_is_written_once_a_round() -> None:
+    """And its gradient once, in training; of the output's single column there is one, and one in the user's order."""
+    p = hits(30, 151)
+    model = EuclidNet(16, n_graph_iters=4).double()
+    p.graph.by_receiver  # noqa: B018 (made on first use)
+    with EdgeTensors(151) as forward:
+        out = model(p.x, p.graph)
+    assert forward.widths == {16: 1 + 4, 1: 3}  # index_copy makes its result from an empty tensor
+    with EdgeTensors(151) as backward:
+        out.sum().backward()
+    assert backward.widths[16] == 1 + 4
+    assert set(backward.widths) == {16, 1}
+
+
 # --- Symmetries -------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("reflect", [False, True])
 @pytest.mark.parametrize("name", ["SO(2)", "SO(2) depth 3", "paper"])
@@ -191,8 +222,8 @@ def test_rotations_about_the_beam(name: str, reflect: bool, backend: str) -> Non
     p, model = hits(), pair(name)[0]
     q = turned(p, 1.1, reflect)
     torch.testing.assert_close(run(model, q), run(model, p), rtol=1e-10, atol=1e-12)
-    h, v, e = model.rounds(*model.embed(p.x, p.graph))
-    h_turned, v_turned, e_turned = model.rounds(*model.embed(q.x, p.graph))
+    h, v, e = model.rounds(*model.embed(p.x, p.graph)[:4])
+    h_turned, v_turned, e_turned = model.rounds(*model.embed(q.x, p.graph)[:4])
     assert (v - p.x[:, :2]).abs().max() > 1e-3
     moved = turned(Hits(torch.cat([v, p.x[:, 2:]], dim=1), p.edge_attr, p.graph), 1.1, reflect).x[:, :2]
     torch.testing.assert_close(v_turned, moved, rtol=1e-10, atol=1e-12)
@@ -313,7 +344,7 @@ def test_checks_are_named() -> None:
         (lambda: so2(p.x[:, :2], p.graph), ValueError, r"EuclidNet: x: expected shape \[n, 3\], got \[30, 2\]"),
         (lambda: so2(p.x, tuple(p.rows)), TypeError, "EuclidNet: graph: expected a Graph, or an edge_index"),
         (lambda: so2(p.x[1:], p.rows), ValueError, r"Graph.from_edge_index: edge_index: expected indices in \[0, 29\)"),
-        (lambda: so2.EB(p.x, p.x[:, :2], e, p.graph), ValueError, r"EuclidConv: h: expected shape \[30, 6\]"),
+        (lambda: so2.EB(p.x, p.x[:, :2], e, p.graph), ValueError, r"EuclidBlock: h: expected shape \[30, 6\]"),
         (lambda: so3(p.x.long(), p.graph), TypeError, "EuclidNetSO3: x: expected dtype float32 or float64"),
         (lambda: net(p.x, p.graph, p.edge_attr[1:]), ValueError, "edge_network: edge_attr: expected 150 rows"),
         (

@@ -3,6 +3,6 @@
 
 namespace ek {
 
-enum class Activation : int { identity, relu, leaky_relu, silu, gelu, tanh };
+enum class Activation : int { identity, relu, leaky_relu, silu, gelu, tanh, sigmoid };
 
 }  // namespace ek

@@ -4,6 +4,7 @@
 // forward pass (edge network and head) six, two of them again, two for the rows, two for the weights.
 #include "../common/isa.h"
 #include "partials.h"
+#include "points.h"
 
 namespace ek {
 namespace {
@@ -12,7 +13,6 @@ namespace {
 template <class T, class X>
 struct Chunk {
   static constexpr int W = lanes<T>;
-  using Lanes = typename Geometry<X>::Lanes;
 
   const MessageArgs<T, X>& args;
   const Packed<T> packed;
@@ -21,8 +21,7 @@ struct Chunk {
   const int64_t low;  // first node of the partial's rows
   Geometry<X> geometry;
   EdgeBlock block;
-  double carry_x[kMessageDim] = {};
-  Lanes to_receiver[kMessageDim], to_sender[kMessageDim];  // gradients of x by edge
+  PointGradient<X> points;
 
   int64_t width() const { return args.message_width(); }
   Rows<T> last() const { return s.h[args.depth - 1]; }  // messages without the gate
@@ -33,16 +32,14 @@ struct Chunk {
     while (cursor.next(block)) {
       geometry.prepare(args, block, head, s.coefficient);
       compute_messages<true>(args, packed, block, s);
-      if (args.grad_x)
-        for (int c = 0; c < args.dim; ++c)
-          for (int e = 0; e < kEdges; ++e) to_receiver[c][e] = to_sender[c][e] = 0;
+      if (args.grad_x) points.clear(args.dim);
       seed();
       if (head) through_head();
       if (args.gate_weight) through_gate();
       through_hidden();
       to_nodes();
       if (args.grad_x || args.grad_edge_attr) through_columns();
-      if (args.grad_x) add_x();
+      if (args.grad_x) points.add(args, block, partial.x, low);
     }
   }
 
@@ -66,59 +63,12 @@ struct Chunk {
     }
   }
 
-  // Through X = sum clamp(t d): the gradient of t, and what d passes on to x. Edges are lanes.
-  void through_update(const T* t_rows, T* grad_t) {
-    const int dim = args.dim;
-    Lanes t, grad_y[kMessageDim], sum = {};
-    for (int e = 0; e < kEdges; ++e) t[e] = t_rows[e];
-    for (int c = 0; c < dim; ++c) {
-      double *const g = grad_y[c], *const d = geometry.direction[c];
-      for (int k = 0; k < block.segments; ++k) {
-        const Segment& segment = block.segment[k];
-        double seed = args.grad_coordinates[segment.receiver * dim + c];
-        if (args.mean_coordinates) seed /= segment.degree;
-        for (int e = segment.begin, end = segment.end; e < end; ++e) g[e] = seed;
-      }
-      for (int e = block.count; e < kEdges; ++e) g[e] = 0;
-      if (args.clamp < __builtin_inf()) {
-        const double bound = args.clamp;
-        for (int e = 0; e < kEdges; ++e) g[e] = __builtin_fabs(t[e] * d[e]) <= bound ? g[e] : 0.0;
-      }
-      for (int e = 0; e < kEdges; ++e) sum[e] += g[e] * d[e];
-    }
-    for (int e = 0; e < kEdges; ++e) grad_t[e] = T(sum[e]);
-    if (!args.grad_x) return;
-    if (args.direction == Direction::sender) {
-      for (int c = 0; c < dim; ++c)
-        for (int e = 0; e < kEdges; ++e) to_sender[c][e] = grad_y[c][e] * t[e];
-      return;
-    }
-    if (geometry.has_norm(args.direction)) {
-      Lanes along = {};  // what the norm itself passes on
-      if (args.direction == Direction::norm_plus_one)
-        for (int e = 0; e < kEdges; ++e) along[e] = geometry.interval[e] == 0 ? 0.0 : sum[e] / (geometry.norm[e] - 1.0);
-      for (int c = 0; c < dim; ++c)
-        for (int e = 0; e < kEdges; ++e)
-          grad_y[c][e] = grad_y[c][e] / geometry.norm[e] - along[e] * args.metric[c] * geometry.direction[c][e];
-    }
-    // of a self-loop x_i - x_j is 0, whatever x: no gradient, even over epsilon
-    for (int k = 0; k < block.segments; ++k)
-      for (int e = block.segment[k].begin; e < block.segment[k].end; ++e)
-        if (block.sender[e] == block.segment[k].receiver)
-          for (int c = 0; c < dim; ++c) grad_y[c][e] = 0;
-    for (int c = 0; c < dim; ++c)
-      for (int e = 0; e < kEdges; ++e) {
-        to_receiver[c][e] = grad_y[c][e] * t[e];
-        to_sender[c][e] = -to_receiver[c][e];
-      }
-  }
-
   // grad += gradient of m from the head
   void through_head() {
     const PackedLayer<T>& layer = packed.head;
     compute_head<true>(args, packed, block, s);
     if (args.head_tanh) apply_tanh(s.t);
-    through_update(s.t, s.factor);
+    points.through_update(args, block, geometry, s.t, s.factor);
     if (args.head_tanh)
       for (int e = 0; e < block.count; ++e) s.factor[e] *= T(1) - s.t[e] * s.t[e];
     if (args.grad_head_out) add_rows(s.head, layer.out, s.factor, block.count, partial.head_out);
@@ -215,40 +165,12 @@ struct Chunk {
       for (int which = 0; which < 2; ++which) {
         if (!(which == 0 ? args.interval : args.product)) continue;
         dot_rows(s.grad, packed.columns + Hp * c++, n, block.count, g);
-        const double* z = which == 0 ? geometry.interval : geometry.product;
-        Lanes slope;
-        for (int e = 0; e < kEdges; ++e) slope[e] = args.psi ? g[e] / (1.0 + __builtin_fabs(z[e])) : double(g[e]);
-        for (int d = 0; d < args.dim; ++d) {
-          const double *const xi = geometry.receiver[d], *const xj = geometry.sender[d], eta = args.metric[d];
-          double *const gi = to_receiver[d], *const gj = to_sender[d];
-          for (int e = 0; e < kEdges; ++e) {
-            const double scale = slope[e] * eta, difference = 2.0 * scale * (xi[e] - xj[e]);
-            gi[e] += which == 0 ? difference : scale * xj[e];
-            gj[e] += which == 0 ? -difference : scale * xi[e];
-          }
-        }
+        points.through_invariant(args, geometry, which, g);
       }
     if (!args.grad_edge_attr) return;
     for (int64_t q = 0; q < args.edge_width; ++q) {
       dot_rows(s.grad, packed.columns + Hp * (args.invariants() + q), n, block.count, g);
       for (int e = 0; e < block.count; ++e) args.grad_edge_attr[block.edge[e] * args.edge_width + q] = g[e];
-    }
-  }
-
-  void add_x() {
-    const int dim = args.dim;
-    for (int k = 0; k < block.segments; ++k) {
-      const Segment& segment = block.segment[k];
-      for (int c = 0; c < dim; ++c) {
-        double sum = segment.opens ? 0.0 : carry_x[c];
-        for (int e = segment.begin; e < segment.end; ++e) sum += to_receiver[c][e];
-        carry_x[c] = sum;
-        if (segment.closes) args.grad_x[segment.receiver * dim + c] = X(sum);
-      }
-    }
-    for (int e = 0; e < block.count; ++e) {
-      double* to = partial.x + (block.sender[e] - low) * dim;
-      for (int c = 0; c < dim; ++c) to[c] += to_sender[c][e];
     }
   }
 };
@@ -280,8 +202,6 @@ void MessageCpu<Isa, T, X>::backward(const Args& args, const void* packed, const
                    plan.low[chunk],
                    {},
                    {},
-                   {},
-                   {},
                    {}};
   work.run(begin, end);
 }
@@ -289,7 +209,7 @@ void MessageCpu<Isa, T, X>::backward(const Args& args, const void* packed, const
 template <class Isa, class T, class X>
 void MessageCpu<Isa, T, X>::reduce_nodes(const Args& args, const MessagePlan& plan, const void* partials, int64_t begin,
                                          int64_t end) {
-  add_partial_nodes(args, plan, partials, begin, end);
+  add_partial_nodes(args, plan, [&](int k) { return partial_of(args, plan, partials, k); }, begin, end);
 }
 template <class Isa, class T, class X>
 void MessageCpu<Isa, T, X>::reduce_weights(const Args& args, const MessagePlan& plan, const void* partials) {

@@ -17,27 +17,6 @@ inline void write_edges(const MessageArgs<T, X>& args, const EdgeBlock& block, R
   }
 }
 
-template <class T, class X>
-inline void aggregate_coordinates(const MessageArgs<T, X>& args, const EdgeBlock& block, Geometry<X>& geometry,
-                                  const T* t, double* carry) {
-  const vdouble bound = splat(args.clamp);
-  for (int c = 0; c < args.dim; ++c) {
-    double* y = geometry.direction[c];
-    for (int e = 0; e < kEdges; ++e) y[e] *= t[e];
-    for (int e = 0; e < kEdges; e += lanes<double>) store(y + e, max_of(-bound, min_of(bound, load(y + e))));
-  }
-  for (int s = 0; s < block.segments; ++s) {
-    const Segment& segment = block.segment[s];
-    for (int c = 0; c < args.dim; ++c) {
-      double sum = segment.opens ? 0.0 : carry[c];
-      for (int e = segment.begin; e < segment.end; ++e) sum += geometry.direction[c][e];
-      carry[c] = sum;
-      if (segment.closes)
-        args.coordinates[segment.receiver * args.dim + c] = X(args.mean_coordinates ? sum / segment.degree : sum);
-    }
-  }
-}
-
 }  // namespace
 
 template <class Isa, class T, class X>

@@ -115,13 +115,14 @@ Partial<T> partial_of(const MessageArgs<T, X>& args, const MessagePlan& plan, co
   return Partial<T>(args, plan.high[chunk] - plan.low[chunk], static_cast<const char*>(partials) + plan.offset[chunk]);
 }
 
-template <class T, class X>
-void add_partial_nodes(const MessageArgs<T, X>& args, const MessagePlan& plan, const void* partials, int64_t begin,
-                       int64_t end) {
+// partial_of_chunk(k): chunk k's rows of senders and of x.
+template <class T, class X, class PartialOf>
+void add_partial_nodes(const MessageArgs<T, X>& args, const MessagePlan& plan, PartialOf&& partial_of_chunk,
+                       int64_t begin, int64_t end) {
   const int64_t H = args.width, Hp = padded<T>(H);
   if (args.grad_sender) std::memset(args.grad_sender + begin * H, 0, (end - begin) * H * sizeof(T));
   for (int k = 0; k < plan.chunks; ++k) {
-    const Partial<T> partial = partial_of(args, plan, partials, k);
+    const auto partial = partial_of_chunk(k);
     const int64_t first = begin > plan.low[k] ? begin : plan.low[k], last = end < plan.high[k] ? end : plan.high[k];
     for (int64_t i = first; i < last; ++i) {
       const int64_t row = i - plan.low[k];

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from ..checks import REAL, check_choice, check_tensor, fail
 from ..graph import Graph
 from ..nn.chain import apply_rows, chain, row_network
-from ..nn.euclid import EuclidConv, EuclidConv3, PaperEuclidConv
+from ..nn.euclid import EuclidBlock, EuclidPointsBlock, PaperEuclidBlock
 from ..nn.tables import read_ends
 from ..ops.common import as_graph
 
@@ -29,7 +30,7 @@ class EuclidNet(nn.Module):
     reflections; without, it reads the moved x, y, and is not.
 
     ``variant="paper"`` is equations 3.1-3.4 with ``n_graph_iters`` blocks of their own weights
-    (:class:`equikernels.nn.PaperEuclidConv`), the released encoders without LayerNorm, and an edges' network of three
+    (:class:`equikernels.nn.PaperEuclidBlock`), the released encoders without LayerNorm, and an edges' network of three
     layers that reads h of both ends. Where the paper says softmax, a sigmoid stands, which is the same for two
     classes.
 
@@ -70,11 +71,11 @@ class EuclidNet(nn.Module):
         self.node_encoder = chain([1, *h], activation, norm)
         self.edge_encoder = chain([2 * n_hidden, *h], activation, norm)
         if paper:
-            blocks = [PaperEuclidConv(n_hidden, n_layers, c_weight, activation) for _ in range(n_graph_iters)]
+            blocks = [PaperEuclidBlock(n_hidden, n_layers, c_weight, activation) for _ in range(n_graph_iters)]
             self.EBs = nn.ModuleList(blocks)
             self.edge_mlp = chain([2 * n_hidden, n_hidden, n_hidden, 1], activation, norm=False)
         else:
-            self.EB = EuclidConv(n_hidden, n_layers, c_weight)
+            self.EB = EuclidBlock(n_hidden, n_layers, c_weight)
             n_read = 3 * n_hidden if equi_output else n_hidden + 4
             self.edge_mlp = chain([n_read, *h, 1], nn.SiLU(), norm=True)
 
@@ -118,18 +119,19 @@ class EuclidNet(nn.Module):
         Raises:
             ValueError, TypeError: wrong shape, dtype or device.
         """
-        h, v, e, graph = self.embed(x, graph)
-        return self.decode(*self.rounds(h, v, e, graph), graph)
+        h, v, e, graph, order = self.embed(x, graph)
+        return in_order(self.decode(*self.rounds(h, v, e, graph), graph), order)
 
-    def embed(self, x: Tensor, graph: Graph | Tensor) -> tuple[Tensor, Tensor, Tensor, Graph]:
-        """(h, v, e, graph): node features [n, n_hidden], (x, y) [n, 2], edge features [E, n_hidden]."""
+    def embed(self, x: Tensor, graph: Graph | Tensor) -> tuple[Tensor, Tensor, Tensor, Graph, Tensor]:
+        """(h, v, e, graph, order): node features [n, n_hidden], (x, y) [n, 2], and edge features [E, n_hidden] in the
+        order of the second graph, which is :attr:`Graph.by_receiver` of the first."""
         op = type(self).__name__
         check_tensor(op, "x", x, ["n", 3], REAL)
-        graph = as_graph(op, graph, x.shape[0])
+        graph, order = as_graph(op, graph, x.shape[0]).by_receiver
         dtype = self.node_encoder[0].get_parameter("weight").dtype
         h = apply_rows(row_network(op, "activation", self.node_encoder), x[:, 2:].to(dtype))
         e = read_ends(op, self.edge_encoder, h, None, graph, receiver_first=True)
-        return h, x[:, :2], e, graph
+        return h, x[:, :2], e, graph, order
 
     def rounds(self, h: Tensor, v: Tensor, e: Tensor, graph: Graph) -> tuple[Tensor, Tensor, Tensor]:
         """(h, v, e) after all rounds."""
@@ -164,7 +166,7 @@ class EuclidNetSO3(nn.Module):
         super().__init__()
         if n_layers < 1:
             fail("EuclidNetSO3", "n_layers", "at least 1", n_layers)
-        self.EBs = nn.ModuleList(EuclidConv3(n_hidden, c_weight) for _ in range(n_layers))
+        self.EBs = nn.ModuleList(EuclidPointsBlock(n_hidden, c_weight) for _ in range(n_layers))
         self.edge_mlp = chain([6 + n_hidden, n_hidden, n_hidden, 1], nn.ReLU(), norm=False)
 
     @classmethod
@@ -177,9 +179,9 @@ class EuclidNetSO3(nn.Module):
         """Arguments, result and errors as :meth:`EuclidNet.forward`."""
         op = "EuclidNetSO3"
         check_tensor(op, "x", x, ["n", 3], REAL)
-        graph = as_graph(op, graph, x.shape[0])
+        graph, order = as_graph(op, graph, x.shape[0]).by_receiver
         x, m = self.rounds(x, graph)
-        return read_ends(op, self.edge_mlp, x.to(m.dtype), m, graph, end="sigmoid")
+        return in_order(read_ends(op, self.edge_mlp, x.to(m.dtype), m, graph, end="sigmoid"), order)
 
     def rounds(self, x: Tensor, graph: Graph) -> tuple[Tensor, Tensor]:
         """(x, m): points after all blocks, and the last block's messages."""
@@ -188,3 +190,8 @@ class EuclidNetSO3(nn.Module):
             x, m = block(x, graph, return_edges=k == len(self.EBs) - 1)
         assert m is not None
         return x, m
+
+
+def in_order(edges: Tensor, order: Tensor) -> Tensor:
+    """Rows of edges by receiver, back in the order of the graph that was given."""
+    return torch.empty_like(edges).index_copy(0, order, edges)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..checks import REAL, check_tensor, fail
 from ..graph import Graph
-from ..nn.interaction import InteractionConv, InteractionWeights, RelationalModel
+from ..nn.interaction import InteractionBlock, InteractionWeights, RelationalModel
 from ..nn.tables import read_ends
 from ..ops.common import as_graph
 
@@ -34,7 +34,7 @@ class InteractionNetwork(nn.Module):
         if n_layers < 1:
             fail("InteractionNetwork", "n_layers", "at least 1", n_layers)
         self.n_layers = n_layers
-        conv = InteractionConv(3, 4, 4, 3, hidden_size)
+        conv = InteractionBlock(3, 4, 4, 3, hidden_size)
         self.R1 = conv.R1
         self.O = conv.O
         self.R2 = RelationalModel(10, 1, hidden_size)

@@ -16,8 +16,9 @@ from ..checks import FLOATING, REAL, check_tensor, fail
 from ..graph import COMPLETE, Graph
 from ..nn.free_stream import FreeStream
 from ..nn.tables import read_ends
+from ..ops.common import as_graph
 from ..ops.segment import segment_reduce
-from .euclidnet import EuclidNet
+from .euclidnet import EuclidNet, in_order
 from .lorentznet import LorentzNet
 
 
@@ -134,15 +135,18 @@ class VecNetTracking(EuclidNet):
 
     def forward(self, x: Tensor, graph: Graph | Tensor, free: Tensor | None = None) -> Tensor:
         """As :meth:`EuclidNet.forward`, with free features [n, n_free_input]; not needed with a width of 0."""
-        h, f, _, e, graph = self.streams(x, graph, free)
+        graph = as_graph("VecNetTracking", graph, x.shape[0])
+        h, f, _, e, by_receiver = self.streams(x, graph, free)
         nodes = h if f is None else torch.cat([h, f], dim=1)
-        return read_ends("VecNetTracking", self.edge_mlp, nodes, e, graph, end="sigmoid")
+        out = read_ends("VecNetTracking", self.edge_mlp, nodes, e, by_receiver, end="sigmoid")
+        return in_order(out, graph.by_receiver[1])
 
     def streams(
         self, x: Tensor, graph: Graph | Tensor, free: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None, Tensor, Tensor, Graph]:
-        """(s [n, n_hidden], f [n, n_free] or None, v [n, 2], e [E, n_hidden], graph) after all rounds."""
-        h, v, e, graph = self.embed(x, graph)
+        """(s [n, n_hidden], f [n, n_free] or None, v [n, 2], e [E, n_hidden], graph) after all rounds; e is in the
+        order of that graph, :attr:`Graph.by_receiver`."""
+        h, v, e, graph, _ = self.embed(x, graph)
         if not hasattr(self, "free"):
             h, v, e = self.rounds(h, v, e, graph)
             return h, None, v, e, graph

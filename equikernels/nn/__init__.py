@@ -2,11 +2,11 @@
 
 from .egcl import EGCL as EGCL
 from .egcl import EGCLVelocity as EGCLVelocity
-from .euclid import EuclidConv as EuclidConv
-from .euclid import EuclidConv3 as EuclidConv3
-from .euclid import PaperEuclidConv as PaperEuclidConv
+from .euclid import EuclidBlock as EuclidBlock
+from .euclid import EuclidPointsBlock as EuclidPointsBlock
+from .euclid import PaperEuclidBlock as PaperEuclidBlock
 from .free_stream import FreeStream as FreeStream
-from .interaction import InteractionConv as InteractionConv
+from .interaction import InteractionBlock as InteractionBlock
 from .lgeb import LGEB as LGEB
 from .pelican import Eq1to2 as Eq1to2
 from .pelican import Eq2to0 as Eq2to0
@@ -14,3 +14,14 @@ from .pelican import Eq2to1 as Eq2to1
 from .pelican import Eq2to2 as Eq2to2
 from .pelican import MessageBlock as MessageBlock
 from .radial_field import RadialFieldLayer as RadialFieldLayer
+
+# Made of torch_geometric.nn.MessagePassing, which is imported when one of them is asked for.
+_PYG = ("EGConv", "EuclidConv", "InteractionConv", "LGEBConv")
+
+
+def __getattr__(name: str) -> object:
+    if name in _PYG:
+        from . import pyg
+
+        return getattr(pyg, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

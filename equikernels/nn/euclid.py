@@ -19,7 +19,7 @@ from .tables import Tables
 CLAMP = 100.0
 
 
-class EuclidConv(nn.Module):
+class EuclidBlock(nn.Module):
     r"""The released SO(2) block: edge memory e, points x and features h, in one fused pass over edges.
 
     .. math::
@@ -79,7 +79,7 @@ class EuclidConv(nn.Module):
             ValueError, TypeError: wrong shape, dtype or device.
         """
         if h.shape != (graph.num_nodes, self.n_hidden):
-            fail("EuclidConv", "h", f"shape [{graph.num_nodes}, {self.n_hidden}]", list(h.shape))
+            fail("EuclidBlock", "h", f"shape [{graph.num_nodes}, {self.n_hidden}]", list(h.shape))
         return (prepared or self.prepare()).round(self.c_weight, h, x, e, graph)
 
 
@@ -93,7 +93,7 @@ class PreparedBlock(NamedTuple):
     @classmethod
     def of(cls, block: Any) -> PreparedBlock:
         """Of anybody's module with the released block's phi_e, phi_m, phi_x and phi_s."""
-        op = "EuclidConv"
+        op = "EuclidBlock"
         parts = [chain_layers(op, name, getattr(block, name)) for name in ("phi_e", "phi_m", "phi_x")]
         (edge, slope), (message, _), (head, _) = parts
         width = edge[-1].weight.shape[0]
@@ -127,7 +127,7 @@ class PreparedBlock(NamedTuple):
         return torch.add(h, update, alpha=c), torch.add(x, out.coordinates, alpha=c), out.edges, out.messages
 
 
-class PaperEuclidConv(nn.Module):
+class PaperEuclidBlock(nn.Module):
     r"""Equations 3.1-3.4 of arXiv 2304.05293, (3.2) first, as (3.1) needs it.
 
     .. math::
@@ -137,7 +137,7 @@ class PaperEuclidConv(nn.Module):
         h_i' = h_i + \phi_h(h_i, \textstyle\sum_j m_{ij})
 
     No LayerNorm and no clamp are mentioned there, and c multiplies the update of x alone. Arguments as
-    :class:`EuclidConv`.
+    :class:`EuclidBlock`.
     """
 
     def __init__(
@@ -157,8 +157,8 @@ class PaperEuclidConv(nn.Module):
         self.phi_h = chain([2 * n_hidden, *h], activation, norm=False)
 
     def forward(self, h: Tensor, x: Tensor, e: Tensor, graph: Graph) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """As :meth:`EuclidConv.forward`."""
-        op, width = "PaperEuclidConv", self.n_hidden
+        """As :meth:`EuclidBlock.forward`."""
+        op, width = "PaperEuclidBlock", self.n_hidden
         if h.shape != (graph.num_nodes, width):
             fail(op, "h", f"shape [{graph.num_nodes}, {width}]", list(h.shape))
         (edge, slope), (message, _), (head, _) = (
@@ -182,7 +182,7 @@ class PaperEuclidConv(nn.Module):
         return h + update, torch.add(x, out.coordinates, alpha=self.c_weight), e, out.messages
 
 
-class EuclidConv3(nn.Module):
+class EuclidPointsBlock(nn.Module):
     r"""The released SO(3) block, which has no node features.
 
     .. math::
@@ -214,21 +214,34 @@ class EuclidConv3(nn.Module):
 
     def forward(self, x: Tensor, graph: Graph, return_edges: bool = False) -> tuple[Tensor, Tensor | None]:
         """(x' [n, D], and with ``return_edges`` m [E, n_hidden])."""
-        weight, _ = weight_and_bias(self.phi_e[0])
-        nothing = weight.new_zeros(graph.num_nodes, weight.shape[0])
-        z = fold_batch_norm(self.phi_e[1], EdgeInput(nothing, nothing, weight), x, graph, metric="euclidean")
-        out = message_passing(
-            z.receiver,
-            z.sender,
-            x,
-            graph,
-            invariant_weight=z.invariant_weight,
-            metric="euclidean",
-            layers=[weight_and_bias(self.phi_e[3])],
-            gate=weight_and_bias(self.phi_m[0]),
-            head=(*weight_and_bias(self.phi_x[0]), weight_and_bias(self.phi_x[2])[0]),
-            clamp=CLAMP,
-            return_edges=return_edges,
-        )
-        assert out[1] is not None
-        return torch.add(x, out[1], alpha=self.c_weight), out[2] if return_edges else None  # type: ignore[misc]
+        return euclid_points(self.phi_e, self.phi_x, self.phi_m, self.c_weight, x, graph, return_edges)
+
+
+def euclid_points(
+    phi_e: nn.Sequential,
+    phi_x: nn.Sequential,
+    phi_m: nn.Sequential,
+    c_weight: float,
+    x: Tensor,
+    graph: Graph,
+    return_edges: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """The SO(3) block on anybody's modules of the released shape."""
+    weight, _ = weight_and_bias(phi_e[0])
+    nothing = weight.new_zeros(graph.num_nodes, weight.shape[0])
+    z = fold_batch_norm(phi_e[1], EdgeInput(nothing, nothing, weight), x, graph, metric="euclidean")
+    out = message_passing(
+        z.receiver,
+        z.sender,
+        x,
+        graph,
+        invariant_weight=z.invariant_weight,
+        metric="euclidean",
+        layers=[weight_and_bias(phi_e[3])],
+        gate=weight_and_bias(phi_m[0]),
+        head=(*weight_and_bias(phi_x[0]), weight_and_bias(phi_x[2])[0]),
+        clamp=CLAMP,
+        return_edges=return_edges,
+    )
+    assert out[1] is not None
+    return torch.add(x, out[1], alpha=c_weight), out[2] if return_edges else None  # type: ignore[misc]

@@ -26,7 +26,7 @@ class RelationalModel(nn.Module):
         return self.layers(rows)
 
 
-class InteractionConv(nn.Module):
+class InteractionBlock(nn.Module):
     r"""Edges' effects, summed at the receiver, and what they do to the node.
 
     .. math:: E_{ij} = R_1(x_i, x_j, a_{ij}), \quad x_i' = O(x_i, \textstyle\sum_j E_{ij})
@@ -53,7 +53,7 @@ class InteractionConv(nn.Module):
             ("edge_attr", edge_attr, graph.num_edges, self.n_edge),
         ):
             if value.shape != (rows, width):
-                fail("InteractionConv", name, f"shape [{rows}, {width}]", list(value.shape))
+                fail("InteractionBlock", name, f"shape [{rows}, {width}]", list(value.shape))
         x, edges = InteractionWeights.of(self.R1, self.O).one_pass(x, edge_attr, graph, return_edges=True)
         assert edges is not None
         return x, edges

@@ -21,7 +21,7 @@ from . import reference
 from .spec import EdgeNetwork, EdgeOptions, EdgeOutput, EdgeTensors
 
 OP = "edge_network"
-KERNELS[OP] = ()
+KERNELS[OP] = ("cpu",)
 ROWS = 3  # the kind of graph that is none
 
 
@@ -242,7 +242,7 @@ def _fake_backward(*arguments: Any) -> tuple[Tensor, ...]:
     )
 
 
-if _native.cpu_reason is None and KERNELS[OP]:
+if _native.cpu_reason is None:
     torch.library.register_fake("equikernels::edge_network", _fake)
     torch.library.register_fake("equikernels::edge_network_backward", _fake_backward)
     torch.library.register_autograd("equikernels::edge_network", _backward, setup_context=_setup)

@@ -1,0 +1,64 @@
+// A chain of layers on every edge j -> i, or on every row of a table:
+//   z_ij = A_i + B_j + W_0 [s_ij, a_ij] + b_0     s_ij: the invariants asked for, as for messages
+//   h^0  = f_0(z), h^k = f_k(W_k h^(k-1) + b_k)   f: an activation, after LayerNorm (no affine) if asked
+//   e_ij = h^(edges_at)                           written once
+//   M_i  = sum over received edges of h^(messages_at)
+//   X_i  = sum over received edges of clamp(h^(layers-1) (x_i - x_j))
+// Nothing else is stored per edge; the backward pass computes the layers again.
+#pragma once
+
+#include "../message/message.h"
+
+namespace ek {
+
+inline constexpr int kMostLayers = 32;
+inline constexpr int64_t kMostChannels = 512;
+inline constexpr double kNormEpsilon = 1e-5;
+
+struct Step {
+  Activation activation = Activation::identity;
+  bool norm = false;
+};
+
+// What happens at an edge's ends, its geometry and the outputs are as for messages (sums, differences); of the edge
+// network there, nothing is read. A and B may be null, and rows of theirs `receiver_stride`, `sender_stride` apart.
+template <class T, class X>
+struct EdgeNetworkArgs : MessageArgs<T, X> {
+  int64_t rows = -1;  // >= 0: no graph; edge_attr has this many rows
+  int64_t receiver_stride = 0, sender_stride = 0;
+  int layers = 0;
+  int64_t channels[kMostLayers] = {};  // outputs of each layer
+  Step step[kMostLayers];
+  const T* weights = nullptr;  // W_0, b_0, W_1, b_1, ...; W_k [outputs, inputs]
+  int edges_at = -1, messages_at = -1;
+  bool head = false;  // X is part of the outputs
+
+  T* grad_weights = nullptr;
+
+  int64_t inputs(int layer) const { return layer ? channels[layer - 1] : this->invariants() + this->edge_width; }
+  int64_t widest() const {
+    int64_t most = inputs(0);
+    for (int k = 0; k < layers; ++k) most = channels[k] > most ? channels[k] : most;
+    return most;
+  }
+};
+
+// CPU. Buffers come from the caller, as for MessageCpu. Receivers are rows where there is no graph.
+template <class Isa, class T, class X>
+struct EdgeNetworkCpu {
+  using Args = EdgeNetworkArgs<T, X>;
+
+  static int64_t packed_bytes(const Args& args, bool backward);
+  static void pack(const Args& args, bool backward, void* packed);
+  static int64_t scratch_bytes(const Args& args, bool backward);
+
+  static void forward(const Args& args, const void* packed, void* scratch, int64_t begin, int64_t end);
+
+  static MessagePlan plan(const Args& args);
+  static void backward(const Args& args, const void* packed, const MessagePlan& plan, int chunk, void* partials,
+                       void* scratch);
+  static void reduce_nodes(const Args& args, const MessagePlan& plan, const void* partials, int64_t begin, int64_t end);
+  static void reduce_weights(const Args& args, const MessagePlan& plan, const void* partials);
+};
+
+}  // namespace ek
