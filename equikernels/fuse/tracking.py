@@ -124,7 +124,13 @@ class InteractionRecipe(Recipe):
         receiver, sender = probe_edges(like.device)
         width = module.O.layers[4].out_features
         attributes = module.R1.layers[0].in_features - 2 * width
-        return [[probe_values(5, width, like), torch.stack([sender, receiver]), probe_values(len(receiver), attributes, like)]]
+        return [
+            [
+                probe_values(5, width, like),
+                torch.stack([sender, receiver]),
+                probe_values(len(receiver), attributes, like),
+            ]
+        ]
 
 
 def _expect_step(module: Any) -> None:
