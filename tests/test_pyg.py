@@ -11,6 +11,8 @@ from torch import Tensor
 import equikernels as ek
 
 from .golden import filled
+from .hits import hits, pair
+from .hits import run as run_network
 from .points import close, weighted
 
 torch_geometric = pytest.importorskip("torch_geometric")
@@ -109,6 +111,19 @@ def test_in_a_sequential_on_a_whole_batch() -> None:
     alone = model(given["h"], given["x"], edge_index(), given["edge_attr"])
     torch.testing.assert_close(h, alone[0].repeat(3, 1), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(x, alone[1].repeat(3, 1), rtol=1e-12, atol=1e-12)
+
+
+def test_networks_take_a_whole_batch() -> None:
+    p = hits()
+    graph = Data(x=p.x, edge_index=p.graph.edge_index, edge_attr=p.edge_attr)
+    batch = Batch.from_data_list([graph, graph])
+    for name in ("SO(2)", "SO(3)", "IN"):
+        model = pair(name)[0].eval()
+        torch.testing.assert_close(model(batch), run_network(model, p).repeat(2, 1), rtol=1e-11, atol=1e-12)
+        with pytest.raises(ValueError, match="graph: expected None beside a whole batch"):
+            model(batch, p.graph)
+        with pytest.raises(TypeError, match="x: expected a tensor and a graph, or a batch"):
+            model(p.x)
 
 
 def test_an_explanation_runs() -> None:

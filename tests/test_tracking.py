@@ -352,6 +352,7 @@ def test_checks_are_named() -> None:
             ValueError,
             r"InteractionNetwork: edge_attr: expected shape \[E, 4\]",
         ),
+        (lambda: net(p.x, p.graph), ValueError, r"InteractionNetwork: edge_attr: expected shape \[E, 4\], got None"),
         (lambda: net(p.x, p.graph, p.edge_attr.float()), TypeError, "InteractionNetwork: edge_attr: expected dtype"),
     ]
     for call, kind, message in cases:

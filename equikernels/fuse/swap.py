@@ -14,10 +14,14 @@ from .lorentznet import LorentzBlock
 from .pelican import Aggregators, Alternating, Messages
 from .pelican_hep import EdgeAggregators
 from .recipe import NotRecognisedError, OtherNumbersError, Recipe, fused_forward
+from .tracking import EuclidBlockRecipe, EuclidPointsRecipe, InteractionRecipe
 
 RECIPES: tuple[type[Recipe], ...] = (
     LorentzBlock,
     EquivariantLayer,
+    EuclidBlockRecipe,
+    EuclidPointsRecipe,
+    InteractionRecipe,
     Alternating,
     Messages,
     Aggregators,
@@ -35,6 +39,7 @@ def fuse_(model: Model, verbose: bool = False) -> Model:
 
     - the LorentzNet block (arXiv 2201.08187);
     - EGNN's E_GCL with its options and velocities (arXiv 2102.09844);
+    - EuclidNet's released SO(2) and SO(3) blocks (arXiv 2304.05293), and the Interaction Network (arXiv 2103.16701);
     - PELICAN's layers (arXiv 2307.16506) on padded tensors: Eq2to2, Eq2to1, Eq2to0 and Eq1to2 with all their options,
       its message layers with masked BatchNorm, and stacks of both, which run on packed pairs from end to end;
     - the aggregators of ``pelican-hep``, edges in any order.
@@ -79,6 +84,7 @@ def fuse_(model: Model, verbose: bool = False) -> Model:
                 else:
                     fused += 1
                     report.append(f"fused: {where} ({kind.name})")
+                    break
     if verbose:
         print("\n".join(report) or "nothing new to fuse")
     if fused == 0:

@@ -16,7 +16,7 @@ from ..graph import Graph
 from ..nn.chain import apply_rows, chain, row_network
 from ..nn.euclid import EuclidBlock, EuclidPointsBlock, PaperEuclidBlock
 from ..nn.tables import read_ends
-from ..ops.common import as_graph
+from ..ops.common import HasEdges, as_graph, of_data
 
 VARIANTS = ("repo", "paper")
 
@@ -105,13 +105,14 @@ class EuclidNet(nn.Module):
         layernorm = n_layers == 1 or "node_encoder.3.weight" in state
         return cls(width, n_layers, n_graph_iters, c_weight, equi_output, layernorm=layernorm)
 
-    def forward(self, x: Tensor, graph: Graph | Tensor) -> Tensor:
+    def forward(self, x: Tensor | HasEdges, graph: Graph | Tensor | None = None) -> Tensor:
         """How likely each edge is a piece of a track.
 
         Args:
             x: [n, 3] hits (x, y, z) in any one unit (the release: r/1000 cos(phi), r/1000 sin(phi), z/1000 of
                 millimetres), in the dtype of the weights or float64.
-            graph: the edges, over n hits; or an edge_index [2, E] of (sender, receiver).
+            graph: the edges, over n hits; or an edge_index [2, E] of (sender, receiver). Or x is a
+                ``torch_geometric.data.Data`` or ``Batch`` whole, with x and edge_index, and this is left out.
 
         Returns:
             [E, 1] in (0, 1), in the graph's order.
@@ -119,6 +120,7 @@ class EuclidNet(nn.Module):
         Raises:
             ValueError, TypeError: wrong shape, dtype or device.
         """
+        x, graph, _ = of_data("EuclidNet", x, graph)
         h, v, e, graph, order = self.embed(x, graph)
         return in_order(self.decode(*self.rounds(h, v, e, graph), graph), order)
 
@@ -175,9 +177,10 @@ class EuclidNetSO3(nn.Module):
         n_layers = len({key.split(".")[1] for key in state if key.startswith("EBs.")})
         return cls(state["EBs.0.phi_e.0.weight"].shape[0], n_layers, c_weight)
 
-    def forward(self, x: Tensor, graph: Graph | Tensor) -> Tensor:
+    def forward(self, x: Tensor | HasEdges, graph: Graph | Tensor | None = None) -> Tensor:
         """Arguments, result and errors as :meth:`EuclidNet.forward`."""
         op = "EuclidNetSO3"
+        x, graph, _ = of_data(op, x, graph)
         check_tensor(op, "x", x, ["n", 3], REAL)
         graph, order = as_graph(op, graph, x.shape[0]).by_receiver
         x, m = self.rounds(x, graph)

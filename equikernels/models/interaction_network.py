@@ -10,7 +10,7 @@ from ..checks import REAL, check_tensor, fail
 from ..graph import Graph
 from ..nn.interaction import InteractionBlock, InteractionWeights, RelationalModel
 from ..nn.tables import read_ends
-from ..ops.common import as_graph
+from ..ops.common import HasEdges, as_graph, of_data
 
 
 class InteractionNetwork(nn.Module):
@@ -44,13 +44,16 @@ class InteractionNetwork(nn.Module):
         """A network of the width of ``state``, not yet filled; the number of passes is not in it."""
         return cls(state["R1.layers.0.weight"].shape[0], n_layers)
 
-    def forward(self, x: Tensor, graph: Graph | Tensor, edge_attr: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor | HasEdges, graph: Graph | Tensor | None = None, edge_attr: Tensor | None = None
+    ) -> Tensor:
         """How likely each edge is a piece of a track.
 
         Args:
             x: [n, 3] hits; (r/1000, phi/pi, z/1000) of millimetres in the paper, in the dtype of the weights.
             graph: the edges, over n hits; or an edge_index [2, E] of (sender, receiver), as the release's.
-            edge_attr: [E, 4], in the graph's order; (dr/1000, dphi/pi, dz/1000, dR) in the paper.
+            edge_attr: [E, 4], in the graph's order; (dr/1000, dphi/pi, dz/1000, dR) in the paper. Or x is a
+                ``torch_geometric.data.Data`` or ``Batch`` whole, with all three, and these two are left out.
 
         Returns:
             [E, 1] in (0, 1), in the graph's order.
@@ -59,6 +62,9 @@ class InteractionNetwork(nn.Module):
             ValueError, TypeError: wrong shape, dtype or device.
         """
         op = "InteractionNetwork"
+        x, graph, edge_attr = of_data(op, x, graph, edge_attr)
+        if edge_attr is None:
+            fail(op, "edge_attr", "shape [E, 4]", None)
         check_tensor(op, "x", x, ["n", 3], REAL)
         check_tensor(op, "edge_attr", edge_attr, ["E", 4], like=x)
         graph = as_graph(op, graph, x.shape[0])

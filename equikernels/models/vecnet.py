@@ -133,7 +133,9 @@ class VecNetTracking(EuclidNet):
             self.free = nn.ModuleList(FreeStream(n_hidden, 2, n_hidden, n_free) for _ in range(n_graph_iters))
             self.edge_mlp[0] = nn.Linear(3 * n_hidden + 2 * n_free, n_hidden)
 
-    def forward(self, x: Tensor, graph: Graph | Tensor, free: Tensor | None = None) -> Tensor:
+    def forward(  # type: ignore[override]
+        self, x: Tensor, graph: Graph | Tensor, free: Tensor | None = None
+    ) -> Tensor:
         """As :meth:`EuclidNet.forward`, with free features [n, n_free_input]; not needed with a width of 0."""
         graph = as_graph("VecNetTracking", graph, x.shape[0])
         h, f, _, e, by_receiver = self.streams(x, graph, free)

@@ -7,7 +7,7 @@ Each computes what its parent does, fused, with an ``edge_index`` [2, E] of (sou
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -63,7 +63,7 @@ class LGEBConv(LGEB, MessagePassing):
             return h, x
         self._check(h, x, graph, edge_attr, node_attr)
         edges = _edge_index(edge_index)
-        out = self.propagate(edges, h=h, x=x, edge_attr=edge_attr)
+        out = cast(Any, self).propagate(edges, h=h, x=x, edge_attr=edge_attr)
         total, step = out.tensor_split([out.shape[1] - x.shape[1]], dim=1)
         if not self.last_layer:
             x = x + self.c_weight * _mean(step, edges, h.shape[0])
@@ -93,7 +93,7 @@ class EGConv(EGCL, MessagePassing):
             return super().forward(h, x, graph, edge_attr, node_attr)
         self._check(h, x, graph, edge_attr, node_attr)
         edges = _edge_index(edge_index)
-        out = self.propagate(edges, h=h, x=x, edge_attr=edge_attr)
+        out = cast(Any, self).propagate(edges, h=h, x=x, edge_attr=edge_attr)
         total, step = out.tensor_split([out.shape[1] - x.shape[1]], dim=1)
         if self.coords_agg == "mean":
             step = _mean(step, edges, h.shape[0])
@@ -127,8 +127,8 @@ class EuclidConv(EuclidBlock, MessagePassing):
             h, x, e, _ = super().forward(h, x, e, graph)
             return h, x, e
         edges = _edge_index(edge_index)
-        e = self.edge_updater(edges, h=h, x=x, e=e)
-        out = self.propagate(edges, x=x, e=e)
+        e = cast(Any, self).edge_updater(edges, h=h, x=x, e=e)
+        out = cast(Any, self).propagate(edges, x=x, e=e)
         total, step = out.tensor_split([out.shape[1] - x.shape[1]], dim=1)
         update = self.phi_s(torch.cat([h, total], dim=1))
         return h + self.c_weight * update, x + self.c_weight * step, e
@@ -147,16 +147,14 @@ class EuclidConv(EuclidBlock, MessagePassing):
 class InteractionConv(InteractionBlock, MessagePassing):
     """:class:`InteractionBlock` (arXiv 2103.16701): arguments and state dict are its own."""
 
-    def forward(  # type: ignore[override]
-        self, x: Tensor, edge_index: Edges, edge_attr: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, edge_index: Edges, edge_attr: Tensor) -> tuple[Tensor, Tensor]:
         """(x', E) as :meth:`InteractionBlock.forward`."""
         graph = as_graph("InteractionConv", edge_index, x.shape[0])
         if not _watched(self):
             return super().forward(x, graph, edge_attr)
         edges = _edge_index(edge_index)
-        effects = self.edge_updater(edges, x=x, edge_attr=edge_attr)
-        total = self.propagate(edges, effects=effects, size=(x.shape[0], x.shape[0]))
+        effects = cast(Any, self).edge_updater(edges, x=x, edge_attr=edge_attr)
+        total = cast(Any, self).propagate(edges, effects=effects, size=(x.shape[0], x.shape[0]))
         return self.O(torch.cat([x, total], dim=1)), effects
 
     def edge_update(self, x_i: Tensor, x_j: Tensor, edge_attr: Tensor) -> Tensor:

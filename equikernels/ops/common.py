@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
@@ -41,6 +43,28 @@ def as_graph(op: str, edges: Graph | Tensor, num_nodes: int) -> Graph:
         # A pair of index tensors is how other code passes edges, and there the first may be the receivers.
         fail(op, "graph", "a Graph, or an edge_index [2, E] of (sender, receiver)", type(edges).__name__, TypeError)
     return Graph.from_edge_index(edges, num_nodes, validate=not torch.compiler.is_compiling())
+
+
+class HasEdges(Protocol):
+    """A ``torch_geometric.data.Data`` or ``Batch``."""
+
+    x: Tensor
+    edge_index: Tensor
+    edge_attr: Tensor | None
+
+
+def of_data(
+    op: str, x: Tensor | HasEdges, graph: Graph | Tensor | None, edge_attr: Tensor | None = None
+) -> tuple[Tensor, Graph | Tensor, Tensor | None]:
+    """(x, graph, edge_attr), where a network was given its batch whole or in parts."""
+    if not isinstance(x, Tensor) and hasattr(x, "edge_index"):
+        if graph is not None or edge_attr is not None:
+            fail(op, "graph", "None beside a whole batch", type(graph).__name__)
+        return x.x, x.edge_index, x.edge_attr
+    if not isinstance(x, Tensor) or graph is None:
+        kind = type(x).__name__ if graph is not None else "no graph"
+        fail(op, "x", "a tensor and a graph, or a batch with x and edge_index", kind, TypeError)
+    return x, graph, edge_attr
 
 
 def check_edges(op: str, argument: str, t: Tensor, graph: Graph) -> None:
