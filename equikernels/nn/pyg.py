@@ -7,7 +7,7 @@ Each computes what its parent does, fused, with an ``edge_index`` [2, E] of (sou
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ Edges = Graph | Tensor
 HOOKS = ("propagate", "message", "aggregate", "message_and_aggregate", "edge_update")
 
 
+# PyTorch Geometric reads the names of arguments off the source of calls of self.propagate and self.edge_updater.
 def _watched(conv: Any) -> bool:
     """Whether PyTorch Geometric has to see the messages."""
     hooks = (getattr(conv, f"_{name}_forward{kind}_hooks", None) for name in HOOKS for kind in ("", "_pre"))
@@ -63,7 +64,7 @@ class LGEBConv(LGEB, MessagePassing):
             return h, x
         self._check(h, x, graph, edge_attr, node_attr)
         edges = _edge_index(edge_index)
-        out = cast(Any, self).propagate(edges, h=h, x=x, edge_attr=edge_attr)
+        out = self.propagate(edges, h=h, x=x, edge_attr=edge_attr)  # type: ignore[operator]
         total, step = out.tensor_split([out.shape[1] - x.shape[1]], dim=1)
         if not self.last_layer:
             x = x + self.c_weight * _mean(step, edges, h.shape[0])
@@ -93,7 +94,7 @@ class EGConv(EGCL, MessagePassing):
             return super().forward(h, x, graph, edge_attr, node_attr)
         self._check(h, x, graph, edge_attr, node_attr)
         edges = _edge_index(edge_index)
-        out = cast(Any, self).propagate(edges, h=h, x=x, edge_attr=edge_attr)
+        out = self.propagate(edges, h=h, x=x, edge_attr=edge_attr)  # type: ignore[operator]
         total, step = out.tensor_split([out.shape[1] - x.shape[1]], dim=1)
         if self.coords_agg == "mean":
             step = _mean(step, edges, h.shape[0])
@@ -127,8 +128,8 @@ class EuclidConv(EuclidBlock, MessagePassing):
             h, x, e, _ = super().forward(h, x, e, graph)
             return h, x, e
         edges = _edge_index(edge_index)
-        e = cast(Any, self).edge_updater(edges, h=h, x=x, e=e)
-        out = cast(Any, self).propagate(edges, x=x, e=e)
+        e = self.edge_updater(edges, h=h, x=x, e=e)  # type: ignore[operator]
+        out = self.propagate(edges, x=x, e=e)  # type: ignore[operator]
         total, step = out.tensor_split([out.shape[1] - x.shape[1]], dim=1)
         update = self.phi_s(torch.cat([h, total], dim=1))
         return h + self.c_weight * update, x + self.c_weight * step, e
@@ -153,8 +154,8 @@ class InteractionConv(InteractionBlock, MessagePassing):
         if not _watched(self):
             return super().forward(x, graph, edge_attr)
         edges = _edge_index(edge_index)
-        effects = cast(Any, self).edge_updater(edges, x=x, edge_attr=edge_attr)
-        total = cast(Any, self).propagate(edges, effects=effects, size=(x.shape[0], x.shape[0]))
+        effects = self.edge_updater(edges, x=x, edge_attr=edge_attr)  # type: ignore[operator]
+        total = self.propagate(edges, effects=effects, size=(x.shape[0], x.shape[0]))  # type: ignore[operator]
         return self.O(torch.cat([x, total], dim=1)), effects
 
     def edge_update(self, x_i: Tensor, x_j: Tensor, edge_attr: Tensor) -> Tensor:
