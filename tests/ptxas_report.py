@@ -129,6 +129,7 @@ def parse(text: str, source: str, arch: str) -> list[Kernel]:
 def _short(name: str) -> str:
     """forward_kernel<4, float> of void ek::(anonymous namespace)::forward_kernel<4, float>(ek::Args<float>)."""
     name = re.sub(r"\w+::|\(anonymous namespace\)::|^void ", "", name)
+    name = re.sub(r"\(\w+\)(?=\d)", "", name)  # an enumerator is spelled as a cast
     return name.split("(")[0]
 
 
@@ -138,21 +139,28 @@ def markdown(kernels: list[Kernel], version: str) -> str:
     lines = [
         "# Registers and shared memory of the CUDA kernels",
         "",
-        f"Written by `python -m tests.ptxas_report` from the report of ptxas, {version}. Registers are per thread,",
-        "shared memory is what a block has statically. No kernel spills and none has a stack frame: tests see to it.",
+        f"Written by `python -m tests.ptxas_report` from the report of ptxas, {version}. Registers are per thread; in",
+        "brackets, the share of an SM's 2048 threads that they leave room for, in blocks of 256. Shared memory is what a",
+        "block has statically. No kernel spills and none has a stack frame: tests see to it.",
     ]
     for source in sorted({k.source for k in kernels}):
         rows: dict[str, dict[str, str]] = {}
         for k in kernels:
             if k.source == source:
                 notes = [f"{size} B {what}" for what, size in _notes(k).items() if size]
-                rows.setdefault(k.name, {})[k.arch] = ", ".join([str(k.registers), *notes])
+                rows.setdefault(k.name, {})[k.arch] = ", ".join([f"{k.registers} ({occupancy(k.registers)} %)", *notes])
         lines += ["", f"## {source}", "", "| kernel | " + " | ".join(f"sm_{a}" for a in archs) + " |"]
         lines.append("|---" * (1 + len(archs)) + "|")
         lines += [
             f"| `{name}` | " + " | ".join(row.get(a, "") for a in archs) + " |" for name, row in sorted(rows.items())
         ]
     return "\n".join(lines) + "\n"
+
+
+def occupancy(registers: int) -> int:
+    """Per cent of an SM's 2048 threads: 65536 registers, given to warps by 256, so eight a thread, in blocks of 256."""
+    blocks = 65536 // (256 * max(8, -(-registers // 8) * 8))
+    return 100 * min(blocks, 8) // 8
 
 
 def _notes(k: Kernel) -> dict[str, int]:

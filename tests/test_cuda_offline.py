@@ -54,7 +54,7 @@ def test_the_table_has_every_kernel_and_what_is_wrong_with_it() -> None:
     good = Kernel("csrc/a/a.cu", "k<4, float>", "80", stack=0, spill_stores=0, spill_loads=0, registers=32, shared=256)
     bad = Kernel("csrc/a/a.cu", "k<4, float>", "90", stack=8, spill_stores=4, spill_loads=12, registers=80)
     assert "| kernel | sm_80 | sm_90 |" in markdown([good, bad], "CUDA 13.0")
-    assert "| `k<4, float>` | 32, 256 B shared | 80, 8 B stack, 16 B spilled |" in markdown([good, bad], "CUDA 13.0")
+    assert "| `k<4, float>` | 32 (100 %), 256 B shared | 80 (37 %), 8 B stack, 16 B spilled |" in markdown([good, bad], "CUDA 13.0")
 
 
 @needs_nvcc

@@ -1,5 +1,5 @@
-// Launches and warp helpers shared by the CUDA kernels. One warp owns one node: its lanes stride over the node's
-// edges, and sums over lanes are butterfly reductions, so results do not depend on scheduling.
+// Launches and warp helpers shared by the CUDA kernels. A warp, or a team of its lanes, owns a node: its lanes stride
+// over the node's edges, and sums over lanes are butterfly reductions, so results do not depend on scheduling.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -47,10 +47,27 @@ __device__ inline T* block_memory() {
   return reinterpret_cast<T*>(shared_bytes);
 }
 
+// Lanes that share a node: a power of two, the fewest that cover twice the edges of an average node of a sparse graph.
+inline int team_of(const GraphView& g) {
+  int team = g.complete() ? kWarp : 4;
+  while (team < kWarp && team * (g.num_nodes / 2) < g.num_edges) team *= 2;
+  return team;
+}
+inline unsigned team_grid(int64_t nodes, int team) { return grid_for(nodes, kThreads / team); }
+
+// f(node, its event, this lane's number in the team, whether there is such a node): a whole warp calls f together.
+template <class F>
+__device__ inline void over_nodes(const GraphView& g, int team, F&& f) {
+  const int per_warp = kWarp / team;
+  for (int64_t first = first_warp() * per_warp; first < g.num_nodes; first += warp_step() * per_warp) {
+    const int64_t own = first + lane() / team, i = own < g.num_nodes ? own : g.num_nodes - 1;
+    f(i, g.complete() ? g.event_of(i) : 0, lane() & (team - 1), own < g.num_nodes);
+  }
+}
+
 template <class T>
-__device__ inline T warp_sum(T v) {
-#pragma unroll
-  for (int w = kWarp / 2; w > 0; w /= 2) v += __shfl_xor_sync(kAllLanes, v, w);
+__device__ inline T team_sum(T v, int team) {
+  for (int w = team / 2; w > 0; w /= 2) v += __shfl_xor_sync(kAllLanes, v, w);
   return v;
 }
 

@@ -1,6 +1,7 @@
 // Rows of numbers as a thread reads and writes them: several neighbours at a time, and coordinates.
 #pragma once
 
+#include "graph.h"
 #include "storage.h"
 
 namespace ek {
@@ -48,15 +49,28 @@ __device__ inline void store(S* p, const Accumulator<S>* x) {
   __stwb(reinterpret_cast<Words*>(p), words);
 }
 
-// The `dim` coordinates of one node, dim <= kDim.
+// Whether rows that start at p can be read 16 bytes at a time, given that their length can.
+EK_HD bool aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
+
+// The `dim` coordinates of one node, dim <= kDim. wide: the table is aligned, and rows of 2 or 4 lie in whole packs.
 template <int kDim, class From, class To>
-__device__ inline void load_node(const From* row, int dim, To* out) {
+__device__ inline void load_node(bool wide, const From* row, int dim, To* out) {
+  if constexpr (kDim == 2 || kDim == 4) {
+    constexpr int kVec = kDim * sizeof(From) <= 16 ? kDim : 2;
+    if (wide) {
+#pragma unroll
+      for (int c = 0; c < kDim; c += kVec) {
+        From x[kVec];
+        load<From, kVec>(row + c, x);
+#pragma unroll
+        for (int v = 0; v < kVec; ++v) out[c + v] = x[v];
+      }
+      return;
+    }
+  }
 #pragma unroll
   for (int c = 0; c < kDim; ++c)
     if (c < dim) out[c] = row[c];
 }
-
-// Whether rows that start at p can be read 16 bytes at a time, given that their length can.
-inline bool aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
 
 }  // namespace ek

@@ -1,4 +1,4 @@
-// One warp per node: lanes stride over its edges, sums over edges are butterfly sums.
+// A warp, or a team of its lanes, per node: lanes stride over its edges, sums over edges are butterfly sums.
 #include <cuda_runtime.h>
 
 #include "../common/dimension.h"
@@ -15,15 +15,16 @@ __device__ inline T clamped(T t, T bound) {  // NaN comes out as NaN
 }
 
 template <int kDim, class T>
-__global__ void __launch_bounds__(kThreads) forward_kernel(CoordinatesArgs<T> args) {
+__global__ void __launch_bounds__(kThreads, 2) forward_kernel(CoordinatesArgs<T> args, int team) {
   const GraphView& g = args.graph;
   const int dim = kDim < kMaxDim ? kDim : args.dim;
-  for (int64_t i = first_warp(); i < g.num_nodes; i += warp_step()) {
-    const Row row = g.received(i, g.complete() ? g.event_of(i) : 0);
+  const bool wide = aligned(args.x);
+  over_nodes(g, team, [&](int64_t i, int64_t event, int nth, bool there) {
+    const Row row = g.received(i, event);
     T x[kDim] = {}, y[kDim] = {}, sum[kDim] = {};
-    load_node<kDim>(args.x + i * dim, dim, x);
-    for (int64_t k = lane(); k < row.count; k += kWarp) {
-      load_node<kDim>(args.x + row.node(k) * dim, dim, y);
+    load_node<kDim>(wide, args.x + i * dim, dim, x);
+    for (int64_t k = there ? nth : row.count; k < row.count; k += team) {
+      load_node<kDim>(wide, args.x + row.node(k) * dim, dim, y);
       const T w = args.weight[row.edge(k)];
 #pragma unroll
       for (int c = 0; c < kDim; ++c) {
@@ -35,29 +36,29 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(CoordinatesArgs<T> ar
 #pragma unroll
     for (int c = 0; c < kDim; ++c) {
       if (c >= dim) continue;
-      const T total = warp_sum(sum[c]) / divisor;
-      if (lane() == 0) args.out[i * dim + c] = x[c] + args.c * total;
+      const T total = team_sum(sum[c], team) / divisor;
+      if (there && nth == 0) args.out[i * dim + c] = x[c] + args.c * total;
     }
-  }
+  });
 }
 
 // The sums of coordinates.cpp's backward_range.
 template <int kDim, class T>
-__global__ void __launch_bounds__(kThreads) backward_kernel(CoordinatesArgs<T> args) {
+__global__ void __launch_bounds__(kThreads) backward_kernel(CoordinatesArgs<T> args, int team) {
   const GraphView& g = args.graph;
   const int dim = kDim < kMaxDim ? kDim : args.dim;
+  const bool wide = aligned(args.x), wide_grad = aligned(args.grad_out);
   // torch.clamp's rule: one up to and at the bound, zero beyond, zero for NaN
   auto pass = [&](T t, T grad) { return !args.bounded || (t <= args.bound && t >= -args.bound) ? grad : T(0); };
-  for (int64_t i = first_warp(); i < g.num_nodes; i += warp_step()) {
-    const int64_t event = g.complete() ? g.event_of(i) : 0;
+  over_nodes(g, team, [&](int64_t i, int64_t event, int nth, bool there) {
     T x[kDim] = {}, y[kDim] = {}, grad[kDim] = {}, sum[kDim] = {};
-    load_node<kDim>(args.x + i * dim, dim, x);
+    load_node<kDim>(wide, args.x + i * dim, dim, x);
 
     const Row in = g.received(i, event);
     const T own_scale = args.scale(in.count);
-    load_node<kDim>(args.grad_out + i * dim, dim, grad);
-    for (int64_t k = lane(); k < in.count; k += kWarp) {
-      load_node<kDim>(args.x + in.node(k) * dim, dim, y);
+    load_node<kDim>(wide_grad, args.grad_out + i * dim, dim, grad);
+    for (int64_t k = there ? nth : in.count; k < in.count; k += team) {
+      load_node<kDim>(wide, args.x + in.node(k) * dim, dim, y);
       const T w = args.weight[in.edge(k)];
       T grad_weight = 0;
 #pragma unroll
@@ -72,10 +73,10 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(CoordinatesArgs<T> a
     }
 
     const Row out = g.sent(i, event);
-    for (int64_t k = lane(); k < out.count; k += kWarp) {
+    for (int64_t k = there ? nth : out.count; k < out.count; k += team) {
       const int64_t r = out.node(k);
-      load_node<kDim>(args.x + r * dim, dim, y);
-      load_node<kDim>(args.grad_out + r * dim, dim, grad);
+      load_node<kDim>(wide, args.x + r * dim, dim, y);
+      load_node<kDim>(wide_grad, args.grad_out + r * dim, dim, grad);
       const T w = args.weight[out.edge(k)];
       // in an event of a complete graph all nodes hear equally many
       const T scale = g.complete() ? own_scale : args.scale(g.received(r, event).count);
@@ -89,10 +90,10 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(CoordinatesArgs<T> a
 #pragma unroll
     for (int c = 0; c < kDim; ++c) {
       if (c >= dim) continue;
-      const T total = warp_sum(sum[c]);
-      if (lane() == 0) args.out[i * dim + c] = args.grad_out[i * dim + c] + total;
+      const T total = team_sum(sum[c], team);
+      if (there && nth == 0) args.out[i * dim + c] = args.grad_out[i * dim + c] + total;
     }
-  }
+  });
 }
 
 template <class T>
@@ -100,7 +101,8 @@ cudaError_t run(const CoordinatesArgs<T>& args, bool forward, cudaStream_t strea
   if (args.graph.num_nodes == 0) return cudaSuccess;
   return with_dimension(args.dim, [&](auto dim) {
     const auto kernel = forward ? forward_kernel<dim, T> : backward_kernel<dim, T>;
-    return launch(kernel, warp_grid(args.graph.num_nodes), 0, stream, args);
+    const int team = team_of(args.graph);
+    return launch(kernel, team_grid(args.graph.num_nodes, team), 0, stream, args, team);
   });
 }
 

@@ -1,4 +1,5 @@
-// One warp per node: lanes stride over its edges, stores to out are coalesced, grad_x is a butterfly sum.
+// A warp, or a team of its lanes, per node: lanes stride over its edges, stores to out are coalesced, grad_x is a
+// butterfly sum.
 #include <cuda_runtime.h>
 
 #include "../common/dimension.h"
@@ -10,38 +11,39 @@ namespace ek {
 namespace {
 
 template <int kDim, class T>
-__global__ void __launch_bounds__(kThreads) forward_kernel(InvariantsArgs<T> args) {
+__global__ void __launch_bounds__(kThreads) forward_kernel(InvariantsArgs<T> args, int team) {
   const GraphView& g = args.graph;
   const int dim = kDim < kMaxDim ? kDim : args.dim;
-  for (int64_t i = first_warp(); i < g.num_nodes; i += warp_step()) {
-    const Row row = g.received(i, g.complete() ? g.event_of(i) : 0);
+  const bool wide = aligned(args.x);
+  over_nodes(g, team, [&](int64_t i, int64_t event, int nth, bool there) {
+    const Row row = g.received(i, event);
     double x[kDim] = {}, y[kDim] = {};  // zero beyond dim, as the metric is
-    load_node<kDim>(args.x + i * dim, dim, x);
-    for (int64_t k = lane(); k < row.count; k += kWarp) {
-      load_node<kDim>(args.x + row.node(k) * dim, dim, y);
+    load_node<kDim>(wide, args.x + i * dim, dim, x);
+    for (int64_t k = there ? nth : row.count; k < row.count; k += team) {
+      load_node<kDim>(wide, args.x + row.node(k) * dim, dim, y);
       double interval, product;
       invariants_of<kDim, T>(x, y, args.metric, interval, product);
       const T s[2] = {args.psi ? psi(T(interval)) : T(interval), args.psi ? psi(T(product)) : T(product)};
       store<T, 2>(args.out + row.edge(k) * 2, s);
     }
-  }
+  });
 }
 
 // Two blocks an SM: with the compiler's own choice of three, D = 3 in float32 spills on sm_90.
 template <int kDim, class T>
-__global__ void __launch_bounds__(kThreads, 2) backward_kernel(InvariantsArgs<T> args) {
+__global__ void __launch_bounds__(kThreads, 2) backward_kernel(InvariantsArgs<T> args, int team) {
   const GraphView& g = args.graph;
   const int dim = kDim < kMaxDim ? kDim : args.dim;
-  for (int64_t i = first_warp(); i < g.num_nodes; i += warp_step()) {
-    const int64_t event = g.complete() ? g.event_of(i) : 0;
+  const bool wide = aligned(args.x);
+  over_nodes(g, team, [&](int64_t i, int64_t event, int nth, bool there) {
     double x[kDim] = {}, y[kDim] = {}, grad[kDim];
-    load_node<kDim>(args.x + i * dim, dim, x);
+    load_node<kDim>(wide, args.x + i * dim, dim, x);
 #pragma unroll
     for (int c = 0; c < kDim; ++c) grad[c] = 0;
     for (int side = 0; side < 2; ++side) {
       const Row row = side == 0 ? g.received(i, event) : g.sent(i, event);
-      for (int64_t k = lane(); k < row.count; k += kWarp) {
-        load_node<kDim>(args.x + row.node(k) * dim, dim, y);
+      for (int64_t k = there ? nth : row.count; k < row.count; k += team) {
+        load_node<kDim>(wide, args.x + row.node(k) * dim, dim, y);
         const T* go = args.grad_out + row.edge(k) * 2;
         double a = 2.0 * go[0], b = go[1];
         if (args.psi) {
@@ -58,10 +60,10 @@ __global__ void __launch_bounds__(kThreads, 2) backward_kernel(InvariantsArgs<T>
 #pragma unroll
     for (int c = 0; c < kDim; ++c) {
       if (c >= dim) continue;
-      const double total = warp_sum(grad[c]);
-      if (lane() == 0) args.out[i * dim + c] = T(total * args.metric[c]);
+      const double total = team_sum(grad[c], team);
+      if (there && nth == 0) args.out[i * dim + c] = T(total * args.metric[c]);
     }
-  }
+  });
 }
 
 template <class T>
@@ -69,7 +71,8 @@ cudaError_t run(const InvariantsArgs<T>& args, bool forward, cudaStream_t stream
   if (args.graph.num_nodes == 0) return cudaSuccess;
   return with_dimension(args.dim, [&](auto dim) {
     const auto kernel = forward ? forward_kernel<dim, T> : backward_kernel<dim, T>;
-    return launch(kernel, warp_grid(args.graph.num_nodes), 0, stream, args);
+    const int team = team_of(args.graph);
+    return launch(kernel, team_grid(args.graph.num_nodes, team), 0, stream, args, team);
   });
 }
 

@@ -1,4 +1,4 @@
-// One warp per node, as in invariants.cu; the sums are those of moments.cpp.
+// A warp or a team of lanes per node, as in invariants.cu; the sums are those of moments.cpp.
 #include <cuda_runtime.h>
 
 #include "../common/dimension.h"
@@ -10,20 +10,20 @@ namespace ek {
 namespace {
 
 template <int kDim, class T>
-__global__ void __launch_bounds__(kThreads) forward_kernel(MomentsArgs<T> args) {
+__global__ void __launch_bounds__(kThreads, 2) forward_kernel(MomentsArgs<T> args, int team) {
   const GraphView& g = args.graph;
   const int dim = kDim < kMaxDim ? kDim : args.dim;
-  for (int64_t i = first_warp(); i < g.num_nodes; i += warp_step()) {
-    const int64_t event = g.complete() ? g.event_of(i) : 0;
+  const bool wide = aligned(args.x);
+  over_nodes(g, team, [&](int64_t i, int64_t event, int nth, bool there) {
     double x[kDim] = {}, y[kDim] = {};  // zero beyond dim, as the metric is
-    load_node<kDim>(args.x + i * dim, dim, x);
+    load_node<kDim>(wide, args.x + i * dim, dim, x);
     double* out = args.out + i * kMoments;
     // s is symmetric: where every edge has its reverse, both sides add up to the same.
     for (int side = 0; side < (g.complete() ? 1 : 2); ++side) {
       double sum[2] = {}, gram[3] = {};
       const Row row = side == 0 ? g.received(i, event) : g.sent(i, event);
-      for (int64_t k = lane(); k < row.count; k += kWarp) {
-        load_node<kDim>(args.x + row.node(k) * dim, dim, y);
+      for (int64_t k = there ? nth : row.count; k < row.count; k += team) {
+        load_node<kDim>(wide, args.x + row.node(k) * dim, dim, y);
         double s0, s1;
         invariants_of<kDim, T>(x, y, args.metric, s0, s1);
         if (args.psi) {
@@ -38,18 +38,18 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(MomentsArgs<T> args) 
       }
 #pragma unroll
       for (int c = 0; c < 2; ++c) {
-        const double total = warp_sum(sum[c]);
-        if (lane() != 0) continue;
+        const double total = team_sum(sum[c], team);
+        if (!there || nth != 0) continue;
         out[2 * side + c] = total;
         if (g.complete()) out[2 + c] = total;
       }
 #pragma unroll
       for (int c = 0; c < 3; ++c) {
-        const double total = warp_sum(gram[c]);
-        if (lane() == 0 && side == 0) out[4 + c] = total;
+        const double total = team_sum(gram[c], team);
+        if (there && nth == 0 && side == 0) out[4 + c] = total;
       }
     }
-  }
+  });
 }
 
 // What an edge adds to the cotangents g0, g1 of its invariants s0, s1: its receiver's and its sender's rows of
@@ -61,20 +61,20 @@ __device__ inline void add_cotangents(const double* receiver, const double* send
 }
 
 template <int kDim, class T>
-__global__ void __launch_bounds__(kThreads, 2) backward_kernel(MomentsArgs<T> args) {
+__global__ void __launch_bounds__(kThreads, 2) backward_kernel(MomentsArgs<T> args, int team) {
   const GraphView& g = args.graph;
   const int dim = kDim < kMaxDim ? kDim : args.dim;
-  for (int64_t i = first_warp(); i < g.num_nodes; i += warp_step()) {
-    const int64_t event = g.complete() ? g.event_of(i) : 0;
+  const bool wide = aligned(args.x);
+  over_nodes(g, team, [&](int64_t i, int64_t event, int nth, bool there) {
     double x[kDim] = {}, y[kDim] = {}, grad[kDim] = {};
-    load_node<kDim>(args.x + i * dim, dim, x);
+    load_node<kDim>(wide, args.x + i * dim, dim, x);
     const double* own = args.grad_out + i * kMoments;
     // In a complete graph the two edges between i and j are met together, and the second side has nothing left.
     for (int side = 0; side < (g.complete() ? 1 : 2); ++side) {
       const Row row = side == 0 ? g.received(i, event) : g.sent(i, event);
-      for (int64_t k = lane(); k < row.count; k += kWarp) {
+      for (int64_t k = there ? nth : row.count; k < row.count; k += team) {
         const int64_t j = row.node(k);
-        load_node<kDim>(args.x + j * dim, dim, y);
+        load_node<kDim>(wide, args.x + j * dim, dim, y);
         const double* other = args.grad_out + j * kMoments;
         double interval, product, g0 = 0, g1 = 0;
         invariants_of<kDim, T>(x, y, args.metric, interval, product);
@@ -93,10 +93,10 @@ __global__ void __launch_bounds__(kThreads, 2) backward_kernel(MomentsArgs<T> ar
 #pragma unroll
     for (int c = 0; c < kDim; ++c) {
       if (c >= dim) continue;
-      const double total = warp_sum(grad[c]);
-      if (lane() == 0) args.grad_x[i * dim + c] = T(total * args.metric[c]);
+      const double total = team_sum(grad[c], team);
+      if (there && nth == 0) args.grad_x[i * dim + c] = T(total * args.metric[c]);
     }
-  }
+  });
 }
 
 }  // namespace
@@ -106,7 +106,8 @@ cudaError_t moments_cuda(const MomentsArgs<T>& args, bool forward, cudaStream_t 
   if (args.graph.num_nodes == 0) return cudaSuccess;
   return with_dimension(args.dim, [&](auto dim) {
     const auto kernel = forward ? forward_kernel<dim, T> : backward_kernel<dim, T>;
-    return launch(kernel, warp_grid(args.graph.num_nodes), 0, stream, args);
+    const int team = team_of(args.graph);
+    return launch(kernel, team_grid(args.graph.num_nodes, team), 0, stream, args, team);
   });
 }
 template cudaError_t moments_cuda(const MomentsArgs<float>&, bool, cudaStream_t);

@@ -23,10 +23,10 @@ constexpr int kDepth = kVec == 1   ? 8
                        : kVec <= 4 ? 4
                                    : 2;
 
-// f(slots, first slot, edges, nodes) for this team's slots of a row, up to kDepth at a time; slot d is d * teams behind
-// the first, and there where it is below row.count.
+// f(which are there, first slot, edges, nodes) for this team's slots of a row, some at a time; slot d is d * teams
+// behind the first. Edges and nodes that are not wanted are not looked up.
 template <int kAtOnce, class F>
-__device__ inline void over_slots(const Row& row, int mine, int teams, F&& f) {
+__device__ inline void over_slots(const Row& row, int mine, int teams, bool edges, bool nodes, F&& f) {
   for (int64_t first = mine; first < row.count; first += kAtOnce * teams) {
     int64_t edge[kAtOnce] = {}, node[kAtOnce] = {};
     bool there[kAtOnce];
@@ -35,8 +35,8 @@ __device__ inline void over_slots(const Row& row, int mine, int teams, F&& f) {
       const int64_t k = first + d * teams;
       there[d] = k < row.count;
       if (!there[d]) continue;
-      edge[d] = row.edge(k);
-      node[d] = row.node(k);
+      if (edges) edge[d] = row.edge(k);
+      if (nodes) node[d] = row.node(k);
     }
     f(there, first, edge, node);
   }
@@ -98,21 +98,23 @@ __global__ void __launch_bounds__(kThreads, kVec == 1 ? 2 : 3) sum_kernel(Segmen
   using A = Accumulator<S>;
   constexpr int kAtOnce = kDepth<kVec>;
   const int teams = kWarp / team, mine = lane() / team;
+  const bool nodes = a.rows != RowsOf::edges, edges = !nodes || a.weights != Weight::none || a.arg;
   over_warp<kVec>(a, team, [&](int64_t i, const Row& row, int64_t c, bool active) {
     A acc[kVec] = {};
     if (active) {
-      over_slots<kAtOnce>(row, mine, teams, [&](const bool* there, int64_t, const int64_t* edge, const int64_t* node) {
-        A x[kAtOnce][kVec];
-        load_weighted<kAtOnce, S, kVec>(a, there, edge, node, c, x);
+      over_slots<kAtOnce>(
+          row, mine, teams, edges, nodes, [&](const bool* there, int64_t, const int64_t* edge, const int64_t* node) {
+            A x[kAtOnce][kVec];
+            load_weighted<kAtOnce, S, kVec>(a, there, edge, node, c, x);
 #pragma unroll
-        for (int d = 0; d < kAtOnce; ++d) {
-          if (!there[d]) continue;
-          if (a.arg)
-            zero_unless<kVec>(a.arg + (a.rows == RowsOf::receivers ? node[d] : i) * a.channels + c, edge[d], x[d]);
+            for (int d = 0; d < kAtOnce; ++d) {
+              if (!there[d]) continue;
+              if (a.arg)
+                zero_unless<kVec>(a.arg + (a.rows == RowsOf::receivers ? node[d] : i) * a.channels + c, edge[d], x[d]);
 #pragma unroll
-          for (int v = 0; v < kVec; ++v) acc[v] += x[d][v];
-        }
-      });
+              for (int v = 0; v < kVec; ++v) acc[v] += x[d][v];
+            }
+          });
     }
     add_teams<kVec>(acc, team);
     if (!active || mine != 0) return;
@@ -133,16 +135,18 @@ __global__ void __launch_bounds__(kThreads, 2) spread_kernel(SegmentArgs<S> a, i
     if (!active) return;
     A x[kVec];
     load<S, kVec>(a.source + i * a.channels + c, x);
-    over_slots<kAtOnce>(row, mine, teams, [&](const bool* there, int64_t, const int64_t* edge, const int64_t*) {
+    over_slots<kAtOnce>(row, mine, teams, true, false,
+                        [&](const bool* there, int64_t, const int64_t* edge, const int64_t*) {
 #pragma unroll
-      for (int d = 0; d < kAtOnce; ++d) {
-        if (!there[d]) continue;
-        A y[kVec];
+                          for (int d = 0; d < kAtOnce; ++d) {
+                            if (!there[d]) continue;
+                            A y[kVec];
 #pragma unroll
-        for (int v = 0; v < kVec; ++v) y[v] = !a.arg || a.arg[i * a.channels + c + v] == edge[d] ? x[v] : A(0);
-        store<S, kVec>(a.out + edge[d] * a.channels + c, y);
-      }
-    });
+                            for (int v = 0; v < kVec; ++v)
+                              y[v] = !a.arg || a.arg[i * a.channels + c + v] == edge[d] ? x[v] : A(0);
+                            store<S, kVec>(a.out + edge[d] * a.channels + c, y);
+                          }
+                        });
   });
 }
 
@@ -184,13 +188,14 @@ __global__ void __launch_bounds__(kThreads, 2) extremum_kernel(SegmentArgs<S> a,
   using A = Accumulator<S>;
   constexpr int kAtOnce = kDepth<kVec>;
   const int teams = kWarp / team, mine = lane() / team;
+  const bool nodes = a.rows != RowsOf::edges, edges = !nodes || a.weights != Weight::none;
   over_warp<kVec>(a, team, [&](int64_t i, const Row& row, int64_t c, bool active) {
     A best[kVec] = {};
     int64_t slot[kVec];
 #pragma unroll
     for (int v = 0; v < kVec; ++v) slot[v] = -1;
     if (active) {
-      over_slots<kAtOnce>(row, mine, teams,
+      over_slots<kAtOnce>(row, mine, teams, edges, nodes,
                           [&](const bool* there, int64_t first, const int64_t* edge, const int64_t* node) {
                             A x[kAtOnce][kVec];
                             load_weighted<kAtOnce, S, kVec>(a, there, edge, node, c, x);

@@ -9,7 +9,7 @@ __global__ void sound(float* p) {
   float* tile = block_memory<float>();
   tile[threadIdx.x] = float(threadIdx.x);
   __syncthreads();
-  const float sum = warp_sum(tile[(threadIdx.x + 32) % kThreads]);
+  const float sum = team_sum(tile[(threadIdx.x + 32) % kThreads], kWarp);
   if (lane() == 0) p[threadIdx.x / kWarp] = sum;
 }
 __global__ void no_barrier(float* p) {
@@ -28,11 +28,11 @@ __global__ void two_barriers(float*) {
 }
 __global__ void shuffle_after_some_left(float* p) {
   if (lane() > 7) return;
-  p[threadIdx.x] = warp_sum(1.f);
+  p[threadIdx.x] = team_sum(1.f, kWarp);
 }
 __global__ void shuffle_against_barrier(float* p) {
   if (lane() == 3) __syncthreads();
-  p[threadIdx.x] = warp_sum(1.f);
+  p[threadIdx.x] = team_sum(1.f, kWarp);
   if (lane() != 3) __syncthreads();
 }
 __global__ void shuffle_from_outside_the_mask(float* p) {
