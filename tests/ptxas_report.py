@@ -140,8 +140,8 @@ def markdown(kernels: list[Kernel], version: str) -> str:
         "# Registers and shared memory of the CUDA kernels",
         "",
         f"Written by `python -m tests.ptxas_report` from the report of ptxas, {version}. Registers are per thread; in",
-        "brackets, the share of an SM's 2048 threads that they leave room for, in blocks of 256. Shared memory is what a",
-        "block has statically. No kernel spills and none has a stack frame: tests see to it.",
+        "brackets, the share of an SM's 2048 threads that they leave room for, in blocks of 256. Shared memory is what",
+        "a block has statically. No kernel spills and none has a stack frame: tests see to it.",
     ]
     for source in sorted({k.source for k in kernels}):
         rows: dict[str, dict[str, str]] = {}

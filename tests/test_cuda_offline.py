@@ -53,8 +53,9 @@ def test_no_kernel_spills(kernels: list[Kernel]) -> None:
 def test_the_table_has_every_kernel_and_what_is_wrong_with_it() -> None:
     good = Kernel("csrc/a/a.cu", "k<4, float>", "80", stack=0, spill_stores=0, spill_loads=0, registers=32, shared=256)
     bad = Kernel("csrc/a/a.cu", "k<4, float>", "90", stack=8, spill_stores=4, spill_loads=12, registers=80)
-    assert "| kernel | sm_80 | sm_90 |" in markdown([good, bad], "CUDA 13.0")
-    assert "| `k<4, float>` | 32 (100 %), 256 B shared | 80 (37 %), 8 B stack, 16 B spilled |" in markdown([good, bad], "CUDA 13.0")
+    page = markdown([good, bad], "CUDA 13.0")
+    assert "| kernel | sm_80 | sm_90 |" in page
+    assert "| `k<4, float>` | 32 (100 %), 256 B shared | 80 (37 %), 8 B stack, 16 B spilled |" in page
 
 
 @needs_nvcc
