@@ -1,4 +1,4 @@
-# make demo | test | bench | wheel | lint | clean
+# make demo | test | bench | bench-full | wheel | lint | clean
 #
 #   TORCH=...    what pip installs as torch (default: the tested version), or TORCH=system: the torch that PYTHON
 #                already sees, left as it is
@@ -14,18 +14,18 @@ WORKERS ?= 2
 ARGS ?=
 
 VENV := .venv
-BENCH := --benchmark-max-time=0.4 --benchmark-min-rounds=5 --benchmark-warmup=on --benchmark-warmup-iterations=1 \
-         --benchmark-disable-gc --benchmark-quiet
+BENCH := --benchmark-min-rounds=5 --benchmark-warmup=on --benchmark-warmup-iterations=1 --benchmark-disable-gc \
+         --benchmark-quiet
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 TORCH_STAMP := $(VENV)/.torch-$(shell printf '%s' '$(TORCH) $(PYTHON)' | cksum | cut -d' ' -f1)
-SOURCES := $(shell find csrc equikernels -name '*.py' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h' \
+SOURCES := $(shell find csrc equikernels bench -name '*.py' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h' \
              -o -name '*.npz' -o -name py.typed) CMakeLists.txt setup.py pyproject.toml README.md LICENSE
 
 # Python 3.11 and later: the working directory is not searched for modules.
 export PYTHONSAFEPATH = 1
 
-.PHONY: demo test bench wheel lint clean
+.PHONY: demo test bench bench-full wheel lint clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.with-demo
@@ -35,10 +35,15 @@ demo: $(VENV)/.with-demo
 test: $(VENV)/.with-demo $(VENV)/.with-dev
 	EQUIKERNELS_TEST_INSTALLED=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
-bench: $(VENV)/.with-bench
+# Quick: minutes. Full: repetitions enough for a table, large inputs; a quarter of an hour.
+bench: KERNELS = --benchmark-max-time=0.3
+bench: NETWORKS = --quick
+bench-full: KERNELS = --benchmark-max-time=2
+bench bench-full: $(VENV)/.with-bench
 	mkdir -p build/bench
-	$(BIN)/pytest bench -q --no-header $(BENCH) --benchmark-json=build/bench/kernels.json $(ARGS)
+	$(BIN)/pytest bench -q --no-header $(BENCH) $(KERNELS) --benchmark-json=build/bench/kernels.json $(ARGS)
 	$(BIN)/python bench/report.py build/bench/kernels.json
+	$(BIN)/equikernels bench $(NETWORKS) --json build/bench/networks.json
 
 lint: $(VENV)/.with-dev
 	$(BIN)/ruff check .

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
@@ -63,10 +63,16 @@ class FreshBuildPy(build_py):
             shutil.rmtree(self.build_lib, ignore_errors=True)
         super().run()
 
+    def find_package_modules(self, package: str, package_dir: str) -> list[tuple[str, str, str]]:
+        return [found for found in super().find_package_modules(package, package_dir) if found[1] != "conftest"]
+
 
 version = (HERE / "equikernels" / "_version.py").read_text().split('"')[1]
 setup(
     version=version,
+    # The folder bench is equikernels.bench in the wheel; its pytest files stay behind.
+    packages=[*find_packages(include=["equikernels*"]), "equikernels.bench", "equikernels.bench.baselines"],
+    package_dir={"equikernels.bench": "bench"},
     # A placeholder that makes the wheel a platform wheel; the targets are CMake's.
     ext_modules=[Extension("equikernels._host", sources=[])],
     cmdclass={"build_ext": CMakeBuild, "build_py": FreshBuildPy},

@@ -5,7 +5,6 @@ python -m bench.lorentznet --out bench/results/lorentznet.json
 
 from __future__ import annotations
 
-import statistics
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from equikernels import baselines
 
 from . import side_by_side
 from .ceilings import copy_bandwidth, multiply_adds
-from .side_by_side import OURS, PUBLISHED, interleaved, median, row
+from .side_by_side import OURS, PUBLISHED, median, same
 
 WIDTH, LAYERS = 72, 6
 
@@ -42,9 +41,17 @@ class Sides(side_by_side.Sides):
         self.published.load_state_dict(self.ours.state_dict())
 
     def logits(self, side: str) -> Tensor:
-        if side == "published":
+        if side == PUBLISHED:
             return self.published(*self.padded)
-        return self.ours(self.x, self.scalars, self.graph, padded_to=self.padded[-1])
+        dtype = next(self.ours.parameters()).dtype  # float64 where gradients are held against it
+        return self.ours(self.x.to(dtype), self.scalars.to(dtype), self.graph, padded_to=self.padded[-1])
+
+    def exact(self) -> None:
+        """Both sides to float64, where gradients agree to rounding or not at all."""
+        self.ours.double(), self.published.double()
+        scalars, x, edges, node_mask, n_nodes = self.padded
+        self.padded = scalars.double(), x.double(), edges, node_mask.double(), n_nodes
+        same("gradients in float64", self.gradient(OURS), self.gradient(PUBLISHED), 1e-8)
 
     @torch.inference_mode()
     def kernel(self) -> None:
@@ -70,57 +77,68 @@ def child(side: str, jets: int) -> None:
     side_by_side.print_peaks(lambda: sides.step(side), lambda: small.step(side))
 
 
-def measure(jets: int, threads: int) -> dict[str, Any]:
+def measure(threads: int, quick: bool, device: str = "cpu", jets: int | None = None) -> dict[str, Any]:
+    """``quick``: 20 jets instead of 100, fewer repetitions. On a GPU, forward and training step only."""
     torch.set_num_threads(threads)
-    sides = Sides(jets)
+    jets = jets or (20 if quick else 100)
+    Sides(3).to(device).exact()
+    sides = Sides(jets).to(device)
     difference = sides.agree()
+    errors = sides.gradient_errors()
+    sides.agree()
     sides.graph.edge_index  # noqa: B018 (the published side has its edge list ready too)
-    rows = []
+    few, many = ((5, 2), (10, 10)) if quick else ((5, 3), (20, 20))
+    rows = [{**sides.time(f"forward, {jets} jets", sides.forward, few), "difference": difference}]
+    step = sides.time(f"training step, {jets} jets", sides.step, (3, 2))
+    rows.append({**step, "gradient_error": errors[0], "published_gradient_error": errors[1]})
+    one = Sides(None).to(device)
+    one.agree()
+    rows.append(one.time(f"forward, one jet of {one.x.shape[0] - 2} constituents", one.forward, many))
+    result = {**side_by_side.machine("lorentznet", threads, device), "edges": sides.edges, "rows": rows}
+    return result if device != "cpu" else result | on_cpu(sides, rows, jets, threads, few)
+
+
+def on_cpu(
+    sides: Sides, rows: list[dict[str, Any]], jets: int, threads: int, rounds: tuple[int, int]
+) -> dict[str, Any]:
+    """Adds what has a meaning on CPUs: distance from the machine's limit, bfloat16, AVX2, peak memory."""
     peak = multiply_adds(threads)
-    forward = interleaved(lambda: sides.forward(OURS), lambda: sides.forward(PUBLISHED), (5, 3))
-    rows.append(row(f"forward, {jets} jets", *forward))
     # two products of H x H on every edge, the last layer without its head
     flops = 2 * sides.edges * WIDTH * WIDTH * (2 * LAYERS - 1)
-    rows[-1]["fraction_of_fma_peak"] = flops / statistics.median(forward[0]) / peak
+    rows[0]["fraction_of_fma_peak"] = flops / (1e-3 * rows[0][f"{OURS}_ms"]) / peak
     kernel = median(sides.kernel, 15)
     one_layer = {"what": "fused op of one block, forward", f"{OURS}_ms": 1e3 * kernel}
     rows.append({**one_layer, "fraction_of_fma_peak": 4 * sides.edges * WIDTH * WIDTH / kernel / peak})
+    sides.agree()  # the same running statistics
     for block in sides.ours.LGEBs:
         block.precision = "bfloat16"  # not the same numbers, by request: products on edges round their factors
-    rows.append(sides.time(f"forward, {jets} jets, bfloat16 products", sides.forward, (5, 3)))
+    moved = same("logits with bfloat16 products", sides.forward(OURS), sides.forward(PUBLISHED), 2e-2)
+    bfloat16 = sides.time(f"forward, {jets} jets, bfloat16 products", sides.forward, rounds)
+    rows.append({**bfloat16, "difference": moved})
     for block in sides.ours.LGEBs:
         block.precision = "full"
-    rows.append(sides.time(f"training step, {jets} jets", sides.step, (3, 2)))
-    one = Sides(None)
-    one.agree()
-    rows.append(one.time(f"forward, one jet of {one.x.shape[0] - 2} constituents", one.forward, (20, 20)))
     if "avx2" in ek.available_isas() and ek.active_isa() != "avx2":
         isa = ek.active_isa()
         ek.set_isa("avx2")
         sides.agree()
-        rows.append(sides.time(f"forward, {jets} jets, AVX2 kernels", sides.forward, (5, 2)))
+        rows.append(sides.time(f"forward, {jets} jets, AVX2 kernels", sides.forward, rounds))
         ek.set_isa(isa)
+    arguments = ["--jets", str(jets), "--threads", str(threads)]
     return {
-        **side_by_side.machine(threads),
         "ceilings": {"multiply_adds_gflops": peak / 1e9, "copy_gb_per_s": copy_bandwidth(threads) / 1e9},
-        "edges": sides.edges,
-        "logit_difference": difference,
-        "rows": rows,
-        "training_step_peak_mib": side_by_side.peaks(
-            "bench.lorentznet", ["--jets", str(jets), "--threads", str(threads)]
-        ),
+        "training_step_peak_mib": side_by_side.peaks(f"{__package__}.lorentznet", arguments),
     }
 
 
 def main() -> None:
     parser = side_by_side.parser(__doc__)
-    parser.add_argument("--jets", type=int, default=100)
+    parser.add_argument("--jets", type=int, help="default: 100; --quick: 20")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.child:
-        child(options.child, options.jets)
+        child(options.child, options.jets or 100)
     else:
-        side_by_side.write(measure(options.jets, options.threads), options.out)
+        side_by_side.write(measure(options.threads, options.quick, jets=options.jets), options.out)
 
 
 if __name__ == "__main__":

@@ -168,8 +168,9 @@ class Layer:
         for name, call in (("forward", self.forward), ("forward and backward", self.gradients)):
             flops, size = self.work(call == self.gradients)
             for side in sides:
-                times = interleaved(lambda: call(OURS), lambda: call(side), rounds)  # noqa: B023
-                entry = row(f"one 2->2 layer {C} -> {D}, {name}", *times, side)
+                what = f"one 2->2 layer {C} -> {D}, {name}"
+                times = interleaved(lambda: call(OURS), lambda: call(side), rounds, what)  # noqa: B023
+                entry = row(what, *times, side)
                 seconds = statistics.median(times[0])
                 entry |= {"fraction_of_fma_peak": flops / seconds / peak}
                 entry |= {"fraction_of_copy_bandwidth": size / seconds / bandwidth}
@@ -177,7 +178,9 @@ class Layer:
         return found
 
 
-def measure(threads: int, quick: bool) -> dict[str, Any]:
+def measure(threads: int, quick: bool, device: str = "cpu") -> dict[str, Any]:
+    assert device == "cpu", "only measured on CPUs"
+    torch.set_num_threads(threads)
     assert _native.host is not None, _native.cpu_reason
     Sides([5, 9, 12]).exact()
     HepSides([5, 9, 12], compiled=False).exact()
@@ -195,12 +198,16 @@ def measure(threads: int, quick: bool) -> dict[str, Any]:
     for side in sides[1:]:
         hep = HepSides(small, side == COMPILED)
         rows += [{**r, "baseline": side} for r in hep.rows(f"16 events, n 27 to 54, letter s, {side}", rounds)]
-    memory = side_by_side.peaks("bench.pelican", ["--threads", str(threads), "--largest", "54"], "n 27 to 54, ")
+    memory = side_by_side.peaks(
+        f"{__package__}.pelican", ["--threads", str(threads), "--largest", "54"], "n 27 to 54, "
+    )
     if not quick:
         rows += Sides(large).rows("16 events, n 64 to 128", (3, 2))
-        memory += side_by_side.peaks("bench.pelican", ["--threads", str(threads), "--largest", "128"], "n 64 to 128, ")
+        memory += side_by_side.peaks(
+            f"{__package__}.pelican", ["--threads", str(threads), "--largest", "128"], "n 64 to 128, "
+        )
     return {
-        **side_by_side.machine(threads),
+        **side_by_side.machine("pelican", threads),
         "ceilings": {"multiply_adds_gflops": peak / 1e9, "copy_gb_per_s": bandwidth / 1e9},
         "pairs": {"n 27 to 54": sum(n * n for n in small), "n 64 to 128": sum(n * n for n in large)},
         "quick": quick,
@@ -209,9 +216,13 @@ def measure(threads: int, quick: bool) -> dict[str, Any]:
     }
 
 
+def peaks(largest: int, threads: int) -> list[dict[str, Any]]:
+    arguments = ["--threads", str(threads), "--largest", str(largest)]
+    return side_by_side.peaks(f"{__package__}.pelican", arguments, f"n {largest // 2} to {largest}, ")
+
+
 def main() -> None:
     parser = side_by_side.parser(__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer repetitions, no compiler, no 128 particles")
     parser.add_argument("--largest", type=int, default=54, help="of a child's events")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -8,12 +8,13 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import os
 import platform
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
+from torch.utils._pytree import tree_map
 
 import equikernels as ek
-from equikernels.info import cpu_name
+from equikernels import _native
+from equikernels.info import cpu_name, gpu_names
 from equikernels.process import above, memory, reset_peak
 
 OURS, PUBLISHED = "equikernels", "published"
 SIDES = (OURS, PUBLISHED)
+NOISY = 0.15  # interquartile range over median from which a row is called noisy
 Call = Callable[[], Any]
+
+
+class Disagreement(SystemExit):
+    """Results that differ by more than rounding; left alone it ends the program, with its message."""
 
 
 class Sides:
@@ -40,6 +48,13 @@ class Sides:
 
     def logits(self, side: str) -> Tensor:
         raise NotImplementedError
+
+    def to(self, device: str) -> Any:
+        """Everything these sides hold, on a device."""
+        for name, value in vars(self).items():
+            moved = tree_map(lambda v: v.to(device) if isinstance(v, Tensor | nn.Module) else v, value)
+            setattr(self, name, moved)
+        return self
 
     def model(self, side: str) -> nn.Module:
         return self.published if side == PUBLISHED else self.ours
@@ -68,7 +83,7 @@ class Sides:
         self.ours = ours
         errors = apart(self.gradient(OURS), exact), apart(self.gradient(PUBLISHED), exact)
         if not errors[0] <= 2 * errors[1] + 1e-6:
-            raise SystemExit("gradients: {:.1e} off, the published formula {:.1e}: no speed-up".format(*errors))
+            raise Disagreement("gradients: {:.1e} off, the published formula {:.1e}: no speed-up".format(*errors))
         return errors
 
     def agree(self) -> float:
@@ -78,7 +93,7 @@ class Sides:
 
     def time(self, name: str, call: Callable[[str], Any], rounds: tuple[int, int]) -> dict[str, Any]:
         """A row of call("equikernels") against call("published")."""
-        return row(name, *interleaved(lambda: call(OURS), lambda: call(PUBLISHED), rounds))
+        return row(name, *interleaved(lambda: call(OURS), lambda: call(PUBLISHED), rounds, name))
 
 
 def apart(a: Tensor, b: Tensor) -> float:
@@ -89,19 +104,28 @@ def same(what: str, a: Tensor, b: Tensor, tolerance: float) -> float:
     """Largest difference over the largest value of b; raises where it is no rounding."""
     difference = apart(a, b)
     if not difference < tolerance:
-        raise SystemExit(f"{what} differ by {difference:.2e} of the largest: no speed-up is reported")
+        raise Disagreement(f"{what} differ by {difference:.2e} of the largest: no speed-up is reported")
     return difference
 
 
-def interleaved(a: Call, b: Call, rounds: tuple[int, int]) -> tuple[list[float], list[float]]:
+def interleaved(a: Call, b: Call, rounds: tuple[int, int], name: str = "") -> tuple[list[float], list[float]]:
     """Seconds of each call: some of a for each b, in turn, after one of each."""
     times: tuple[list[float], list[float]] = ([], [])
     a(), b()
-    for _ in range(rounds[1]):
+    for _ in progress(range(rounds[1]), name):
         for _ in range(rounds[0]):
             times[0].append(_clock(a))
         times[1].append(_clock(b))
     return times
+
+
+def progress(rounds: Iterable[int], name: str) -> Iterable[int]:
+    """A bar on a terminal, where tqdm is installed."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return rounds
+    return tqdm(rounds, desc=name, leave=False, disable=None)
 
 
 def median(call: Call, rounds: int) -> float:
@@ -110,21 +134,40 @@ def median(call: Call, rounds: int) -> float:
 
 
 def _clock(call: Call) -> float:
+    _finish()
     start = time.perf_counter()
     call()
+    _finish()
     return time.perf_counter() - start
+
+
+def _finish() -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def row(name: str, ours: list[float], theirs: list[float], baseline: str = PUBLISHED) -> dict[str, Any]:
     medians = statistics.median(ours), statistics.median(theirs)
+    quartiles = [statistics.quantiles(t, n=4, method="inclusive") for t in (ours, theirs)]
     return {
         "what": name,
         f"{OURS}_ms": 1e3 * medians[0],
         f"{baseline}_ms": 1e3 * medians[1],
         "ratio": medians[1] / medians[0],
-        "spread_ms": [1e3 * (max(t) - min(t)) for t in (ours, theirs)],
+        "quartiles_ms": [[1e3 * q[0], 1e3 * q[2]] for q in quartiles],
+        "range_ms": [[1e3 * min(t), 1e3 * max(t)] for t in (ours, theirs)],
         "repetitions": [len(ours), len(theirs)],
+        "noise": max((q[2] - q[0]) / m for q, m in zip(quartiles, medians, strict=True)),
     }
+
+
+def noisy(rows: Iterable[dict[str, Any]]) -> list[str]:
+    """A warning for each row whose times scatter."""
+    return [
+        f"noisy: {row['what']}: the middle half of the times spans {100 * row['noise']:.0f} % of their median"
+        for row in rows
+        if row.get("noise", 0.0) > NOISY
+    ]
 
 
 # --- Peak memory --------------------------------------------------------------------------------------------------
@@ -164,10 +207,27 @@ def peaks(module: str, arguments: Sequence[str], name: str = "") -> list[dict[st
 # --- The record ---------------------------------------------------------------------------------------------------
 
 
-def machine(threads: int) -> dict[str, Any]:
+def machine(network: str, threads: int, device: str = "cpu") -> dict[str, Any]:
+    build = _native.host.build_info() if _native.host is not None else {}
+    load = [round(share, 2) for share in os.getloadavg()]
     return {
-        "machine": {"cpu": cpu_name(), "system": platform.platform(), "isa": ek.active_isa(), "threads": threads},
-        "versions": {"torch": torch.__version__, "equikernels": ek.__version__, "python": platform.python_version()},
+        "network": network,
+        "machine": {
+            "cpu": cpu_name(),
+            "cores": os.cpu_count(),
+            "load_average": load,
+            "system": platform.platform(),
+            "isa": ek.active_isa(),
+            "threads": threads,
+            "device": device,
+            "gpu": gpu_names(),
+        },
+        "versions": {
+            "torch": torch.__version__,
+            "equikernels": ek.__version__,
+            "python": platform.python_version(),
+            "compiler": build.get("compiler", "none"),
+        },
     }
 
 
@@ -175,6 +235,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--quick", action="store_true", help="smaller inputs or fewer repetitions, no compiler")
     parser.add_argument("--child", choices=SIDES, help=argparse.SUPPRESS)
     return parser
 
@@ -185,3 +246,5 @@ def write(result: dict[str, Any], out: Path | None) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text + "\n")
     print(text)
+    for warning in noisy(result["rows"]):
+        print(warning, file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import sys
 from collections.abc import Sequence
@@ -28,7 +29,13 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--output", type=Path, default=Path("demo_output"), metavar="DIR", help="where plots go")
     demo.add_argument("--threads", type=_positive, metavar="N", help="PyTorch threads (default: PyTorch's)")
     demo.add_argument("--seed", type=int, default=0, metavar="N", help="of the networks' weights")
+    commands.add_parser("bench", help="measure networks against their published formulas", add_help=False)
     return parser
+
+
+def bench_package() -> str:
+    """The benchmark suite: inside the package where it is installed, beside it in a checkout on the path."""
+    return "equikernels.bench" if importlib.util.find_spec("equikernels.bench") else "bench"
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -43,6 +50,10 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["bench"]:  # has a parser of its own
+        command = importlib.import_module(f"{bench_package()}.command")
+        return command.main(argv[1:], "equikernels bench")
     arguments = _parser().parse_args(argv)
     if arguments.command == "demo":
         return _demo(arguments)

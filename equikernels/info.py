@@ -28,7 +28,7 @@ def environment() -> str:
         _line("CPU", f"{cpu_name()}, {os.cpu_count()} logical cores"),
         _line("torch threads", str(torch.get_num_threads())),
         _line("instruction sets", f"{', '.join(_native.available_isas()) or 'none'}; in use: {_native.active_isa()}"),
-        _line("GPU", _gpus()),
+        _line("GPU", gpu_names()),
     ]
     if _native.host is not None:
         features = [name for name, present in _native.host.cpu_features().items() if present]
@@ -61,7 +61,7 @@ def cpu_name() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def _gpus() -> str:
+def gpu_names() -> str:
     if not torch.cuda.is_available():
         return "none that torch can use"
     names = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]

@@ -1,0 +1,248 @@
+"""The benchmark suite: what it refuses, what it compares, and that the pages' tables are those of the results."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import equikernels as ek
+from equikernels import cli
+
+ROOT = Path(__file__).parents[1]
+command, compare, lorentznet, pages, records, side_by_side, tracking = (
+    importlib.import_module(f"{cli.bench_package()}.{name}")
+    for name in ("command", "compare", "lorentznet", "pages", "records", "side_by_side", "tracking")
+)
+
+
+def document(ours: float = 10.0, theirs: float = 100.0, mib: float = 50.0) -> dict[str, Any]:
+    return {
+        **side_by_side.machine("net", 2),
+        "rows": [
+            side_by_side.row("forward", [ours / 1e3] * 3, [theirs / 1e3] * 3),
+            {"what": "op", "equikernels_ms": ours},
+        ],
+        "training_step_peak_mib": [{"what": "process", "equikernels": mib, "published": 500.0, "ratio": 500.0 / mib}],
+    }
+
+
+@pytest.fixture
+def compared(tmp_path: Path) -> Callable[..., tuple[str, int]]:
+    """What ``compare`` says of two documents, at 10 %."""
+
+    def run(before: dict[str, Any], after: dict[str, Any]) -> tuple[str, int]:
+        (tmp_path / "a.json").write_text(json.dumps(before))
+        (tmp_path / "b.json").write_text(json.dumps({"networks": {"net": after}}))
+        return compare.compare(tmp_path / "a.json", tmp_path / "b.json", 0.1)
+
+    return run
+
+
+# --- The clock ----------------------------------------------------------------------------------------------------
+
+
+def test_both_sides_run_in_turn() -> None:
+    calls: list[str] = []
+    times = side_by_side.interleaved(lambda: calls.append("a"), lambda: calls.append("b"), (2, 3))
+    assert "".join(calls) == "ab" + 3 * "aab"
+    assert [len(t) for t in times] == [6, 3]
+
+
+def test_a_row_holds_medians_quartiles_and_extremes() -> None:
+    row = side_by_side.row("x", [1.0, 2.0, 3.0, 4.0, 100.0], [30.0] * 2)
+    assert (row["equikernels_ms"], row["published_ms"], row["ratio"]) == (3000, 30000, 10)
+    assert row["quartiles_ms"] == [[2000, 4000], [30000, 30000]]
+    assert row["range_ms"] == [[1000, 100000], [30000, 30000]]
+    assert row["noise"] == pytest.approx(2 / 3)
+    (warning,) = side_by_side.noisy([row])
+    assert "67 %" in warning
+    assert side_by_side.noisy([side_by_side.row("x", [1.0, 1.01], [1.0, 1.0])]) == []
+
+
+def test_the_machine_is_described() -> None:
+    found = side_by_side.machine("net", 2)
+    assert found["machine"].keys() >= {"cpu", "isa", "threads", "gpu", "load_average"}
+    assert found["versions"].keys() == {"torch", "equikernels", "python", "compiler"}
+    assert found["machine"]["isa"] == ek.active_isa()
+
+
+# --- Nothing is timed where results differ ------------------------------------------------------------------------
+
+
+class Scaled(side_by_side.Sides):
+    """A linear map and the same one, ours of the wrong size by a factor."""
+
+    def __init__(self, factor: float) -> None:
+        self.ours, self.published = nn.Linear(4, 2), nn.Linear(4, 2)
+        self.published.load_state_dict(self.ours.state_dict())
+        self.x, self.label = torch.randn(8, 4), torch.zeros(8, dtype=torch.long)
+        self.factor = factor
+
+    def logits(self, side: str) -> Tensor:
+        y = self.model(side)(self.x.to(next(self.model(side).parameters()).dtype))
+        return self.factor * y if side == "equikernels" else y
+
+
+def test_sides_that_agree() -> None:
+    sides = Scaled(1.0)
+    assert sides.agree() < 1e-6
+    assert max(sides.gradient_errors()) < 1e-5
+
+
+@pytest.mark.parametrize("factor", [1.01, float("nan")])
+def test_sides_that_do_not_agree_raise(factor: float) -> None:
+    with pytest.raises(side_by_side.Disagreement, match="no speed-up"):
+        Scaled(factor).agree()
+
+
+def test_wrong_gradients_raise(monkeypatch: pytest.MonkeyPatch) -> None:
+    sides = Scaled(1.0)
+    right = sides.gradient
+    monkeypatch.setattr(
+        sides,
+        "gradient",
+        lambda side: right(side) * (1.01 if side == "equikernels" and sides.ours.weight.dtype == torch.float32 else 1),
+    )
+    with pytest.raises(side_by_side.Disagreement, match="no speed-up"):
+        sides.gradient_errors()
+
+
+@pytest.mark.skipif(ek._native.host is None, reason="no CPU kernels")
+def test_a_refused_network_has_no_row_and_a_status(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def wrong(threads: int, quick: bool, device: str) -> dict[str, Any]:
+        Scaled(2.0).agree()
+        raise AssertionError("not refused")
+
+    networks = {"wrong": wrong, "net": lambda threads, quick, device: document()}
+    monkeypatch.setattr(command, "NETWORKS", networks)
+    out = tmp_path / "new" / "out.json"
+    assert command.main(["--json", str(out)]) == 1
+    text = capsys.readouterr().out
+    assert "REFUSED: logits differ by 1.00e+00" in text
+    assert text.count("**10x**") == 1
+    written = json.loads(out.read_text())["networks"]
+    assert written["wrong"]["rows"] == []
+    assert written["net"]["rows"][0]["ratio"] == pytest.approx(10)
+    assert command.main(["--filter", "ne"]) == 0
+
+
+def test_networks_of_both_sides_agree() -> None:
+    """One jet: the checks that every run begins with."""
+    sides = lorentznet.Sides(1)
+    assert sides.agree() < 1e-4
+    sides.exact()
+    assert tracking.EGNNSides(True).agree() < 1e-4
+
+
+def test_nothing_to_measure(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["bench", "--filter", "resnet"]) == 2
+    assert "nothing to measure among lorentznet, pelican, egnn, euclidnet" in capsys.readouterr().err
+
+
+# --- Two results --------------------------------------------------------------------------------------------------
+
+
+def test_compare_names_what_became_slower(compared: Callable[..., tuple[str, int]]) -> None:
+    assert compared(document(), document())[1] == 0
+    text, worse = compared(document(), document(ours=12.0))
+    assert worse == 2  # the row with a baseline and the one without
+    assert "| net | forward, against published | 10 | 12 | +20.0 % | **worse** |" in text
+    assert compared(document(), document(ours=10.9))[1] == 0
+    text, worse = compared(document(), document(mib=60.0))
+    assert worse == 1
+    assert "peak memory of a training step, process" in text
+
+
+def test_a_slower_machine_is_no_regression_of_a_ratio(compared: Callable[..., tuple[str, int]]) -> None:
+    text, worse = compared(document(), document(ours=13.0, theirs=130.0))
+    assert worse == 1  # the row without a baseline cannot know
+    assert "| net | op | 10 | 13 | +30.0 % | **worse** |" in text
+    assert compared(document(), document(theirs=50.0))[1] == 0  # the baseline became faster, ours is what it was
+
+
+def test_a_row_that_is_gone_is_worse(compared: Callable[..., tuple[str, int]]) -> None:
+    text, worse = compared(document(), {**document(), "rows": [], "refused": "logits differ"})
+    assert worse == 2
+    assert "| net | op | 10 | gone | | **gone** |" in text
+    assert "net: logits differ" in text
+
+
+def test_compare_says_that_machines_differ(compared: Callable[..., tuple[str, int]]) -> None:
+    other = document()
+    other["machine"]["threads"] = 1
+    assert "net: threads differs: 2 and 1" in compared(document(), other)[0]
+
+
+def test_status_of_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = [str(tmp_path / f"{k}.json") for k in range(3)]
+    for name, content in zip(names, (document(), document(ours=12.0), {**document(), "network": "other"}), strict=True):
+        Path(name).write_text(json.dumps(content))
+    assert cli.main(["bench", "compare", names[0], names[1]]) == 1
+    assert "2 worse by more than 10 %" in capsys.readouterr().out
+    assert cli.main(["bench", "compare", names[0], names[1], "--threshold", "25"]) == 0
+    assert cli.main(["bench", "compare", names[1], names[0]]) == 0
+    assert cli.main(["bench", "compare", names[0], names[2]]) == 2
+    assert cli.main(["bench", "compare", names[0], "nowhere.json"]) == 2
+    (tmp_path / "1.json").write_text("{")
+    assert cli.main(["bench", "compare", names[0], names[1]]) == 2
+    assert "no network in common: net and other" in capsys.readouterr().err
+
+
+# --- The pages ----------------------------------------------------------------------------------------------------
+
+
+def test_the_pages_are_in_step_with_the_results() -> None:
+    assert pages.load(ROOT).keys() >= {"lorentznet"}
+    stale = [path.name for path in pages.out_of_step(ROOT)]
+    assert not stale, f"{stale}: run `python -m bench.pages` and commit"
+
+
+def test_another_result_is_another_table() -> None:
+    results = pages.load(ROOT)
+    changed = copy.deepcopy(results)
+    row = records.find("lorentznet", changed["lorentznet"], "forward, 100 jets")
+    row["ratio"] = 77.7
+    row["noise"] = 0.5
+    assert "**77.7x**" in pages.numbers(changed)
+    assert "forward, 100 jets (50 %)" in pages.numbers(changed)
+    assert "| 77.7x | reached |" in pages.targets(changed)
+    assert "| not measured | |" in pages.targets({})
+    assert pages.numbers({}) == ""
+
+
+def test_a_missing_row_is_named() -> None:
+    results = pages.load(ROOT)
+    row = records.find("lorentznet", results["lorentznet"], "training step, 100 jets")
+    row["what"] = "training step, 7 jets"
+    with pytest.raises(LookupError, match=r"lorentznet: 0 rows 'training step, 100 jets' against published; there are"):
+        pages.numbers(results)
+    with pytest.raises(LookupError, match="rows of peak memory 'x'"):
+        records.find_memory("lorentznet", results["lorentznet"], "x")
+
+
+def test_a_page_without_its_markers_is_an_error() -> None:
+    text = "a\n<!-- t: begin -->\nold\n<!-- t: end -->\nb"
+    assert pages.render(text, "t", r"new \1") == "a\n<!-- t: begin -->\nnew \\1\n<!-- t: end -->\nb"
+    with pytest.raises(LookupError, match="expected one <!-- u: begin -->"):
+        pages.render(text, "u", "new")
+
+
+def test_the_rows_of_the_pages_are_those_that_are_measured() -> None:
+    """Names that ``measure`` makes from numbers: EuclidNet's and EGNN's edges, the jet of mean multiplicity."""
+    edges = sum(event.graph.num_edges for event in ek.data.load_sample_hit_graphs()) * 4
+    rows = {target.row for target in pages.TARGETS}
+    assert {f"forward, {edges:,} edges", f"training step, {edges:,} edges"} <= rows
+    assert f"forward, {tracking.EDGES:,} edges" in rows
+    one = lorentznet.Sides(None)
+    lines = {line.what for line in pages.TABLES[0].lines}
+    assert f"forward, one jet of {one.x.shape[0] - 2} constituents" in lines
