@@ -284,6 +284,18 @@ def test_state_dict_round_trip(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+def test_weights_may_be_any_tensors(name: str) -> None:
+    """torch.func.functional_call puts tensors where the parameters are."""
+    model, p = pair(name)[0].eval(), hits()
+    state = {key: 2 * value if value.is_floating_point() else value for key, value in model.state_dict().items()}
+    inputs = (p.x, p.graph, p.edge_attr) if name == "IN" else (p.x, p.graph)
+    out = torch.func.functional_call(model, state, inputs)
+    assert not torch.equal(out, run(model, p))
+    model.load_state_dict(state)
+    assert torch.equal(out, run(model, p))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
 def test_float64_hits_beside_float32_weights(name: str) -> None:
     if name == "IN":
         return  # its hits are features

@@ -15,6 +15,7 @@ from ..checks import REAL, check_choice, check_tensor, fail
 from ..graph import Graph
 from ..nn.chain import apply_rows, chain, row_network
 from ..nn.euclid import EuclidBlock, EuclidPointsBlock, PaperEuclidBlock
+from ..nn.linear import weight_and_bias
 from ..nn.tables import read_ends
 from ..ops.common import HasEdges, as_graph, of_data
 
@@ -130,7 +131,7 @@ class EuclidNet(nn.Module):
         op = type(self).__name__
         check_tensor(op, "x", x, ["n", 3], REAL)
         graph, order = as_graph(op, graph, x.shape[0]).by_receiver
-        dtype = self.node_encoder[0].get_parameter("weight").dtype
+        dtype = weight_and_bias(self.node_encoder[0])[0].dtype
         h = apply_rows(row_network(op, "activation", self.node_encoder), x[:, 2:].to(dtype))
         e = read_ends(op, self.edge_encoder, h, None, graph, receiver_first=True)
         return h, x[:, :2], e, graph, order
