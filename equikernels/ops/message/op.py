@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ... import _native
+from ... import _native, _triton
 from ...backend import KERNELS, use_kernel
 from ...checks import REAL, check_choice, check_tensor, fail
 from ...graph import Graph
@@ -17,10 +17,11 @@ from ...metric import Metric, signature
 from ..autograd import double_backward
 from ..common import check_graph, graph_arguments, graph_from, lift
 from . import reference
-from .spec import ACTIVATIONS, DIRECTIONS, PRECISIONS, MessageOptions, MessageTensors
+from .spec import ACTIVATIONS, DIRECTIONS, PRECISIONS, MessageOptions, MessageTensors, triton_limit
 
 OP = "message_passing"
 KERNELS[OP] = ("cpu",)
+_triton.provide(OP, "equikernels.ops.message.triton", ("message", "message_backward"))
 INVARIANTS = {"both": (True, True), "interval": (True, False), "product": (False, True)}
 
 Layer = tuple[Tensor, Tensor | None]
@@ -130,7 +131,7 @@ def message_passing(
         precision == "bfloat16",
     )
     _check(t, graph, options)
-    if use_kernel(OP, *(v for v in t if v is not None)):
+    if use_kernel(OP, *(v for v in t if v is not None), triton_limit=triton_limit(t)):
         need_edges = return_edges or edge_attr is not None
         out = torch.ops.equikernels.message.default(
             *t[:3], *graph_arguments(graph, need_edges), *t[3:], *options.encoded(), return_edges

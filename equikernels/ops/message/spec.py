@@ -53,3 +53,14 @@ class MessageOptions(NamedTuple):
     @classmethod
     def decoded(cls, values: tuple[object, ...]) -> MessageOptions:
         return cls(*values[:4], ACTIVATIONS[values[4]], *values[5:])  # type: ignore[arg-type,call-arg,call-overload]
+
+
+MAX_TRITON_WIDTH = 256  # a tile of edges has to fit in registers
+
+
+def triton_limit(t: MessageTensors) -> str | None:
+    """Why the Triton kernels cannot do a call, or None where they can."""
+    for weight, dim in ((t.receiver, 1), (t.weight2, 0), (t.weight3, 0), (t.head_weight, 0)):
+        if weight is not None and weight.shape[dim] > MAX_TRITON_WIDTH:
+            return f"a layer of {weight.shape[dim]} channels: at most {MAX_TRITON_WIDTH}"
+    return None
