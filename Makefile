@@ -1,4 +1,4 @@
-# make demo | test | bench | bench-full | wheel | lint | clean
+# make demo | test | gpu-test | bench | bench-full | wheel | lint | clean
 #
 #   TORCH=...    what pip installs as torch (default: the tested version), or TORCH=system: the torch that PYTHON
 #                already sees, left as it is
@@ -25,7 +25,7 @@ SOURCES := $(shell find csrc equikernels bench -name '*.py' -o -name '*.cpp' -o 
 # Python 3.11 and later: the working directory is not searched for modules.
 export PYTHONSAFEPATH = 1
 
-.PHONY: demo test bench bench-full wheel lint clean
+.PHONY: demo test gpu-test bench bench-full wheel lint clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.with-demo
@@ -34,6 +34,21 @@ demo: $(VENV)/.with-demo
 # One torch thread per test process; tests that need more ask for them.
 test: $(VENV)/.with-demo $(VENV)/.with-dev
 	EQUIKERNELS_TEST_INSTALLED=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+# On a CUDA device: the checks over cases.py on each backend, what only a device can show, and compute-sanitizer where it
+# is installed. Give TORCH a torch with CUDA.
+GPU_CHECKS := values_and_gradients or non_contiguous or bitwise_determinism or bad_values or opcheck
+gpu-test: $(VENV)/.with-dev
+	@if ! $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
+	  echo "gpu-test: skipped: torch finds no CUDA device"; exit 0; fi; \
+	set -ex; export EQUIKERNELS_TEST_DEVICE=cuda; \
+	for backend in cuda triton reference; do \
+	  EQUIKERNELS_BACKEND=$$backend $(BIN)/pytest tests/test_ops.py -k '$(GPU_CHECKS)' $(ARGS); done; \
+	$(BIN)/pytest tests/test_gpu.py $(ARGS); \
+	if command -v compute-sanitizer > /dev/null; then for tool in memcheck racecheck; do \
+	  PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool $$tool --error-exitcode 1 --target-processes all \
+	    $(BIN)/pytest tests/test_ops.py -k 'values_and_gradients and complete and float32' $(ARGS); done; \
+	else echo "gpu-test: no compute-sanitizer on the PATH: left out"; fi
 
 # Quick: minutes. Full: repetitions enough for a table, large inputs; a quarter of an hour.
 bench: KERNELS = --benchmark-max-time=0.3

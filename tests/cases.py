@@ -6,6 +6,7 @@ output transform under the symmetry group of the metric. To cover a new op, add 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,7 @@ import equikernels as ek
 from . import edge_network_cases
 
 Inputs = dict[str, Tensor]
+DEVICE = os.environ.get("EQUIKERNELS_TEST_DEVICE", "cpu")  # `make gpu-test` says cuda
 
 
 def _sparse() -> ek.Graph:
@@ -71,12 +73,12 @@ class Case:
         return f"{self.op}-{self.id}-{self.graph_name}"
 
     def graph(self) -> ek.Graph:
-        return GRAPHS[self.graph_name]()
+        return GRAPHS[self.graph_name]().to(DEVICE)
 
     def inputs(self, dtype: torch.dtype = torch.float64, graph: ek.Graph | None = None, seed: int = 0) -> Inputs:
         generator = torch.Generator().manual_seed(seed)
         made = self.make(generator, self.graph() if graph is None else graph)
-        return {name: t.to(dtype) for name, t in made.items()}
+        return {name: t.to(DEVICE, dtype) for name, t in made.items()}
 
     def run(self, inputs: Inputs, graph: ek.Graph) -> Tensor:
         if self.call is not None:

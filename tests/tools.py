@@ -71,7 +71,7 @@ def value_and_grads(function: Callable[[Inputs], Tensor], inputs: Inputs, cotang
 
 def cotangent_for(out: Tensor, seed: int = 1) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(out.shape, dtype=torch.float64, generator=generator)
+    return torch.randn(out.shape, dtype=torch.float64, generator=generator).to(out.device)
 
 
 class RecordOps(TorchDispatchMode):

@@ -1,0 +1,88 @@
+"""What only a CUDA device can show: graphs, devices, streams, compiled networks. `make gpu-test` runs it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+import equikernels as ek
+
+from .cases import four_vectors
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+
+
+def batch(device: str = "cuda") -> tuple[Tensor, Tensor, ek.Graph]:
+    ptr = torch.tensor([0, 30, 47, 47, 48, 90])
+    edges = sum(n * (n - 1) for n in ptr.diff().tolist())
+    x = four_vectors(90, torch.Generator().manual_seed(0)).float().to(device)
+    graph = ek.Graph.complete(ptr.to(device), num_nodes=90, num_edges=edges, validate=False)
+    return x, torch.ones(90, 1, device=device), graph
+
+
+def network(device: str = "cuda") -> ek.models.LorentzNet:
+    torch.manual_seed(0)
+    return ek.models.LorentzNet(1, 72, n_layers=2).to(device)
+
+
+def gradients(model: torch.nn.Module, x: Tensor, scalars: Tensor, graph: ek.Graph) -> list[Tensor]:
+    out = model(x, scalars, graph)
+    return [out.detach(), *torch.autograd.grad(out.square().sum(), list(model.parameters()))]
+
+
+def test_a_network_on_the_device_gives_what_it_gives_on_the_cpu() -> None:
+    for device_result, result in zip(
+        gradients(network(), *batch()), gradients(network("cpu"), *batch("cpu")), strict=True
+    ):
+        torch.testing.assert_close(device_result.cpu(), result, rtol=1e-3, atol=1e-4)
+
+
+def test_a_training_step_is_captured_in_a_graph() -> None:
+    model, given = network(), batch()
+    warm = torch.cuda.Stream()
+    warm.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(warm):
+        for _ in range(3):
+            gradients(model, *given)
+    torch.cuda.current_stream().wait_stream(warm)
+    model.eval()  # statistics that move would differ from call to call
+    expected = gradients(model, *given)
+    captured = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(captured):
+        result = gradients(model, *given)
+    captured.replay()
+    assert all(torch.equal(a, b) for a, b in zip(result, expected, strict=True))
+    model.train()
+    with torch.cuda.graph(torch.cuda.CUDAGraph()):
+        gradients(model, *given)
+
+
+def test_nothing_waits_for_the_device() -> None:
+    model, given = network(), batch()
+    gradients(model, *given)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        gradients(model, *given)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_results_are_bitwise_the_same_on_every_run() -> None:
+    model, given = network().eval(), batch()
+    first = gradients(model, *given)
+    for _ in range(20):
+        assert all(torch.equal(a, b) for a, b in zip(first, gradients(model, *given), strict=True))
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one CUDA device")
+def test_tensors_of_another_device_than_the_current() -> None:
+    here, there = (gradients(network(d).eval(), *batch(d)) for d in ("cuda:0", "cuda:1"))
+    assert all(torch.equal(a, b.to(a.device)) for a, b in zip(here, there, strict=True))
+
+
+def test_a_compiled_network() -> None:
+    model, given = network().eval(), batch()
+    compiled = torch.compile(model, fullgraph=True)
+    for a, b in zip(gradients(compiled, *given), gradients(model, *given), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
