@@ -13,7 +13,7 @@ import torch
 
 from equikernels import _native
 
-from . import lorentznet, pelican, tracking
+from . import lorentznet, pelican, taggers, tracking
 from .compare import compare
 from .records import machine_line, table
 from .side_by_side import Disagreement, machine, noisy
@@ -24,8 +24,9 @@ NETWORKS: dict[str, Callable[[int, bool, str], dict[str, Any]]] = {
     "pelican": pelican.measure,
     "egnn": lambda *settings: tracking.measure("egnn", *settings),
     "euclidnet": lambda *settings: tracking.measure("euclidnet", *settings),
+    "taggers": taggers.measure,
 }
-ON_GPU = ("lorentznet", "egnn", "euclidnet")
+ON_GPU = ("lorentznet", "egnn", "euclidnet", "taggers")
 
 
 def _positive(text: str) -> int:
@@ -86,9 +87,9 @@ def run(options: argparse.Namespace) -> int:
                 "refused": str(difference),
             }
         report(name, found[name])
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps({"networks": found}, indent=1) + "\n")
+        if options.json:  # after each network: what follows takes minutes and may be stopped
+            options.json.parent.mkdir(parents=True, exist_ok=True)
+            options.json.write_text(json.dumps({"networks": found}, indent=1) + "\n")
     return int(any("refused" in document for document in found.values()))
 
 

@@ -115,6 +115,9 @@ TARGETS = (
     Target("EGNN, training step, 80k edges", "egnn", "training step, 80,000 edges", 8),
     Target("EuclidNet, forward, 80k edges", "euclidnet", "forward, 80,256 edges", 8),
     Target("EuclidNet, training step, 80k edges", "euclidnet", "training step, 80,256 edges", 8),
+    Target(
+        "LorentzNet beside ParticleNet, forward", "taggers", "LorentzNet, forward, 100 jets", 1, baseline="particlenet"
+    ),
 )
 
 

@@ -196,8 +196,10 @@ def peaks(module: str, arguments: Sequence[str], name: str = "") -> list[dict[st
     found: dict[str, list[float]] = {}
     for side in SIDES:
         command = [sys.executable, "-m", module, "--child", side, *arguments]
-        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-        found[side] = [float(number) for number in output.split()]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
+        found[side] = [float(number) for number in done.stdout.split()]
     return [
         {"what": name + what, **{side: found[side][k] for side in SIDES}, "ratio": found[PUBLISHED][k] / found[OURS][k]}
         for k, what in enumerate(("process", "PyTorch's allocator"))

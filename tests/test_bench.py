@@ -146,7 +146,7 @@ def test_networks_of_both_sides_agree() -> None:
 
 def test_nothing_to_measure(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["bench", "--filter", "resnet"]) == 2
-    assert "nothing to measure among lorentznet, pelican, egnn, euclidnet" in capsys.readouterr().err
+    assert "nothing to measure among lorentznet, pelican, egnn, euclidnet, taggers" in capsys.readouterr().err
 
 
 # --- Two results --------------------------------------------------------------------------------------------------
