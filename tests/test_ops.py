@@ -229,7 +229,8 @@ def test_bad_values_stay_where_the_reference_has_them(case: Case, bad: float, ba
             assert torch.equal(result[0].isfinite(), finite), name
         else:
             assert torch.equal(result[0].isnan(), expected[0].isnan()), name
-        torch.testing.assert_close(result[0][finite], expected[0][finite])
+        largest = expected[0][finite].abs().max().item() if finite.any() else 0.0
+        torch.testing.assert_close(result[0][finite], expected[0][finite], rtol=1.3e-6, atol=max(1e-5, 1e-6 * largest))
 
 
 @over(select("random_sparse", "sparse"))

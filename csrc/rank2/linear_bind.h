@@ -9,11 +9,12 @@ namespace ek {
 
 // The layer acts on scale T + shift, channel by channel, which is never made. aggregates [n, 3, C] are those of T.
 inline constexpr const char* kLinear2to2Schema =
-    "linear_2to2(Tensor tensor, Tensor coefs, Tensor factors, Tensor? scale, Tensor? shift, Tensor? bias, Tensor? "
+    "linear_2to2(Tensor tensor, Tensor maps, Tensor factors, Tensor? scale, Tensor? shift, Tensor? bias, Tensor? "
     "diag_bias, " EK_GRAPH_SCHEMA ", SymInt num_nodes, float slope) -> (Tensor, Tensor)";
-// Gradients of tensor, coefs, factors, scale, shift, bias, diag_bias. want_tensor: that of tensor; empty if not.
+// Gradients of tensor, maps, factors, scale, shift, bias, diag_bias. want_tensor: that of tensor; empty if not,
+// as those of scale and shift where there are none.
 inline constexpr const char* kLinear2to2BackwardSchema =
-    "linear_2to2_backward(Tensor grad, Tensor? activated, Tensor aggregates, Tensor tensor, Tensor coefs, Tensor "
+    "linear_2to2_backward(Tensor grad, Tensor? activated, Tensor aggregates, Tensor tensor, Tensor maps, Tensor "
     "factors, Tensor? scale, Tensor? shift, " EK_GRAPH_SCHEMA
     ", SymInt num_nodes, float slope, bool want_tensor) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)";
 
@@ -22,11 +23,11 @@ class Linear2to2 {
   using Optional = std::optional<Tensor>;
 
  public:
-  static std::tuple<Tensor, Tensor> forward(const Tensor& tensor, const Tensor& coefs, const Tensor& factors,
+  static std::tuple<Tensor, Tensor> forward(const Tensor& tensor, const Tensor& maps, const Tensor& factors,
                                             Optional scale, Optional shift, Optional bias, Optional diag_bias,
                                             const Tensor& graph, int64_t num_edges, int64_t kind, int64_t num_nodes,
                                             double slope) {
-    Layer l{"linear_2to2", tensor, coefs, factors, scale, shift, num_edges};
+    Layer l{"linear_2to2", tensor, maps, factors, scale, shift, num_edges};
     typename Device::Guard guard(tensor);
     l.match(bias, "bias", {l.width});
     l.match(diag_bias, "diag_bias", {l.width});
@@ -43,15 +44,15 @@ class Linear2to2 {
       sum.out = aggregates.mutable_data_ptr<T>();
       Device::rank2(tensor, Rank2Kernel::sum, sum);
 
-      const PairMaps<T> maps(l);
-      Tensor constant = maps.bias(l, bias);
+      const PairMaps<T> of_pairs(l);
+      Tensor constant = of_pairs.bias(l, bias);
       auto nodes = l.template nodes<T>(g, aggregates);
       nodes.bias = constant.const_data_ptr<T>();
       nodes.diag_bias = pointer<T>(diag_bias);
       nodes.table = table.mutable_data_ptr<T>();
       Device::rank2_nodes(nodes);
 
-      auto mix = maps.template mix(l, g, slope);
+      auto mix = of_pairs.mix(l, g, slope);
       mix.table = nodes.table;
       mix.out = out.mutable_data_ptr<T>();
       Device::rank2_mix(mix);
@@ -60,10 +61,10 @@ class Linear2to2 {
   }
 
   static std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backward(
-      const Tensor& grad_in, Optional activated, const Tensor& aggregates_in, const Tensor& tensor, const Tensor& coefs,
+      const Tensor& grad_in, Optional activated, const Tensor& aggregates_in, const Tensor& tensor, const Tensor& maps,
       const Tensor& factors, Optional scale, Optional shift, const Tensor& graph, int64_t num_edges, int64_t kind,
       int64_t num_nodes, double slope, bool want_tensor) {
-    Layer l{"linear_2to2_backward", tensor, coefs, factors, scale, shift, num_edges};
+    Layer l{"linear_2to2_backward", tensor, maps, factors, scale, shift, num_edges};
     typename Device::Guard guard(tensor);
     Optional grad = grad_in, aggregates = aggregates_in;
     l.match(grad, "grad", {num_edges, l.width});
@@ -71,11 +72,12 @@ class Linear2to2 {
     l.match(aggregates, "aggregates", {num_nodes, 3, l.in});
     auto make = [&](std::vector<int64_t> shape) { return torch::stable::new_empty(tensor, shape); };
     Tensor grad_tensor = make(want_tensor ? std::vector<int64_t>{num_edges, l.in} : std::vector<int64_t>{0});
-    Tensor grad_coefs = make({l.in, l.width, 15}), grad_factors = make({l.factors.size(0), 10, l.in});
-    Tensor grad_scale = make({l.in}), grad_shift = make({l.in}), grad_bias = make({l.width}),
+    Tensor grad_maps = make({15, l.in, l.width}), grad_factors = make({l.factors.size(0), 10, l.in});
+    const std::vector<int64_t> of_scale{l.scale ? l.in : 0};
+    Tensor grad_scale = make(of_scale), grad_shift = make(of_scale), grad_bias = make({l.width}),
            grad_diag = make({l.width});
     Tensor grad_table = make({num_nodes, 3, l.width}), grad_aggregates = make({num_nodes, 3, l.in});
-    Tensor grad_maps = make({2, l.in, l.width});
+    Tensor grad_scaled = make({2, l.in, l.width});
     dispatch_floating(tensor.scalar_type(), l.op, [&](auto zero) {
       using T = decltype(zero);
       const GraphView g = rank2_pairs<Device>(graph, num_nodes, num_edges, kind);
@@ -91,7 +93,7 @@ class Linear2to2 {
       auto nodes = l.template nodes<T>(g, *aggregates);
       nodes.grad_table = sum.out;
       nodes.grad_aggregates = grad_aggregates.mutable_data_ptr<T>();
-      nodes.grad_coefs = grad_coefs.mutable_data_ptr<T>();
+      nodes.grad_maps = grad_maps.mutable_data_ptr<T>();
       nodes.grad_factors = grad_factors.mutable_data_ptr<T>();
       nodes.grad_bias = grad_bias.mutable_data_ptr<T>();
       nodes.grad_diag_bias = grad_diag.mutable_data_ptr<T>();
@@ -99,18 +101,18 @@ class Linear2to2 {
       nodes.grad_shift = grad_shift.mutable_data_ptr<T>();
       Device::rank2_nodes_backward(nodes);
 
-      const PairMaps<T> maps(l);
-      auto mix = maps.template mix(l, g, slope);
+      const PairMaps<T> of_pairs(l);
+      auto mix = of_pairs.mix(l, g, slope);
       mix.grad = sum.tensor;
       mix.activated = sum.activated;
       if (want_tensor) mix.table = nodes.grad_aggregates;
       if (want_tensor) mix.grad_tensor = grad_tensor.mutable_data_ptr<T>();
-      mix.grad_identity = grad_maps.mutable_data_ptr<T>();
+      mix.grad_identity = grad_scaled.mutable_data_ptr<T>();
       mix.grad_transpose = mix.grad_identity + l.in * l.width;
       Device::rank2_mix_backward(mix);
-      maps.add_gradients(l, mix, nodes);
+      of_pairs.add_gradients(l, mix, nodes);
     });
-    return {grad_tensor, grad_coefs, grad_factors, grad_scale, grad_shift, grad_bias, grad_diag};
+    return {grad_tensor, grad_maps, grad_factors, grad_scale, grad_shift, grad_bias, grad_diag};
   }
 
  private:
@@ -118,23 +120,23 @@ class Linear2to2 {
 
   struct Layer {
     const char* op;
-    Tensor tensor, coefs, factors;
+    Tensor tensor, maps, factors;
     Optional scale, shift;
     int64_t in, width;
 
-    Layer(const char* name, const Tensor& tensor_in, const Tensor& coefs_in, const Tensor& factors_in,
-          Optional scale_in, Optional shift_in, int64_t num_edges)
-        : op(name), tensor(tensor_in), coefs(coefs_in), factors(factors_in), scale(scale_in), shift(shift_in) {
+    Layer(const char* name, const Tensor& tensor_in, const Tensor& maps_in, const Tensor& factors_in, Optional scale_in,
+          Optional shift_in, int64_t num_edges)
+        : op(name), tensor(tensor_in), maps(maps_in), factors(factors_in), scale(scale_in), shift(shift_in) {
       check_shape(tensor, op, "tensor", {num_edges, -1});
       in = tensor.size(1);
-      check_shape(coefs, op, "coefs", {in, -1, 15});
-      width = coefs.size(1);
+      check_shape(maps, op, "maps", {15, in, -1});
+      width = maps.size(2);
       check_shape(factors, op, "factors", {-1, 10, in});
-      STD_TORCH_CHECK(coefs.scalar_type() == tensor.scalar_type() && factors.scalar_type() == tensor.scalar_type(), op,
+      STD_TORCH_CHECK(maps.scalar_type() == tensor.scalar_type() && factors.scalar_type() == tensor.scalar_type(), op,
                       ": expected tensors of one dtype");
       STD_TORCH_CHECK(scale.has_value() == shift.has_value(), op, ": expected scale and shift, or neither");
       tensor = dense(tensor);
-      coefs = dense(coefs);
+      maps = dense(maps);
       factors = dense(factors);
       match(scale, "scale", {in});
       match(shift, "shift", {in});
@@ -153,7 +155,7 @@ class Linear2to2 {
       a.in = in;
       a.width = width;
       a.aggregates = aggregates.const_data_ptr<T>();
-      a.coefs = coefs.const_data_ptr<T>();
+      a.maps = maps.const_data_ptr<T>();
       a.factors = factors.const_data_ptr<T>();
       a.scale = pointer<T>(scale);
       a.shift = pointer<T>(shift);
@@ -171,11 +173,11 @@ class Linear2to2 {
   template <class T>
   struct PairMaps {
     Tensor scaled;  // [2, in, width]
-    const T *coefs, *scale, *shift;
+    const T *maps, *scale, *shift;
 
     explicit PairMaps(const Layer& l)
         : scaled(torch::stable::new_empty(l.tensor, {2, l.in, l.width})),
-          coefs(l.coefs.template const_data_ptr<T>()),
+          maps(l.maps.template const_data_ptr<T>()),
           scale(pointer<T>(l.scale)),
           shift(pointer<T>(l.shift)) {
       T* to = scaled.mutable_data_ptr<T>();
@@ -183,16 +185,14 @@ class Linear2to2 {
         for (int64_t c = 0; c < l.in; ++c)
           for (int64_t d = 0; d < l.width; ++d) *to++ = (scale ? scale[c] : T(1)) * at(l, m, c, d);
     }
-    T at(const Layer& l, int64_t m, int64_t c, int64_t d) const { return coefs[(c * l.width + d) * 15 + m]; }
+    T at(const Layer& l, int64_t m, int64_t c, int64_t d) const { return maps[(m * l.in + c) * l.width + d]; }
 
     Tensor bias(const Layer& l, const Optional& bias) const {
       Tensor out = torch::stable::new_empty(l.tensor, {l.width});
       T* to = out.mutable_data_ptr<T>();
-      for (int64_t d = 0; d < l.width; ++d) {
-        T sum = bias ? pointer<T>(bias)[d] : T(0);
-        for (int64_t c = 0; c < l.in && shift; ++c) sum += shift[c] * (at(l, 0, c, d) + at(l, 1, c, d));
-        to[d] = sum;
-      }
+      for (int64_t d = 0; d < l.width; ++d) to[d] = bias ? pointer<T>(bias)[d] : T(0);
+      for (int64_t c = 0; c < l.in && shift; ++c)
+        for (int64_t d = 0; d < l.width; ++d) to[d] += shift[c] * (at(l, 0, c, d) + at(l, 1, c, d));
       return out;
     }
     Rank2MixArgs<T> mix(const Layer& l, const GraphView& g, double slope) const {
@@ -214,7 +214,7 @@ class Linear2to2 {
           const T* grad = (m == 0 ? mix.grad_identity : mix.grad_transpose) + c * l.width;
           for (int64_t d = 0; d < l.width; ++d) {
             const T w = at(l, m, c, d), of_bias = nodes.grad_bias[d];
-            nodes.grad_coefs[(c * l.width + d) * 15 + m] = scale ? scale[c] * grad[d] + shift[c] * of_bias : grad[d];
+            nodes.grad_maps[(m * l.in + c) * l.width + d] = scale ? scale[c] * grad[d] + shift[c] * of_bias : grad[d];
             to_scale += grad[d] * w;
             to_shift += of_bias * w;
           }

@@ -12,7 +12,7 @@ namespace ek {
 namespace {
 
 constexpr int64_t kBlock = 32;  // particles worked on together
-constexpr int kSlots = 3, kParts = 3, kOfEvent = 2, kMaps = 15;
+constexpr int kSlots = 3, kParts = 3, kOfEvent = 2;
 
 // The map that takes part (0 the diagonal, 1 columns, 2 rows) to slot (0 the diagonal, 1 columns, 2 rows), and the one
 // that takes the trace (0) or the total (1) everywhere (0) or to the diagonal (1). Map k has factor k - 5.
@@ -161,7 +161,7 @@ void Rank2NodesCpu<Isa, T>::pack(const Rank2NodesArgs<T>& a, bool backward, T* p
     const int64_t rows = parts_of(m) * l.C;
     auto element = [&](int64_t row, int64_t o) {
       const int64_t part = row / l.C, c = row - part * l.C;
-      return a.coefs[(c * l.D + o) * kMaps + map_of(m, int(part))];
+      return a.maps[(map_of(m, int(part)) * l.C + c) * l.D + o];
     };
     if (backward)
       pack_matrix(l.D, rows, [&](int64_t k, int64_t o) { return element(o, k); }, to);
@@ -328,7 +328,7 @@ void Rank2NodesCpu<Isa, T>::add_up(const Rank2NodesArgs<T>& a, const T* partials
     for (int part = 0; part < parts_of(m); ++part)
       for (int64_t c = 0; c < l.C; ++c)
         for (int64_t d = 0; d < l.D; ++d)
-          a.grad_coefs[(c * l.D + d) * kMaps + map_of(m, part)] = total(l.matrix(m) + (part * l.C + c) * l.Dp + d);
+          a.grad_maps[(map_of(m, part) * l.C + c) * l.D + d] = total(l.matrix(m) + (part * l.C + c) * l.Dp + d);
   for (int64_t d = 0; d < l.D; ++d) {
     a.grad_bias[d] = total(l.bias() + d);
     a.grad_diag_bias[d] = total(l.diag_bias() + d);

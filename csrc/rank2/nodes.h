@@ -3,7 +3,7 @@
 //   are A' = scale A + (1, n, n) shift. Trace and total of an event are sums over its particles of A'_0 and A'_2.
 //   table_i,slot = A'_i0 W_slot + f_slot A'_i1 V_slot + f_slot A'_i2 U_slot     slot: diagonal, columns, rows
 //   rows also get Tr and S of the event with their factors, and bias; the diagonal Tr, S and diag_bias.
-// Which of the maps [in, width, 15] these are is in nodes.cpp; maps 0 and 1, of pairs, belong to mix.
+// Which of the maps [15, in, width] these are is in nodes.cpp; maps 0 and 1, of pairs, belong to mix.
 #pragma once
 
 #include "../common/graph.h"
@@ -15,14 +15,14 @@ struct Rank2NodesArgs {
   GraphView graph;  // complete, with self-loops
   int64_t in = 0, width = 0;
   const T* aggregates = nullptr;                  // [nodes, 3, in]
-  const T* coefs = nullptr;                       // [in, width, 15]
+  const T* maps = nullptr;                        // [15, in, width]
   const T* factors = nullptr;                     // [events, 10, in], of maps 5 to 14
   const T *scale = nullptr, *shift = nullptr;     // [in], 1 and 0 where absent
   const T *bias = nullptr, *diag_bias = nullptr;  // [width], 0 where absent
   T* table = nullptr;                             // [nodes, 3, width]
   const T* grad_table = nullptr;
   T* grad_aggregates = nullptr;                       // [nodes, 3, in]
-  T* grad_coefs = nullptr;                            // maps 2 to 14 of it are written
+  T* grad_maps = nullptr;                             // maps 2 to 14 are written
   T* grad_factors = nullptr;                          // [events, 10, in]
   T *grad_bias = nullptr, *grad_diag_bias = nullptr;  // [width]
   T *grad_scale = nullptr, *grad_shift = nullptr;     // [in]

@@ -100,8 +100,9 @@ class _Equivariant(nn.Module):
     def weights(self) -> Tensor:
         """W [in_dim, out_dim, all maps of config], zero for those not in the basis."""
         if self.factorize:
-            first = self.coefs00[:, None, :] * self.coefs10[:, :, None]
-            coefs = first + self.coefs01[None, :, :] * self.coefs11[:, :, None]
+            # made as [maps, in_dim, out_dim], the layout the kernel reads
+            first = self.coefs00.t()[:, :, None] * self.coefs10
+            coefs = torch.addcmul(first, self.coefs01.t()[:, None, :], self.coefs11).permute(1, 2, 0)
         else:
             coefs = self.coefs
         if self.basis is None:
@@ -219,18 +220,18 @@ class PairBatchNorm(nn.BatchNorm1d):
                 running statistics are used.
             rows: number of pairs.
         """
+        weight, bias = self.weight, self.bias
         if self.uses_batch(rows):
             mean, variance = moments.unbind()
             self._update(mean.detach(), variance.detach(), rows)
         else:
             assert self.running_mean is not None
             assert self.running_var is not None
-            mean, variance = self.running_mean.double(), self.running_var.double()
+            mean, variance = self.running_mean, self.running_var
         scale = (variance + self.eps).rsqrt()
-        scale = scale if self.weight is None else scale * self.weight
-        shift = -mean * scale
-        shift = shift if self.bias is None else shift + self.bias
-        dtype = scale.dtype if self.weight is None else self.weight.dtype
+        scale = scale if weight is None else scale * weight
+        shift = -mean * scale if bias is None else torch.addcmul(bias.to(scale.dtype), mean, scale, value=-1)
+        dtype = scale.dtype if weight is None else weight.dtype
         return scale.to(dtype), shift.to(dtype)
 
     def _update(self, mean: Tensor, variance: Tensor, rows: int) -> None:

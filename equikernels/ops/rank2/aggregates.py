@@ -91,8 +91,9 @@ class Aggregation:
     def sum_factors(self, T: Tensor) -> Tensor:
         """[n_events, 10, C]: what plain sums are multiplied by in maps 6 to 15, with one summed letter."""
         letter, alpha = self.letters[0]
-        once = 1 / self.nobj if letter == "m" else torch.full_like(self.nobj, 1 / self.nbar)
-        powers = torch.stack([*[once] * 8, *[once * once] * 2], dim=1)[:, :, None]
+        norm = self.nobj if letter == "m" else torch.full_like(self.nobj, self.nbar)
+        once, twice = norm.reciprocal(), norm.square().reciprocal()
+        powers = torch.cat([once.expand(8, -1), twice.expand(2, -1)]).t()[:, :, None]
         return (powers if alpha is None else powers * self.factors(alpha)).expand(-1, 10, T.shape[1])
 
     def to_pairs(self, T: Tensor) -> list[tuple[Tensor, Tensor]]:

@@ -46,8 +46,8 @@ def fused_2to2(
     if not use_shortcut(OP, *tensors):
         return composed(T, coefs, factors, scale, shift, bias, diag_bias, pairs, slope)
     arguments = *graph_arguments(pairs), pairs.num_nodes, slope
-    op = torch.ops.equikernels.linear_2to2.default
-    return op(T, coefs, factors, scale, shift, bias, diag_bias, *arguments)[0]
+    op = torch.ops.equikernels.linear_2to2.default  # takes the maps one after another
+    return op(T, coefs.permute(2, 0, 1), factors, scale, shift, bias, diag_bias, *arguments)[0]
 
 
 def composed(
@@ -74,11 +74,11 @@ def composed(
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    T, coefs, factors, scale, shift, _, _, table, *ctx.rest = inputs
+    T, maps, factors, scale, shift, _, _, table, *ctx.rest = inputs
     out, aggregates = output
     ctx.mark_non_differentiable(aggregates)
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(None if ctx.rest[-1] == 1 else out, aggregates, T, coefs, factors, scale, shift, table)
+    ctx.save_for_backward(None if ctx.rest[-1] == 1 else out, aggregates, T, maps, factors, scale, shift, table)
 
 
 def _backward(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Any, ...]:
@@ -93,9 +93,9 @@ def _backward(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Any, ...
 
 
 def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    grad, out, _, T, coefs, factors, scale, shift, table, *ctx.rest, ctx.want_tensor = inputs
+    grad, out, _, T, maps, factors, scale, shift, table, *ctx.rest, ctx.want_tensor = inputs
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(grad, out, T, coefs, factors, scale, shift, table)
+    ctx.save_for_backward(grad, out, T, maps, factors, scale, shift, table)
 
 
 def _backward_backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
@@ -112,7 +112,8 @@ def _backward_backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
     given = [t for t in layer if t is not None]  # scale and shift come together
 
     def function(*primals: Tensor) -> Tensor:
-        arguments: list[Any] = [*primals, pairs, 1.0]
+        T, maps, *rest = primals
+        arguments: list[Any] = [T, maps.permute(1, 2, 0), *rest, pairs, 1.0]
         if len(primals) == 5:
             arguments[3:3] = None, None
         return composed(*arguments)
@@ -128,18 +129,26 @@ def _backward_backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
     return through(to_grad), None, None, *to_layer, *(None,) * 6
 
 
-def _fake(T: Tensor, coefs: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+def _fake(T: Tensor, maps: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     num_nodes = rest[-2]
-    return T.new_empty(T.shape[0], coefs.shape[1]), T.new_empty(num_nodes, 3, T.shape[1])
+    return T.new_empty(T.shape[0], maps.shape[2]), T.new_empty(num_nodes, 3, T.shape[1])
 
 
 def _fake_backward(
-    grad: Tensor, out: Tensor | None, aggregates: Tensor, T: Tensor, coefs: Tensor, factors: Tensor, *rest: Any
+    grad: Tensor,
+    out: Tensor | None,
+    aggregates: Tensor,
+    T: Tensor,
+    maps: Tensor,
+    factors: Tensor,
+    scale: Tensor | None,
+    *rest: Any,
 ) -> tuple[Tensor, ...]:
-    channels, width, _ = coefs.shape
+    _, channels, width = maps.shape
     of_tensor = grad.new_empty(T.shape if rest[-1] else (0,))
-    of_channels = [grad.new_empty(n) for n in (channels, channels, width, width)]
-    return of_tensor, grad.new_empty(coefs.shape), grad.new_empty(factors.shape), *of_channels
+    scaled = 0 if scale is None else channels
+    of_channels = [grad.new_empty(n) for n in (scaled, scaled, width, width)]
+    return of_tensor, grad.new_empty(maps.shape), grad.new_empty(factors.shape), *of_channels
 
 
 if _native.cpu_reason is None:
