@@ -76,7 +76,7 @@ def table(document: Document) -> str:
     lines = ["| what | baseline | equikernels | ratio | noise |", "|---|---|---|---|---|"]
     for row in document["rows"]:
         by = baseline_of(row)
-        theirs = f"{milliseconds(row[f'{by}_ms'])} ({by})" if by else "-"
+        theirs = f"{milliseconds(row[f'{by}_ms'])} ({row.get('baseline', by)})" if by else "-"
         ratio = f"**{row['ratio']:.3g}x**" if by else "-"
         if "fraction_of_fma_peak" in row:
             ratio += f", {100 * row['fraction_of_fma_peak']:.0f} % of the multiply-add peak"

@@ -17,9 +17,9 @@ import equikernels as ek
 from equikernels import cli
 
 ROOT = Path(__file__).parents[1]
-command, compare, lorentznet, pages, records, side_by_side, tracking = (
+command, compare, lorentznet, pages, pelican, records, side_by_side, tracking = (
     importlib.import_module(f"{cli.bench_package()}.{name}")
-    for name in ("command", "compare", "lorentznet", "pages", "records", "side_by_side", "tracking")
+    for name in ("command", "compare", "lorentznet", "pages", "pelican", "records", "side_by_side", "tracking")
 )
 
 
@@ -246,3 +246,25 @@ def test_the_rows_of_the_pages_are_those_that_are_measured() -> None:
     one = lorentznet.Sides(None)
     lines = {line.what for line in pages.TABLES[0].lines}
     assert f"forward, one jet of {one.x.shape[0] - 2} constituents" in lines
+
+
+@pytest.mark.skipif(ek._native.host is None, reason="no CPU kernels")
+def test_all_of_pelicans_lines_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the clock, the checks and the children replaced: what is left is the names."""
+    for owner in (side_by_side, pelican):
+        monkeypatch.setattr(owner, "interleaved", lambda *_: ([0.001] * 3, [0.01] * 3))
+    for owner in (pelican.Sides, pelican.HepSides, pelican.Layer):
+        monkeypatch.setattr(owner, "agree", lambda *_: 0.0)
+    monkeypatch.setattr(pelican.Sides, "exact", lambda _: None)
+    monkeypatch.setattr(pelican.HepSides, "exact", lambda _: None)
+    monkeypatch.setattr(pelican.Sides, "gradient_errors", lambda _: (0.0, 0.0))
+    monkeypatch.setattr(pelican, "multiply_adds", lambda _: 1e12)
+    monkeypatch.setattr(pelican, "copy_bandwidth", lambda _: 1e11)
+    done = type("Done", (), {"returncode": 0, "stdout": "10 20"})
+    monkeypatch.setattr(side_by_side.subprocess, "run", lambda *_, **__: done)
+    result = pelican.measure(torch.get_num_threads(), True)
+    text = pages.numbers({"pelican": result})
+    assert text.count("**10.0x**") == 7
+    assert text.count("**1.0x less**") == 2
+    assert "| PELICAN, forward, 16 events | 40.0x | 10.0x | short by 75 % |" in pages.targets({"pelican": result})
+    assert "(pelican_hep)" in records.table(result)
