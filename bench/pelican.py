@@ -198,14 +198,10 @@ def measure(threads: int, quick: bool, device: str = "cpu") -> dict[str, Any]:
     for side in sides[1:]:
         hep = HepSides(small, side == COMPILED)
         rows += [{**r, "baseline": side} for r in hep.rows(f"16 events, n 27 to 54, letter s, {side}", rounds)]
-    memory = side_by_side.peaks(
-        f"{__package__}.pelican", ["--threads", str(threads), "--largest", "54"], "n 27 to 54, "
-    )
+    memory = peaks(54, threads)
     if not quick:
         rows += Sides(large).rows("16 events, n 64 to 128", (3, 2))
-        memory += side_by_side.peaks(
-            f"{__package__}.pelican", ["--threads", str(threads), "--largest", "128"], "n 64 to 128, "
-        )
+        memory += peaks(128, threads)
     return {
         **side_by_side.machine("pelican", threads),
         "ceilings": {"multiply_adds_gflops": peak / 1e9, "copy_gb_per_s": bandwidth / 1e9},
