@@ -33,20 +33,22 @@ inline Vec<T> slope_of_power(Vec<T> y, Vec<T> exp, Vec<T> minus_one) {
   return abs(y) < T(0.5) ? series : direct;
 }
 
-// f(load, store, c) for the channels c, c + 1, ... of a vector of each row.
+// f(tail, c, first, last): the channels c, c + 1, ... of one vector in the rows [first, last), which stay in cache.
 template <class T, class F>
-inline void over_vectors(int64_t channels, F&& f) {
-  constexpr int W = lanes<T>;
-  for (int64_t c = 0; c < channels; c += W) f(Tail<T>(channels - c), c);
+inline void over_blocks(int64_t channels, int64_t begin, int64_t end, F&& f) {
+  constexpr int64_t kBlock = 32;
+  for (int64_t b = begin; b < end; b += kBlock)
+    for (int64_t c = 0; c < channels; c += lanes<T>)
+      f(Tail<T>(channels - c), c, b, end - b < kBlock ? end : b + kBlock);
 }
 
 }  // namespace
 
 template <class Isa, class T>
 void EncodeCpu<Isa, T>::forward(const EncodeArgs<T>& a, int64_t begin, int64_t end) {
-  over_vectors<T>(a.channels, [&](const Tail<T>& tail, int64_t c) {
+  over_blocks<T>(a.channels, begin, end, [&](const Tail<T>& tail, int64_t c, int64_t first, int64_t last) {
     const Vec<T> t = tail.load(a.t + c), one_over_t = T(1) / t;
-    for (int64_t r = begin; r < end; ++r) {
+    for (int64_t r = first; r < last; ++r) {
       const Vec<T> z = tail.load(a.z + r * a.channels + c);
       Vec<T> base;
       const Vec<T> y = t * log_of_size<T>(abs(z), a.angles, base);
@@ -58,10 +60,11 @@ void EncodeCpu<Isa, T>::forward(const EncodeArgs<T>& a, int64_t begin, int64_t e
 
 template <class Isa, class T>
 void EncodeCpu<Isa, T>::backward(const EncodeArgs<T>& a, T* partial, int64_t begin, int64_t end) {
-  over_vectors<T>(a.channels, [&](const Tail<T>& tail, int64_t c) {
+  for (int64_t c = 0; c < a.channels; ++c) partial[c] = 0;
+  over_blocks<T>(a.channels, begin, end, [&](const Tail<T>& tail, int64_t c, int64_t first, int64_t last) {
     const Vec<T> t = tail.load(a.t + c);
-    Vec<T> total{};
-    for (int64_t r = begin; r < end; ++r) {
+    Vec<T> total = tail.load(partial + c);
+    for (int64_t r = first; r < last; ++r) {
       const int64_t at = r * a.channels + c;
       const Vec<T> z = tail.load(a.z + at), g = tail.load(a.grad + at);
       Vec<T> base;

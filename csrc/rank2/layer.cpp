@@ -10,7 +10,7 @@
 namespace ek {
 namespace {
 
-constexpr int64_t kBlock = 64;  // rows worked on together
+constexpr int64_t kBlock = 128;  // rows worked on together
 
 }  // namespace
 
@@ -134,13 +134,10 @@ void RowsLayerCpu<Isa, T>::backward(const RowsLayerArgs<T>& a, const T* packed, 
 }
 
 template <class Isa, class T>
-void RowsLayerCpu<Isa, T>::add_up(const RowsLayerArgs<T>& a, const T* partials, int64_t chunks) {
-  const int64_t stride = padded<T>(a.width), step = partial_size(a);
-  auto total = [&](int64_t k) {
-    T sum = 0;
-    for (int64_t c = 0; c < chunks; ++c) sum += partials[c * step + k];
-    return sum;
-  };
+void RowsLayerCpu<Isa, T>::add_up(const RowsLayerArgs<T>& a, T* partials, int64_t chunks) {
+  const int64_t stride = padded<T>(a.width);
+  if (chunks > 0) add_chunks(partials, partial_size(a), chunks);
+  auto total = [&](int64_t k) { return chunks > 0 ? partials[k] : T(0); };
   for (int64_t o = 0; o < a.width; ++o) {
     for (int64_t k = 0; k < a.in; ++k) a.grad_weight[o * a.in + k] = total(k * stride + o);
     a.grad_bias[o] = total(a.in * stride + o);

@@ -259,21 +259,17 @@ void Rank2MixCpu<Isa, T>::backward(const Rank2MixArgs<T>& a, const void* base, c
 }
 
 template <class Isa, class T>
-void Rank2MixCpu<Isa, T>::reduce_weights(const Rank2MixArgs<T>& a, const Rank2Plan& plan, const void* partials) {
+void Rank2MixCpu<Isa, T>::reduce_weights(const Rank2MixArgs<T>& a, const Rank2Plan& plan, void* partials) {
   const int64_t stride = padded<T>(a.width);
-  const T* first = static_cast<const T*>(partials);
-  const int64_t step = plan.chunk_bytes / int64_t(sizeof(T));
-  auto add_up = [&](T* out) {
-    if (!out) return;
-    for (int64_t k = 0; k < a.in * a.width; ++k) {
-      T total = 0;
-      for (int c = 0; c < plan.chunks; ++c) total += first[c * step + k / a.width * stride + k % a.width];
-      out[k] = total;
-    }
+  T* first = static_cast<T*>(partials);
+  if (plan.chunks > 0) add_chunks(first, plan.chunk_bytes / int64_t(sizeof(T)), plan.chunks);
+  T* const outs[2] = {a.grad_identity, a.grad_transpose};
+  for (T* out : outs) {
+    if (!out) continue;
+    for (int64_t c = 0; c < a.in; ++c)
+      for (int64_t d = 0; d < a.width; ++d) out[c * a.width + d] = plan.chunks > 0 ? first[c * stride + d] : T(0);
     first += weight_size(a);
-  };
-  add_up(a.grad_identity);
-  add_up(a.grad_transpose);
+  }
 }
 
 template struct Rank2MixCpu<EK_ISA, float>;

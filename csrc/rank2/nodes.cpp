@@ -317,13 +317,10 @@ void Rank2NodesCpu<Isa, T>::backward(const Rank2NodesArgs<T>& a, const T* packed
 }
 
 template <class Isa, class T>
-void Rank2NodesCpu<Isa, T>::add_up(const Rank2NodesArgs<T>& a, const T* partials, int64_t chunks) {
+void Rank2NodesCpu<Isa, T>::add_up(const Rank2NodesArgs<T>& a, T* partials, int64_t chunks) {
   const Layout<T> l(a);
-  auto total = [&](int64_t k) {
-    T sum = 0;
-    for (int64_t c = 0; c < chunks; ++c) sum += partials[c * l.partial() + k];
-    return sum;
-  };
+  if (chunks > 0) add_chunks(partials, l.partial(), chunks);
+  auto total = [&](int64_t k) { return chunks > 0 ? partials[k] : T(0); };
   for (int m = 0; m < kMatrices; ++m)
     for (int part = 0; part < parts_of(m); ++part)
       for (int64_t c = 0; c < l.C; ++c)

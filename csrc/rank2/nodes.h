@@ -45,7 +45,7 @@ struct Rank2NodesCpu {
   static int64_t partial_size(const Rank2NodesArgs<T>& args);
   static void backward(const Rank2NodesArgs<T>& args, const T* packed, T* partial, T* scratch, int64_t begin,
                        int64_t end);
-  static void add_up(const Rank2NodesArgs<T>& args, const T* partials, int64_t chunks);
+  static void add_up(const Rank2NodesArgs<T>& args, T* partials, int64_t chunks);
 };
 
 }  // namespace ek

@@ -187,5 +187,15 @@ inline void weight_gradient(int64_t in, int64_t width, const Sweep<T>* sweeps, i
   });
 }
 
+// Sums over chunks, in order, into the first; size is in whole vectors.
+template <class T>
+inline void add_chunks(T* partials, int64_t size, int64_t chunks) {
+  for (int64_t k = 0; k < size; k += lanes<T>) {
+    Vec<T> sum = load(partials + k);
+    for (int64_t c = 1; c < chunks; ++c) sum += load(partials + c * size + k);
+    store(partials + k, sum);
+  }
+}
+
 }  // namespace
 }  // namespace ek

@@ -77,7 +77,7 @@ struct Rank2MixCpu {
   static int64_t scratch_bytes(const Rank2MixArgs<T>& args);
   static void backward(const Rank2MixArgs<T>& args, const void* packed, const Rank2Plan& plan, int chunk,
                        void* partials, void* scratch);
-  static void reduce_weights(const Rank2MixArgs<T>& args, const Rank2Plan& plan, const void* partials);
+  static void reduce_weights(const Rank2MixArgs<T>& args, const Rank2Plan& plan, void* partials);
 };
 
 #if defined(EK_WITH_CUDA)

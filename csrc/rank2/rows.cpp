@@ -66,13 +66,11 @@ void RowsCpu<Isa, T>::outer(const RowsArgs<T>& a, T* partial, T* scratch, int64_
 }
 
 template <class Isa, class T>
-void RowsCpu<Isa, T>::add_up(const RowsArgs<T>& a, const T* partials, int64_t chunks) {
+void RowsCpu<Isa, T>::add_up(const RowsArgs<T>& a, T* partials, int64_t chunks) {
+  if (chunks > 0) add_chunks(partials, partial_size(a), chunks);
   for (int64_t r = 0; r < a.in; ++r)
-    for (int64_t o = 0; o < a.width; ++o) {
-      T total = 0;
-      for (int64_t c = 0; c < chunks; ++c) total += partials[c * partial_size(a) + r * padded<T>(a.width) + o];
-      a.out[r * a.width + o] = total;
-    }
+    for (int64_t o = 0; o < a.width; ++o)
+      a.out[r * a.width + o] = chunks > 0 ? partials[r * padded<T>(a.width) + o] : T(0);
 }
 
 template struct RowsCpu<EK_ISA, float>;

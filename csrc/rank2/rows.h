@@ -50,7 +50,7 @@ struct RowsCpu {
   static int64_t partial_size(const RowsArgs<T>& args);
   static int64_t scratch_size(const RowsArgs<T>& args);
   static void outer(const RowsArgs<T>& args, T* partial, T* scratch, int64_t begin, int64_t end);
-  static void add_up(const RowsArgs<T>& args, const T* partials, int64_t chunks);
+  static void add_up(const RowsArgs<T>& args, T* partials, int64_t chunks);
 };
 
 template <class Isa, class T>
@@ -65,7 +65,7 @@ struct RowsLayerCpu {
   static int64_t scratch_size(const RowsLayerArgs<T>& args);
   static void backward(const RowsLayerArgs<T>& args, const T* packed, T* partial, T* scratch, int64_t begin,
                        int64_t end);
-  static void add_up(const RowsLayerArgs<T>& args, const T* partials, int64_t chunks);
+  static void add_up(const RowsLayerArgs<T>& args, T* partials, int64_t chunks);
 };
 
 }  // namespace ek
