@@ -15,6 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .. import triton_launch as to
+from ..triton_common import dot_precision
 from . import reference
 from .triton_products import add_up_kernel, moments_kernel, outer_kernel, product_kernel
 from .triton_sums import broadcast_kernel, extremum_kernel, sum_kernel
@@ -51,7 +52,7 @@ def share(rows: int) -> int:
 def product_tile(width: int, dtype: torch.dtype) -> Tile:
     """How a product is cut. IEEE float32 and float64 live in registers, what tensor cores take streams through shared
     memory; what the compiler makes of it is held to no spills by the tests."""
-    double, precision = dtype == torch.float64, float32_precision()
+    double, precision = dtype == torch.float64, dot_precision(dtype)
     first, second = cover(width, 64 if double else 128)
     return {
         "ACC": tl.float64 if double else tl.float32,
@@ -66,7 +67,7 @@ def product_tile(width: int, dtype: torch.dtype) -> Tile:
 
 
 def outer_tile(channels: int, width: int, dtype: torch.dtype) -> Tile:
-    double, precision = dtype == torch.float64, float32_precision()
+    double, precision = dtype == torch.float64, dot_precision(dtype)
     most = 64 if double else 128
     first, second = cover(channels, most)
     wide = block(width, most)
@@ -82,13 +83,8 @@ def outer_tile(channels: int, width: int, dtype: torch.dtype) -> Tile:
     }
 
 
-def float32_precision() -> str:
-    """TF32 where PyTorch has been told that it may be used, IEEE products otherwise."""
-    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
-
-
 def _on_tensor_cores(dtype: torch.dtype) -> bool:
-    return dtype in (torch.bfloat16, torch.float16) or (dtype == torch.float32 and float32_precision() == "tf32")
+    return dtype in (torch.bfloat16, torch.float16) or dot_precision(dtype) == "tf32"
 
 
 def _product(
