@@ -1,4 +1,5 @@
-"""EGNN and EuclidNet on the edges of hit graphs, against the published formulas in eager PyTorch.
+"""EGNN and EuclidNet on the edges of hit graphs, against the published formulas in eager PyTorch; and table 5 of
+"Equivariance Is Not All You Need" (arXiv 2311.03094), times of two trackers, once more (--network trackers).
 
 python -m bench.tracking --network euclidnet --out bench/results/euclidnet.json
 """
@@ -15,7 +16,7 @@ import equikernels as ek
 from equikernels import baselines
 
 from . import side_by_side
-from .side_by_side import PUBLISHED
+from .side_by_side import OURS, PUBLISHED
 
 NODES, EDGES = 10_000, 80_000
 
@@ -70,6 +71,49 @@ class EuclidNetSides(side_by_side.Sides):
         return torch.cat([-y, y], dim=1)
 
 
+class TrackerSides(side_by_side.Sides):
+    """One sample hit graph through the models whose numbers of parameters the table gives: SO(3) EuclidNet of H 16 (the
+    table says SO(2)) and the Interaction Network of H 32."""
+
+    def __init__(self, interaction: bool) -> None:
+        event = ek.data.load_sample_hit_graphs()[0]
+        self.graph, self.label = event.graph, event.y.long()
+        edges = torch.stack([self.graph.sender, self.graph.receiver])
+        torch.manual_seed(0)
+        if interaction:
+            self.ours, self.published = ek.models.InteractionNetwork(32), baselines.InteractionNetwork(32)
+            self.inputs = {OURS: (event.x, self.graph, event.edge_attr), PUBLISHED: (event.x, edges, event.edge_attr)}
+        else:
+            self.ours, self.published = ek.models.EuclidNetSO3(16, 3), baselines.EuclidNetSO3(16, 3)
+            rows = edges.flip(0)
+            self.inputs = {OURS: (event.cartesian, self.graph), PUBLISHED: (event.cartesian, rows)}
+        self.published.load_state_dict(self.ours.state_dict())
+
+    def logits(self, side: str) -> Tensor:
+        """[E, 2]: not a segment, a segment."""
+        y = self.model(side)(*self.inputs[side])
+        return torch.cat([-y, y], dim=1)
+
+
+# name, parameters, ms on a CPU (EPYC 7713) and on a GPU (A100) as published
+TABLE = (("InteractionNetwork", 4392, 4.714, 0.403), ("EuclidNet", 2580, 4.866, 0.151))
+
+
+def table(threads: int) -> dict[str, Any]:
+    """Inference times of two trackers, the published columns beside ours; batches and graphs are not the table's."""
+    torch.set_num_threads(threads)
+    rows = []
+    for name, parameters, cpu, gpu in TABLE:
+        sides = TrackerSides(name == "InteractionNetwork")
+        count = sum(p.numel() for p in sides.ours.parameters())
+        if count != parameters:
+            raise SystemExit(f"{name}: {count} parameters where the table has {parameters}")
+        difference = sides.agree()
+        row = sides.time(f"{name}, forward, one graph of {sides.graph.num_edges:,} edges", sides.forward, (5, 15))
+        rows.append({**row, "difference": difference, "parameters": count, "table_cpu": cpu, "table_gpu": gpu})
+    return {**side_by_side.machine("trackers", threads, "cpu"), "rows": rows}
+
+
 NETWORKS: dict[str, Callable[[bool], Any]] = {"egnn": EGNNSides, "euclidnet": EuclidNetSides}
 
 
@@ -95,12 +139,14 @@ def measure(network: str, threads: int, quick: bool, device: str = "cpu") -> dic
 
 def main() -> None:
     parser = side_by_side.parser(__doc__)
-    parser.add_argument("--network", choices=NETWORKS, default="euclidnet")
+    parser.add_argument("--network", choices=[*NETWORKS, "trackers"], default="euclidnet")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.child:
         sides = NETWORKS[options.network](options.quick)
         side_by_side.print_peaks(lambda: sides.step(options.child), lambda: sides.step(options.child))
+    elif options.network == "trackers":
+        side_by_side.write(table(options.threads), options.out)
     else:
         side_by_side.write(measure(options.network, options.threads, options.quick), options.out)
 
