@@ -28,8 +28,8 @@ from .side_by_side import OURS, PUBLISHED, interleaved, row, same
 
 SPURIONS = 2
 C, D, NBAR = 35, 60, 49.0  # of one layer
-# A pre-activation within a rounding of zero may fall on either side of the leaky ReLU, and moves float32 gradients by as
-# much, on either side: ours go from 1e-4 off to 1e-2 and back as weights are nudged by 1e-7. float64 has no such doubt.
+# A pre-activation within a rounding of zero may fall on either side of the leaky ReLU, and moves float32 gradients by
+# as much, on either side: ours go from 1e-4 off to 1e-2 and back as weights are nudged by 1e-7. Not so in float64.
 KINKS = 2e-2
 HEP, COMPILED = "pelican_hep", "pelican_hep_compiled"
 
@@ -75,6 +75,8 @@ class Sides(side_by_side.Sides):
         baselines' own miss by a per cent (:meth:`exact` compares both sides in float64)."""
         logits, (gradient, theirs) = self.agree(), self.gradient_errors(KINKS)
         forward = self.time(f"forward, {name}", self.forward, rounds)
+        if theirs > 0.1:  # the compiled baseline's gradients are wrong: its time says nothing
+            return [{**forward, "difference": logits}]
         step = self.time(f"training step, {name}", self.step, rounds)
         step |= {"gradient_error": gradient, "published_gradient_error": theirs}
         return [{**forward, "difference": logits}, step]

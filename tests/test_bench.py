@@ -257,7 +257,7 @@ def test_all_of_pelicans_lines_are_measured(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(owner, "agree", lambda *_: 0.0)
     monkeypatch.setattr(pelican.Sides, "exact", lambda _: None)
     monkeypatch.setattr(pelican.HepSides, "exact", lambda _: None)
-    monkeypatch.setattr(pelican.Sides, "gradient_errors", lambda _: (0.0, 0.0))
+    monkeypatch.setattr(pelican.Sides, "gradient_errors", lambda *_: (0.0, 0.0))
     monkeypatch.setattr(pelican, "multiply_adds", lambda _: 1e12)
     monkeypatch.setattr(pelican, "copy_bandwidth", lambda _: 1e11)
     done = type("Done", (), {"returncode": 0, "stdout": "10 20"})
