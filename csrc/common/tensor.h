@@ -57,6 +57,21 @@ inline void check_shape(const Tensor& t, const char* op, const char* name, std::
   STD_TORCH_CHECK(same, op, ": ", name, ": unexpected shape");
 }
 
+// An optional argument: its data, or null.
+template <class T>
+const T* pointer(const std::optional<Tensor>& t) {
+  return t ? t->template const_data_ptr<T>() : nullptr;
+}
+
+// An optional argument, where given, of this shape and of the dtype of another tensor; made contiguous.
+inline void match(const char* op, std::optional<Tensor>& t, const char* name, const Tensor& like, const char* like_name,
+                  std::vector<int64_t> shape) {
+  if (!t) return;
+  check_shape(*t, op, name, shape);
+  STD_TORCH_CHECK(t->scalar_type() == like.scalar_type(), op, ": ", name, ": expected the dtype of ", like_name);
+  t = dense(*t);
+}
+
 template <class F>
 void dispatch_floating(ScalarType type, const char* op, F&& f) {
   if (type == ScalarType::Float)

@@ -82,11 +82,6 @@ struct EdgeNetworkInputs {
                     ": graph: expected one");
   }
 
-  template <class T>
-  static const T* pointer(const std::optional<Tensor>& t) {
-    return t ? t->const_data_ptr<T>() : nullptr;
-  }
-
   template <class T, class X>
   EdgeNetworkArgs<T, X> args() const {
     EdgeNetworkArgs<T, X> a;
@@ -205,9 +200,9 @@ struct EdgeNetworkOp {
       using T = decltype(t);
       using X = decltype(c);
       auto args = in.args<T, X>();
-      args.grad_edges = in.pointer<T>(g_edges);
-      args.grad_messages = in.pointer<T>(g_messages);
-      args.grad_coordinates = in.pointer<X>(g_coordinates);
+      args.grad_edges = pointer<T>(g_edges);
+      args.grad_messages = pointer<T>(g_messages);
+      args.grad_coordinates = pointer<X>(g_coordinates);
       args.grad_receiver = receiver ? receiver_out.mutable_data_ptr<T>() : nullptr;
       args.grad_sender = sender ? sender_out.mutable_data_ptr<T>() : nullptr;
       args.grad_x = x && want_x ? x_out.mutable_data_ptr<X>() : nullptr;

@@ -165,10 +165,7 @@ class Rank2 {
     int64_t width = 0;
 
     void match(Optional& t, const char* name, std::vector<int64_t> shape) const {
-      if (!t) return;
-      check_shape(*t, op, name, shape);
-      STD_TORCH_CHECK(t->scalar_type() == tensor.scalar_type(), op, ": ", name, ": expected the dtype of tensor");
-      t = dense(*t);
+      ek::match(op, t, name, tensor, "tensor", std::move(shape));
     }
     void check(int64_t num_edges) {
       check_shape(tensor, op, "tensor", {num_edges, -1});
@@ -193,11 +190,6 @@ class Rank2 {
       return a;
     }
   };
-
-  template <class T>
-  static const T* pointer(const Optional& t) {
-    return t ? t->template const_data_ptr<T>() : nullptr;
-  }
 
   static void check_sides(const char* op, const Tensor& like, Optional& weight, Optional& arg, int64_t num_nodes,
                           int64_t channels) {

@@ -74,17 +74,11 @@ struct Rank2OnCpu : Cpu {
       using Kernel = Rank2NodesCpu<decltype(isa), T>;
       const Buffer packed(Kernel::packed_size(args) * int64_t(sizeof(T)));
       Kernel::pack(args, true, static_cast<T*>(packed.p));
-      const int64_t events = args.graph.num_events, step = events_of_chunk(events), chunks = (events + step - 1) / step;
-      const int64_t size = Kernel::partial_size(args);
-      const Buffer buffer(chunks * size * int64_t(sizeof(T)));
-      T* partials = static_cast<T*>(buffer.p);
-      torch::stable::parallel_for(0, chunks, 1, [&](int64_t first, int64_t last) {
-        const Buffer scratch(Kernel::scratch_size(args) * int64_t(sizeof(T)));
-        for (int64_t c = first; c < last; ++c)
-          Kernel::backward(args, static_cast<const T*>(packed.p), partials + c * size, static_cast<T*>(scratch.p),
-                           c * step, std::min(events, (c + 1) * step));
-      });
-      Kernel::add_up(args, partials, chunks);
+      const int64_t events = args.graph.num_events;
+      sum_chunks<Kernel, T>(args, events, events_of_chunk(events), true,
+                            [&](T* partial, T* scratch, int64_t begin, int64_t end) {
+                              Kernel::backward(args, static_cast<const T*>(packed.p), partial, scratch, begin, end);
+                            });
     });
   }
 
@@ -106,17 +100,10 @@ struct Rank2OnCpu : Cpu {
   static void rows_outer(const RowsArgs<T>& args) {
     dispatch_isa([&](auto isa) {
       using Kernel = RowsCpu<decltype(isa), T>;
-      const int64_t step = outer_chunk(args.rows), chunks = (args.rows + step - 1) / step;
-      const int64_t size = Kernel::partial_size(args);
-      const Buffer buffer(chunks * size * int64_t(sizeof(T)));
-      T* partials = static_cast<T*>(buffer.p);
-      torch::stable::parallel_for(0, chunks, 1, [&](int64_t first, int64_t last) {
-        const Buffer scratch(Kernel::scratch_size(args) * int64_t(sizeof(T)));
-        for (int64_t c = first; c < last; ++c)
-          Kernel::outer(args, partials + c * size, static_cast<T*>(scratch.p), c * step,
-                        std::min(args.rows, (c + 1) * step));
-      });
-      Kernel::add_up(args, partials, chunks);
+      sum_chunks<Kernel, T>(args, args.rows, outer_chunk(args.rows), true,
+                            [&](T* partial, T* scratch, int64_t begin, int64_t end) {
+                              Kernel::outer(args, partial, scratch, begin, end);
+                            });
     });
   }
 
@@ -144,18 +131,26 @@ struct Rank2OnCpu : Cpu {
       using Kernel = RowsLayerCpu<decltype(isa), T>;
       const Buffer packed(Kernel::packed_size(args, true) * int64_t(sizeof(T)));
       Kernel::pack(args, true, static_cast<T*>(packed.p));
-      const int64_t step = outer_chunk(args.rows), chunks = (args.rows + step - 1) / step;
-      const int64_t size = Kernel::partial_size(args);
-      const Buffer buffer(chunks * size * int64_t(sizeof(T)));
-      T* partials = static_cast<T*>(buffer.p);
-      torch::stable::parallel_for(0, chunks, 1, [&](int64_t first, int64_t last) {
-        const Buffer scratch(Kernel::scratch_size(args) * int64_t(sizeof(T)));
-        for (int64_t c = first; c < last; ++c)
-          Kernel::backward(args, static_cast<const T*>(packed.p), partials + c * size, static_cast<T*>(scratch.p),
-                           c * step, std::min(args.rows, (c + 1) * step));
-      });
-      if (args.grad_weight) Kernel::add_up(args, partials, chunks);
+      sum_chunks<Kernel, T>(args, args.rows, outer_chunk(args.rows), args.grad_weight != nullptr,
+                            [&](T* partial, T* scratch, int64_t begin, int64_t end) {
+                              Kernel::backward(args, static_cast<const T*>(packed.p), partial, scratch, begin, end);
+                            });
     });
+  }
+
+ private:
+  // run(partial, scratch, begin, end) for the chunks of [0, count); the partial sums are added up in order, if wanted.
+  template <class Kernel, class T, class Args, class Run>
+  static void sum_chunks(const Args& args, int64_t count, int64_t step, bool wanted, Run&& run) {
+    const int64_t chunks = (count + step - 1) / step, size = Kernel::partial_size(args);
+    const Buffer buffer(chunks * size * int64_t(sizeof(T)));
+    T* partials = static_cast<T*>(buffer.p);
+    torch::stable::parallel_for(0, chunks, 1, [&](int64_t first, int64_t last) {
+      const Buffer scratch(Kernel::scratch_size(args) * int64_t(sizeof(T)));
+      for (int64_t c = first; c < last; ++c)
+        run(partials + c * size, static_cast<T*>(scratch.p), c * step, std::min(count, (c + 1) * step));
+    });
+    if (wanted) Kernel::add_up(args, partials, chunks);
   }
 };
 

@@ -142,10 +142,7 @@ class Linear2to2 {
       match(shift, "shift", {in});
     }
     void match(Optional& t, const char* name, std::vector<int64_t> shape) const {
-      if (!t) return;
-      check_shape(*t, op, name, shape);
-      STD_TORCH_CHECK(t->scalar_type() == tensor.scalar_type(), op, ": ", name, ": expected the dtype of tensor");
-      t = dense(*t);
+      ek::match(op, t, name, tensor, "tensor", std::move(shape));
     }
     template <class T>
     Rank2NodesArgs<T> nodes(const GraphView& g, const Tensor& aggregates) const {
@@ -162,11 +159,6 @@ class Linear2to2 {
       return a;
     }
   };
-
-  template <class T>
-  static const T* pointer(const Optional& t) {
-    return t ? t->template const_data_ptr<T>() : nullptr;
-  }
 
   // Maps 0 and 1, of the raw tensor: with scale s and shift t, T_ij becomes s T_ij + t, so that the maps are s W, and
   // t W is a bias.

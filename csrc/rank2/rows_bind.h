@@ -93,10 +93,7 @@ class RowProducts {
       rows = x.size(0), in = x.size(1), width = weight.size(0);
     }
     void match(Optional& t, const char* name, std::vector<int64_t> shape) const {
-      if (!t) return;
-      check_shape(*t, op, name, shape);
-      STD_TORCH_CHECK(t->scalar_type() == x.scalar_type(), op, ": ", name, ": expected the dtype of x");
-      t = dense(*t);
+      ek::match(op, t, name, x, "x", std::move(shape));
     }
     template <class T>
     RowsLayerArgs<T> args(double slope) const {
@@ -105,11 +102,6 @@ class RowProducts {
       return a;
     }
   };
-
-  template <class T>
-  static const T* pointer(const Optional& t) {
-    return t ? t->template const_data_ptr<T>() : nullptr;
-  }
 
   static Tensor run(const Tensor& x_in, const Tensor& other_in, bool outer) {
     const char* op = outer ? "rows_outer" : "rows_product";

@@ -11,9 +11,8 @@ from torch.nn import functional as F
 
 from ..checks import check_tensor
 from ..graph import Graph
-from ..ops.common import lift
+from ..ops.common import lift, without_autocast
 from ..ops.rank2 import rank2_broadcast, rank2_mix, rank2_reduce
-from ..ops.rank2.linear import without_autocast
 from ..ops.rank2.maps import product
 from ..ops.rank2.op import spread_events
 from ..ops.segment import segment_reduce

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from ..checks import FLOATING, REAL, check_choice, check_tensor, fail
 from ..graph import Graph
 from ..nn.pelican import Encoder, Eq1to2, Eq2to2, MessageBlock, activate, make_linear
+from ..ops.common import without_autocast
 from ..ops.rank2 import pairwise_linear
-from ..ops.rank2.linear import without_autocast
 from ..ops.rank2.op import pairs_of
 from ..packing import prepend
 from .pelican_inputs import STABILIZERS, Stabilizer, first_weights, input_weights, jet_frame, rank2_inputs

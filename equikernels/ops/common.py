@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 import torch
@@ -23,6 +24,11 @@ def lift(op: str, argument: str, t: Tensor, dtype: torch.dtype = torch.float32) 
     if t.dtype in LOW_PRECISION and torch.is_autocast_enabled(t.device.type):
         return t.to(dtype)
     return t
+
+
+def without_autocast(device: str) -> AbstractContextManager[object]:
+    """Sums over particles are not for 16 bits. Nothing where autocast is off: torch.export would nest a graph."""
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def check_graph(op: str, graph: Graph, like: Tensor) -> None:

@@ -10,6 +10,8 @@ picks) particle i in sums over columns' first index, and particle j in sums over
 
 from __future__ import annotations
 
+import functools
+import operator
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from torch import Tensor
 
 from ... import _native
 from ..common import GraphArguments
+from .reference import through
 
 ops = torch.ops.equikernels
 
@@ -105,10 +108,7 @@ def _mix_backward_backward(
     pairs, n = (graph, *ctx.edges), ctx.num_nodes
     want_T, want_weights, want_table = ctx.wanted
     weights = identity, transpose
-    through = (lambda g: g) if out is None else (lambda g: torch.where(out > 0, g, g * ctx.slope))
-    if ctx.slope == 0:
-        through = lambda g: torch.where(out <= 0, 0, g)  # noqa: E731
-    inner = through(grad)
+    inner = through(grad, out, ctx.slope)
 
     # inner enters T's gradient, the weights' and the table's linearly, and nothing else enters the table's
     terms: list[Tensor] = []
@@ -128,7 +128,7 @@ def _mix_backward_backward(
             grad_T = _mix(inner, [_t(g) for g in to_weights], None, pairs, n)
     if want_table and to_table is not None:
         terms.append(ops.rank2_broadcast.default(to_table, None, None, *pairs))
-    grad_grad = through(sum(terms)) if terms else None
+    grad_grad = through(functools.reduce(operator.add, terms), out, ctx.slope) if terms else None
     absent = [None if w is None else g for g, w in zip((grad_identity, grad_transpose), weights, strict=True)]
     return grad_grad, None, grad_T, *absent, None, None, None, None, None, None
 

@@ -16,6 +16,7 @@ from ..common import graph_arguments, graph_from
 from ..segment import segment_reduce
 from .maps import mix_2to2
 from .op import reduce_table, spread_events
+from .reference import through
 
 OP = "linear_2to2"
 KERNELS[OP] = ("cpu",)
@@ -103,11 +104,6 @@ def _backward_backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
     num_edges, kind, num_nodes, slope = ctx.rest
     pairs = graph_from(table, num_edges, kind, num_nodes)
 
-    def through(g: Tensor) -> Tensor:
-        if out is None:
-            return g
-        return torch.where(out <= 0, 0, g) if slope == 0 else torch.where(out > 0, g, g * slope)
-
     zero = grad.new_zeros(grad.shape[1])
     given = [t for t in layer if t is not None]  # scale and shift come together
 
@@ -123,10 +119,10 @@ def _backward_backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
     flowing = [
         torch.zeros_like(p) if g is None or g.shape != p.shape else g for g, p in zip(found_grads, primals, strict=True)
     ]
-    to_grad, *to_primals = double_backward(function, primals, [through(grad)], flowing)
+    to_grad, *to_primals = double_backward(function, primals, [through(grad, out, slope)], flowing)
     found: Iterator[Tensor] = iter(to_primals)
     to_layer = [None if t is None else next(found) for t in layer]
-    return through(to_grad), None, None, *to_layer, *(None,) * 6
+    return through(to_grad, out, slope), None, None, *to_layer, *(None,) * 6
 
 
 def _fake(T: Tensor, maps: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:

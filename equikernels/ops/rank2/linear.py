@@ -6,13 +6,11 @@ together with the two maps that live on pairs, the identity and the transpose: o
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-
 import torch
 from torch import Tensor
 
 from ...checks import check_tensor, fail
-from ..common import lift
+from ..common import lift, without_autocast
 from .aggregates import (
     Alphas,
     aggregation,
@@ -204,11 +202,6 @@ def linear_1to2(
         width = coefs.shape[1]
         table = table + spread_events(per_event.reshape(-1, 3 * width), pairs).view(-1, 3, width)
         return activate(broadcast_table(table, pairs), slope)
-
-
-def without_autocast(device: str) -> AbstractContextManager[object]:
-    """Sums over particles are not for 16 bits. Nothing where autocast is off: torch.export would nest a graph."""
-    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def _check_map(op: str, coefs: Tensor, bias: Tensor | None, like: Tensor, maps: int) -> tuple[Tensor, Tensor | None]:

@@ -44,6 +44,13 @@ def activate(z: Tensor, slope: float) -> Tensor:
     return torch.relu(z) if slope == 0 else torch.nn.functional.leaky_relu(z, slope)
 
 
+def through(grad: Tensor, out: Tensor | None, slope: float) -> Tensor:
+    """What :func:`activate` lets through of a gradient, by what came out of it (not needed at slope 1)."""
+    if out is None or slope == 1:
+        return grad
+    return torch.where(out <= 0, 0, grad) if slope == 0 else torch.where(out > 0, grad, grad * slope)
+
+
 def rank2_mix(
     T: Tensor,
     identity: Tensor | None,
@@ -84,9 +91,7 @@ def rows_layer_gradient(
         g = g + to_mean
     if to_out is not None:
         g = g + to_out * out
-    if slope == 0:
-        return torch.where(out <= 0, 0, g)
-    return g if slope == 1 else torch.where(out > 0, g, g * slope)
+    return through(g, out, slope)
 
 
 def rows_layer_backward(
