@@ -94,6 +94,60 @@ def test_edges_come_in_any_form(name: str) -> None:
         assert all(torch.equal(a, b) for a, b in zip(run(layer, kind, given), expected, strict=True))
 
 
+SOURCES, TARGETS = 6, 5
+
+
+@pytest.mark.parametrize("watched", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_bipartite_is_a_graph_of_both_with_edges_into_targets(name: str, watched: bool) -> None:
+    """Also in training, where BatchNorm must count the targets alone."""
+    layer, given = conv(name).train(), inputs(name)
+    generator = torch.Generator().manual_seed(4)
+    edges = torch.stack([torch.randint(0, k, (E,), generator=generator) for k in (SOURCES, TARGETS)])
+    both = {k: torch.randn(SOURCES + TARGETS, t.shape[1], dtype=t.dtype) for k, t in given.items() if len(t) == N}
+    if watched:
+        layer.register_message_forward_hook(lambda *_: None)
+    pairs = {k: (t[:SOURCES].requires_grad_(), t[SOURCES:].requires_grad_()) for k, t in both.items()}
+    out = run(layer, edges, {**given, **pairs})  # type: ignore[dict-item]
+    assert all(len(t) in (TARGETS, E) for t in out)
+
+    # The same as one graph whose nodes are sources and targets; of the norm over nodes, only the targets' part.
+    whole = conv(name)
+    if name.startswith("LGEBConv"):
+        whole.phi_e[1].train()
+        h = torch.cat(pairs["h"])
+        x = torch.cat(pairs["x"])
+        graph = ek.Graph.from_edge_index(edges + torch.tensor([[0], [SOURCES]]), SOURCES + TARGETS)
+        total, step = whole._messages(h, x, graph, given.get("edge_attr"))
+        whole.phi_h[1].train()
+        parts = (t if t is None else t[SOURCES:] for t in (total, step))
+        expected = whole._update(h[SOURCES:], x[SOURCES:], *parts, None)
+    else:
+        joined = {**given, **{k: torch.cat(t) for k, t in pairs.items()}}
+        expected = run(whole, edges + torch.tensor([[0], [SOURCES]]), joined)
+        expected = tuple(t[SOURCES:] if len(t) != E else t for t in expected)
+    leaves = [t for pair in pairs.values() for t in pair]
+    close(
+        [*out, *torch.autograd.grad(weighted(*out), leaves, retain_graph=True)],
+        [*expected, *torch.autograd.grad(weighted(*expected), leaves)],
+    )
+
+
+def test_bipartite_mistakes_are_named() -> None:
+    layer, given = conv("EGConv"), inputs("EGConv")
+    h, x, edges = (given["h"][:4], given["h"]), (given["x"][:4], given["x"]), edge_index()
+    with pytest.raises(ValueError, match=r"EGConv: edge_index: expected sources in \[0, 4\)"):
+        layer(h, x, edges, given["edge_attr"])
+    with pytest.raises(TypeError, match="EGConv: x: expected a pair, of sources and of targets, got Tensor"):
+        layer(h, given["x"], edges % 4, given["edge_attr"])
+    with pytest.raises(ValueError, match=r"EGConv: x: expected \(4, 9\) rows of sources and targets, got \(3, 9\)"):
+        layer(h, (x[0][:3], x[1]), edges % 4, given["edge_attr"])
+    with pytest.raises(TypeError, match="EGConv: x: expected a tensor, got tuple"):
+        layer(h[1], x, edges, given["edge_attr"])
+    with pytest.raises(TypeError, match="EGConv: edge_index: expected a tensor"):
+        layer(h, x, ek.Graph.from_edge_index(edges, N), given["edge_attr"])
+
+
 def test_state_dicts_are_those_of_the_blocks() -> None:
     for name, block in (("EuclidConv", ek.nn.EuclidBlock(6, 2)), ("LGEBConv", ek.nn.LGEB(6, 6, 5))):
         assert list(conv(name).state_dict()) == list(block.state_dict())

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..nn.lgeb import lorentz_block
+from ..nn.lgeb import lorentz_messages, lorentz_update
 from .edges import GraphCache
 from .recipe import NotRecognisedError, Recipe, expect_layers, parameter_like, probe_edges, probe_values
 
@@ -36,9 +36,8 @@ class LorentzBlock(Recipe):
         node_attr = attributes[0] if attributes else None
         graph = self.cache.graph(receiver, sender, h.shape[0], ordered=False)
         phi_x = getattr(module, "phi_x", None)
-        h, x = lorentz_block(
-            module.phi_e, phi_x, module.phi_h, module.phi_m, module.c_weight, h, x, graph, None, node_attr
-        )
+        total, step = lorentz_messages(module.phi_e, phi_x, module.phi_m, h, x, graph, None)
+        h, x = lorentz_update(module.phi_h, module.c_weight, h, x, total, step, node_attr)
         return (h, x, None)[: self.returns]
 
     def probes(self, module: Any) -> list[list[Any]]:

@@ -139,7 +139,10 @@ class EGCL(nn.Module):
         """
         graph = as_graph(type(self).__name__, graph, h.shape[0])
         self._check(h, x, graph, edge_attr, node_attr)
-        total, step = egnn_messages(
+        return self._update(h, x, *self._messages(h, x, graph, edge_attr), node_attr)
+
+    def _messages(self, h: Tensor, x: Tensor, graph: Graph, edge_attr: Tensor | None) -> tuple[Tensor, Tensor]:
+        return egnn_messages(
             self.edge_mlp,
             self.coord_mlp,
             self.att_mlp,
@@ -152,11 +155,23 @@ class EGCL(nn.Module):
             clamp=self.clamp,
             precision=self.precision,
         )
+
+    def _update(
+        self, h: Tensor, x: Tensor, total: Tensor, step: Tensor, node_attr: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         nodes = [h, total] if node_attr is None else [h, total, node_attr]
         update = self.node_mlp(torch.cat(nodes, dim=1))
         return h + update if self.recurrent else update, x + self.coords_weight * step
 
-    def _check(self, h: Tensor, x: Tensor, graph: Graph, edge_attr: Tensor | None, node_attr: Tensor | None) -> None:
+    def _check(
+        self,
+        h: Tensor,
+        x: Tensor,
+        graph: Graph,
+        edge_attr: Tensor | None,
+        node_attr: Tensor | None,
+        receivers: int | None = None,
+    ) -> None:
         op, n = type(self).__name__, graph.num_nodes
         if h.shape != (n, self.input_nf):
             fail(op, "h", f"shape [{n}, {self.input_nf}]", list(h.shape))
@@ -168,7 +183,7 @@ class EGCL(nn.Module):
         ):
             if value is None and width == 0:
                 continue
-            rows = n if name == "node_attr" else graph.num_edges
+            rows = (n if receivers is None else receivers) if name == "node_attr" else graph.num_edges
             if value is None or width == 0 or value.shape != (rows, width):
                 got = None if value is None else list(value.shape)
                 fail(op, name, f"shape [{rows}, {width}]" if width else "None", got)

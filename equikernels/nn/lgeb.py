@@ -110,11 +110,29 @@ class LGEB(nn.Module):
             ValueError, TypeError: wrong shape, dtype or device.
         """
         self._check(h, x, graph, edge_attr, node_attr)
-        phi_x = None if self.last_layer else self.phi_x
-        modules = (self.phi_e, phi_x, self.phi_h, self.phi_m)
-        return lorentz_block(*modules, self.c_weight, h, x, graph, edge_attr, node_attr, self.precision, return_edges)
+        total, step, *edges = self._messages(h, x, graph, edge_attr, return_edges)
+        return (*self._update(h, x, total, step, node_attr), *(m for m in edges if m is not None))
 
-    def _check(self, h: Tensor, x: Tensor, graph: Graph, edge_attr: Tensor | None, node_attr: Tensor | None) -> None:
+    def _messages(
+        self, h: Tensor, x: Tensor, graph: Graph, edge_attr: Tensor | None, return_edges: bool = False
+    ) -> tuple[Tensor | None, ...]:
+        phi_x = None if self.last_layer else self.phi_x
+        return lorentz_messages(self.phi_e, phi_x, self.phi_m, h, x, graph, edge_attr, self.precision, return_edges)
+
+    def _update(
+        self, h: Tensor, x: Tensor, total: Tensor | None, step: Tensor | None, node_attr: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        return lorentz_update(self.phi_h, self.c_weight, h, x, total, step, node_attr)
+
+    def _check(
+        self,
+        h: Tensor,
+        x: Tensor,
+        graph: Graph,
+        edge_attr: Tensor | None,
+        node_attr: Tensor | None,
+        receivers: int | None = None,
+    ) -> None:
         n = graph.num_nodes
         if h.shape != (n, self.n_input):
             fail("LGEB", "h", f"shape [{n}, {self.n_input}]", list(h.shape))
@@ -125,28 +143,28 @@ class LGEB(nn.Module):
             ("node_attr", node_attr, self.n_node_attr),
         )
         for name, value, width in attributes:
-            rows = n if name == "node_attr" or value is None else graph.num_edges
+            rows = graph.num_edges
+            if name == "node_attr" or value is None:
+                rows = n if receivers is None else receivers
             if (value is None and width > 0) or (value is not None and value.shape != (rows, width)):
                 got = None if value is None else list(value.shape)
                 fail("LGEB", name, f"shape [{rows}, {width}]" if width else "None", got)
 
 
-def lorentz_block(
+def lorentz_messages(
     phi_e: nn.Sequential,
     phi_x: nn.Sequential | None,
-    phi_h: nn.Module,
     phi_m: nn.Sequential,
-    c_weight: float,
     h: Tensor,
     x: Tensor,
     graph: Graph,
     edge_attr: Tensor | None,
-    node_attr: Tensor | None,
     precision: str = "full",
     return_edges: bool = False,
-) -> tuple[Tensor, ...]:
-    """The block on anybody's modules of the published shape: phi_e Linear, BatchNorm, ReLU, Linear, ReLU; phi_x Linear,
-    ReLU, Linear; phi_m Linear, Sigmoid. All that happens on edges is one fused op."""
+) -> tuple[Tensor | None, ...]:
+    """Summed messages [n, H] and the coordinates' step [n, 4] (None without phi_x), on anybody's modules of the
+    published shape: phi_e Linear, BatchNorm, ReLU, Linear, ReLU; phi_x Linear, ReLU, Linear; phi_m Linear, Sigmoid.
+    All that happens on edges is one fused op; with ``return_edges`` its messages [E, H] come third."""
     weight, bias = weight_and_bias(phi_e[0])
     n_input = h.shape[1]
     # A linear layer on [h_i, h_j, s_ij, a_ij] is U h_i + V h_j + S s_ij + Q a_ij: products over nodes, not over edges.
@@ -158,7 +176,7 @@ def lorentz_block(
         graph,
         edge_attr=edge_attr,
     )
-    total, step, *edges = message_passing(
+    out = message_passing(
         z.receiver,
         z.sender,
         x,
@@ -173,8 +191,21 @@ def lorentz_block(
         precision=precision,
         return_edges=return_edges,
     )
+    return out[: 2 + return_edges]
+
+
+def lorentz_update(
+    phi_h: nn.Module,
+    c_weight: float,
+    h: Tensor,
+    x: Tensor,
+    total: Tensor | None,
+    step: Tensor | None,
+    node_attr: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """(h', x') from what :func:`lorentz_messages` gave."""
+    assert total is not None
     if step is not None:
         x = x + c_weight * step
-    assert total is not None
     nodes = [h, total] if node_attr is None else [h, total, node_attr]
-    return h + phi_h(torch.cat(nodes, dim=1)), x, *(m for m in edges if m is not None)
+    return h + phi_h(torch.cat(nodes, dim=1)), x

@@ -3,11 +3,14 @@
 Each computes what its parent does, fused, with an ``edge_index`` [2, E] of (source, target), an ``EdgeIndex`` or an
 :class:`equikernels.Graph`. Where someone watches the messages (``explain``, hooks on ``message``, ``aggregate`` or
 ``propagate``) they are made edge by edge, by PyTorch Geometric's own propagation, with the same result.
+
+Bipartite: what belongs to nodes (but node_attr, which is the targets') may be a pair, of sources and of targets, with
+an ``edge_index`` whose rows number the two apart. Only targets are updated and returned.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +21,7 @@ try:
 except ImportError as error:
     raise ImportError("equikernels.nn's convolutions need torch-geometric: pip install equikernels[pyg]") from error
 
+from ..checks import check_tensor, fail
 from ..graph import Graph
 from ..metric import psi
 from ..ops.common import as_graph
@@ -37,8 +41,53 @@ def _watched(conv: Any) -> bool:
     return bool(conv.explain) or any(hooks)
 
 
-def _edge_index(edges: Edges) -> Tensor:
-    return edges.edge_index if isinstance(edges, Graph) else edges
+Nodes = Tensor | tuple[Tensor, Tensor]
+
+
+class _Ends(NamedTuple):
+    """An edge list's two ends. For the fused ops both are nodes of one graph, targets first."""
+
+    graph: Graph
+    edge_index: Tensor  # as PyTorch Geometric's propagation takes it
+    size: tuple[int, int]  # sources, targets
+    bipartite: bool
+
+    @classmethod
+    def of(cls, op: str, edges: Edges, nodes: Nodes) -> _Ends:
+        if isinstance(nodes, Tensor):
+            n = nodes.shape[0]
+            return cls(as_graph(op, edges, n), edges.edge_index if isinstance(edges, Graph) else edges, (n, n), False)
+        sources, targets = (t.shape[0] for t in nodes)
+        if isinstance(edges, Graph):
+            fail(op, "edge_index", "a tensor [2, E], as nodes come as sources and targets", "Graph", TypeError)
+        edge_index = edges.as_tensor() if hasattr(edges, "as_tensor") else edges
+        check_tensor(op, "edge_index", edge_index, [2, "E"], [torch.int64])
+        if not torch.compiler.is_compiling() and edge_index.numel() > 0:
+            for row, number, name in zip(edge_index, (sources, targets), ("sources", "targets"), strict=True):
+                low, high = (int(v) for v in row.aminmax())
+                if low < 0 or high >= number:
+                    fail(op, "edge_index", f"{name} in [0, {number})", f"[{low}, {high}]")
+        joined = torch.stack([edge_index[0] + targets, edge_index[1]])
+        return cls(
+            Graph.from_edge_index(joined, targets + sources, validate=False), edge_index, (sources, targets), True
+        )
+
+    def joined(self, op: str, name: str, nodes: Nodes) -> Tensor:
+        """One row per node of the graph."""
+        if not self.bipartite:
+            if not isinstance(nodes, Tensor):
+                fail(op, name, "a tensor", type(nodes).__name__, TypeError)
+            return nodes
+        if isinstance(nodes, Tensor) or len(nodes) != 2:
+            fail(op, name, "a pair, of sources and of targets", type(nodes).__name__, TypeError)
+        rows = tuple(t.shape[0] for t in nodes)
+        if rows != self.size:
+            fail(op, name, f"{self.size} rows of sources and targets", rows)
+        return torch.cat([nodes[1], nodes[0]])
+
+
+def _target(nodes: Nodes) -> Tensor:
+    return nodes if isinstance(nodes, Tensor) else nodes[1]
 
 
 def _invariants(x_i: Tensor, x_j: Tensor, metric: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -55,21 +104,22 @@ class LGEBConv(LGEB, MessagePassing):
     """:class:`LGEB` (arXiv 2201.08187): arguments and state dict are its own."""
 
     def forward(  # type: ignore[override]
-        self, h: Tensor, x: Tensor, edge_index: Edges, edge_attr: Tensor | None = None, node_attr: Tensor | None = None
+        self, h: Nodes, x: Nodes, edge_index: Edges, edge_attr: Tensor | None = None, node_attr: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """(h', x') as :meth:`LGEB.forward`."""
-        graph = as_graph("LGEBConv", edge_index, h.shape[0])
-        if not _watched(self):
-            h, x = super().forward(h, x, graph, edge_attr, node_attr)
-            return h, x
-        self._check(h, x, graph, edge_attr, node_attr)
-        edges = _edge_index(edge_index)
-        out = self.propagate(edges, h=h, x=x, edge_attr=edge_attr)  # type: ignore[operator]
-        total, step = out.tensor_split([out.shape[1] - x.shape[1]], dim=1)
-        if not self.last_layer:
-            x = x + self.c_weight * _mean(step, edges, h.shape[0])
-        nodes = [h, total] if node_attr is None else [h, total, node_attr]
-        return h + self.phi_h(torch.cat(nodes, dim=1)), x
+        ends = _Ends.of("LGEBConv", edge_index, h)
+        of_nodes = ends.joined("LGEBConv", "h", h), ends.joined("LGEBConv", "x", x)
+        n = ends.size[1]
+        self._check(*of_nodes, ends.graph, edge_attr, node_attr, receivers=n)
+        total: Tensor | None
+        step: Tensor | None
+        if _watched(self):
+            out = self.propagate(ends.edge_index, h=h, x=x, edge_attr=edge_attr, size=ends.size)  # type: ignore[operator]
+            total, step = out.tensor_split([out.shape[1] - 4], dim=1)
+            step = None if self.last_layer else _mean(step, ends.edge_index, n)
+        else:
+            total, step = (t if t is None else t[:n] for t in self._messages(*of_nodes, ends.graph, edge_attr))
+        return self._update(_target(h), _target(x), total, step, node_attr)
 
     def message(self, h_i: Tensor, h_j: Tensor, x_i: Tensor, x_j: Tensor, edge_attr: Tensor | None) -> Tensor:
         """[m, what moves x]."""
@@ -86,20 +136,21 @@ class EGConv(EGCL, MessagePassing):
     """:class:`EGCL` (arXiv 2102.09844): arguments and state dict are its own."""
 
     def forward(
-        self, h: Tensor, x: Tensor, edge_index: Edges, edge_attr: Tensor | None = None, node_attr: Tensor | None = None
+        self, h: Nodes, x: Nodes, edge_index: Edges, edge_attr: Tensor | None = None, node_attr: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """(h', x') as :meth:`EGCL.forward`."""
-        graph = as_graph("EGConv", edge_index, h.shape[0])
-        if not _watched(self):
-            return super().forward(h, x, graph, edge_attr, node_attr)
-        self._check(h, x, graph, edge_attr, node_attr)
-        edges = _edge_index(edge_index)
-        out = self.propagate(edges, h=h, x=x, edge_attr=edge_attr)  # type: ignore[operator]
-        total, step = out.tensor_split([out.shape[1] - x.shape[1]], dim=1)
-        if self.coords_agg == "mean":
-            step = _mean(step, edges, h.shape[0])
-        update = self.node_mlp(torch.cat([h, total] if node_attr is None else [h, total, node_attr], dim=1))
-        return h + update if self.recurrent else update, x + self.coords_weight * step
+        ends = _Ends.of("EGConv", edge_index, h)
+        of_nodes = ends.joined("EGConv", "h", h), ends.joined("EGConv", "x", x)
+        n = ends.size[1]
+        self._check(*of_nodes, ends.graph, edge_attr, node_attr, receivers=n)
+        if _watched(self):
+            out = self.propagate(ends.edge_index, h=h, x=x, edge_attr=edge_attr, size=ends.size)  # type: ignore[operator]
+            total, step = out.tensor_split([out.shape[1] - of_nodes[1].shape[1]], dim=1)
+            if self.coords_agg == "mean":
+                step = _mean(step, ends.edge_index, n)
+        else:
+            total, step = (t[:n] for t in self._messages(*of_nodes, ends.graph, edge_attr))
+        return self._update(_target(h), _target(x), total, step, node_attr)
 
     def message(self, h_i: Tensor, h_j: Tensor, x_i: Tensor, x_j: Tensor, edge_attr: Tensor | None) -> Tensor:
         """[m, what moves x]."""
@@ -120,16 +171,18 @@ class EuclidConv(EuclidBlock, MessagePassing):
     """:class:`EuclidBlock` (arXiv 2304.05293, as released): arguments and state dict are its own."""
 
     def forward(  # type: ignore[override]
-        self, h: Tensor, x: Tensor, e: Tensor, edge_index: Edges
+        self, h: Nodes, x: Nodes, e: Tensor, edge_index: Edges
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(h', x', e') as :meth:`EuclidBlock.forward`."""
-        graph = as_graph("EuclidConv", edge_index, h.shape[0])
+        ends = _Ends.of("EuclidConv", edge_index, h)
+        of_nodes = ends.joined("EuclidConv", "h", h), ends.joined("EuclidConv", "x", x)
+        n = ends.size[1]
         if not _watched(self):
-            h, x, e, _ = super().forward(h, x, e, graph)
-            return h, x, e
-        edges = _edge_index(edge_index)
-        e = self.edge_updater(edges, h=h, x=x, e=e)  # type: ignore[operator]
-        out = self.propagate(edges, x=x, e=e)  # type: ignore[operator]
+            h, x, e, _ = super().forward(*of_nodes, e, ends.graph)
+            return h[:n], x[:n], e
+        e = self.edge_updater(ends.edge_index, h=h, x=x, e=e, size=ends.size)  # type: ignore[operator]
+        out = self.propagate(ends.edge_index, x=x, e=e, size=ends.size)  # type: ignore[operator]
+        h, x = _target(h), _target(x)
         total, step = out.tensor_split([out.shape[1] - x.shape[1]], dim=1)
         update = self.phi_s(torch.cat([h, total], dim=1))
         return h + self.c_weight * update, x + self.c_weight * step, e
@@ -148,15 +201,16 @@ class EuclidConv(EuclidBlock, MessagePassing):
 class InteractionConv(InteractionBlock, MessagePassing):
     """:class:`InteractionBlock` (arXiv 2103.16701): arguments and state dict are its own."""
 
-    def forward(self, x: Tensor, edge_index: Edges, edge_attr: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Nodes, edge_index: Edges, edge_attr: Tensor) -> tuple[Tensor, Tensor]:
         """(x', E) as :meth:`InteractionBlock.forward`."""
-        graph = as_graph("InteractionConv", edge_index, x.shape[0])
+        ends = _Ends.of("InteractionConv", edge_index, x)
+        nodes, n = ends.joined("InteractionConv", "x", x), ends.size[1]
         if not _watched(self):
-            return super().forward(x, graph, edge_attr)
-        edges = _edge_index(edge_index)
-        effects = self.edge_updater(edges, x=x, edge_attr=edge_attr)  # type: ignore[operator]
-        total = self.propagate(edges, effects=effects, size=(x.shape[0], x.shape[0]))  # type: ignore[operator]
-        return self.O(torch.cat([x, total], dim=1)), effects
+            updated, effects = super().forward(nodes, ends.graph, edge_attr)
+            return updated[:n], effects
+        effects = self.edge_updater(ends.edge_index, x=x, edge_attr=edge_attr, size=ends.size)  # type: ignore[operator]
+        total = self.propagate(ends.edge_index, effects=effects, size=ends.size)  # type: ignore[operator]
+        return self.O(torch.cat([_target(x), total], dim=1)), effects
 
     def edge_update(self, x_i: Tensor, x_j: Tensor, edge_attr: Tensor) -> Tensor:
         """E."""
