@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-import types
 from typing import TypeVar
 
 from torch import nn
@@ -103,7 +103,7 @@ def unfuse_(model: Model) -> Model:
 
 
 def is_fused(module: nn.Module) -> bool:
-    return getattr(module.__dict__.get("forward"), "__func__", None) is fused_forward
+    return getattr(module.__dict__.get("forward"), "func", None) is fused_forward
 
 
 def _fuse(module: nn.Module, kind: type[Recipe], cache: GraphCache) -> None:
@@ -117,8 +117,8 @@ def _fuse(module: nn.Module, kind: type[Recipe], cache: GraphCache) -> None:
         except NotRecognisedError as error:
             reasons.append(error)
             continue
-        # Not a submodule and not a buffer: state dicts do not see it.
+        # Not a submodule and not a buffer: state dicts do not see it. A partial, unlike a bound method, can be pickled.
         module.__dict__["equikernels_recipe"] = recipe
-        module.__dict__["forward"] = types.MethodType(fused_forward, module)
+        module.__dict__["forward"] = functools.partial(fused_forward, module)
         return
     raise next((r for r in reasons if isinstance(r, OtherNumbersError)), reasons[0])
