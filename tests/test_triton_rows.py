@@ -7,75 +7,27 @@ Launches are recorded from the ops' own implementations, on tensors without data
 from __future__ import annotations
 
 import os
-import re
-import subprocess
-import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 import torch
-from torch import Tensor
 
 triton = pytest.importorskip("triton")
 
 from equikernels.ops import triton_launch  # noqa: E402
 from equikernels.ops.rank2 import triton as rank2  # noqa: E402
-from equikernels.ops.segment import triton as segment  # noqa: E402
+
+from .triton_forms import FORMS, PAGE, Batch, Compiled, Launch, compiled, head, recorded, section  # noqa: E402
 
 pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="not compiled, interpreted")
 
-ARCHS = (80, 90)
 SHARED_LIMIT = 99 * 1024  # of a block on any GPU since 8.0
-NAMES = {
-    torch.float32: "*fp32",
-    torch.float64: "*fp64",
-    torch.bfloat16: "*bf16",
-    torch.int32: "*i32",
-    torch.int64: "*i64",
-}
-
-
-@dataclass(frozen=True)
-class Launch:
-    kernel: Any
-    grid: tuple[int, ...]
-    arguments: tuple[Any, ...]
-    constants: dict[str, Any]
-
-    def compile(self, arch: int) -> Any:
-        """As the launcher would: None and 1 are constants, pointers are aligned."""
-        names = self.kernel.arg_names
-        given = dict(zip(names, self.arguments, strict=False))
-        constants = {k: v for k, v in self.constants.items() if k in names}
-        constants |= {k: v for k, v in given.items() if v is None or (k.startswith("stride") and v == 1)}
-        signature, aligned = {}, {}
-        for place, name in enumerate(names):
-            if name in constants:
-                signature[name] = "constexpr"
-            elif isinstance(given[name], Tensor):
-                signature[name] = NAMES[given[name].dtype]
-                aligned[(place,)] = [["tt.divisibility", 16]]
-            else:
-                signature[name] = "i32" if given[name] < 2**31 else "i64"
-        source = triton.compiler.ASTSource(
-            fn=self.kernel,
-            signature=signature,
-            constexprs={(names.index(k),): v for k, v in constants.items()},
-            attrs=aligned,
-        )
-        target = triton.backends.compiler.GPUTarget("cuda", arch, 32)
-        options = {k: v for k, v in self.constants.items() if k not in names}
-        return triton.compile(source, target=target, options=options)
 
 
 @pytest.fixture
-def launches(monkeypatch: pytest.MonkeyPatch) -> list[Launch]:
-    recorded: list[Launch] = []
-    monkeypatch.setattr(triton_launch, "launch", lambda k, grid, *a, **c: recorded.append(Launch(k, grid, a, c)))
-    return recorded
+def launches() -> Iterator[list[Launch]]:
+    with recorded() as made:
+        yield made
 
 
 @pytest.fixture
@@ -86,97 +38,15 @@ def tf32() -> Iterator[None]:
     torch.backends.cuda.matmul.fp32_precision = before
 
 
-class Batch:
-    """Tensors without data, for events of one size."""
-
-    def __init__(self, events: int = 16, n: int = 54, dtype: torch.dtype = torch.float32) -> None:
-        self.nodes, self.pairs, self.dtype = events * n, events * n * n, dtype
-        self.table = self.empty(2 * (events + 1), dtype=torch.int64)
-        self.graph = self.table, self.pairs, 2
-
-    def empty(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
-        return torch.empty(*shape, dtype=dtype or self.dtype, device="meta")
-
-    def layer(self, channels: int, width: int, slope: float = 0.01) -> None:
-        """A mix and its backward pass."""
-        T, weights = self.empty(self.pairs, channels), [self.empty(channels, width) for _ in range(2)]
-        out = rank2.rank2_mix(T, *weights, self.empty(self.nodes, 3, width), *self.graph, self.nodes, slope)
-        wanted = [True, True, True]
-        rank2.rank2_mix_backward(out, out, T, *weights, *self.graph, self.nodes, slope, wanted)
-
-    def rows(self, channels: int, width: int) -> None:
-        """A pairwise linear layer with moments, and its backward pass."""
-        x, weight, bias = self.empty(self.pairs, channels), self.empty(width, channels), self.empty(width)
-        out, _ = rank2.rows_layer(x, weight, bias, 0.01, True)
-        rank2.rows_layer_backward(out, bias, bias, out, x, weight, 0.01, [True, True])
-
-    def sums(self, channels: int) -> None:
-        """Sums, extrema and broadcasts in every form."""
-        T, table = self.empty(self.pairs, channels), self.empty(self.nodes, 3, channels)
-        arg = self.empty(self.nodes, 2, channels, dtype=torch.int32)
-        one_a_particle = self.empty(self.nodes)[:, None, None].expand(-1, 2, channels)
-        for weight, chosen in ((None, None), (one_a_particle, None), (None, arg)):
-            rank2.rank2_sum(T, weight, chosen, *self.graph, self.nodes)
-            rank2.rank2_broadcast(table, weight, chosen, *self.graph)
-        rank2.rank2_extremum(T, *self.graph, self.nodes, True)
-
-
-def report(kernel: Any, arch: int) -> tuple[int, int]:
-    """Registers, and bytes of stack and spills, by ptxas."""
-    ptxas = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "kernel.ptx"
-        path.write_text(kernel.asm["ptx"])
-        command = [ptxas, "-v", f"-arch={'sm_90a' if arch == 90 else f'sm_{arch}'}", path, "-o", path.with_suffix(".o")]
-        done = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    registers = re.search(r"Used (\d+) registers", done)
-    assert registers is not None
-    return int(registers[1]), sum(int(n) for n in re.findall(r"(\d+) bytes (?:stack|spill)", done))
-
-
-class Edges:
-    """Tensors without data, for a CSR graph or events."""
-
-    def __init__(self, kind: int, dtype: torch.dtype, nodes: int = 864, edges: int = 46656) -> None:
-        def empty(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
-            return torch.empty(*shape, dtype=dtype, device="meta")
-
-        rows, table = 2 * (nodes + 1) + 4 * edges if kind == 0 else 2 * 17, torch.int64
-        graph = empty(rows, dtype=table), edges, kind
-        values, arg = empty(nodes, 35), empty(nodes, 35, dtype=torch.int64)
-        weight = empty(edges, 35) if kind == 0 else empty(edges)
-        for rows_of, chosen in ((1, None), (2, arg)):
-            segment.segment_sum(values, weight, chosen, *graph, nodes, rows_of, False)
-        segment.segment_sum(empty(edges, 35), None, None, *graph, nodes, 0, True)
-        segment.segment_extremum(values, weight, *graph, nodes, 1, False)
-        segment.segment_spread(values, arg, *graph)
-        segment.segment_product(values, values, arg, *graph, kind == 0)
-
-
-FORMS: dict[str, Callable[[], object]] = {
-    "layer": lambda: Batch().layer(35, 60),
-    "layer_float64": lambda: Batch(dtype=torch.float64).layer(35, 60, slope=0.0),
-    "layer_bfloat16": lambda: Batch(dtype=torch.bfloat16).layer(35, 60),
-    "layer_wide": lambda: Batch().layer(72, 128),
-    "layer_wide_float64": lambda: Batch(dtype=torch.float64).layer(72, 128),
-    "rows": lambda: Batch().rows(60, 35),
-    "sums": lambda: Batch().sums(35),
-    "sums_float64": lambda: Batch(dtype=torch.float64).sums(64),
-    "segments_csr_bfloat16": lambda: Edges(0, torch.bfloat16),
-    "segments_of_events_float64": lambda: Edges(2, torch.float64),
-}
-
-
-def assert_compiles(launches: list[Launch]) -> None:
+def assert_compiles(launches: list[Launch]) -> list[Compiled]:
     assert launches
-    for launch in launches:
-        for arch in ARCHS:
-            kernel = launch.compile(arch)
-            registers, spilled = report(kernel, arch)
-            what = f"{launch.kernel.__name__} {launch.constants} sm_{arch}: {registers} registers"
-            assert spilled == 0, f"{what}, {spilled} bytes spilled"
-            assert kernel.metadata.shared <= SHARED_LIMIT, f"{what}, {kernel.metadata.shared} bytes of shared memory"
-            assert registers * 32 * kernel.metadata.num_warps <= 65536, what
+    kernels = compiled(launches)
+    for k in kernels:
+        what = f"{k.launch.kernel.__name__} {k.launch.constants} sm_{k.arch}: {k.registers} registers"
+        assert k.spilled == 0, f"{what}, {k.spilled} bytes spilled"
+        assert k.shared <= SHARED_LIMIT, f"{what}, {k.shared} bytes of shared memory"
+        assert k.registers * 32 * k.warps <= 65536, what
+    return kernels
 
 
 def test_a_spill_would_be_seen(launches: list[Launch]) -> None:
@@ -189,7 +59,17 @@ def test_a_spill_would_be_seen(launches: list[Launch]) -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_kernels_compile_without_spills(form: str, launches: list[Launch]) -> None:
     FORMS[form]()
-    assert_compiles(launches)
+    table = section(form, assert_compiles(launches))
+    page = PAGE.read_text()
+    if f"Triton {triton.__version__}." in page:
+        assert table in page, "docs/triton.md is out of date: python -m tests.triton_forms writes it"
+
+
+def test_the_page_has_nothing_else() -> None:
+    page = PAGE.read_text()
+    assert [line.removeprefix("## ") for line in page.splitlines() if line.startswith("## ")] == list(FORMS)
+    if f"Triton {triton.__version__}." in page:
+        assert page.startswith(head())
 
 
 def test_kernels_in_tf32_compile_without_spills(launches: list[Launch], tf32: None) -> None:

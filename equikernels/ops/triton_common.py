@@ -230,29 +230,29 @@ def linear(
 
 
 @triton.jit
-def event_of(ptr, node, num_events, steps):
-    """The event of each node: the last b with ptr[b] <= node. steps: bits of num_events."""
-    low = node * 0
-    high = low + num_events
-    for _ in range(steps):
-        middle = (low + high) // 2
-        below = tl.load(ptr + middle) <= node
-        low = tl.where(below, middle, low)
-        high = tl.where(below, high, middle)
-    return low
+def last_not_after(table, value, low, count, halvings):
+    """The last b with table[b] <= value, of low .. low + count - 1, as int64: empty events are stepped over."""
+    lo = value * 0 + low
+    hi = lo + count
+    for _ in range(halvings):
+        mid = lo + ((hi - lo) >> 1)
+        reached = tl.load(table + mid) <= value
+        lo = tl.where(reached, mid, lo)
+        hi = tl.where(reached, hi, mid)
+    return lo
 
 
 @triton.jit
 def find_row(table, node, num_nodes, num_edges, num_events, steps, kind: tl.constexpr, receiving: tl.constexpr):
-    """The edges each node receives (or sends). Returns (count, first, self, edge0, stride, skip) for slot_node and
-    slot_edge; first is a node of a complete graph, a slot of the whole list of any other."""
+    """The edges each node receives (or sends). Returns (count, first, self, edge0, stride, skip) for find_slot; first
+    is a node of a complete graph, a slot of the whole list of any other. steps: halvings that take num_events to 1."""
     if kind == CSR:
         ptr = table
         if not receiving:
             ptr = table + (num_nodes + 1 + 2 * num_edges)
         first = tl.load(ptr + node)
         return tl.load(ptr + node + 1) - first, first, first, first, first, first
-    event = event_of(table, node, num_events, steps)
+    event = last_not_after(table, node, 0, num_events, steps)
     first = tl.load(table + event)
     n = tl.load(table + event + 1) - first
     edge0 = tl.load(table + num_events + 1 + event)

@@ -8,20 +8,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from ..triton_common import last_not_after
+
 # mypy: disable-error-code="no-untyped-def"
-
-
-@triton.jit
-def last_not_after(table, value, low, count, halvings):
-    """The last b with table[b] <= value, of low .. low + count - 1, as int64: empty events are stepped over."""
-    lo = value * 0 + low
-    hi = lo + count
-    for _ in range(halvings):
-        mid = lo + ((hi - lo) >> 1)
-        reached = tl.load(table + mid) <= value
-        lo = tl.where(reached, mid, lo)
-        hi = tl.where(reached, hi, mid)
-    return lo
 
 
 @triton.jit

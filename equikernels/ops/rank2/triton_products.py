@@ -12,7 +12,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .triton_pairs import activate, last_not_after, load_values, particles
+from ..triton_common import last_not_after
+from .triton_pairs import activate, load_values, particles
 
 # mypy: disable-error-code="no-untyped-def"
 

@@ -9,58 +9,12 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ...graph import COMPLETE_WITH_SELF_LOOPS as _SELF_LOOPS
-from ...graph import CSR as _CSR
+from ..triton_common import find_row, find_slot
 
 # mypy: disable-error-code="no-untyped-def"
 
-CSR, SELF_LOOPS = tl.constexpr(_CSR), tl.constexpr(_SELF_LOOPS)
 EDGES, RECEIVERS = tl.constexpr(0), tl.constexpr(2)  # whose rows are summed; csrc/segment/segment.h
 NONE = tl.constexpr(9223372036854775807)  # no slot
-
-
-@triton.jit
-def edges_of(graph, node, nodes, edges, events, halvings, KIND: tl.constexpr, SENT: tl.constexpr):
-    """The edges a node receives, or sends: their number, and what `slot` needs to know of them."""
-    if KIND == CSR:
-        side = graph
-        if SENT:
-            side += nodes + 1 + 2 * edges
-        first = tl.load(side + node)
-        return tl.load(side + node + 1) - first, first, first, first, first, first
-    lo = node * 0
-    hi = lo + events
-    for _ in range(halvings):
-        mid = lo + ((hi - lo) >> 1)
-        reached = tl.load(graph + mid) <= node
-        lo = tl.where(reached, mid, lo)
-        hi = tl.where(reached, hi, mid)
-    first = tl.load(graph + lo)
-    n = tl.load(graph + lo + 1) - first
-    edge = tl.load(graph + events + 1 + lo)
-    place = node - first
-    if KIND == SELF_LOOPS:
-        if SENT:
-            return n, first, n, edge + place, n, n * 0
-        return n, first, n, edge + place * n, n * 0 + 1, n * 0
-    if SENT:
-        return n - 1, first, place, edge + place - 1, n - 1, n
-    return n - 1, first, place, edge + place * (n - 1), n * 0 + 1, n * 0
-
-
-@triton.jit
-def slot(graph, row, k, valid, nodes, edges, KIND: tl.constexpr, SENT: tl.constexpr):
-    """The node at the other end of a node's edge k, and the edge; 0 where it has none."""
-    if KIND == CSR:
-        others = graph + nodes + 1
-        if SENT:
-            others += nodes + 1 + 2 * edges
-        other = tl.load(others + row[1] + k, mask=valid, other=0)
-        return other, tl.load(others + edges + row[1] + k, mask=valid, other=0)
-    behind = k >= row[2]
-    other = row[1] + k + behind.to(tl.int64)
-    edge = row[3] + k * row[4] + tl.where(behind, row[5], 0)
-    return tl.where(valid, other, 0), tl.where(valid, edge, 0)
 
 
 @triton.jit
@@ -98,13 +52,13 @@ def sum_kernel(
     channel = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     inside = channel < CHANNELS
     SENT: tl.constexpr = ROWS == RECEIVERS
-    row = edges_of(graph, me, nodes, edges, events, halvings, KIND, SENT)
+    row = find_row(graph, me, nodes, edges, events, halvings, KIND, not SENT)
     acc = tl.zeros((BLOCK, COLUMNS), ACC)
     for begin in range(0, row[0], BLOCK):
         k = begin + tl.arange(0, BLOCK).to(tl.int64)
         valid = k < row[0]
         mask = valid[:, None] & inside[None, :]
-        other, edge = slot(graph, row, k, valid, nodes, edges, KIND, SENT)
+        other, edge = find_slot(graph, row, k, valid, me, nodes, edges, KIND, not SENT, True)
         at = edge if ROWS == EDGES else other
         value = load_weighted(source, weight, at, edge, channel, mask, CHANNELS, PER_CHANNEL, ACC)
         if arg is not None:
@@ -136,7 +90,7 @@ def spread_kernel(
     me = tl.program_id(0).to(tl.int64)
     channel = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     inside = channel < CHANNELS
-    row = edges_of(graph, me, nodes, edges, events, halvings, KIND, False)
+    row = find_row(graph, me, nodes, edges, events, halvings, KIND, True)
     value = tl.load(source + me * CHANNELS + channel, mask=inside, other=0)[None, :]
     chosen = channel[None, :]
     if arg is not None:
@@ -144,7 +98,7 @@ def spread_kernel(
     for begin in range(0, row[0], BLOCK):
         k = begin + tl.arange(0, BLOCK).to(tl.int64)
         valid = k < row[0]
-        _other, edge = slot(graph, row, k, valid, nodes, edges, KIND, False)
+        _other, edge = find_slot(graph, row, k, valid, me, nodes, edges, KIND, True, True)
         tile = tl.broadcast_to(value, (BLOCK, COLUMNS))
         if arg is not None:
             tile = tl.where(chosen == edge[:, None], tile, 0)
@@ -171,11 +125,11 @@ def product_kernel(
     COLUMNS: tl.constexpr,
 ):
     me = tl.program_id(0).to(tl.int64)
-    row = edges_of(graph, me, nodes, edges, events, halvings, KIND, False)
+    row = find_row(graph, me, nodes, edges, events, halvings, KIND, True)
     for begin in range(0, row[0], BLOCK):
         k = begin + tl.arange(0, BLOCK).to(tl.int64)
         valid = k < row[0]
-        other, edge = slot(graph, row, k, valid, nodes, edges, KIND, False)
+        other, edge = find_slot(graph, row, k, valid, me, nodes, edges, KIND, True, True)
         total = tl.zeros((BLOCK,), ACC)
         for first in range(0, CHANNELS, COLUMNS):
             channel = first + tl.arange(0, COLUMNS)
@@ -218,14 +172,14 @@ def extremum_kernel(
     me = tl.program_id(0).to(tl.int64)
     channel = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     inside = channel < CHANNELS
-    row = edges_of(graph, me, nodes, edges, events, halvings, KIND, False)
+    row = find_row(graph, me, nodes, edges, events, halvings, KIND, True)
     best = tl.full((BLOCK, COLUMNS), float("-inf"), ACC)
     where = tl.full((BLOCK, COLUMNS), NONE, tl.int64)
     for begin in range(0, row[0], BLOCK):
         k = begin + tl.arange(0, BLOCK).to(tl.int64)
         valid = k < row[0]
         mask = valid[:, None] & inside[None, :]
-        other, edge = slot(graph, row, k, valid, nodes, edges, KIND, False)
+        other, edge = find_slot(graph, row, k, valid, me, nodes, edges, KIND, True, True)
         at = edge if ROWS == EDGES else other
         value = load_weighted(source, weight, at, edge, channel, mask, CHANNELS, PER_CHANNEL, ACC)
         value = value if LARGEST else -value
@@ -240,7 +194,7 @@ def extremum_kernel(
     found = tl.where(spoilt[None, :], bad, seen & (best == top[None, :]))
     first = tl.min(tl.where(found, where, NONE), axis=0)
     some = inside & (first != NONE)
-    other, edge = slot(graph, row, tl.where(some, first, 0), some, nodes, edges, KIND, False)
+    other, edge = find_slot(graph, row, tl.where(some, first, 0), some, me, nodes, edges, KIND, True, True)
     top = tl.where(spoilt, float("nan"), top if LARGEST else -top)
     top = tl.where(first != NONE, top, 0)
     tl.store(result + me * CHANNELS + channel, top.to(result.dtype.element_ty), mask=inside)
