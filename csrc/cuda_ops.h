@@ -2,7 +2,9 @@
 #pragma once
 
 #include "coordinates/bind.h"
+#include "encode/bind.h"
 #include "invariants/bind.h"
+#include "neighbors/bind.h"
 #include "rank2/cuda.h"
 #include "segment/bind.h"
 
@@ -16,6 +18,10 @@ void implement_cuda_ops(Library& m) {
   m.impl("invariant_moments_backward", TORCH_BOX(&Invariants<Device>::moments_backward));
   m.impl("coordinates", TORCH_BOX(&Coordinates<Device>::forward));
   m.impl("coordinates_backward", TORCH_BOX(&Coordinates<Device>::backward));
+  m.impl("nearest_neighbors", TORCH_BOX(&Neighbors<Device>::nearest));
+  m.impl("neighbors_within", TORCH_BOX(&Neighbors<Device>::within));
+  m.impl("encode", TORCH_BOX(&Encode<Device>::forward));
+  m.impl("encode_backward", TORCH_BOX(&Encode<Device>::backward));
   m.impl("rank2_sum", TORCH_BOX(&Rank2<Rank2OnCuda<Device>>::sum));
   m.impl("rank2_broadcast", TORCH_BOX(&Rank2<Rank2OnCuda<Device>>::broadcast));
   m.impl("rank2_extremum", TORCH_BOX(&Rank2<Rank2OnCuda<Device>>::extremum));

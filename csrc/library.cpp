@@ -117,8 +117,8 @@ STABLE_TORCH_LIBRARY_IMPL(equikernels, CPU, m) {
   m.impl("rank2_extremum", TORCH_BOX(&ek::Rank2<ek::Rank2OnCpu>::extremum));
   m.impl("rank2_mix", TORCH_BOX(&ek::Rank2<ek::Rank2OnCpu>::mix));
   m.impl("rank2_mix_backward", TORCH_BOX(&ek::Rank2<ek::Rank2OnCpu>::mix_backward));
-  m.impl("encode", TORCH_BOX(&ek::EncodeOnCpu::forward));
-  m.impl("encode_backward", TORCH_BOX(&ek::EncodeOnCpu::backward));
+  m.impl("encode", TORCH_BOX(&ek::Encode<ek::Cpu>::forward));
+  m.impl("encode_backward", TORCH_BOX(&ek::Encode<ek::Cpu>::backward));
   m.impl("linear_2to2", TORCH_BOX(&ek::Linear2to2<ek::Rank2OnCpu>::forward));
   m.impl("linear_2to2_backward", TORCH_BOX(&ek::Linear2to2<ek::Rank2OnCpu>::backward));
   m.impl("rows_product", TORCH_BOX(&ek::RowProducts<ek::Rank2OnCpu>::product));

@@ -115,6 +115,17 @@ def test_without_cuda_the_package_says_so(monkeypatch: pytest.MonkeyPatch) -> No
     assert backend.BACKENDS == ("auto", "reference", "cpu", "cuda", "triton")
 
 
+def test_on_cuda_every_op_has_a_kernel_or_is_made_of_ops_that_have_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ek._native, "cuda_reason", None)  # as where there is a GPU
+    monkeypatch.setattr(_triton, "usable", lambda: None)
+    monkeypatch.setattr(_triton, "_key", "CUDA")
+    monkeypatch.setattr(_triton, "INTERPRETED", False)
+    report = ek.backends()
+    assert {op for op, row in report.items() if row["cuda"].startswith("reference")} == {"edge_network"}
+    made_of_others = {op for op, row in report.items() if row["cuda"] == "made of other ops"}
+    assert made_of_others == {"linear_2to2"}
+
+
 def test_no_such_backend() -> None:
     with pytest.raises(ValueError, match="use_backend: name: expected one of auto, reference, cpu, cuda, triton, got"):
         ek.use_backend("rocm").__enter__()

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 import equikernels as ek
-from equikernels.ops.rank2 import fused
+from equikernels.metric import Metric
+from equikernels.ops.rank2 import fused, rows
 from equikernels.ops.rank2 import op as rank2_op
 from equikernels.ops.rank2 import reference as rank2_reference
 
-from .cases import CASES, LARGE, TYPICAL, Case, select
+from .cases import CASES, LARGE, TYPICAL, Case, four_vectors, select
 from .emulator import COMPILER, Emulator
+from .golden import jets
 from .tools import assert_as_good_as_eager, cotangent_for, reference, value_and_grads
 
 pytestmark = [
@@ -27,7 +31,7 @@ pytestmark = [
 EMULATED = (
     "pairwise_invariants", "message_statistics", "coordinate_update", "segment_reduce", "gather_segment_reduce",
     "segment_softmax", "rank2_reduce", "rank2_broadcast", "aggregate_2to2", "aggregate_2to1", "aggregate_2to0",
-    "aggregate_1to2", "linear_2to2",
+    "aggregate_1to2", "linear_2to2", "encode_invariants",
 )  # fmt: skip
 
 
@@ -156,3 +160,137 @@ def test_segments_of_any_width_aligned_or_not(channels: int, dtype: torch.dtype,
         with ek.use_backend("reference"):
             expected = ek.segment_softmax(values, graph)
         torch.testing.assert_close(ek.segment_softmax(values, graph), expected)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 58, 256, 300, 1028])  # 16 bytes at a time and not, several passes
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_encoder_of_any_width(channels: int, dtype: torch.dtype, emulator: Emulator, poisoned: None) -> None:
+    count = 2000 if channels < 10 else 37
+    z = (torch.randn(count, channels) * (3 * torch.randn(count, channels)).exp()).to(dtype)
+    z[0], z[1] = 0.0, torch.finfo(dtype).max
+    t = torch.linspace(0.003, 0.9, channels, dtype=dtype)
+    for angles in (False, True):
+
+        def call(inputs: dict[str, Tensor]) -> Tensor:
+            return ek.encode_invariants(**inputs, angles=angles)  # noqa: B023
+
+        def plain(inputs: dict[str, Tensor]) -> Tensor:
+            with ek.use_backend("reference"):
+                return call(inputs)
+
+        inputs = {"z": z, "t": t}
+        cotangent = torch.randn(count, channels)
+        before = emulator.launches
+        result = value_and_grads(call, inputs, cotangent)
+        assert emulator.launches == before + 3
+        oracle = value_and_grads(plain, {name: a.double() for name, a in inputs.items()}, cotangent)
+        assert_as_good_as_eager(result, value_and_grads(plain, inputs, cotangent), oracle, ["out", "z", "t"], ["t"])
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_encoder_of_bad_values(bad: float, emulator: Emulator) -> None:
+    z, t = torch.tensor([[bad, 1.0], [2.0, -3.0]]), torch.tensor([0.3, 0.5])
+    with ek.use_backend("reference"):
+        expected = ek.encode_invariants(z, t)
+    torch.testing.assert_close(ek.encode_invariants(z, t), expected, equal_nan=True)
+
+
+METRICS: dict[str, tuple[Metric, int]] = {
+    "plane": ("euclidean", 2), "space": ("euclidean", 3), "four": ("euclidean", 4), "seven": ("euclidean", 7),
+    "minkowski": ("minkowski", 4), "minkowski_3": ("minkowski", 3), "delta_r": ("delta_r", 2), "jets": ("delta_r", 4),
+    "weights": ([1.0, 0.5, 0.0, 2.0, 1.0], 5),
+}  # fmt: skip
+EVENTS = torch.tensor([0, 3, 3, 4, 43, 51, 120])
+
+
+def search(x: Tensor, metric: Metric, k: int = 5, r: float = 1.5, loop: bool = False) -> list[Tensor]:
+    """What the searches give, in a list: k nearest, those within a radius, and their distances."""
+    graph, distance = ek.radius_graph(x, r, EVENTS, metric, loop=loop, return_distance=True)
+    return [*ek.k_nearest(x, k, EVENTS, metric, loop=loop, radius=r), graph.edge_index, distance]
+
+
+@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_neighbours_are_those_of_the_cpu_kernels(
+    name: str, dtype: torch.dtype, built: Emulator, poisoned: None
+) -> None:
+    metric, dim = METRICS[name]
+    x = four_vectors(120, torch.Generator().manual_seed(0)) if dim == 4 else 2 * torch.randn(120, dim).double()
+    for k, r, loop in ((1, 1.5, True), (5, math.inf, False), (33, 0.4, False), (70, 40.0, True)):
+        expected = search(x.to(dtype), metric, k, r, loop)
+        before = built.launches
+        with built.installed():
+            found = search(x.to(dtype), metric, k, r, loop)
+        assert built.launches == before + 3
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))  # to the last bit
+
+
+@pytest.mark.parametrize("name", ["space", "minkowski", "delta_r", "weights"])
+def test_neighbours_that_tie_or_are_not_finite(name: str, emulator: Emulator) -> None:
+    """Coordinates on a grid: nearly everything is a tie, and products are exact."""
+    metric, dim = METRICS[name]
+    x = torch.randint(0, 3, (120, dim)).double()
+    x[1, 0], x[50, 1], x[77, -1] = math.nan, math.inf, -math.inf
+    for k, r in ((4, 1.0), (40, math.inf)):
+        with ek.use_backend("reference"):
+            expected = search(x, metric, k, r)
+        assert all(torch.equal(a, b) for a, b in zip(search(x, metric, k, r), expected, strict=True))
+
+
+def test_no_order_of_blocks_and_threads_changes_a_neighbour(emulator: Emulator) -> None:
+    x = torch.randint(0, 3, (120, 3)).double()
+    first = search(x, "euclidean", 40)
+    for seed, most_blocks in ((1, 0), (2, 0), (3, 1), (0, 3)):
+        with emulator.schedule(seed, most_blocks):
+            assert all(torch.equal(a, b) for a, b in zip(search(x, "euclidean", 40), first, strict=True))
+
+
+def test_nobody_has_neighbours(emulator: Emulator) -> None:
+    none = torch.zeros(0, 3)
+    assert ek.k_nearest(none, 2)[0].shape == (0, 2)
+    assert ek.radius_graph(none, 1.0).num_edges == 0
+    assert ek.radius_graph(torch.zeros(1, 3), 1.0).num_edges == 0
+
+
+def networks() -> dict[str, tuple[torch.nn.Module, Callable[[torch.nn.Module], Tensor]]]:
+    p4, ptr = jets(7, 1, 12)
+    jet_graph = ek.Graph.complete(ptr)
+    scalars = torch.randn(20, 2, dtype=torch.float64)
+    hits = torch.rand(30, 3, dtype=torch.float64)
+    pelican: dict[str, Any] = {
+        "num_channels_scalar": 2, "num_channels_m": [[5], [5]], "num_channels_2to2": [4, 4], "num_channels_out": [6],
+        "num_channels_m_out": [5, 4], "average_nobj": 6, "batchnorm": "b", "factorize": True,
+    }  # fmt: skip
+    return {
+        "lorentznet": (ek.models.LorentzNet(2, 8, n_layers=2), lambda model: model(p4, scalars, jet_graph)),
+        "pelican": (
+            ek.models.PELICANClassifier(**pelican, config="s", config_out="s"),
+            lambda model: model(p4, jet_graph),
+        ),
+        "pelican_extrema": (
+            ek.models.PELICANClassifier(**pelican, config="M", config_out="M"),
+            lambda model: model(p4, jet_graph),
+        ),
+        "euclidnet": (ek.models.EuclidNet(4, 2, 2), lambda model: model(hits, ek.knn_graph(hits, 4))),
+    }
+
+
+@pytest.mark.parametrize("name", ["lorentznet", "pelican", "pelican_extrema", "euclidnet"])
+def test_networks_give_what_they_give_on_the_cpu(name: str, built: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, call = networks()[name]
+    model.double()
+
+    def gradients() -> list[Tensor]:
+        out = call(model)
+        grads = torch.autograd.grad(out.square().sum(), list(model.parameters()), allow_unused=True)
+        return [out.detach(), *(g for g in grads if g is not None)]
+
+    expected = gradients()
+    before = built.launches
+    for module in (fused, rows):  # of which CUDA has no C++ kernel
+        monkeypatch.setattr(module, "use_shortcut", lambda *_: False)
+    with built.installed():
+        found = gradients()
+    assert built.launches > before
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10 * max(1.0, float(b.abs().max())))

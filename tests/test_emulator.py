@@ -12,7 +12,7 @@ from .emulator import COMPILER, HERE, build
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no g++ on the PATH")
 
-SOUND, NO_BARRIER, LAST_BLOCK_WINS = 0, 1, 8
+SOUND, NO_BARRIER, LAST_BLOCK_WINS, VOTES = 0, 1, 8, 9
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +38,14 @@ def test_a_sound_kernel_runs(probes: ctypes.CDLL, seed: int) -> None:
     assert error == ""
     sums = np.arange(256, dtype=np.float32).reshape(8, 32).sum(1)
     np.testing.assert_array_equal(out[:8], np.roll(sums, -1))
+
+
+def test_votes_and_shifts(probes: ctypes.CDLL) -> None:
+    error, out = run(probes, VOTES)
+    assert error == ""
+    thread = np.arange(256)
+    before = np.where(thread % 32 == 0, thread, thread - 1)
+    np.testing.assert_array_equal(out, before + 1000 * (thread // 32 * 32 + 4))
 
 
 @pytest.mark.parametrize(

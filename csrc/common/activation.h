@@ -3,6 +3,7 @@
 #pragma once
 
 #include "activation_kind.h"
+#include "factorial.h"
 #include "simd.h"
 
 namespace ek {
@@ -13,8 +14,6 @@ template <class T>
 inline Vec<T> broadcast(T x) {
   return x - Vec<T>{};
 }
-
-constexpr double inverse_factorial(int n) { return n < 2 ? 1.0 : inverse_factorial(n - 1) / n; }
 
 // exp(x) - 1 = scale * p + (scale - 1), p = exp(r) - 1, |r| <= ln 2 / 2, scale = 2^k. Below the range of normal
 // numbers x is taken as exp_floor; above it scale is inf.

@@ -27,6 +27,12 @@ struct CompensatedSum {
   EK_HD V total() const { return value + error; }
 };
 
+#if defined(__CUDACC__)
+struct DeviceFma {
+  static __device__ inline double apply(double a, double b, double c) { return ::fma(a, b, c); }
+};
+#endif
+
 // eta [D]: diagonal of the metric, each entry exact in the working precision.
 // Returns ||a - b||^2 and <a, b>.
 template <bool kCompensated, class V, class Fma>

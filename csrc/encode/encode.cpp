@@ -25,10 +25,9 @@ inline Vec<T> expm1_of(const Exponential<T>& e, Vec<T> y) {
 // (y exp(y) - (exp(y) - 1)) / y^2: the derivative of (exp(t l) - 1) / t by t is l^2 times this at y = t l.
 template <class T>
 inline Vec<T> slope_of_power(Vec<T> y, Vec<T> exp, Vec<T> minus_one) {
-  constexpr int terms = sizeof(T) == 4 ? 7 : 15;  // of the series sum of (k + 1) / (k + 2)! y^k, for |y| < 1/2
-  Vec<T> series = broadcast(T((terms + 1) * inverse_factorial(terms + 2)));
+  Vec<T> series = broadcast(T(slope_term(kSlopeTerms<T>)));
 #pragma GCC unroll 16
-  for (int k = terms - 1; k >= 0; --k) series = mul_add(series, y, broadcast(T((k + 1) * inverse_factorial(k + 2))));
+  for (int k = kSlopeTerms<T> - 1; k >= 0; --k) series = mul_add(series, y, broadcast(T(slope_term(k))));
   const Vec<T> direct = (y * exp - minus_one) / (y * y);
   return abs(y) < T(0.5) ? series : direct;
 }

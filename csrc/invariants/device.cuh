@@ -7,10 +7,6 @@
 namespace ek {
 namespace {
 
-struct DeviceFma {
-  static __device__ inline double apply(double a, double b, double c) { return ::fma(a, b, c); }
-};
-
 __device__ inline float psi(float z) { return copysignf(log1pf(fabsf(z)), z); }
 __device__ inline double psi(double z) { return copysign(log1p(fabs(z)), z); }
 

@@ -1,7 +1,8 @@
-// From tensors to the neighbour search. CPU only so far.
+// From tensors to the neighbour search, for any device.
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cfloat>
 #include <cmath>
 #include <tuple>
@@ -36,7 +37,7 @@ struct Neighbors {
     search.args.k = k;
     search.args.index = index.mutable_data_ptr<int64_t>();
     search.args.square = square.mutable_data_ptr<double>();
-    search.run([](auto kernel, auto... a) { kernel.nearest(a...); });
+    search.select();
     return {index, square};
   }
 
@@ -46,22 +47,29 @@ struct Neighbors {
                                                    bool compensated, bool loop) {
     Search search("neighbors_within", x_in, graph, num_edges, kind, radius, metric, periodic, compensated, loop);
     const int64_t n = search.x.size(0);
-    Tensor first = torch::stable::new_empty(search.x, {n + 1}, ScalarType::Long);
-    int64_t* offset = first.mutable_data_ptr<int64_t>();
-    offset[0] = 0;
-    search.args.count = offset + 1;
-    search.run([](auto kernel, auto... a) { kernel.count(a...); });
-    for (int64_t i = 0; i < n; ++i) offset[i + 1] += offset[i];
-    Tensor index = torch::stable::new_empty(search.x, {offset[n]}, ScalarType::Long);
-    Tensor square = torch::stable::new_empty(search.x, {offset[n]});
-    search.args.first = offset;
+    Tensor counts = torch::stable::new_zeros(search.x, {n + 1}, ScalarType::Long);
+    search.args.count = counts.mutable_data_ptr<int64_t>() + 1;
+    search.count();
+    const Tensor first = running_sums(counts);
+    int64_t found = 0;  // by which the outputs are made: on CUDA this waits for the device
+    TORCH_ERROR_CODE_CHECK(aoti_torch_item_int64(torch::stable::select(first, 0, n).get(), &found));
+    Tensor index = torch::stable::new_empty(search.x, {found}, ScalarType::Long);
+    Tensor square = torch::stable::new_empty(search.x, {found});
+    search.args.first = first.const_data_ptr<int64_t>();
     search.args.index = index.mutable_data_ptr<int64_t>();
     search.args.square = square.mutable_data_ptr<double>();
-    search.run([](auto kernel, auto... a) { kernel.within(a...); });
+    search.select();
     return {first, index, square};
   }
 
  private:
+  static Tensor running_sums(const Tensor& t) {
+    std::array<StableIValue, 3> stack{torch::stable::detail::from(t), torch::stable::detail::from(int64_t(0)),
+                                      torch::stable::detail::from(std::optional<ScalarType>())};
+    TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::cumsum", "", stack.data(), TORCH_ABI_VERSION));
+    return torch::stable::detail::to<Tensor>(stack[0]);
+  }
+
   // The coordinates laid out for the kernels, and the arguments all of them share.
   struct Search {
     Tensor x, plane, node, last, axis;
@@ -77,8 +85,6 @@ struct Neighbors {
       STD_TORCH_CHECK(kind != 0, op, ": graph: expected a complete graph");
       const int64_t n = x.size(0);
       args.events = graph_view(graph, n, num_edges, kind);
-      const int64_t events = args.events.num_events;
-      STD_TORCH_CHECK(args.events.ptr[0] == 0 && args.events.ptr[events] == n, op, ": graph: expected ", n, " nodes");
       args.dim = int(metric.size());
       args.loop = loop;
       args.limit = std::min(radius * radius, DBL_MAX);
@@ -89,7 +95,46 @@ struct Neighbors {
                         : compensated ? Separation::compensated
                                       : Separation::signature;
 
-      const int64_t stride = n + NeighborsArgs::kSlack;
+      if constexpr (Device::cuda)
+        transpose();
+      else
+        arrange(op, periodic);
+    }
+
+    void count() const {
+      typename Device::Guard guard(x);
+      if constexpr (Device::cuda)
+        Device::launch(x, [&](auto stream) { return neighbors_count_cuda(args, stream); });
+      else
+        run([](auto kernel, auto... a) { kernel.count(a...); });
+    }
+    void select() const {
+      typename Device::Guard guard(x);
+      if constexpr (Device::cuda)
+        Device::launch(x, [&](auto stream) { return neighbors_select_cuda(args, stream); });
+      else
+        run([&](auto kernel, auto... a) { args.first ? kernel.within(a...) : kernel.nearest(a...); });
+    }
+
+   private:
+    static constexpr int64_t kGrain = 16384;  // pairs below which a second thread costs more than it brings
+    static constexpr int64_t kOrdered = 512;  // nodes from which on an event is worth putting in order
+
+    template <class F>
+    void run(F&& f) const {
+      Device::over_receivers(
+          args.events,
+          [&](auto isa, int64_t begin, int64_t end) { f(NeighborsCpu<decltype(isa)>{}, args, begin, end); }, kGrain);
+    }
+
+    void transpose() {
+      plane = dense(torch::stable::transpose(x, 0, 1));
+      for (int c = 0; c < args.dim; ++c) args.plane[c] = plane.const_data_ptr<double>() + c * x.size(0);
+    }
+
+    void arrange(const char* op, bool periodic) {
+      const int64_t n = x.size(0), events = args.events.num_events, stride = n + NeighborsArgs::kSlack;
+      STD_TORCH_CHECK(args.events.ptr[0] == 0 && args.events.ptr[events] == n, op, ": graph: expected ", n, " nodes");
       plane = torch::stable::new_empty(x, {args.dim * stride});
       node = torch::stable::new_empty(x, {n}, ScalarType::Long);
       last = torch::stable::new_empty(x, {events}, ScalarType::Long);
@@ -99,24 +144,13 @@ struct Neighbors {
       args.node = node.mutable_data_ptr<int64_t>();
       args.last = last.mutable_data_ptr<int64_t>();
       args.axis = axis.mutable_data_ptr<int64_t>();
-      const bool ordered = std::all_of(metric.begin(), metric.end(), [](double m) { return m >= 0; });
+      const bool ordered = std::all_of(args.metric, args.metric + args.dim, [](double m) { return m >= 0; });
       Device::share(
           events, [&](int64_t b) { return args.events.ptr[b]; },
           [&](auto, int64_t begin, int64_t end) {
             for (int64_t b = begin; b < end; ++b) arrange(b, planes, stride, ordered, periodic);
           });
     }
-
-    template <class F>
-    void run(F&& f) const {
-      Device::over_receivers(
-          args.events,
-          [&](auto isa, int64_t begin, int64_t end) { f(NeighborsCpu<decltype(isa)>{}, args, begin, end); }, kGrain);
-    }
-
-   private:
-    static constexpr int64_t kGrain = 16384;  // pairs below which a second thread costs more than it brings
-    static constexpr int64_t kOrdered = 512;  // nodes from which on an event is worth putting in order
 
     // Lays out one event: its nodes that are not finite last, the others, in a large event and under a metric that
     // is not indefinite, along the coordinate that spreads most.

@@ -5,6 +5,9 @@
 #pragma once
 
 #include "../common/graph.h"
+#if defined(EK_WITH_CUDA)
+#include <cuda_runtime_api.h>
+#endif
 
 namespace ek {
 
@@ -15,10 +18,11 @@ enum class Separation {
   compensated,  // any diagonal metric, as if in twice the precision
 };
 
-// Nodes are searched in slots: those of event b are ptr[b] .. ptr[b + 1] - 1, as its nodes are, in another order.
+// On the CPU nodes are searched in slots: those of event b are ptr[b] .. ptr[b + 1] - 1, as its nodes are, in another
+// order. CUDA kernels look at all nodes of an event as they are, and read neither node, last nor axis.
 struct NeighborsArgs {
   GraphView events;                   // complete
-  const double* plane[kMaxDim] = {};  // [n + kSlack] each: one coordinate of all slots
+  const double* plane[kMaxDim] = {};  // [n + kSlack; CUDA: n] each: one coordinate of all slots
   const int64_t* node = nullptr;      // [n] slot -> node
   const int64_t* last = nullptr;      // [num_events] slots from here on hold nodes that are not finite
   const int64_t* axis = nullptr;      // [num_events] the plane that ascends over the event's slots, or -1
@@ -43,5 +47,10 @@ struct NeighborsCpu {
   static void count(const NeighborsArgs& args, int64_t begin, int64_t end);
   static void within(const NeighborsArgs& args, int64_t begin, int64_t end);
 };
+
+#if defined(EK_WITH_CUDA)
+cudaError_t neighbors_count_cuda(const NeighborsArgs& args, cudaStream_t stream);
+cudaError_t neighbors_select_cuda(const NeighborsArgs& args, cudaStream_t stream);  // nearest, or within
+#endif
 
 }  // namespace ek

@@ -52,6 +52,7 @@ inline To bits_as(From from) {
 
 // Runs body(data) as every thread of every block.
 cudaError_t launch(dim3 grid, dim3 block, size_t shared, void (*body)(void*), void* data);
+constexpr int kVote = -1;  // in place of a source: which lanes came with something else than 0
 // Waits for the lanes in mask; returns what lane `source` came with. `site` tells one meeting point from another.
 uint64_t meet_warp(unsigned mask, uint64_t value, int source, int site);
 void meet_block(int site);
@@ -73,6 +74,19 @@ template <class T>
 inline T __shfl_xor_sync(unsigned mask, T v, int w, int site = __builtin_LINE()) {
   return emulated::shuffle(mask, v, int(threadIdx.x % 32) ^ w, site);
 }
+template <class T>
+inline T __shfl_sync(unsigned mask, T v, int source, int site = __builtin_LINE()) {
+  return emulated::shuffle(mask, v, source % 32, site);
+}
+template <class T>
+inline T __shfl_up_sync(unsigned mask, T v, int by, int site = __builtin_LINE()) {
+  const int lane = int(threadIdx.x % 32);
+  return emulated::shuffle(mask, v, lane < by ? lane : lane - by, site);
+}
+inline unsigned __ballot_sync(unsigned mask, bool vote, int site = __builtin_LINE()) {
+  return unsigned(emulated::meet_warp(mask, vote, emulated::kVote, site));
+}
+inline int __ffs(int bits) { return __builtin_ffs(bits); }
 template <class T>
 inline void __stwb(T* to, T value) {
   *to = value;

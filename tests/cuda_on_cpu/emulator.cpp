@@ -105,9 +105,14 @@ bool meet(unsigned first, unsigned last) {
       if (other.state != State::at_warp || other.mask != one.mask || other.site != one.site)
         return fail(place(one) + ", but " + place(other));
     }
+    uint64_t votes = 0;
+    for (unsigned l = 0; l < 32; ++l)
+      if (one.mask >> l & 1) votes |= uint64_t(threads[first + l].value != 0) << l;
     for (unsigned l = 0; l < 32; ++l) {
       if (!(one.mask >> l & 1)) continue;
       Thread& other = threads[first + l];
+      other.received = votes;
+      if (other.source == emulated::kVote) continue;
       if (!(one.mask >> other.source & 1)) return fail(place(other) + " and reads a lane that is not there");
       other.received = threads[first + other.source].value;
     }

@@ -39,6 +39,11 @@ __global__ void shuffle_from_outside_the_mask(float* p) {
   if (lane() < 4) p[threadIdx.x] = __shfl_xor_sync(0xfu, 1.f, 4);
 }
 __global__ void too_much_shared_memory(float*) { block_memory<float>()[kThreads + threadIdx.x % 2] = 1; }
+__global__ void votes_and_shifts(float* p) {
+  const unsigned odd = __ballot_sync(kAllLanes, lane() % 2 == 1);
+  const float before = __shfl_up_sync(kAllLanes, float(threadIdx.x), 1), fifth = __shfl_sync(kAllLanes, before, 5);
+  p[threadIdx.x] = odd == 0xaaaaaaaau && __ffs(int(odd)) == 2 ? before + 1000 * fifth : -1;
+}
 __global__ void last_block_wins(float* p) { p[0] = float(blockIdx.x); }
 
 using Probe = void (*)(float*);
@@ -52,6 +57,7 @@ const std::pair<Probe, unsigned> kProbes[] = {
     {shuffle_from_outside_the_mask, 1},
     {too_much_shared_memory, 1},
     {last_block_wins, 3},
+    {votes_and_shifts, 1},
 };
 
 }  // namespace

@@ -15,7 +15,7 @@ from ..common import lift
 from . import reference
 
 OP = "encode_invariants"
-KERNELS[OP] = ("cpu",)
+KERNELS[OP] = ("cpu", "cuda")
 COMPOSED.add(OP)
 
 

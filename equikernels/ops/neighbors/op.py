@@ -18,7 +18,7 @@ from . import reference
 
 K_NEAREST, KNN, RADIUS = "k_nearest", "knn_graph", "radius_graph"
 for name in (K_NEAREST, KNN, RADIUS):
-    KERNELS[name] = ("cpu",)
+    KERNELS[name] = ("cpu", "cuda")
 
 FLOWS = ("source_to_target", "target_to_source")
 
