@@ -118,7 +118,7 @@ def _transformed(tensors: tuple[Tensor, ...]) -> bool:
         # Dynamo knows the answer where no transform is active and breaks the graph where one is: the frame then runs
         # eagerly, and finds the reference. A transform traced into an op would silently lose its tangent.
         return torch._C._functorch.maybe_current_level() is not None
-    if any(torch._C._functorch.is_functorch_wrapped_tensor(t) for t in tensors):
+    if any(map(torch._C._functorch.is_functorch_wrapped_tensor, tensors)):
         return True
     return forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(t).tangent is not None for t in tensors)
 

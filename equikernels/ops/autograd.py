@@ -1,4 +1,4 @@
-"""How ops are differentiated: kernels for the first order, the reference for every order above.
+"""How ops are called and differentiated: kernels for the first order, the reference for every order above.
 
 The backward of an op is an op with its own kernel. The backward of that one is the derivative of the reference,
 taken by PyTorch: it costs O(E) memory, needs no kernel, and can itself be differentiated any number of times.
@@ -7,9 +7,59 @@ taken by PyTorch: it costs O(E) memory, needs no kernel, and can itself be diffe
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.library import Library
+
+_library = Library("equikernels", "IMPL")  # what is registered in it lives as long as it
+
+
+def register_autograd(name: str, backward: Callable[..., tuple[Any, ...]], setup_context: Callable[..., None]) -> None:
+    """Tells autograd how our op ``name`` is differentiated.
+
+    What ``torch.library.register_autograd`` does, for ops whose schemas have no defaults, no keyword-only arguments and
+    no lists of tensors: what that one spends on those is more than a small op takes.
+
+    Args:
+        name: of the op, without its namespace.
+        backward: (ctx, *grads) -> a gradient or None for each argument.
+        setup_context: (ctx, inputs, output): keeps what backward needs.
+    """
+    op = getattr(torch.ops.equikernels, name).default
+
+    def below(keyset: torch._C.DispatchKeySet, arguments: tuple[Any, ...]) -> Any:
+        with torch._C._AutoDispatchBelowAutograd():
+            return op.redispatch(keyset & torch._C._after_autograd_keyset, *arguments)
+
+    def differentiable(ctx: Any, *arguments: Any) -> Any:
+        inputs = arguments[:-1]  # the keyset comes last, so that needs_input_grad counts the inputs from 0
+        output = below(arguments[-1], inputs)
+        setup_context(ctx, inputs, output)
+        return output
+
+    def adjoint(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+        return *backward(ctx, *grads), None
+
+    members = {"forward": staticmethod(differentiable), "backward": staticmethod(adjoint)}
+    function = type(name, (torch.autograd.Function,), members)
+
+    def kernel(keyset: torch._C.DispatchKeySet, *arguments: Any) -> Any:
+        if torch.is_grad_enabled() and torch._C._any_requires_grad(*arguments):
+            return function.apply(*arguments, keyset)  # type: ignore[attr-defined]
+        return below(keyset, arguments)
+
+    _library.impl(name, kernel, "Autograd", with_keyset=True)
+
+
+def call(name: str, *arguments: Any) -> Any:
+    """Calls our op ``name``; where nothing is to be differentiated, below autograd, which saves the way through it."""
+    op = getattr(torch.ops.equikernels, name).default
+    if torch.compiler.is_compiling() or (torch.is_grad_enabled() and torch._C._any_requires_grad(*arguments)):
+        return op(*arguments)
+    with torch._C._AutoDispatchBelowAutograd():
+        return op(*arguments)
 
 
 def reference_vjp(

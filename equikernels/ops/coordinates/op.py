@@ -13,7 +13,7 @@ from ...backend import KERNELS, use_kernel
 from ...checks import FLOATING, REAL, check_choice, check_tensor, fail
 from ...graph import Graph
 from ...metric import MAX_DIM
-from ..autograd import double_backward
+from ..autograd import call, double_backward, register_autograd
 from ..common import check_edges, check_graph, graph_arguments, graph_from, lift
 from . import reference
 
@@ -70,7 +70,7 @@ def coordinate_update(
     options = float(c), bound, reduce == "mean", direction == "difference"
     if not use_kernel(OP, x, weight):
         return reference.coordinate_update(x, weight, graph, *options)
-    return torch.ops.equikernels.coordinates.default(x, weight, *graph_arguments(graph), *options)
+    return call("coordinates", x, weight, *graph_arguments(graph), *options)
 
 
 def _check_weight(weight: Tensor, x: Tensor, graph: Graph) -> Tensor:
@@ -90,7 +90,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    grads = torch.ops.equikernels.coordinates_backward.default(grad, *ctx.saved_tensors, *ctx.rest)
+    grads = call("coordinates_backward", grad, *ctx.saved_tensors, *ctx.rest)
     return *grads, None, None, None, None, None, None, None
 
 
@@ -115,7 +115,5 @@ if _native.cpu_reason is None:
         "equikernels::coordinates_backward",
         lambda grad, x, weight, *rest: (x.new_empty(x.shape), weight.new_empty(weight.shape)),
     )
-    torch.library.register_autograd("equikernels::coordinates", _backward, setup_context=_setup)
-    torch.library.register_autograd(
-        "equikernels::coordinates_backward", _backward_backward, setup_context=_setup_backward
-    )
+    register_autograd("coordinates", _backward, _setup)
+    register_autograd("coordinates_backward", _backward_backward, _setup_backward)

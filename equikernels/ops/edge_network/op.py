@@ -14,7 +14,7 @@ from ...backend import KERNELS, use_kernel
 from ...checks import REAL, check_choice, check_tensor, fail
 from ...graph import Graph
 from ...metric import Metric, signature
-from ..autograd import double_backward
+from ..autograd import call, double_backward, register_autograd
 from ..common import check_edges, check_graph, graph_arguments, graph_from, lift
 from ..message.op import INVARIANTS
 from . import reference
@@ -79,10 +79,10 @@ def edge_network(
     Raises:
         ValueError, TypeError: the message names the argument.
     """
-    receiver, sender, x, edge_attr = (
-        t if t is None else lift(OP, name, t)
-        for name, t in (("receiver", receiver), ("sender", sender), ("x", x), ("edge_attr", edge_attr))
-    )
+    receiver = receiver if receiver is None else lift(OP, "receiver", receiver)
+    sender = sender if sender is None else lift(OP, "sender", sender)
+    x = x if x is None else lift(OP, "x", x)
+    edge_attr = edge_attr if edge_attr is None else lift(OP, "edge_attr", edge_attr)
     weights = lift(OP, "network", network.weights)
     check_choice(OP, "invariants", invariants, ("none", *INVARIANTS))
     interval, product = INVARIANTS.get(invariants, (False, False))
@@ -103,14 +103,14 @@ def edge_network(
     )
     t = EdgeTensors(receiver, sender, x, edge_attr, weights)
     _check(t, graph, network, options)
-    if not use_kernel(OP, weights, *(v for v in t if v is not None)):
+    if not use_kernel(OP, *[v for v in t if v is not None]):
         return reference.edge_network(t, graph, options)
     if graph is None:
         assert edge_attr is not None
         where: tuple[Any, ...] = (weights.new_empty(0, dtype=torch.int64), edge_attr.shape[0], ROWS)
     else:
         where = graph_arguments(graph, edges_at is not None or edge_attr is not None)
-    edges, messages, moved = torch.ops.equikernels.edge_network.default(*t, *where, *options)
+    edges, messages, moved = call("edge_network", *t, *where, *options)
     return EdgeOutput(
         edges if edges_at is not None else None,
         messages if messages_at is not None else None,
@@ -178,9 +178,7 @@ def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
     cotangents = [g if g is None or g.dim() == 2 else None for g in grads]
     *tensors, table = ctx.saved_tensors
     wanted = [bool(w) for w in ctx.needs_input_grad[2:4]]
-    out = torch.ops.equikernels.edge_network_backward.default(
-        *cotangents, *tensors, table, *ctx.sizes, *ctx.options, *wanted
-    )
+    out = call("edge_network_backward", *cotangents, *tensors, table, *ctx.sizes, *ctx.options, *wanted)
     given = [g if t is not None else None for g, t in zip(out, tensors, strict=True)]
     given[2:4] = [g if want else None for g, want in zip(given[2:4], wanted, strict=True)]
     return (*given, *rest)
@@ -245,7 +243,5 @@ def _fake_backward(*arguments: Any) -> tuple[Tensor, ...]:
 if _native.cpu_reason is None:
     torch.library.register_fake("equikernels::edge_network", _fake)
     torch.library.register_fake("equikernels::edge_network_backward", _fake_backward)
-    torch.library.register_autograd("equikernels::edge_network", _backward, setup_context=_setup)
-    torch.library.register_autograd(
-        "equikernels::edge_network_backward", _backward_backward, setup_context=_setup_backward
-    )
+    register_autograd("edge_network", _backward, _setup)
+    register_autograd("edge_network_backward", _backward_backward, _setup_backward)

@@ -10,7 +10,7 @@ from torch import Tensor
 from ... import _native
 from ...backend import COMPOSED, KERNELS, use_shortcut
 from ...checks import REAL, check_tensor, fail
-from ..autograd import double_backward
+from ..autograd import call, double_backward, register_autograd
 from ..common import lift
 from . import reference
 
@@ -45,7 +45,7 @@ def encode_invariants(z: Tensor, t: Tensor, angles: bool = False) -> Tensor:
     if not use_shortcut(OP, z, t):
         return reference.encode(z, t, angles)
     rows = z if z.dim() == 2 else z.reshape(-1, z.shape[-1])
-    return torch.ops.equikernels.encode.default(rows, t, angles).view(z.shape)
+    return call("encode", rows, t, angles).view(z.shape)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -54,7 +54,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    grads = torch.ops.equikernels.encode_backward.default(grad, *ctx.saved_tensors, ctx.angles)
+    grads = call("encode_backward", grad, *ctx.saved_tensors, ctx.angles)
     return *(g if need else None for g, need in zip(grads, ctx.needs_input_grad, strict=False)), None
 
 
@@ -74,5 +74,5 @@ if _native.cpu_reason is None:
     torch.library.register_fake(
         "equikernels::encode_backward", lambda grad, z, t, angles: (z.new_empty(z.shape), z.new_empty(t.shape))
     )
-    torch.library.register_autograd("equikernels::encode", _backward, setup_context=_setup)
-    torch.library.register_autograd("equikernels::encode_backward", _backward_backward, setup_context=_setup_backward)
+    register_autograd("encode", _backward, _setup)
+    register_autograd("encode_backward", _backward_backward, _setup_backward)

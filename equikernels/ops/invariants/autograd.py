@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ... import _native
-from ..autograd import double_backward
+from ..autograd import call, double_backward, register_autograd
 from ..common import graph_from
 
 
@@ -17,14 +17,14 @@ def register(name: str, reference: Callable[..., Tensor], fake: Callable[..., Te
     """Completes the native op ``name`` and its ``name_backward``, whose derivative is that of the reference."""
     if _native.cpu_reason is not None:
         return
-    qualified, backward_op = f"equikernels::{name}", getattr(torch.ops.equikernels, f"{name}_backward").default
+    qualified, backward_op = f"equikernels::{name}", f"{name}_backward"
 
     def setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         x, table, *ctx.rest = inputs
         ctx.save_for_backward(x, table)
 
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        return backward_op(grad, *ctx.saved_tensors, *ctx.rest), None, None, None, None, None
+        return call(backward_op, grad, *ctx.saved_tensors, *ctx.rest), None, None, None, None, None
 
     def setup_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         grad, x, table, *ctx.rest = inputs
@@ -39,5 +39,5 @@ def register(name: str, reference: Callable[..., Tensor], fake: Callable[..., Te
 
     torch.library.register_fake(qualified, fake)
     torch.library.register_fake(f"{qualified}_backward", lambda grad, x, *rest: x.new_empty(x.shape))
-    torch.library.register_autograd(qualified, backward, setup_context=setup)
-    torch.library.register_autograd(f"{qualified}_backward", backward_backward, setup_context=setup_backward)
+    register_autograd(name, backward, setup)
+    register_autograd(backward_op, backward_backward, setup_backward)

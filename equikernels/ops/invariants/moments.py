@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ...backend import KERNELS, use_kernel
 from ...graph import Graph
+from ..autograd import call
 from ..common import graph_arguments
 from . import reference
 from .autograd import register
@@ -30,7 +31,7 @@ def invariant_moments(x: Tensor, graph: Graph, metric: list[float], psi: bool) -
     """
     if not use_kernel(OP, x):
         return reference.invariant_moments(x, graph, metric, psi)
-    return torch.ops.equikernels.invariant_moments.default(x, *graph_arguments(graph, need_edges=False), metric, psi)
+    return call("invariant_moments", x, *graph_arguments(graph, need_edges=False), metric, psi)
 
 
 register(

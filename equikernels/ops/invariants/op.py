@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from ...backend import KERNELS, use_kernel
 from ...checks import REAL, check_tensor
 from ...graph import Graph
 from ...metric import Metric, signature
+from ..autograd import call
 from ..common import check_graph, graph_arguments, lift
 from . import reference
 from .autograd import register
@@ -47,7 +47,7 @@ def pairwise_invariants(x: Tensor, graph: Graph, metric: Metric = "minkowski", p
     eta = signature(OP, metric, x.shape[1])
     if not use_kernel(OP, x):
         return reference.pairwise_invariants(x, graph, eta, psi)
-    return torch.ops.equikernels.invariants.default(x, *graph_arguments(graph), eta, psi)
+    return call("invariants", x, *graph_arguments(graph), eta, psi)
 
 
 register("invariants", reference.pairwise_invariants, lambda x, graph, num_edges, *rest: x.new_empty(num_edges, 2))

@@ -14,7 +14,7 @@ from ...backend import KERNELS, use_kernel
 from ...checks import REAL, check_choice, check_tensor, fail
 from ...graph import Graph
 from ...metric import Metric, signature
-from ..autograd import double_backward
+from ..autograd import call, double_backward, register_autograd
 from ..common import check_graph, graph_arguments, graph_from, lift
 from . import reference
 from .spec import ACTIVATIONS, DIRECTIONS, PRECISIONS, MessageOptions, MessageTensors, triton_limit
@@ -107,7 +107,7 @@ def message_passing(
     """
     t = _tensors(receiver, sender, x, invariant_weight, edge_attr, edge_weight, layers, gate, head)
     for argument, value, choices in (
-        ("invariants", invariants, tuple(INVARIANTS)),
+        ("invariants", invariants, INVARIANTS),
         ("activation", activation, ACTIVATIONS),
         ("direction", direction, DIRECTIONS),
         ("reduce", reduce, ("sum", "mean")),
@@ -131,11 +131,9 @@ def message_passing(
         precision == "bfloat16",
     )
     _check(t, graph, options)
-    if use_kernel(OP, *(v for v in t if v is not None), triton_limit=triton_limit(t)):
+    if use_kernel(OP, *[v for v in t if v is not None], triton_limit=triton_limit(t)):
         need_edges = return_edges or edge_attr is not None
-        out = torch.ops.equikernels.message.default(
-            *t[:3], *graph_arguments(graph, need_edges), *t[3:], *options.encoded(), return_edges
-        )
+        out = call("message", *t[:3], *graph_arguments(graph, need_edges), *t[3:], *options.encoded(), return_edges)
         messages, coordinates, edges = out[0], out[1] if head is not None else None, out[2]
     else:
         messages, coordinates, edges = reference.message_passing(t, graph, options)
@@ -158,11 +156,12 @@ def _tensors(
     (w2, b2), (w3, b3) = [*layers, (None, None), (None, None)][:2]
     gate_weight, gate_bias = gate or (None, None)
     head_weight, head_bias, head_out = head or (None, None, None)
-    t = MessageTensors(
+    given = (
         receiver, sender, x, invariant_weight, edge_attr, edge_weight, w2, b2, w3, b3,
         _row(gate_weight), gate_bias, head_weight, head_bias, _row(head_out),
     )  # fmt: skip
-    return MessageTensors(*(v if v is None else lift(OP, name, v) for name, v in t._asdict().items()))  # type: ignore[arg-type]
+    names = MessageTensors._fields
+    return MessageTensors(*[v if v is None else lift(OP, name, v) for name, v in zip(names, given, strict=True)])  # type: ignore[arg-type]
 
 
 def _row(weight: Tensor | None) -> Tensor | None:
@@ -235,7 +234,7 @@ def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
     # An output that was not asked for is empty, and tracing may still bring a (likewise empty) cotangent for it.
     grads = tuple(g if g is None or g.dim() == 2 else None for g in grads)
     want_edge_attr = ctx.needs_input_grad[7]
-    out = torch.ops.equikernels.message_backward.default(*grads, *_arguments(ctx), want_edge_attr)
+    out = call("message_backward", *grads, *_arguments(ctx), want_edge_attr)
     given = [g if t is not None else None for g, t in zip(out, ctx.saved_tensors[:-1], strict=True)]
     given[4] = given[4] if want_edge_attr else None
     return (*given[:3], None, None, None, *given[3:], *(None,) * (_OPTIONS + 1))
@@ -301,5 +300,5 @@ def _fake_backward(*arguments: Any) -> tuple[Tensor, ...]:
 if _native.cpu_reason is None:
     torch.library.register_fake("equikernels::message", _fake)
     torch.library.register_fake("equikernels::message_backward", _fake_backward)
-    torch.library.register_autograd("equikernels::message", _backward, setup_context=_setup)
-    torch.library.register_autograd("equikernels::message_backward", _backward_backward, setup_context=_setup_backward)
+    register_autograd("message", _backward, _setup)
+    register_autograd("message_backward", _backward_backward, _setup_backward)

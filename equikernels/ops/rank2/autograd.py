@@ -18,14 +18,13 @@ import torch
 from torch import Tensor
 
 from ... import _native
+from ..autograd import call, register_autograd
 from ..common import GraphArguments
 from .reference import through
 
-ops = torch.ops.equikernels
-
 
 def _sum(T: Tensor, weight: Tensor | None, arg: Tensor | None, pairs: GraphArguments, n: int) -> Tensor:
-    return ops.rank2_sum.default(T, weight, arg, *pairs, n)
+    return call("rank2_sum", T, weight, arg, *pairs, n)
 
 
 def _weight_gradient(T: Tensor, table: Tensor, pairs: GraphArguments, n: int) -> Tensor:
@@ -41,7 +40,7 @@ def _setup_sum(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _sum_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     T, weight, arg, graph = ctx.saved_tensors
     pairs = graph, *ctx.edges
-    grad_T = ops.rank2_broadcast.default(grad, weight, arg, *pairs) if ctx.needs_input_grad[0] else None
+    grad_T = call("rank2_broadcast", grad, weight, arg, *pairs) if ctx.needs_input_grad[0] else None
     wanted = weight is not None and ctx.needs_input_grad[1]
     grad_weight = _weight_gradient(T, grad, pairs, ctx.num_nodes) if wanted else None
     return grad_T, grad_weight, None, None, None, None, None
@@ -55,7 +54,7 @@ def _setup_extremum(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Ten
 
 def _extremum_backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Any, ...]:
     arg, graph = ctx.saved_tensors
-    return ops.rank2_broadcast.default(grad, None, arg, graph, *ctx.edges), None, None, None, None, None
+    return call("rank2_broadcast", grad, None, arg, graph, *ctx.edges), None, None, None, None, None
 
 
 def _setup_broadcast(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -74,7 +73,7 @@ def _broadcast_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 
 
 def _mix(T: Tensor, weights: Any, table: Tensor | None, pairs: GraphArguments, n: int, slope: float = 1.0) -> Tensor:
-    return ops.rank2_mix.default(T, *weights, table, *pairs, n, slope)
+    return call("rank2_mix", T, *weights, table, *pairs, n, slope)
 
 
 def _t(weight: Tensor | None) -> Tensor | None:
@@ -90,7 +89,7 @@ def _setup_mix(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _mix_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     needs = list(ctx.needs_input_grad[:4])
     wanted = [needs[0], needs[1] or needs[2], needs[3]]
-    grads = ops.rank2_mix_backward.default(grad, *ctx.saved_tensors, *ctx.rest, wanted)
+    grads = call("rank2_mix_backward", grad, *ctx.saved_tensors, *ctx.rest, wanted)
     return *(g if need else None for g, need in zip(grads, needs, strict=True)), None, None, None, None, None
 
 
@@ -116,8 +115,8 @@ def _mix_backward_backward(
     if want_T and to_T is not None:
         terms.append(_mix(to_T, weights, None, pairs, n))
         if ctx.needs_input_grad[3] or ctx.needs_input_grad[4]:
-            _, grad_identity, grad_transpose, _ = ops.rank2_mix_backward.default(
-                inner, None, to_T, *weights, *pairs, n, 1.0, [False, True, False]
+            _, grad_identity, grad_transpose, _ = call(
+                "rank2_mix_backward", inner, None, to_T, *weights, *pairs, n, 1.0, [False, True, False]
             )
     to_weights = [
         g if w is not None and want_weights else None for g, w in zip((to_identity, to_transpose), weights, strict=True)
@@ -127,7 +126,7 @@ def _mix_backward_backward(
         if ctx.needs_input_grad[2]:
             grad_T = _mix(inner, [_t(g) for g in to_weights], None, pairs, n)
     if want_table and to_table is not None:
-        terms.append(ops.rank2_broadcast.default(to_table, None, None, *pairs))
+        terms.append(call("rank2_broadcast", to_table, None, None, *pairs))
     grad_grad = through(functools.reduce(operator.add, terms), out, ctx.slope) if terms else None
     absent = [None if w is None else g for g, w in zip((grad_identity, grad_transpose), weights, strict=True)]
     return grad_grad, None, grad_T, *absent, None, None, None, None, None, None
@@ -151,14 +150,14 @@ def _setup_rows(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _product_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     x, weight = ctx.saved_tensors
-    grad_x = ops.rows_product.default(grad, weight.t()) if ctx.needs_input_grad[0] else None
-    return grad_x, ops.rows_outer.default(x, grad) if ctx.needs_input_grad[1] else None
+    grad_x = call("rows_product", grad, weight.t()) if ctx.needs_input_grad[0] else None
+    return grad_x, call("rows_outer", x, grad) if ctx.needs_input_grad[1] else None
 
 
 def _outer_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     x, y = ctx.saved_tensors
-    grad_x = ops.rows_product.default(y, grad.t()) if ctx.needs_input_grad[0] else None
-    return grad_x, ops.rows_product.default(x, grad) if ctx.needs_input_grad[1] else None
+    grad_x = call("rows_product", y, grad.t()) if ctx.needs_input_grad[0] else None
+    return grad_x, call("rows_product", x, grad) if ctx.needs_input_grad[1] else None
 
 
 def _register() -> None:
@@ -194,7 +193,7 @@ def _register() -> None:
         ("rows_product", _product_backward, _setup_rows),
         ("rows_outer", _outer_backward, _setup_rows),
     ):
-        library.register_autograd(f"equikernels::{name}", backward, setup_context=setup)
+        register_autograd(name, backward, setup)
 
 
 if _native.cpu_reason is None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from ... import _native
 from ...backend import COMPOSED, KERNELS, use_shortcut
 from ...graph import Graph
-from ..autograd import double_backward
+from ..autograd import call, double_backward, register_autograd
 from ..common import graph_arguments, graph_from
 from ..segment import segment_reduce
 from .maps import mix_2to2
@@ -47,8 +47,8 @@ def fused_2to2(
     if not use_shortcut(OP, *tensors):
         return composed(T, coefs, factors, scale, shift, bias, diag_bias, pairs, slope)
     arguments = *graph_arguments(pairs), pairs.num_nodes, slope
-    op = torch.ops.equikernels.linear_2to2.default  # takes the maps one after another
-    return op(T, coefs.permute(2, 0, 1), factors, scale, shift, bias, diag_bias, *arguments)[0]
+    maps = coefs.permute(2, 0, 1)  # one after another
+    return call("linear_2to2", T, maps, factors, scale, shift, bias, diag_bias, *arguments)[0]
 
 
 def composed(
@@ -86,9 +86,7 @@ def _backward(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Any, ...
     if grad is None:
         return (None,) * 12
     *tensors, scale, shift, table = ctx.saved_tensors
-    grads = torch.ops.equikernels.linear_2to2_backward.default(
-        grad, *tensors, scale, shift, table, *ctx.rest, ctx.needs_input_grad[0]
-    )
+    grads = call("linear_2to2_backward", grad, *tensors, scale, shift, table, *ctx.rest, ctx.needs_input_grad[0])
     needs = ctx.needs_input_grad[:7]
     return *(g if need else None for g, need in zip(grads, needs, strict=True)), *(None,) * 5
 
@@ -150,7 +148,5 @@ def _fake_backward(
 if _native.cpu_reason is None:
     torch.library.register_fake("equikernels::linear_2to2", _fake)
     torch.library.register_fake("equikernels::linear_2to2_backward", _fake_backward)
-    torch.library.register_autograd("equikernels::linear_2to2", _backward, setup_context=_setup)
-    torch.library.register_autograd(
-        "equikernels::linear_2to2_backward", _backward_backward, setup_context=_setup_backward
-    )
+    register_autograd("linear_2to2", _backward, _setup)
+    register_autograd("linear_2to2_backward", _backward_backward, _setup_backward)

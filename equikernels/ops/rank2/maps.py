@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...backend import use_kernel
 from ...graph import Graph
+from ..autograd import call
 from .op import MIX, mix_table, spread_events
 from .reference import activate
 
@@ -70,4 +71,4 @@ def product(rows: Tensor, matrix: Tensor) -> Tensor:
     """rows @ matrix, on the CPU with the same sums on any number of threads."""
     if not use_kernel(MIX, rows, matrix):
         return rows @ matrix
-    return torch.ops.equikernels.rows_product.default(rows, matrix)
+    return call("rows_product", rows, matrix)

@@ -9,6 +9,7 @@ from ... import _triton
 from ...backend import KERNELS, use_kernel
 from ...checks import REAL, check_choice, check_tensor, fail
 from ...graph import Graph
+from ..autograd import call
 from ..common import graph_arguments, lift
 from . import autograd as autograd
 from . import reference
@@ -163,16 +164,16 @@ def reduce_table(T: Tensor, pairs: Graph, reduce: str, weight: Tensor | None) ->
         return reference.rank2_reduce(T, pairs, reduce, weight)
     arguments = *graph_arguments(pairs), pairs.num_nodes
     if reduce != "sum":
-        return torch.ops.equikernels.rank2_extremum.default(T, *arguments, reduce == "max")[0]
+        return call("rank2_extremum", T, *arguments, reduce == "max")[0]
     if weight is not None:
         weight = weight[:, None, None].expand(-1, 2, T.shape[1])
-    return torch.ops.equikernels.rank2_sum.default(T, weight, None, *arguments)
+    return call("rank2_sum", T, weight, None, *arguments)
 
 
 def broadcast_table(table: Tensor, pairs: Graph) -> Tensor:
     if not use_kernel(BROADCAST, table):
         return reference.rank2_broadcast(table, pairs)
-    return torch.ops.equikernels.rank2_broadcast.default(table, None, None, *graph_arguments(pairs))
+    return call("rank2_broadcast", table, None, None, *graph_arguments(pairs))
 
 
 def mix_table(
@@ -186,9 +187,7 @@ def mix_table(
     tensors = [t for t in (T, identity, transpose, table) if t is not None]
     if not use_kernel(MIX, *tensors):
         return reference.rank2_mix(T, identity, transpose, table, pairs, slope)
-    return torch.ops.equikernels.rank2_mix.default(
-        T, identity, transpose, table, *graph_arguments(pairs), pairs.num_nodes, slope
-    )
+    return call("rank2_mix", T, identity, transpose, table, *graph_arguments(pairs), pairs.num_nodes, slope)
 
 
 def spread_events(values: Tensor, pairs: Graph) -> Tensor:
@@ -196,7 +195,7 @@ def spread_events(values: Tensor, pairs: Graph) -> Tensor:
     events = pairs.events
     if not use_kernel("segment_reduce", values):
         return values[events.receiver]
-    return torch.ops.equikernels.segment_spread.default(values, None, *graph_arguments(events))
+    return call("segment_spread", values, None, *graph_arguments(events))
 
 
 def make_table(

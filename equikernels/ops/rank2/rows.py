@@ -10,7 +10,7 @@ from torch import Tensor
 from ... import _native, _triton
 from ...backend import COMPOSED, KERNELS, use_shortcut
 from ...checks import REAL, check_tensor, fail
-from ..autograd import reference_vjp
+from ..autograd import call, reference_vjp, register_autograd
 from ..common import lift
 from . import reference
 from .op import slope_of
@@ -66,14 +66,11 @@ def pairwise_linear(
     slope = slope_of(OP, activation, negative_slope)
     rows = T if T.dim() == 2 else T.reshape(-1, T.shape[-1])
     if use_shortcut(OP, T, weight, *([] if bias is None else [bias])):
-        out = torch.ops.equikernels.rows_layer.default(rows, weight, bias, slope, moments)
+        out = call("rows_layer", rows, weight, bias, slope, moments)
     else:
         out = reference.rows_layer(rows, weight, bias, slope, moments)
     result = out[0] if T.dim() == 2 else out[0].view(*T.shape[:-1], weight.shape[0])
     return (result, out[1]) if moments else result
-
-
-ops = torch.ops.equikernels
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -94,7 +91,7 @@ def _backward(ctx: Any, grad: Tensor | None, grad_moments: Tensor | None) -> tup
         to_mean = (per_mean - 2 * per_variance * moments[0]).to(x.dtype)
     needs = ctx.needs_input_grad
     wanted = [needs[0], needs[1] or needs[2]]
-    grads = ops.rows_layer_backward.default(grad, to_mean, to_out, out, x, weight, ctx.slope, wanted)
+    grads = call("rows_layer_backward", grad, to_mean, to_out, out, x, weight, ctx.slope, wanted)
     return *(g if need else None for g, need in zip(grads, needs, strict=False)), None, None
 
 
@@ -148,7 +145,5 @@ def _fake_backward(
 if _native.cpu_reason is None:
     torch.library.register_fake("equikernels::rows_layer", _fake)
     torch.library.register_fake("equikernels::rows_layer_backward", _fake_backward)
-    torch.library.register_autograd("equikernels::rows_layer", _backward, setup_context=_setup)
-    torch.library.register_autograd(
-        "equikernels::rows_layer_backward", _backward_backward, setup_context=_setup_backward
-    )
+    register_autograd("rows_layer", _backward, _setup)
+    register_autograd("rows_layer_backward", _backward_backward, _setup_backward)

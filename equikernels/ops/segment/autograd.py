@@ -17,16 +17,16 @@ import torch
 from torch import Tensor
 
 from ... import _native
+from ..autograd import call, register_autograd
 from ..common import GraphArguments, graph_from
 
 EDGES, SENDERS, RECEIVERS = 0, 1, 2  # whose rows are summed, as the kernels number them
-ops = torch.ops.equikernels
 
 
 def _sum(
     rows: Tensor, weight: Tensor | None, arg: Tensor | None, graph: GraphArguments, n: int, rows_of: int
 ) -> Tensor:
-    return ops.segment_sum.default(rows, weight, arg, *graph, n, rows_of, False)
+    return call("segment_sum", rows, weight, arg, *graph, n, rows_of, False)
 
 
 def _sum_adjoint(
@@ -41,14 +41,14 @@ def _sum_adjoint(
     """Gradients of a sum (or, with its arg, an extremum) with respect to its rows and its weights."""
     grad_rows = grad_weight = None
     if rows_of == EDGES:
-        return ops.segment_spread.default(grad, arg, *graph) if needs[0] else None, None
+        return call("segment_spread", grad, arg, *graph) if needs[0] else None, None
     if needs[0]:
         back = RECEIVERS if rows_of == SENDERS else SENDERS
         grad_rows = _sum(grad, weight, arg, graph, grad.shape[0], back)
     if weight is not None and needs[1]:
         assert rows is not None
         ends = (grad, rows) if rows_of == SENDERS else (rows, grad)
-        grad_weight = ops.segment_product.default(*ends, arg, *graph, weight.dim() == 2)
+        grad_weight = call("segment_product", *ends, arg, *graph, weight.dim() == 2)
     return grad_rows, grad_weight
 
 
@@ -114,7 +114,7 @@ def _setup_softmax(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _softmax_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    return ops.segment_softmax_backward.default(grad, *ctx.saved_tensors, *ctx.rest), None, None, None, None
+    return call("segment_softmax_backward", grad, *ctx.saved_tensors, *ctx.rest), None, None, None, None
 
 
 def _setup_softmax_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -128,10 +128,10 @@ def _softmax_backward_backward(ctx: Any, grad_grad: Tensor) -> tuple[Any, ...]:
     graph = (table, *edges)
 
     def over_receiver(values: Tensor) -> Tensor:
-        return ops.segment_spread.default(_sum(values, None, None, graph, num_nodes, EDGES), None, *graph)
+        return call("segment_spread", _sum(values, None, None, graph, num_nodes, EDGES), None, *graph)
 
     # backward(g, y)_e = y_e (g_e - sum y g) is linear and symmetric in g, quadratic in y
-    grad_g = ops.segment_softmax_backward.default(grad_grad, shares, *graph, num_nodes)
+    grad_g = call("segment_softmax_backward", grad_grad, shares, *graph, num_nodes)
     grad_y = grad_grad * (grad - over_receiver(shares * grad)) - grad * over_receiver(shares * grad_grad)
     return grad_g, grad_y, None, None, None, None
 
@@ -168,7 +168,7 @@ def _register() -> None:
         ("segment_softmax", _softmax_backward, _setup_softmax),
         ("segment_softmax_backward", _softmax_backward_backward, _setup_softmax_backward),
     ):
-        library.register_autograd(f"equikernels::{name}", backward, setup_context=setup)
+        register_autograd(name, backward, setup)
 
 
 if _native.cpu_reason is None:

@@ -9,6 +9,7 @@ from ... import _triton
 from ...backend import KERNELS, use_kernel
 from ...checks import FLOATING, check_choice, check_tensor, fail
 from ...graph import Graph
+from ..autograd import call
 from ..common import check_edges, check_graph, graph_arguments, lift
 from . import autograd, reference
 
@@ -107,7 +108,7 @@ def segment_softmax(values: Tensor, graph: Graph) -> Tensor:
     values = lift(SOFTMAX, "values", values)
     columns = _edge_columns(SOFTMAX, values, graph)
     if use_kernel(SOFTMAX, values):
-        out = torch.ops.equikernels.segment_softmax.default(columns, *graph_arguments(graph), graph.num_nodes)
+        out = call("segment_softmax", columns, *graph_arguments(graph), graph.num_nodes)
     else:
         out = reference.segment_softmax(columns, graph)
     return out if values.dim() == 2 else out.squeeze(1)
@@ -116,8 +117,8 @@ def segment_softmax(values: Tensor, graph: Graph) -> Tensor:
 def _reduce_rows(rows: Tensor, weight: Tensor | None, graph: Graph, rows_of: int, reduce: str) -> Tensor:
     arguments = *graph_arguments(graph), graph.num_nodes, rows_of
     if reduce in ("sum", "mean"):
-        return torch.ops.equikernels.segment_sum.default(rows, weight, None, *arguments, reduce == "mean")
-    return torch.ops.equikernels.segment_extremum.default(rows, weight, *arguments, reduce == "max")[0]
+        return call("segment_sum", rows, weight, None, *arguments, reduce == "mean")
+    return call("segment_extremum", rows, weight, *arguments, reduce == "max")[0]
 
 
 def _edge_columns(op: str, values: Tensor, graph: Graph) -> Tensor:
