@@ -1,4 +1,4 @@
-# make demo | test | gpu-test | bench | bench-full | wheel | lint | clean
+# make demo | test | gpu-test | bench | bench-full | gpu-bench | plots | wheel | lint | clean
 #
 #   TORCH=...    what pip installs as torch (default: the tested version), or TORCH=system: the torch that PYTHON
 #                already sees, left as it is
@@ -14,8 +14,7 @@ WORKERS ?= 2
 ARGS ?=
 
 VENV := .venv
-BENCH := --benchmark-min-rounds=5 --benchmark-warmup=on --benchmark-warmup-iterations=1 --benchmark-disable-gc \
-         --benchmark-quiet
+BENCH := --benchmark-warmup=on --benchmark-warmup-iterations=1 --benchmark-disable-gc --benchmark-quiet
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 TORCH_STAMP := $(VENV)/.torch-$(shell printf '%s' '$(TORCH) $(PYTHON)' | cksum | cut -d' ' -f1)
@@ -25,7 +24,7 @@ SOURCES := $(shell find csrc equikernels bench -name '*.py' -o -name '*.cpp' -o 
 # Python 3.11 and later: the working directory is not searched for modules.
 export PYTHONSAFEPATH = 1
 
-.PHONY: demo test gpu-test bench bench-full wheel lint clean
+.PHONY: demo test gpu-test bench bench-full gpu-bench plots wheel lint clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.with-demo
@@ -50,15 +49,30 @@ gpu-test: $(VENV)/.with-dev
 	    $(BIN)/pytest tests/test_ops.py -k 'values_and_gradients and complete and float32' $(ARGS); done; \
 	else echo "gpu-test: no compute-sanitizer on the PATH: left out"; fi
 
-# Quick: minutes. Full: repetitions enough for a table, large inputs; a quarter of an hour.
-bench: KERNELS = --benchmark-max-time=0.3
+# Quick: under five minutes on two cores. Full: repetitions enough for a table, one thread and all, large inputs; an hour.
+bench: KERNELS = --benchmark-max-time=0.05 --benchmark-min-rounds=3 --threads $(shell nproc)
 bench: NETWORKS = --quick
-bench-full: KERNELS = --benchmark-max-time=2
+bench-full: KERNELS = --benchmark-max-time=1 --benchmark-min-rounds=5 --dtypes float32,float64
 bench bench-full: $(VENV)/.with-bench
-	mkdir -p build/bench
-	$(BIN)/pytest bench -q --no-header $(BENCH) $(KERNELS) --benchmark-json=build/bench/kernels.json $(ARGS)
-	$(BIN)/python bench/report.py build/bench/kernels.json
-	$(BIN)/equikernels bench $(NETWORKS) --json build/bench/networks.json
+	@mkdir -p build/bench; set -x; \
+	$(BIN)/pytest bench/kernels -q --no-header $(BENCH) $(KERNELS) --benchmark-json=build/bench/raw.json $(ARGS); wrong=$$?; \
+	$(BIN)/python -m equikernels.bench.report build/bench/raw.json --out build/bench/kernels.json && \
+	$(BIN)/equikernels bench $(NETWORKS) --json build/bench/networks.json && exit $$wrong
+
+# The same on a CUDA device. Give TORCH a torch with CUDA.
+gpu-bench: $(VENV)/.with-bench
+	@if ! $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
+	  echo "gpu-bench: skipped: torch finds no CUDA device"; exit 0; fi; \
+	set -x; mkdir -p build/bench; \
+	$(BIN)/pytest bench/kernels -q --no-header $(BENCH) --benchmark-max-time=0.5 --device cuda \
+	  --dtypes float32,bfloat16 --benchmark-json=build/bench/gpu_raw.json $(ARGS); wrong=$$?; \
+	$(BIN)/python -m equikernels.bench.report build/bench/gpu_raw.json --out build/bench/gpu_kernels.json && \
+	$(BIN)/equikernels bench --device cuda --json build/bench/gpu_networks.json && exit $$wrong
+
+# docs/*.png and the tables of README.md and docs/measuring.md, from bench/results.
+plots: $(VENV)/.with-bench
+	$(BIN)/python -m equikernels.bench.plots
+	$(BIN)/python -m equikernels.bench.pages
 
 lint: $(VENV)/.with-dev
 	$(BIN)/ruff check .

@@ -1,13 +1,16 @@
-"""What this machine can do at best, measured in the same run as the kernels: multiply-adds and copying."""
+"""What this machine can do at best, measured in the same run as the kernels: multiply-adds, products and copying."""
 
 from __future__ import annotations
 
 import threading
 import time
+from typing import Any
 
 import torch
 
 from equikernels import _native
+
+from .clock import clock_of
 
 
 def multiply_adds(threads: int, seconds: float = 0.2) -> float:
@@ -48,3 +51,39 @@ def copy_bandwidth(threads: int, megabytes: int = 256) -> float:
         best = min(best, time.perf_counter() - start)
     torch.set_num_threads(before)
     return 2 * source.numel() * 4 / best
+
+
+def ceilings(threads: int, device: str = "cpu") -> dict[str, Any]:
+    """As a document keeps them."""
+    if device == "cpu":
+        return {
+            "multiply_adds_gflops": multiply_adds(threads) / 1e9,
+            "copy_gb_per_s": copy_bandwidth(threads) / 1e9,
+        }
+    return {
+        "copy_gb_per_s": gpu_copy_bandwidth() / 1e9,
+        **{f"matmul_{name}_gflops": matmul_rate(dtype, tf32) / 1e9 for name, (dtype, tf32) in PRODUCTS.items()},
+    }
+
+
+# --- A GPU's ------------------------------------------------------------------------------------------------------
+
+PRODUCTS = {"fp32": (torch.float32, False), "tf32": (torch.float32, True), "bf16": (torch.bfloat16, True)}
+
+
+def gpu_copy_bandwidth(megabytes: int = 1024) -> float:
+    source = torch.zeros(megabytes << 18, device="cuda")
+    target = torch.empty_like(source)
+    seconds = [clock_of("cuda")(lambda: target.copy_(source)) for _ in range(10)]
+    return 2 * source.numel() * 4 / min(seconds)
+
+
+def matmul_rate(dtype: torch.dtype, tf32: bool, n: int = 8192) -> float:
+    """FLOP/s of a product of n x n matrices, at best."""
+    a, b = (torch.randn(n, n, device="cuda", dtype=dtype) for _ in range(2))
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    a @ b  # loads the kernel
+    seconds = [clock_of("cuda")(lambda: a @ b) for _ in range(5)]
+    torch.backends.cuda.matmul.allow_tf32 = before
+    return 2 * n**3 / min(seconds)

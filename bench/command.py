@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -13,20 +14,21 @@ import torch
 
 from equikernels import _native
 
-from . import lorentznet, pelican, taggers, tracking
+from . import growth, lorentznet, networks, pelican, taggers, tracking
 from .compare import compare
+from .machine import machine
 from .records import machine_line, table
-from .side_by_side import Disagreement, machine, noisy
+from .side_by_side import Disagreement, noisy
 
 # (threads, quick, device) -> a document
 NETWORKS: dict[str, Callable[[int, bool, str], dict[str, Any]]] = {
     "lorentznet": lorentznet.measure,
     "pelican": pelican.measure,
-    "egnn": lambda *settings: tracking.measure("egnn", *settings),
-    "euclidnet": lambda *settings: tracking.measure("euclidnet", *settings),
+    **{name: functools.partial(networks.measure, name) for name in networks.NETWORKS},
     "taggers": taggers.measure,
+    "trackers": lambda threads, quick, device: tracking.table(threads, device),
+    "growth": growth.measure,
 }
-ON_GPU = ("lorentznet", "egnn", "euclidnet", "taggers")
 
 
 def _positive(text: str) -> int:
@@ -67,10 +69,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m bench") -> in
 
 def run(options: argparse.Namespace) -> int:
     chosen = [name for name in NETWORKS if options.filter in name]
-    if options.device == "cuda":
-        chosen = [name for name in chosen if name in ON_GPU]
-        if not torch.cuda.is_available():
-            raise LookupError("--device cuda: torch finds no GPU")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise LookupError("--device cuda: torch finds no GPU")
     if not chosen:
         raise LookupError(f"--filter {options.filter!r}: nothing to measure among {', '.join(NETWORKS)}")
     if _native.host is None:
@@ -99,4 +99,5 @@ def report(name: str, document: dict[str, Any]) -> None:
         print(f"REFUSED: {document['refused']}", flush=True)
         return
     print(table(document))
-    print("\n".join(["", *noisy(document["rows"])]), flush=True)
+    left_out = [f"left out: {what}" for what in document.get("left_out", [])]
+    print("\n".join(["", *left_out, *noisy(document["rows"])]), flush=True)

@@ -1,18 +1,74 @@
-"""One way to measure: the results are compared first, then the clock starts."""
+"""One way to measure an op: the results are compared first, then the clock starts."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Hashable, Iterator
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 import equikernels as ek
 
+from .baselines import index_add, pyg, scatter
+from .ceilings import ceilings
+from .clock import rotated
+from .machine import machine
+
 Implementation = Callable[..., Tensor]  # (graph, *inputs)
-EQUIKERNELS, INDEX_ADD, PYG = "equikernels", "index_add_", "PyG"
+EQUIKERNELS, INDEX_ADD, PYG, TORCH_SCATTER = "equikernels", "index_add_", "PyG", "torch_scatter"
+BASELINES: dict[str, ModuleType] = {INDEX_ADD: index_add, PYG: pyg, TORCH_SCATTER: scatter}
+MISSING = [TORCH_SCATTER] if scatter.torch_scatter is None else []
+
+
+def everyone(ours: Implementation, theirs: Callable[..., Tensor]) -> dict[str, Implementation]:
+    """Implementation by name; ``theirs`` is called with a module of baselines first."""
+    found = {EQUIKERNELS: ours}
+    for name, module in BASELINES.items():
+        found[name] = lambda *arguments, module=module: theirs(module, *arguments)  # type: ignore[misc]
+    return found
+
+
+# --- What is measured ---------------------------------------------------------------------------------------------
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.addoption("--threads", default=f"1,{os.cpu_count()}", help="of PyTorch, one after another (default: 1,all)")
+    parser.addoption("--dtypes", default="float32", help="float32,float64,bfloat16 (default: float32)")
+
+
+def _threads(config: pytest.Config) -> list[int]:
+    on_gpu = config.getoption("--device") == "cuda"
+    return [1] if on_gpu else sorted({int(n) for n in config.getoption("--threads").split(",")})
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "threads" in metafunc.fixturenames:
+        threads = _threads(metafunc.config)
+        metafunc.parametrize("threads", threads, indirect=True, ids=[f"{n} threads" for n in threads])
+    if "dtype" in metafunc.fixturenames:
+        names = metafunc.config.getoption("--dtypes").split(",")
+        metafunc.parametrize("dtype", [getattr(torch, name) for name in names], ids=names)
+
+
+def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
+    """The head of the document that :mod:`bench.report` makes: the ceilings are those of the same run."""
+    threads, device = _threads(config)[-1], config.getoption("--device")
+    machine_info["document"] = {**machine("kernels", threads, device), "ceilings": ceilings(threads, device)}
+
+
+def two_particles() -> ek.Graph:
+    """Next to nothing to compute: what is left is the way to the kernel and back."""
+    return ek.Graph.complete(torch.tensor([0, 2]))
+
+
+def one_jet() -> ek.Graph:
+    return ek.Graph.complete(torch.tensor([0, 52]))
 
 
 def jets() -> ek.Graph:
@@ -26,17 +82,17 @@ def csr() -> ek.Graph:
     return ek.Graph.from_edge_index(edges, 10_000)
 
 
-GRAPHS = {"100 jets": jets, "80k edges": csr}
+GRAPHS = {"two particles": two_particles, "one jet": one_jet, "100 jets": jets, "80k edges": csr}
 
 
 @pytest.fixture(scope="session", params=GRAPHS)
 def graph(request: pytest.FixtureRequest) -> ek.Graph:
-    graph = GRAPHS[request.param]()
+    graph = GRAPHS[request.param]().to(request.config.getoption("--device"))
     graph.table, graph.edge_index  # noqa: B018 (made on first use; not what is measured)
     return graph
 
 
-@pytest.fixture(params=[1, 2])
+@pytest.fixture
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)
@@ -49,9 +105,17 @@ def backward(request: pytest.FixtureRequest) -> bool:
     return request.param != "forward"
 
 
-@pytest.fixture(params=[EQUIKERNELS, INDEX_ADD, PYG])
+@pytest.fixture(params=[EQUIKERNELS, *(name for name in BASELINES if name not in MISSING)])
 def implementation(request: pytest.FixtureRequest) -> str:
     return request.param
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    for name in MISSING:
+        terminalreporter.write_line(f"{name} is not installed: left out")
+
+
+# --- How ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -59,40 +123,79 @@ def measure(
     benchmark: Any,
     graph: ek.Graph,
     threads: int,
+    dtype: torch.dtype,
     backward: bool,
     implementation: str,
     known: dict[Hashable, list[tuple[Tensor, float]]],
     request: pytest.FixtureRequest,
 ) -> Callable[..., None]:
-    """measure(op, implementations, inputs) checks and times the implementation the test is called for."""
+    """measure(op, implementations, inputs, flops) checks and times the implementation the test is called for.
 
-    def run(op: str, implementations: dict[str, Implementation], inputs: list[Tensor]) -> None:
+    ``flops`` are the formula's, forward; its gradient counts twice. Bytes are those of inputs and outputs, each once:
+    in the backward pass inputs and the cotangent come in again, and gradients of the inputs go out. With ``kinks``
+    (a ReLU: a rounding may flip a gradient), gradients are compared in float64.
+    """
+
+    def run(
+        op: str,
+        implementations: dict[str, Implementation],
+        inputs: list[Tensor],
+        flops: float = 0.0,
+        kinks: bool = False,
+    ) -> None:
+        inputs = [t.to(graph.device, dtype) for t in inputs]
+        compared = [t.double() for t in inputs] if kinks and backward else inputs
         graph_name = request.node.callspec.params["graph"]
-        key = op, graph_name, backward
+        key = op, graph_name, backward, dtype
         if key not in known:
-            known[key] = _right(implementations[INDEX_ADD], graph, inputs, backward)
-        results = _results(implementations[implementation], graph, inputs, backward)
-        for got, (oracle, allowed) in zip(results, known[key], strict=True):
-            assert (got - oracle).abs().max() <= allowed
-        benchmark.group = f"{op}, {graph_name}, {'forward and backward' if backward else 'forward'}, {threads}"
+            known[key] = _right(implementations[INDEX_ADD], graph, compared, backward)
+        f = implementations[implementation]
+        for got, (oracle, allowed) in zip(_results(f, graph, compared, backward), known[key], strict=True):
+            assert got.numel() == 0 or (got - oracle).abs().max() <= allowed
+        size, out = _bytes(inputs), _bytes(f(graph, *inputs))
+        call, arguments, calls, timed = *_call(f, graph, inputs, backward), 1, "wall clock"
+        if graph.device.type == "cuda":
+            runs, calls, timed = rotated(call, arguments)
+            call, arguments = runs, []
+        name = str(dtype).removeprefix("torch.")
+        benchmark.group = f"{op}, {graph_name}, {'forward and backward' if backward else 'forward'}, {threads}, {name}"
         benchmark.extra_info.update(
-            op=op, graph=graph_name, edges=graph.num_edges, backward=backward, threads=threads, by=implementation
+            op=op,
+            graph=graph_name,
+            edges=graph.num_edges,
+            backward=backward,
+            threads=threads,
+            dtype=name,
+            by=implementation,
+            flops=flops * (3 if backward else 1),
+            bytes=size + out + backward * (2 * size + out),
+            calls=calls,
+            timed=timed,
         )
-        benchmark(_call(implementations[implementation], graph, inputs, backward))
+        benchmark(call, *arguments)
 
     return run
 
 
-def _call(f: Implementation, graph: ek.Graph, inputs: list[Tensor], backward: bool) -> Callable[[], Any]:
+def _bytes(tensors: Any) -> int:
+    return sum(t.numel() * t.element_size() for t in tree_leaves(tensors))
+
+
+def _call(
+    f: Implementation, graph: ek.Graph, inputs: list[Tensor], backward: bool
+) -> tuple[Callable[..., Any], list[Tensor]]:
+    """What is timed, and its arguments."""
     if not backward:
-        return lambda: f(graph, *inputs)
+        return lambda *inputs: f(graph, *inputs), inputs
+    out = f(graph, *inputs)
+    cotangent = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out)
     leaves = [t.clone().requires_grad_() for t in inputs]
-    cotangent = torch.randn(f(graph, *inputs).shape, generator=torch.Generator().manual_seed(1)).to(inputs[0].dtype)
-    return lambda: torch.autograd.grad(f(graph, *leaves), leaves, cotangent)
+    return lambda *leaves: torch.autograd.grad(f(graph, *leaves), leaves, cotangent), leaves
 
 
 def _results(f: Implementation, graph: ek.Graph, inputs: list[Tensor], backward: bool) -> list[Tensor]:
-    out = _call(f, graph, inputs, backward)()
+    call, arguments = _call(f, graph, inputs, backward)
+    out = call(*arguments)
     return [out] if isinstance(out, Tensor) else list(out)
 
 
@@ -103,11 +206,11 @@ def known() -> dict[Hashable, list[tuple[Tensor, float]]]:
 
 
 def _right(plain: Implementation, graph: ek.Graph, inputs: list[Tensor], backward: bool) -> list[tuple[Tensor, float]]:
-    """The tolerance rule: error against float64 at most twice the plain formula's, plus a rounding of the largest."""
+    """The tolerance rule: error against float64 at most twice the plain formula's and some roundings of the largest."""
     exact = _results(plain, graph, [t.double() for t in inputs], backward)
     eager = _results(plain, graph, inputs, backward)
-    eps = torch.finfo(torch.float32).eps
+    eps = max(torch.finfo(inputs[0].dtype).eps, 1e-14)  # float64 has no better oracle than itself
     return [
-        (oracle, float(2 * (value - oracle).abs().max() + eps * oracle.abs().max()))
+        (oracle, float(2 * (value - oracle).abs().max() + 16 * eps * oracle.abs().max()) if value.numel() else 0.0)
         for value, oracle in zip(eager, exact, strict=True)
     ]

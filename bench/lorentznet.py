@@ -5,6 +5,7 @@ python -m bench.lorentznet --out bench/results/lorentznet.json
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import torch
@@ -12,22 +13,27 @@ from torch import Tensor
 
 import equikernels as ek
 from equikernels import baselines
+from equikernels.data import Jets
 
-from . import side_by_side
-from .ceilings import copy_bandwidth, multiply_adds
-from .side_by_side import OURS, PUBLISHED, median, same
+from . import memory, side_by_side
+from .ceilings import ceilings
+from .machine import machine
+from .side_by_side import OURS, PUBLISHED, Disagreement, interleaved, median, row, same
 
 WIDTH, LAYERS = 72, 6
+COMPILED = "torch.compile"
 
 
 class Sides(side_by_side.Sides):
-    def __init__(self, jets: int | None) -> None:
-        sample = ek.data.load_sample_jets()
+    """So many sample jets, one of the mean multiplicity (None), or other jets."""
+
+    def __init__(self, jets: int | Jets | None) -> None:
+        sample = jets if isinstance(jets, Jets) else ek.data.load_sample_jets()
         if jets is None:  # one jet, of the mean multiplicity
             count = sample.ptr.diff().double()
             typical = int((count - count.mean()).abs().argmin())
             sample = sample[typical : typical + 1]
-        else:
+        elif isinstance(jets, int):
             sample = sample[:jets]
         self.x, self.ptr, is_beam = ek.data.with_beams(sample.p4, sample.ptr)
         self.scalars = ek.data.top_tagging_scalars(self.x, is_beam)
@@ -74,7 +80,7 @@ class Sides(side_by_side.Sides):
 def child(side: str, jets: int) -> None:
     sides, small = Sides(jets), Sides(1)
     sides.graph.edge_index if side == PUBLISHED else sides.graph.table  # noqa: B018 (inputs, made before)
-    side_by_side.print_peaks(lambda: sides.step(side), lambda: small.step(side))
+    memory.print_peaks(lambda: sides.step(side), lambda: small.step(side))
 
 
 def measure(threads: int, quick: bool, device: str = "cpu", jets: int | None = None) -> dict[str, Any]:
@@ -94,15 +100,37 @@ def measure(threads: int, quick: bool, device: str = "cpu", jets: int | None = N
     one = Sides(None).to(device)
     one.agree()
     rows.append(one.time(f"forward, one jet of {one.x.shape[0] - 2} constituents", one.forward, many))
-    result = {**side_by_side.machine("lorentznet", threads, device), "edges": sides.edges, "rows": rows}
-    return result if device != "cpu" else result | on_cpu(sides, rows, jets, threads, few)
+    result = {**machine("lorentznet", threads, device), "edges": sides.edges, "rows": rows}
+    result["ceilings"] = ceilings(threads, device)
+    if not quick:
+        compiled(sides, result, f"forward, {jets} jets", few)
+    if device != "cpu":
+        return result | {memory.KEY: memory.on_device(sides.step)}
+    on_cpu(sides, result, jets, few)
+    arguments = ["--jets", str(jets), "--threads", str(threads)]
+    return result | {memory.KEY: memory.peaks(f"{__package__}.lorentznet", arguments)}
 
 
-def on_cpu(
-    sides: Sides, rows: list[dict[str, Any]], jets: int, threads: int, rounds: tuple[int, int]
-) -> dict[str, Any]:
-    """Adds what has a meaning on CPUs: distance from the machine's limit, bfloat16, AVX2, peak memory."""
-    peak = multiply_adds(threads)
+def compiled(sides: Sides, result: dict[str, Any], name: str, rounds: tuple[int, int]) -> None:
+    """Adds a row against torch.compile of the published formula, or why there is none."""
+    eager, sides.published = sides.published, torch.compile(sides.published)
+    try:
+        start = time.perf_counter()
+        sides.forward(PUBLISHED)
+        seconds = time.perf_counter() - start
+        difference = same("logits of the compiled formula", sides.forward(OURS), sides.forward(PUBLISHED), 1e-4)
+        times = interleaved(
+            lambda: sides.forward(OURS), lambda: sides.forward(PUBLISHED), rounds, f"{name}, {COMPILED}", sides.device
+        )
+        result["rows"].append({**row(name, *times, COMPILED), "compile_seconds": seconds, "difference": difference})
+    except (RuntimeError, Disagreement) as error:
+        result["left_out"] = [f"torch.compile of the published formula: {str(error).strip().splitlines()[0]}"]
+    sides.published = eager
+
+
+def on_cpu(sides: Sides, result: dict[str, Any], jets: int, rounds: tuple[int, int]) -> None:
+    """Adds what has a meaning on CPUs: distance from the machine's limit, bfloat16, AVX2."""
+    rows, peak = result["rows"], 1e9 * result["ceilings"]["multiply_adds_gflops"]
     # two products of H x H on every edge, the last layer without its head
     flops = 2 * sides.edges * WIDTH * WIDTH * (2 * LAYERS - 1)
     rows[0]["fraction_of_fma_peak"] = flops / (1e-3 * rows[0][f"{OURS}_ms"]) / peak
@@ -123,11 +151,6 @@ def on_cpu(
         sides.agree()
         rows.append(sides.time(f"forward, {jets} jets, AVX2 kernels", sides.forward, rounds))
         ek.set_isa(isa)
-    arguments = ["--jets", str(jets), "--threads", str(threads)]
-    return {
-        "ceilings": {"multiply_adds_gflops": peak / 1e9, "copy_gb_per_s": copy_bandwidth(threads) / 1e9},
-        "training_step_peak_mib": side_by_side.peaks(f"{__package__}.lorentznet", arguments),
-    }
 
 
 def main() -> None:
@@ -138,7 +161,7 @@ def main() -> None:
     if options.child:
         child(options.child, options.jets or 100)
     else:
-        side_by_side.write(measure(options.threads, options.quick, jets=options.jets), options.out)
+        side_by_side.write(measure(options.threads, options.quick, options.device, jets=options.jets), options.out)
 
 
 if __name__ == "__main__":

@@ -11,12 +11,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from .records import Document, documents, find, find_memory, machine_line, milliseconds
+from .records import Document, baseline_of, documents, find, find_memory, machine_line, milliseconds, table
 from .side_by_side import NOISY, OURS, PUBLISHED
+from .targets import CPU, GPU, Target
 
 RESULTS = Path("bench") / "results"
+ON_GPU = " on a GPU"
 
 
 @dataclass(frozen=True)
@@ -83,55 +84,56 @@ TABLES = (
 )
 
 
-@dataclass(frozen=True)
-class Target:
-    """A number to reach: the field of a row, and at least how much of it."""
-
-    what: str
-    network: str
-    row: str
-    at_least: float
-    field: str = "ratio"
-    baseline: str | None = PUBLISHED
-    memory: bool = False
-
-
-TARGETS = (
-    Target("LorentzNet, forward, 100 jets", "lorentznet", "forward, 100 jets", 25),
-    Target("the same, bfloat16 products", "lorentznet", "forward, 100 jets, bfloat16 products", 40),
-    Target("LorentzNet, training step, 100 jets", "lorentznet", "training step, 100 jets", 15),
-    Target("the same, peak memory", "lorentznet", "PyTorch's allocator", 20, memory=True),
-    Target(
-        "LorentzNet, fused op of one block, of the multiply-add peak",
-        "lorentznet",
-        "fused op of one block, forward",
-        0.7,
-        "fraction_of_fma_peak",
-        None,
-    ),
-    Target("PELICAN, forward, 16 events", "pelican", "forward, 16 events, n 27 to 54", 40),
-    Target("PELICAN, training step, 16 events", "pelican", "training step, 16 events, n 27 to 54", 25),
-    Target("EGNN, forward, 80k edges", "egnn", "forward, 80,000 edges", 8),
-    Target("EGNN, training step, 80k edges", "egnn", "training step, 80,000 edges", 8),
-    Target("EuclidNet, forward, 80k edges", "euclidnet", "forward, 80,256 edges", 8),
-    Target("EuclidNet, training step, 80k edges", "euclidnet", "training step, 80,256 edges", 8),
-    Target(
-        "LorentzNet beside ParticleNet, forward", "taggers", "LorentzNet, forward, 100 jets", 1, baseline="particlenet"
-    ),
-)
+def read(folder: Path) -> dict[str, Document]:
+    """Network -> document, of all results in a folder; those of a GPU are called "network on a GPU"."""
+    found: dict[str, Document] = {}
+    for path in sorted(folder.glob("*.json")):
+        for network, document in documents(path).items():
+            on_gpu = document["machine"].get("device", "cpu") != "cpu"
+            found[f"{network}{ON_GPU if on_gpu else ''}"] = {"network": network, **document}
+    return found
 
 
 def load(root: Path) -> dict[str, Document]:
-    """Network -> document, of all committed results."""
-    found: dict[str, Document] = {}
-    for path in sorted((root / RESULTS).glob("*.json")):
-        found |= documents(path)
-    return found
+    """The committed results."""
+    return read(root / RESULTS)
 
 
 def numbers(results: dict[str, Document]) -> str:
     """README's tables. A network that has not been measured has none; a row that is missing is a LookupError."""
-    return "\n\n".join(_table(table, results[table.network]) for table in TABLES if table.network in results)
+    tables = [_table(table, results[table.network]) for table in TABLES if table.network in results]
+    return "\n\n".join([*tables, *_others(results)])
+
+
+def _others(results: dict[str, Document]) -> list[str]:
+    """A table with one line for each other network: forward, training step, PyTorch's allocator in a training step."""
+    lines, machines = [], set()
+    for network, title in OTHERS.items():
+        document = results.get(network)
+        if document is None or not document["rows"]:
+            continue
+        forward, step = document["rows"]
+        cells = [f"{milliseconds(r[f'{OURS}_ms'])}, **{_ratio(r['ratio'])}**" for r in (forward, step)]
+        memory = find_memory(network, document, "PyTorch's allocator")
+        size = forward["what"].removeprefix("forward, ")
+        cells.append(f"{memory[OURS]:.0f} MiB, **{_ratio(memory['ratio'])} less**")
+        lines.append(f"| {title}: {size} | {' | '.join(cells)} |")
+        machines.add(machine_line(document))
+    if not lines:
+        return []
+    head = ["| network | forward | training step | its memory |", "|---|---|---|---|"]
+    return ["\n".join([f"Others beside their published formulas; {'; '.join(sorted(machines))}:", "", *head, *lines])]
+
+
+OTHERS = {
+    "egnn": "EGNN (H 64, attention)",
+    "euclidnet": "EuclidNet (SO(2), H 8)",
+    "interaction_network": "Interaction Network (H 40)",
+    "vecnet": "VecNet (h 72, 36 free)",
+    "pelican_nano": "PELICAN-nano",
+    "pelican_11k": "PELICAN, 11k",
+    "pelican_208k": "PELICAN, 208k",
+}
 
 
 def _table(table: Table, document: Document) -> str:
@@ -165,32 +167,103 @@ def _ratio(value: float) -> str:
 
 
 def targets(results: dict[str, Document]) -> str:
-    """The table of targets, reached or short by how much."""
-    lines = ["| CPU, 2 threads | target | measured | |", "|---|---|---|---|"]
-    for target in TARGETS:
-        share = target.field != "ratio"
+    """The tables of targets, reached or short by how much."""
+    on_cpu = [_target(target, results.get(target.network)) for target in CPU]
+    on_gpu = [_target(target, results.get(target.network + ON_GPU)) for target in GPU]
+    head = "| target | measured | |\n|---|---|---|---|"
+    return "\n".join([f"| CPU, 2 threads {head}", *on_cpu, "", f"| GPU (H200 class) {head}", *on_gpu])
 
-        def show(value: float, share: bool = share) -> str:
-            return f"{100 * value:.0f} %" if share else _ratio(value)
 
-        wanted = show(target.at_least)
-        if target.network not in results:
-            lines.append(f"| {target.what} | {wanted} | not measured | |")
-            continue
-        document = results[target.network]
-        row: dict[str, Any]
-        if target.memory:
-            row = find_memory(target.network, document, target.row)
-        else:
-            row = find(target.network, document, target.row, target.baseline)
-        value = row[target.field]
-        missing = 100 * (1 - value / target.at_least)
-        verdict = "reached" if value >= target.at_least else f"short by {missing:.0f} %"
-        lines.append(f"| {target.what} | {wanted} | {show(value)} | {verdict} |")
+def _target(target: Target, document: Document | None) -> str:
+    def show(value: float) -> str:
+        if target.field.endswith("_ms"):
+            return f"{1e3 * value:.3g} us"
+        return _ratio(value) if target.field == "ratio" else f"{100 * value:.0f} %"
+
+    start = f"| {target.what} | {show(target.goal)} |"
+    if document is None or "refused" in document:
+        return f"{start} {'not measured' if document is None else 'refused: results differ'} | |"
+    if target.memory:
+        row = find_memory(target.network, document, target.row)
+    else:
+        row = find(target.network, document, target.row, target.baseline)
+    value = row[target.field]
+    missing = value / target.goal - 1 if target.most else 1 - value / target.goal
+    verdict = "reached" if missing <= 0 else f"{'over' if target.most else 'short'} by {100 * missing:.0f} %"
+    return f"{start} {show(value)} | {verdict} |"
+
+
+def sources(results: dict[str, Document]) -> str:
+    """The sources' tables of inference times beside ours; a network without a result has an empty place."""
+    lines = [
+        "| network | parameters | their CPU | their GPU | here, plain PyTorch | here, equikernels |",
+        "|---|---|---|---|---|---|",
+    ]
+    for network in ("taggers", "trackers"):
+        for row in results.get(network, {"rows": []})["rows"]:
+            if "table_cpu" not in row:
+                continue
+            by = baseline_of(row)
+            name = row.get("name", row["what"].split(",")[0])
+            ours = milliseconds(row[f"{OURS}_ms"]) if row.get("ours", True) else ""
+            theirs = f"{row['table_cpu']:g} ms | {row['table_gpu']:g} ms | {milliseconds(row[f'{by}_ms'])}"
+            lines.append(f"| {name} | {row['parameters']:,} | {theirs} | {ours} |")
     return "\n".join(lines)
 
 
-PAGES = {Path("README.md"): ("numbers", numbers), Path("docs") / "measuring.md": ("targets", targets)}
+def exponents(results: dict[str, Document]) -> str:
+    """How time and memory of a training step grow: n to the power of what is printed."""
+    document = results.get("growth")
+    if document is None:
+        return "Not measured yet."
+    lines = [
+        "| training step | time, published | time, equikernels | memory, published | memory, equikernels |",
+        "|---|---|---|---|---|",
+    ]
+    found = document["exponents"]
+    for name in dict.fromkeys((row["network"], row["batch"]) for row in document["rows"]):
+        keys = [
+            f"{name[0]}, training step, batch {name[1]}, {side}, {quantity}"
+            for quantity in ("time", "memory")
+            for side in (PUBLISHED, OURS)
+        ]
+        cells = [f"n^{found[key]:.2f}" if key in found else "-" for key in keys]
+        lines.append(f"| {name[0]}, batch {name[1]} | {' | '.join(cells)} |")
+    return "\n".join(
+        [*lines, "", f"{machine_line(document)}; {len(document['left_out'])} points left out as too large."]
+    )
+
+
+def kernels(results: dict[str, Document]) -> str:
+    """Ops in float32 with all threads, on large inputs and on next to nothing."""
+    document = results.get("kernels")
+    if document is None:
+        return "Not measured yet."
+    threads = document["machine"]["threads"]
+    chosen = (r for r in document["rows"] if (r["dtype"], r["threads"]) == ("float32", threads))
+    rows = [r for r in chosen if r["graph"] != "one jet"]
+    return f"{machine_line(document)}:\n\n{table({**document, 'rows': rows})}"
+
+
+def plots(results: dict[str, Document]) -> str:
+    """The images that there are, of :mod:`bench.plots`."""
+    images = [("lorentznet", "Speed-ups of networks", "speedup")]
+    images += [("kernels", "Ops under the machine's ceilings", "roofline")]
+    images += [("growth", "Time and memory of a training step against constituents", "growth")]
+    return "\n\n".join(f"![{title}]({name}.png)" for network, title, name in images if network in results)
+
+
+Parts = dict[str, Callable[[dict[str, Document]], str]]
+PAGES: dict[Path, Parts] = {
+    Path("README.md"): {"numbers": numbers},
+    Path("docs") / "measuring.md": {
+        "targets": targets,
+        "plots": plots,
+        "kernels": kernels,
+        "exponents": exponents,
+        "sources": sources,
+    },
+}
 
 
 def render(text: str, name: str, content: str) -> str:
@@ -206,9 +279,11 @@ def out_of_step(root: Path) -> dict[Path, str]:
     """Page -> what it should be, for each one that is not."""
     results = load(root)
     wanted: dict[Path, str] = {}
-    for page, (name, make) in PAGES.items():
-        text = (root / page).read_text()
-        if (new := render(text, name, make(results))) != text:
+    for page, parts in PAGES.items():
+        new = text = (root / page).read_text()
+        for name, make in parts.items():
+            new = render(new, name, make(results))
+        if new != text:
             wanted[root / page] = new
     return wanted
 

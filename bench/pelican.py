@@ -18,12 +18,14 @@ from torch import Tensor
 import equikernels as ek
 from equikernels import _native
 from equikernels.baselines import pelican as published
+from equikernels.data import Jets
 from equikernels.demo import PELICAN
 from equikernels.packing import prepend
 
-from . import side_by_side
+from . import memory, side_by_side
 from .baselines import pelican_hep
-from .ceilings import copy_bandwidth, multiply_adds
+from .ceilings import ceilings
+from .machine import machine
 from .side_by_side import OURS, PUBLISHED, interleaved, row, same
 
 SPURIONS = 2
@@ -38,28 +40,38 @@ def evenly(low: int, high: int, events: int) -> list[int]:
     return torch.linspace(low, high, events).round().int().tolist()
 
 
-class Sides(side_by_side.Sides):
+def hardest(sizes: list[int]) -> Jets:
     """Sample jets of n - 2 constituents, their hardest, for the multiplicities n asked for."""
-
-    def __init__(self, sizes: list[int], config: str = "M") -> None:
-        jets, events, labels = ek.data.load_sample_jets(), [], []
-        following = 0
-        for n in sizes:
-            while int(jets.ptr[following % len(jets) + 1] - jets.ptr[following % len(jets)]) < n - SPURIONS:
-                following += 1
-            first = int(jets.ptr[following % len(jets)])
-            events.append(jets.p4[first : first + n - SPURIONS])
-            labels.append(int(jets.label[following % len(jets)]))
+    jets, events, labels = ek.data.load_sample_jets(), [], []
+    following = 0
+    for n in sizes:
+        while int(jets.ptr[following % len(jets) + 1] - jets.ptr[following % len(jets)]) < n - SPURIONS:
             following += 1
-        self.p4, self.label = torch.cat(events).double(), torch.tensor(labels)
-        self.ptr = torch.tensor([0, *(len(event) for event in events)]).cumsum(0)
+        first = int(jets.ptr[following % len(jets)])
+        events.append(jets.p4[first : first + n - SPURIONS])
+        labels.append(int(jets.label[following % len(jets)]))
+        following += 1
+    ptr = torch.tensor([0, *(len(event) for event in events)]).cumsum(0)
+    return Jets(torch.cat(events), ptr, torch.tensor(labels))
+
+
+class Sides(side_by_side.Sides):
+    """Jets, or multiplicities; ``widths`` replaces some of the network's."""
+
+    kinks = KINKS
+
+    def __init__(self, events: list[int] | Jets, config: str = "M", **widths: Any) -> None:
+        jets = events if isinstance(events, Jets) else hardest(events)
+        self.p4, self.ptr, self.label = jets.p4.double(), jets.ptr, jets.label
         self.padded = published.PELICANClassifier.padded_inputs(self.p4, self.ptr)
         torch.manual_seed(0)
-        both = PELICAN().models(config)
+        network = PELICAN()
+        network.widths = {**network.widths, **widths}  # type: ignore[misc]
+        both = network.models(config)
         self.ours, self.published = both[OURS], both[PUBLISHED]
-        network: Any = self.ours
+        ours: Any = self.ours
         # Products of zero (of two spurions) have derivative 1 in the encoder; the published formula's autograd says 0.
-        torch.nn.init.normal_(network.linear.bias, std=0.1)
+        torch.nn.init.normal_(ours.linear.bias, std=0.1)
         self.published.load_state_dict(self.ours.state_dict())
 
     def logits(self, side: str) -> Tensor:
@@ -73,7 +85,7 @@ class Sides(side_by_side.Sides):
     def rows(self, name: str, rounds: tuple[int, int]) -> list[dict[str, Any]]:
         """Forward and training step. Logits are held against the baseline's, gradients against float64's, which the
         baselines' own miss by a per cent (:meth:`exact` compares both sides in float64)."""
-        logits, (gradient, theirs) = self.agree(), self.gradient_errors(KINKS)
+        logits, (gradient, theirs) = self.agree(), self.gradient_errors()
         forward = self.time(f"forward, {name}", self.forward, rounds)
         if theirs > 0.1:  # the compiled baseline's gradients are wrong: its time says nothing
             return [{**forward, "difference": logits}]
@@ -168,7 +180,7 @@ class Layer:
         # backward: the same products twice; T, the output (for the activation) and its gradient come in, T's goes out
         return (3 * flops, size + 4.0 * self.pairs * (2 * C + 2 * D)) if backward else (flops, size)
 
-    def rows(self, sides: list[str], rounds: tuple[int, int], peak: float, bandwidth: float) -> list[dict[str, Any]]:
+    def rows(self, sides: list[str], rounds: tuple[int, int], limits: dict[str, float]) -> list[dict[str, Any]]:
         found = []
         for name, call in (("forward", self.forward), ("forward and backward", self.gradients)):
             flops, size = self.work(call == self.gradients)
@@ -177,49 +189,50 @@ class Layer:
                 times = interleaved(lambda: call(OURS), lambda: call(side), rounds, what)  # noqa: B023
                 entry = row(what, *times, side)
                 seconds = statistics.median(times[0])
-                entry |= {"fraction_of_fma_peak": flops / seconds / peak}
-                entry |= {"fraction_of_copy_bandwidth": size / seconds / bandwidth}
+                entry |= {"fraction_of_fma_peak": 1e-9 * flops / seconds / limits["multiply_adds_gflops"]}
+                entry |= {"fraction_of_copy_bandwidth": 1e-9 * size / seconds / limits["copy_gb_per_s"]}
                 found.append(entry)
         return found
 
 
 def measure(threads: int, quick: bool, device: str = "cpu") -> dict[str, Any]:
-    assert device == "cpu", "only measured on CPUs"
+    """On a GPU, networks only: not one layer alone."""
     torch.set_num_threads(threads)
     assert _native.host is not None, _native.cpu_reason
-    Sides([5, 9, 12]).exact()
-    HepSides([5, 9, 12], compiled=False).exact()
-    peak, bandwidth = multiply_adds(threads), copy_bandwidth(threads)
+    Sides([5, 9, 12]).to(device).exact()
+    HepSides([5, 9, 12], compiled=False).to(device).exact()
+    limits = ceilings(threads, device)
     rounds = (3, 2) if quick else (5, 5)
     small, large = evenly(27, 54, 16), evenly(64, 128, 16)
-    rows = Sides(small).rows("16 events, n 27 to 54", rounds)
-    one = Sides([54])
-    rows += one.rows("one event of n = 54", (5, 5) if quick else (15, 15))
-    layer = Layer(small)
+    both = Sides(small).to(device)
+    rows = both.rows("16 events, n 27 to 54", rounds)
+    rows += Sides([54]).to(device).rows("one event of n = 54", (5, 5) if quick else (15, 15))
     sides = [PUBLISHED, HEP] if quick else [PUBLISHED, HEP, COMPILED]
-    for side in sides:
-        layer.agree(side)
-    rows += layer.rows(sides, (5, 5) if quick else (20, 10), peak, bandwidth)
+    if device == "cpu":
+        layer = Layer(small)
+        for side in sides:
+            layer.agree(side)
+        rows += layer.rows(sides, (5, 5) if quick else (20, 10), limits)
     for side in sides[1:]:
-        hep = HepSides(small, side == COMPILED)
+        hep = HepSides(small, side == COMPILED).to(device)
         rows += [{**r, "baseline": side} for r in hep.rows(f"16 events, n 27 to 54, letter s, {side}", rounds)]
-    memory = peaks(54, threads)
+    mib = peaks(54, threads) if device == "cpu" else memory.on_device(both.step)
     if not quick:
-        rows += Sides(large).rows("16 events, n 64 to 128", (3, 2))
-        memory += peaks(128, threads)
+        rows += Sides(large).to(device).rows("16 events, n 64 to 128", (3, 2))
+        mib += peaks(128, threads) if device == "cpu" else []
     return {
-        **side_by_side.machine("pelican", threads),
-        "ceilings": {"multiply_adds_gflops": peak / 1e9, "copy_gb_per_s": bandwidth / 1e9},
+        **machine("pelican", threads, device),
+        "ceilings": limits,
         "pairs": {"n 27 to 54": sum(n * n for n in small), "n 64 to 128": sum(n * n for n in large)},
         "quick": quick,
         "rows": rows,
-        "training_step_peak_mib": memory,
+        memory.KEY: mib,
     }
 
 
 def peaks(largest: int, threads: int) -> list[dict[str, Any]]:
     arguments = ["--threads", str(threads), "--largest", str(largest)]
-    return side_by_side.peaks(f"{__package__}.pelican", arguments, f"n {largest // 2} to {largest}, ")
+    return memory.peaks(f"{__package__}.pelican", arguments, f"n {largest // 2} to {largest}, ")
 
 
 def main() -> None:
@@ -229,9 +242,9 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     if options.child:
         sides, one = Sides(evenly(options.largest // 2, options.largest, 16)), Sides([8])
-        side_by_side.print_peaks(lambda: sides.step(options.child), lambda: one.step(options.child))
+        memory.print_peaks(lambda: sides.step(options.child), lambda: one.step(options.child))
     else:
-        side_by_side.write(measure(options.threads, options.quick), options.out)
+        side_by_side.write(measure(options.threads, options.quick, options.device), options.out)
 
 
 if __name__ == "__main__":

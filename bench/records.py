@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .memory import KEY as MEMORY
 from .side_by_side import OURS, PUBLISHED
 
 Document = dict[str, Any]
-MEMORY = "training_step_peak_mib"
 
 
 def documents(path: Path) -> dict[str, Document]:
@@ -80,6 +80,8 @@ def table(document: Document) -> str:
         ratio = f"**{row['ratio']:.3g}x**" if by else "-"
         if "fraction_of_fma_peak" in row:
             ratio += f", {100 * row['fraction_of_fma_peak']:.0f} % of the multiply-add peak"
+        if "fraction_of_roof" in row:
+            ratio += f", {100 * row['fraction_of_roof']:.0f} % of the roof"
         noise = f"{100 * row['noise']:.0f} %" if "noise" in row else "-"
         lines.append(f"| {row['what']} | {theirs} | {milliseconds(row[f'{OURS}_ms'])} | {ratio} | {noise} |")
     for row in document.get(MEMORY, []):

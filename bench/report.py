@@ -1,71 +1,89 @@
-"""Turns pytest-benchmark's JSON into a Markdown table: medians, spread, ratios.
+"""Turns pytest-benchmark's JSON into a document like the networks', and prints its Markdown table.
 
-python bench/report.py build/bench/kernels.json
+python -m bench.report build/bench/kernels.json [--out bench/results/kernels.json]
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import torch
+from .records import machine_line, table
+from .side_by_side import OURS
 
-import equikernels as ek
-
-OURS = "equikernels"
-# What is measured beside us: one table each.
-FAMILIES = (("index_add_", "PyG"), ("topk over all pairs", "cKDTree"))
-Rows = dict[tuple[str, str, str, int], dict[str, dict[str, Any]]]
+Key = tuple[str, str, bool, int, str]
+IN_CACHE = 2 << 20  # below, a call may be faster than memory
+SETTINGS = ("op", "graph", "backward", "threads", "dtype")
 
 
-def read(path: Path) -> tuple[dict[str, Any], Rows]:
-    """The machine, and op, graph, pass, threads -> implementation -> its statistics in seconds."""
-    content = json.loads(path.read_text())
-    rows: Rows = defaultdict(dict)
+def document(content: dict[str, Any]) -> dict[str, Any]:
+    """A row for each op and baseline, medians of one call in ms; one whose results were wrong was not timed."""
+    measured: dict[Key, dict[str, dict[str, Any]]] = defaultdict(dict)
     for entry in content["benchmarks"]:
         info = entry["extra_info"]
-        key = info["op"], info["graph"], "forward + backward" if info["backward"] else "forward", info["threads"]
-        rows[key][info["by"]] = entry["stats"]
-    return content["machine_info"], rows
+        measured[tuple(info[name] for name in SETTINGS)][info["by"]] = entry  # type: ignore[index]
+    head = content["machine_info"]["document"]
+    rows, left_out = [], []
+    for key, by in measured.items():
+        if OURS not in by:
+            left_out.append(f"{_name(key)}: not measured, as results were wrong")
+            continue
+        for baseline in [name for name in by if name != OURS] or [None]:
+            rows.append(_row(key, by, baseline, head))
+    return {**head, "rows": rows, "left_out": left_out}
 
 
-def _time(stats: dict[str, Any]) -> str:
-    return f"{stats['median'] * 1e3:.3g} ± {stats['iqr'] * 5e2:.1g}"
+def _name(key: Key) -> str:
+    op, graph, backward, threads, dtype = key
+    parts = [op, graph, "forward and backward" if backward else "forward", f"{threads} thread{'s'[: threads - 1]}"]
+    return ", ".join([*parts, *([dtype] if dtype != "float32" else [])])
 
 
-def tables(rows: Rows) -> str:
-    members: dict[tuple[str, ...], Rows] = defaultdict(dict)
-    for key, by in rows.items():
-        members[next((f for f in FAMILIES if by.keys() & set(f)), FAMILIES[0])][key] = by
-    return "\n\n".join(table(members[family], family) for family in FAMILIES if family in members)
+def _row(key: Key, by: dict[str, dict[str, Any]], baseline: str | None, head: dict[str, Any]) -> dict[str, Any]:
+    op, graph, backward, threads, dtype = key
+    info = by[OURS]["extra_info"]
+    sides = {name: by[name] for name in (OURS, baseline) if name}
+    ms = {name: 1e3 * entry["stats"]["median"] / entry["extra_info"]["calls"] for name, entry in sides.items()}
+    row: dict[str, Any] = {"what": _name(key), "op": op, "graph": graph, "dtype": dtype, "threads": threads}
+    row |= {"pass": "forward and backward" if backward else "forward"}
+    row |= {f"{name}_ms": _digits(value) for name, value in ms.items()}
+    if baseline:
+        row["ratio"] = _digits(ms[baseline] / ms[OURS])
+    row["noise"] = _digits(max(entry["stats"]["iqr"] / entry["stats"]["median"] for entry in sides.values()))
+    row |= {"flops": info["flops"], "bytes": info["bytes"]}
+    if info["timed"] != "wall clock":
+        row["timed"] = info["timed"]
+    if threads == head["machine"]["threads"] and info["bytes"] > IN_CACHE:
+        bound = info["bytes"] / (1e9 * head["ceilings"]["copy_gb_per_s"])
+        peak = max(value for name, value in head["ceilings"].items() if name.endswith("gflops"))
+        row["fraction_of_roof"] = _digits(1e3 * max(bound, info["flops"] / (1e9 * peak)) / ms[OURS])
+    return row
 
 
-def table(rows: Rows, baselines: tuple[str, ...]) -> str:
-    """One row a measurement. A ratio needs both sides: one whose results were wrong was not timed."""
-    lines = [
-        f"| op | graph | pass | threads | {OURS} [ms] | {' | '.join(f'{b} [ms] | ratio' for b in baselines)} |",
-        "|---|---|---|---|---|" + "---|---|" * len(baselines),
-    ]
-    for key, by in sorted(rows.items(), key=lambda row: row[0]):
-        cells = [str(part) for part in key] + [_time(by[OURS]) if OURS in by else "not measured"]
-        for baseline in baselines:
-            cells.append(_time(by[baseline]) if baseline in by else "not measured")
-            both = OURS in by and baseline in by
-            cells.append(f"**{by[baseline]['median'] / by[OURS]['median']:.1f}x**" if both else "-")
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+def _digits(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def text(document: dict[str, Any]) -> str:
+    """JSON with one line a row: a change is a line of a diff."""
+    rows = ",\n".join("  " + json.dumps(row) for row in document["rows"])
+    head = json.dumps({**document, "rows": []}, indent=1)
+    return head.replace('"rows": []', f'"rows": [\n{rows}\n ]') + "\n"
 
 
 def main() -> None:
-    machine, rows = read(Path(sys.argv[1]))
-    cpu = machine["cpu"]
-    print(f"\n{cpu.get('brand_raw', machine['machine'])}, {cpu.get('count', '?')} logical cores; ", end="")
-    print(f"torch {torch.__version__}, equikernels {ek.__version__} ({ek.active_isa()}), float32.")
-    print("Median ± half the interquartile range; ratio: the baseline's median over ours.\n")
-    print(tables(rows))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("raw", type=Path)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    made = document(json.loads(options.raw.read_text()))
+    print(f"\n{machine_line(made)}\n\n{table(made)}\n")
+    print("\n".join(made["left_out"]))
+    if options.out:
+        options.out.write_text(text(made))
 
 
 if __name__ == "__main__":

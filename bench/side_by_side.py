@@ -1,4 +1,4 @@
-"""How whole networks are measured: results compared first, then both sides in turn in one run; peak memory in a child.
+"""How whole networks are measured: results compared first, then both sides in turn in one run.
 
 Nothing is timed where results disagree.
 """
@@ -8,31 +8,22 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import os
-import platform
 import statistics
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.profiler import ProfilerActivity, profile
 from torch.utils._pytree import tree_map
 
-import equikernels as ek
-from equikernels import _native
-from equikernels.info import cpu_name, gpu_names
-from equikernels.process import above, memory, reset_peak
+from .clock import Call, clock_of, wall
 
 OURS, PUBLISHED = "equikernels", "published"
 SIDES = (OURS, PUBLISHED)
 NOISY = 0.15  # interquartile range over median from which a row is called noisy
-Call = Callable[[], Any]
 
 
 class Disagreement(SystemExit):
@@ -45,6 +36,8 @@ class Sides:
     ours: nn.Module
     published: nn.Module
     label: Tensor
+    device = "cpu"
+    kinks = 1e-6  # how far float32 gradients may be off without another reason
 
     def logits(self, side: str) -> Tensor:
         raise NotImplementedError
@@ -54,6 +47,7 @@ class Sides:
         for name, value in vars(self).items():
             moved = tree_map(lambda v: v.to(device) if isinstance(v, Tensor | nn.Module) else v, value)
             setattr(self, name, moved)
+        self.device = device
         return self
 
     def model(self, side: str) -> nn.Module:
@@ -75,15 +69,15 @@ class Sides:
         weights = sorted(self.model(side).named_parameters())
         return torch.cat([p.grad.flatten() for _, p in weights if p.grad is not None])
 
-    def gradient_errors(self, kinks: float = 1e-6) -> tuple[float, float]:
+    def gradient_errors(self) -> tuple[float, float]:
         """How far ours and the published gradient are from ours in float64; raises where ours is further, and
-        further than ``kinks``."""
+        further than :attr:`kinks`."""
         ours = self.ours
         self.ours = copy.deepcopy(ours).double()
         exact = self.gradient(OURS)
         self.ours = ours
         errors = apart(self.gradient(OURS), exact), apart(self.gradient(PUBLISHED), exact)
-        if not errors[0] <= max(2 * errors[1], kinks):
+        if not errors[0] <= max(2 * errors[1], self.kinks):
             raise Disagreement("gradients: {:.1e} off, the published formula {:.1e}: no speed-up".format(*errors))
         return errors
 
@@ -94,7 +88,7 @@ class Sides:
 
     def time(self, name: str, call: Callable[[str], Any], rounds: tuple[int, int]) -> dict[str, Any]:
         """A row of call("equikernels") against call("published")."""
-        return row(name, *interleaved(lambda: call(OURS), lambda: call(PUBLISHED), rounds, name))
+        return row(name, *interleaved(lambda: call(OURS), lambda: call(PUBLISHED), rounds, name, self.device))
 
 
 def apart(a: Tensor, b: Tensor) -> float:
@@ -109,14 +103,17 @@ def same(what: str, a: Tensor, b: Tensor, tolerance: float) -> float:
     return difference
 
 
-def interleaved(a: Call, b: Call, rounds: tuple[int, int], name: str = "") -> tuple[list[float], list[float]]:
+def interleaved(
+    a: Call, b: Call, rounds: tuple[int, int], name: str = "", device: str = "cpu"
+) -> tuple[list[float], list[float]]:
     """Seconds of each call: some of a for each b, in turn, after one of each."""
     times: tuple[list[float], list[float]] = ([], [])
+    clock = clock_of(device)
     a(), b()
     for _ in progress(range(rounds[1]), name):
         for _ in range(rounds[0]):
-            times[0].append(_clock(a))
-        times[1].append(_clock(b))
+            times[0].append(clock(a))
+        times[1].append(clock(b))
     return times
 
 
@@ -131,20 +128,7 @@ def progress(rounds: Iterable[int], name: str) -> Iterable[int]:
 
 def median(call: Call, rounds: int) -> float:
     call()
-    return statistics.median(_clock(call) for _ in range(rounds))
-
-
-def _clock(call: Call) -> float:
-    _finish()
-    start = time.perf_counter()
-    call()
-    _finish()
-    return time.perf_counter() - start
-
-
-def _finish() -> None:
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
+    return statistics.median(wall(call) for _ in range(rounds))
 
 
 def row(name: str, ours: list[float], theirs: list[float], baseline: str = PUBLISHED) -> dict[str, Any]:
@@ -171,72 +155,13 @@ def noisy(rows: Iterable[dict[str, Any]]) -> list[str]:
     ]
 
 
-# --- Peak memory --------------------------------------------------------------------------------------------------
-
-
-def print_peaks(step: Call, small_step: Call) -> None:
-    """In a child: MiB that a step adds to the process's high-water mark, and what PyTorch's allocator holds at most."""
-    small_step()  # libraries load and pools fill
-    reset_peak()
-    resident = memory("VmRSS")
-    step()
-    grown = above(resident)
-    assert grown is not None, "this system does not tell its peak memory"
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        step()
-    level = peak = 0
-    for event in profiler.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            level += event.nbytes()
-            peak = max(peak, level)
-    print(grown / 2**20, peak / 2**20)
-
-
-def peaks(module: str, arguments: Sequence[str], name: str = "") -> list[dict[str, Any]]:
-    """Rows of a training step's peaks; ``module --child SIDE arguments`` prints those of one side."""
-    found: dict[str, list[float]] = {}
-    for side in SIDES:
-        command = [sys.executable, "-m", module, "--child", side, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
-        found[side] = [float(number) for number in done.stdout.split()]
-    return [
-        {"what": name + what, **{side: found[side][k] for side in SIDES}, "ratio": found[PUBLISHED][k] / found[OURS][k]}
-        for k, what in enumerate(("process", "PyTorch's allocator"))
-    ]
-
-
-# --- The record ---------------------------------------------------------------------------------------------------
-
-
-def machine(network: str, threads: int, device: str = "cpu") -> dict[str, Any]:
-    build = _native.host.build_info() if _native.host is not None else {}
-    load = [round(share, 2) for share in os.getloadavg()]
-    return {
-        "network": network,
-        "machine": {
-            "cpu": cpu_name(),
-            "cores": os.cpu_count(),
-            "load_average": load,
-            "system": platform.platform(),
-            "isa": ek.active_isa(),
-            "threads": threads,
-            "device": device,
-            "gpu": gpu_names(),
-        },
-        "versions": {
-            "torch": torch.__version__,
-            "equikernels": ek.__version__,
-            "python": platform.python_version(),
-            "compiler": build.get("compiler", "none"),
-        },
-    }
+# --- The command line and the record -------------------------------------------------------------------------------
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--quick", action="store_true", help="smaller inputs or fewer repetitions, no compiler")
     parser.add_argument("--child", choices=SIDES, help=argparse.SUPPRESS)

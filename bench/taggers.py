@@ -2,12 +2,13 @@
 
 python -m bench.taggers --out bench/results/taggers.json
 
-Networks differ, so there are no results to compare. As printed there, ms per batch of 100 on an Intel Xeon E5-2698 v4:
-PFN 0.6, ParticleNet 11.0 (of 498k parameters; the published architecture has 366k), LorentzNet 32.9.
+Networks differ, so there are no results to compare. TABLE has ms per batch of 100 as printed there, on an Intel Xeon
+E5-2698 v4 and a Tesla V100; its ParticleNet has 498k parameters, the published architecture 366k.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,9 +19,12 @@ import equikernels as ek
 from . import side_by_side
 from .baselines.taggers import PFN, ParticleNet, kinematic_features
 from .lorentznet import Sides
-from .side_by_side import OURS, interleaved, row
+from .machine import machine
+from .side_by_side import OURS, PUBLISHED, interleaved, row
 
 JETS = 100
+TABLE = {"particlenet": (11.0, 0.19), "pfn": (0.6, 0.12), "lorentznet": (32.9, 0.34)}
+TITLES = {"particlenet": "ParticleNet", "pfn": "PFN", "lorentznet": "LorentzNet"}
 
 
 def measure(threads: int, quick: bool, device: str = "cpu") -> dict[str, Any]:
@@ -40,16 +44,34 @@ def measure(threads: int, quick: bool, device: str = "cpu") -> dict[str, Any]:
         def score(network: nn.Module = network, inputs: Any = inputs) -> None:
             network(*inputs)
 
-        what = f"LorentzNet, forward, {JETS} jets"
-        times = interleaved(lambda: sides.forward(OURS), score, (2, 3) if quick else (3, 10), f"{what} / {name}")
-        parameters = sum(p.numel() for p in network.parameters())
-        rows.append({**row(what, *times, name), "parameters": parameters})
-    return {**side_by_side.machine("taggers", threads, device), "rows": rows}
+        rows.append(_row(sides, name, score, count(network), quick))
+
+    def published() -> None:
+        sides.forward(PUBLISHED)
+
+    sides.agree()
+    rows.append({**_row(sides, "lorentznet", published, count(sides.ours), quick), "ours": True})
+    return {**machine("taggers", threads, device), "rows": rows}
+
+
+def count(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+def _row(sides: Sides, name: str, other: Callable[[], None], parameters: int, quick: bool) -> dict[str, Any]:
+    """LorentzNet, fused, against another network ("ours": False) or its own formula."""
+    what = f"LorentzNet, forward, {JETS} jets"
+    times = interleaved(
+        lambda: sides.forward(OURS), other, (2, 3) if quick else (3, 10), f"{what} / {name}", sides.device
+    )
+    cpu, gpu = TABLE[name]
+    table = {"name": TITLES[name], "table_cpu": cpu, "table_gpu": gpu, "parameters": parameters, "ours": False}
+    return {**row(what, *times, name), **table}
 
 
 def main() -> None:
     options = side_by_side.parser(__doc__).parse_args()
-    side_by_side.write(measure(options.threads, options.quick), options.out)
+    side_by_side.write(measure(options.threads, options.quick, options.device), options.out)
 
 
 if __name__ == "__main__":

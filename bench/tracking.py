@@ -1,12 +1,11 @@
-"""EGNN and EuclidNet on the edges of hit graphs, against the published formulas in eager PyTorch; and table 5 of
-"Equivariance Is Not All You Need" (arXiv 2311.03094), times of two trackers, once more (--network trackers).
+"""Networks on the edges of hit graphs; and table 5 of "Equivariance Is Not All You Need" (arXiv 2311.03094), times of
+two trackers, once more.
 
-python -m bench.tracking --network euclidnet --out bench/results/euclidnet.json
+python -m bench.tracking --out bench/results/trackers.json
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ import equikernels as ek
 from equikernels import baselines
 
 from . import side_by_side
+from .machine import machine
 from .side_by_side import OURS, PUBLISHED
 
 NODES, EDGES = 10_000, 80_000
@@ -30,6 +30,7 @@ class EGNNSides(side_by_side.Sides):
         n, edges = (NODES // 8, EDGES // 8) if quick else (NODES, EDGES)
         generator = torch.Generator().manual_seed(0)
         self.graph = ek.Graph.from_edge_index(torch.randint(0, n, (2, edges), generator=generator), n)
+        self.size = f"{edges:,} edges"
         self.edges = self.graph.receiver, self.graph.sender
         self.h, self.x = (torch.randn(n, width, generator=generator) for width in (16, 3))
         self.label = torch.randint(0, 19, (n,), generator=generator)
@@ -45,21 +46,28 @@ class EGNNSides(side_by_side.Sides):
         return torch.cat(model(self.h.to(dtype), self.x.to(dtype), edges), dim=1)
 
 
+def hit_graphs(quick: bool) -> tuple[list[ek.data.HitGraph], Tensor]:
+    """The sample hit graphs, several times where ``quick`` is False, and the edges (sender, receiver) of all."""
+    events = ek.data.load_sample_hit_graphs() * (1 if quick else 4)
+    edges, first = [], 0
+    for event in events:
+        edges.append(torch.stack([event.graph.sender, event.graph.receiver]) + first)
+        first += len(event.x)
+    return events, torch.cat(edges, dim=1)
+
+
 class EuclidNetSides(side_by_side.Sides):
     """SO(2), H 8, 3 layers, 5 rounds, on the sample hit graphs, several times where ``quick`` is False."""
 
     name = "SO(2), H 8, 3 layers, 5 rounds"
 
     def __init__(self, quick: bool) -> None:
-        events = ek.data.load_sample_hit_graphs() * (1 if quick else 4)
-        edges, first = [], 0
-        for event in events:
-            edges.append(torch.stack([event.graph.sender, event.graph.receiver]) + first)
-            first += len(event.x)
+        events, edges = hit_graphs(quick)
         self.x = torch.cat([event.cartesian for event in events])
-        self.graph = ek.Graph.from_edge_index(torch.cat(edges, dim=1), first)
+        self.graph = ek.Graph.from_edge_index(edges, len(self.x))
         self.edges = self.graph.receiver, self.graph.sender
         self.label = torch.cat([event.y for event in events]).long()
+        self.size = f"{len(self.label):,} edges"
         torch.manual_seed(0)
         self.ours, self.published = ek.models.EuclidNet(), baselines.EuclidNetSO2()
         self.published.load_state_dict(self.ours.state_dict())
@@ -68,6 +76,29 @@ class EuclidNetSides(side_by_side.Sides):
         """[E, 2]: not a segment, a segment."""
         model, edges = (self.published, self.edges) if side == PUBLISHED else (self.ours, self.graph)
         y = model(self.x.to(next(model.parameters()).dtype), edges)
+        return torch.cat([-y, y], dim=1)
+
+
+class InteractionSides(side_by_side.Sides):
+    """The Interaction Network on the sample hit graphs, several times where ``quick`` is False."""
+
+    name = "H 40, one pass"
+
+    def __init__(self, quick: bool) -> None:
+        events, edges = hit_graphs(quick)
+        self.x, self.attr = torch.cat([event.x for event in events]), torch.cat([event.edge_attr for event in events])
+        self.graph, self.edges = ek.Graph.from_edge_index(edges, len(self.x)), edges
+        self.label = torch.cat([event.y for event in events]).long()
+        self.size = f"{len(self.label):,} edges"
+        torch.manual_seed(0)
+        self.ours, self.published = ek.models.InteractionNetwork(40), baselines.InteractionNetwork(40)
+        self.published.load_state_dict(self.ours.state_dict())
+
+    def logits(self, side: str) -> Tensor:
+        """[E, 2]: not a segment, a segment."""
+        model, edges = self.model(side), self.edges if side == PUBLISHED else self.graph
+        dtype = next(model.parameters()).dtype
+        y = model(self.x.to(dtype), edges, self.attr.to(dtype))
         return torch.cat([-y, y], dim=1)
 
 
@@ -99,56 +130,24 @@ class TrackerSides(side_by_side.Sides):
 TABLE = (("InteractionNetwork", 4392, 4.714, 0.403), ("EuclidNet", 2580, 4.866, 0.151))
 
 
-def table(threads: int) -> dict[str, Any]:
+def table(threads: int, device: str = "cpu") -> dict[str, Any]:
     """Inference times of two trackers, the published columns beside ours; batches and graphs are not the table's."""
     torch.set_num_threads(threads)
     rows = []
     for name, parameters, cpu, gpu in TABLE:
-        sides = TrackerSides(name == "InteractionNetwork")
+        sides = TrackerSides(name == "InteractionNetwork").to(device)
         count = sum(p.numel() for p in sides.ours.parameters())
         if count != parameters:
             raise SystemExit(f"{name}: {count} parameters where the table has {parameters}")
         difference = sides.agree()
         row = sides.time(f"{name}, forward, one graph of {sides.graph.num_edges:,} edges", sides.forward, (5, 15))
         rows.append({**row, "difference": difference, "parameters": count, "table_cpu": cpu, "table_gpu": gpu})
-    return {**side_by_side.machine("trackers", threads, "cpu"), "rows": rows}
-
-
-NETWORKS: dict[str, Callable[[bool], Any]] = {"egnn": EGNNSides, "euclidnet": EuclidNetSides}
-
-
-def measure(network: str, threads: int, quick: bool, device: str = "cpu") -> dict[str, Any]:
-    """``quick``: an eighth (EGNN) or a quarter (EuclidNet) of the edges."""
-    torch.set_num_threads(threads)
-    sides = NETWORKS[network](quick).to(device)
-    sides.graph.table  # noqa: B018 (made on first use; not what is measured)
-    difference, errors = sides.agree(), sides.gradient_errors()
-    size = f"{sides.graph.num_edges:,} edges"
-    rounds = (3, 5) if quick else (3, 10)
-    step = sides.time(f"training step, {size}", sides.step, rounds)
-    rows = [
-        {**sides.time(f"forward, {size}", sides.forward, rounds), "difference": difference},
-        {**step, "gradient_error": errors[0], "published_gradient_error": errors[1]},
-    ]
-    result = {**side_by_side.machine(network, threads, device), "model": sides.name, "rows": rows}
-    if device == "cpu":
-        arguments = ["--network", network, "--threads", str(threads), *(["--quick"] if quick else [])]
-        result["training_step_peak_mib"] = side_by_side.peaks(f"{__package__}.tracking", arguments)
-    return result
+    return {**machine("trackers", threads, device), "rows": rows}
 
 
 def main() -> None:
-    parser = side_by_side.parser(__doc__)
-    parser.add_argument("--network", choices=[*NETWORKS, "trackers"], default="euclidnet")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    if options.child:
-        sides = NETWORKS[options.network](options.quick)
-        side_by_side.print_peaks(lambda: sides.step(options.child), lambda: sides.step(options.child))
-    elif options.network == "trackers":
-        side_by_side.write(table(options.threads), options.out)
-    else:
-        side_by_side.write(measure(options.network, options.threads, options.quick), options.out)
+    options = side_by_side.parser(__doc__).parse_args()
+    side_by_side.write(table(options.threads, options.device), options.out)
 
 
 if __name__ == "__main__":

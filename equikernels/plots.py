@@ -15,7 +15,7 @@ LEADING = 3  # constituents that are labelled
 PUBLISHED, OURS, INK, FAINT = "#b8502a", "#1b6ca8", "#222222", "#c8c8c8"
 
 
-def _figure(*args: Any, **kwargs: Any) -> Any:
+def figure_of(*args: Any, **kwargs: Any) -> Any:
     # Without pyplot: no window system, no state left behind.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -25,7 +25,7 @@ def _figure(*args: Any, **kwargs: Any) -> Any:
     return figure
 
 
-def _style(axes: Any) -> None:
+def style(axes: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(True, which="major", color="#e6e6e6", linewidth=0.8)
     axes.set_axisbelow(True)
@@ -33,7 +33,7 @@ def _style(axes: Any) -> None:
 
 def batch_size(published: Sweep, ours: Sweep, title: str, path: Path) -> None:
     """Time and peak memory of one forward pass against batch size, for both sides."""
-    figure = _figure(figsize=(9, 4), dpi=150)
+    figure = figure_of(figsize=(9, 4), dpi=150)
     for axes, column, factor, label in zip(
         figure.subplots(1, 2), (0, 1), (1e3, 2**-20), ("Time of a forward pass [ms]", "Peak memory [MiB]"), strict=True
     ):
@@ -53,7 +53,7 @@ def batch_size(published: Sweep, ours: Sweep, title: str, path: Path) -> None:
         axes.set_xticks(list(ours), [str(size) for size in ours])
         axes.yaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
-        _style(axes)
+        style(axes)
     # Pages the process already had hide what is smaller than this.
     figure.axes[1].set_ylim(bottom=1)
     figure.axes[0].legend(frameon=False, loc="upper left")
@@ -70,7 +70,7 @@ def event_display(jets: Jets, path: Path) -> None:
     p4 = jets[index : index + 1].p4
     total = p4.double().sum(0)
     mass = float(invariant_mass(total[None]))
-    figure = _figure(figsize=(6.4, 5.6), dpi=150)
+    figure = figure_of(figsize=(6.4, 5.6), dpi=150)
     axes = figure.add_subplot()
     axes.add_patch(Circle((0, 0), 0.8, fill=False, linestyle="--", color=FAINT))
     axes.text(0, -0.83, "R = 0.8", color="#8a8a8a", ha="center", va="top", fontsize=9)
@@ -101,7 +101,7 @@ def event_display(jets: Jets, path: Path) -> None:
         f"{len(pt)} constituents",
     )
     axes.title.set_fontsize(11)
-    _style(axes)
+    style(axes)
     figure.savefig(path)
 
 

@@ -17,15 +17,21 @@ import equikernels as ek
 from equikernels import cli
 
 ROOT = Path(__file__).parents[1]
-command, compare, lorentznet, pages, pelican, records, side_by_side, tracking = (
+clock, command, compare, growth, lorentznet, machine, memory, networks, pages, pelican, plots, records, report = (
     importlib.import_module(f"{cli.bench_package()}.{name}")
-    for name in ("command", "compare", "lorentznet", "pages", "pelican", "records", "side_by_side", "tracking")
+    for name in (
+        "clock", "command", "compare", "growth", "lorentznet", "machine", "memory", "networks", "pages", "pelican",
+        "plots", "records", "report",
+    )
+)  # fmt: skip
+side_by_side, targets, tracking = (
+    importlib.import_module(f"{cli.bench_package()}.{name}") for name in ("side_by_side", "targets", "tracking")
 )
 
 
 def document(ours: float = 10.0, theirs: float = 100.0, mib: float = 50.0) -> dict[str, Any]:
     return {
-        **side_by_side.machine("net", 2),
+        **machine.machine("net", 2),
         "rows": [
             side_by_side.row("forward", [ours / 1e3] * 3, [theirs / 1e3] * 3),
             {"what": "op", "equikernels_ms": ours},
@@ -56,6 +62,51 @@ def test_both_sides_run_in_turn() -> None:
     assert [len(t) for t in times] == [6, 3]
 
 
+class Stream:
+    """Stands for torch.cuda: its clock runs when work is waited for, 3 ms for a call, 100 ms for what flushes."""
+
+    def __init__(self) -> None:
+        self.now, self.log = 0.0, ""
+
+    def Event(self, enable_timing: bool) -> Any:
+        stream = self
+
+        class Event:
+            def record(self) -> None:
+                self.at, stream.log = stream.now, stream.log + "e"
+
+            def elapsed_time(self, end: Any) -> float:
+                assert stream.log.endswith("s")
+                return end.at - self.at
+
+        return Event()
+
+    def work(self, letter: str, ms: float) -> None:
+        self.now, self.log = self.now + ms, self.log + letter
+
+    def synchronize(self) -> None:
+        self.log += "s"
+
+
+def test_a_gpu_is_timed_between_events_after_a_flush() -> None:
+    stream = Stream()
+    seconds = clock.EventClock(stream, lambda: stream.work("f", 100))(lambda: stream.work("c", 3))
+    assert seconds == pytest.approx(3e-3)
+    assert stream.log == "sfeces"
+
+
+def test_copies_do_not_fit_the_cache() -> None:
+    rows = torch.zeros(256)  # 1 KiB
+    assert clock.copies_beyond(4096, [rows]) == 9
+    assert clock.copies_beyond(4096, [rows, rows, "x"]) == 5
+    assert clock.copies_beyond(1024, [torch.zeros(10_000)]) == 2
+    assert clock.copies_beyond(1 << 30, [rows]) == 64
+
+
+def test_memory_that_a_call_holds() -> None:
+    assert memory.allocated(lambda: torch.zeros(1 << 18) + 1) == pytest.approx(2, abs=0.1)
+
+
 def test_a_row_holds_medians_quartiles_and_extremes() -> None:
     row = side_by_side.row("x", [1.0, 2.0, 3.0, 4.0, 100.0], [30.0] * 2)
     assert (row["equikernels_ms"], row["published_ms"], row["ratio"]) == (3000, 30000, 10)
@@ -68,9 +119,9 @@ def test_a_row_holds_medians_quartiles_and_extremes() -> None:
 
 
 def test_the_machine_is_described() -> None:
-    found = side_by_side.machine("net", 2)
-    assert found["machine"].keys() >= {"cpu", "isa", "threads", "gpu", "load_average"}
-    assert found["versions"].keys() == {"torch", "equikernels", "python", "compiler"}
+    found = machine.machine("net", 2)
+    assert found["machine"].keys() >= {"cpu", "cpu_mhz", "isa", "threads", "gpu", "gpu_clocks", "load_average"}
+    assert found["versions"].keys() == {"torch", "cuda", "equikernels", "python", "compiler"}
     assert found["machine"]["isa"] == ek.active_isa()
 
 
@@ -141,12 +192,14 @@ def test_networks_of_both_sides_agree() -> None:
     sides = lorentznet.Sides(1)
     assert sides.agree() < 1e-4
     sides.exact()
-    assert tracking.EGNNSides(True).agree() < 1e-4
+    for name in ("egnn", "interaction_network", "pelican_11k", "pelican_nano"):
+        assert networks.NETWORKS[name](True).agree() < 1e-4
+    assert networks.VecNetSides(growth.events(5, 2)).agree() < 1e-4
 
 
 def test_nothing_to_measure(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["bench", "--filter", "resnet"]) == 2
-    assert "nothing to measure among lorentznet, pelican, egnn, euclidnet, taggers" in capsys.readouterr().err
+    assert "nothing to measure among lorentznet, pelican, egnn, euclidnet" in capsys.readouterr().err
 
 
 # --- Two results --------------------------------------------------------------------------------------------------
@@ -198,6 +251,73 @@ def test_status_of_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "no network in common: net and other" in capsys.readouterr().err
 
 
+# --- Growth, kernels and plots ------------------------------------------------------------------------------------
+
+
+def test_growth_leaves_out_what_costs_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(growth, "point", lambda call, device: ([1e-3, 2e-3, 3e-3], 1.0))
+    monkeypatch.setattr(growth, "MIB", 20.0)  # a point may cost twenty times the one before
+    rows, left_out = growth.rows("LorentzNet", (2, 4, 8), (1, 100), "cpu")
+    assert [row["what"] for row in rows if row["pass"] == "forward"] == [
+        f"LorentzNet, forward, batch 1, n = {n}" for n in (2, 4, 8)
+    ] + [f"LorentzNet, forward, batch 100, n = {n}" for n in (2, 4, 8)]
+    assert (rows[0]["equikernels_ms"], rows[0]["ratio"], left_out) == (2, 1, [])
+    monkeypatch.setattr(growth, "SECONDS", 3.5e-3)
+    rows, left_out = growth.rows("LorentzNet", (2, 4), (1,), "cpu")
+    assert len(rows) == 2
+    assert left_out[0] == "LorentzNet, forward, batch 1, n = 4, equikernels: about 0 s and 4 MiB"
+    assert len(left_out) == 4
+
+
+def curve(power: float) -> list[dict[str, Any]]:
+    common = {"network": "PELICAN", "pass": "training step", "batch": 16}
+    return [{**common, "what": str(n), "n": n, "equikernels_ms": 3 * n**power, "ratio": 2.0} for n in (10, 20, 50)]
+
+
+def test_exponents() -> None:
+    name = "PELICAN, training step, batch 16, equikernels, time"
+    assert growth.exponents(curve(1.5)) == {name: pytest.approx(1.5)}
+    assert growth.exponents(curve(1.5)[:2]) == {}
+    found = {**machine.machine("growth", 2), "rows": curve(1.5), "left_out": [], "exponents": {name: 1.5}}
+    assert "| PELICAN, batch 16 | - | n^1.50 | - | - |" in pages.exponents({"growth": found})
+
+
+def raw() -> dict[str, Any]:
+    """As pytest-benchmark writes it: ours runs four copies at once, as on a GPU."""
+    ceilings = {"multiply_adds_gflops": 100.0, "copy_gb_per_s": 10.0}
+    op = {"op": "op", "graph": "100 jets", "backward": False, "threads": 2, "dtype": "float32", "flops": 1e8}
+
+    def entry(by: str, seconds: float, calls: int, op: dict[str, Any] = op) -> dict[str, Any]:
+        info = {**op, "by": by, "calls": calls, "timed": "graph replay" if calls > 1 else "wall clock", "bytes": 1e7}
+        return {"extra_info": info, "stats": {"median": seconds, "iqr": seconds / 10}}
+
+    entries = [entry("equikernels", 8e-3, 4), entry("PyG", 20e-3, 1), entry("PyG", 1e-3, 1, {**op, "op": "wrong"})]
+    head = {**machine.machine("kernels", 2), "ceilings": ceilings}
+    return {"machine_info": {"document": head}, "benchmarks": entries}
+
+
+def test_kernels_become_a_document() -> None:
+    found = report.document(raw())
+    (row,) = found["rows"]
+    assert row["what"] == "op, 100 jets, forward, 2 threads"
+    assert (row["equikernels_ms"], row["PyG_ms"], row["ratio"], row["timed"]) == (2, 20, 10, "graph replay")
+    assert row["fraction_of_roof"] == 0.5  # 1 ms: ten megabytes, or 1e8 FLOPs
+    assert found["left_out"] == ["wrong, 100 jets, forward, 2 threads: not measured, as results were wrong"]
+    assert json.loads(report.text(found)) == found
+    assert "**10x**, 50 % of the roof" in records.table(found)
+
+
+def test_plots_of_what_there_is(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    kernels = report.document(raw())
+    growing = {**machine.machine("growth", 2), "rows": curve(2.0)}
+    for name, document_ in (("kernels", kernels), ("growth", growing), ("net", document())):
+        assert plots.PLOTS["speedup" if name == "net" else "roofline" if name == "kernels" else name]({}) is None
+        (tmp_path / f"{name}.json").write_text(json.dumps(document_))
+    assert plots.main([str(tmp_path), "--out", str(tmp_path)]) is None
+    assert {path.stem for path in tmp_path.glob("*.png")} == {"speedup", "roofline", "growth"}
+
+
 # --- The pages ----------------------------------------------------------------------------------------------------
 
 
@@ -240,7 +360,7 @@ def test_a_page_without_its_markers_is_an_error() -> None:
 def test_the_rows_of_the_pages_are_those_that_are_measured() -> None:
     """Names that ``measure`` makes from numbers: EuclidNet's and EGNN's edges, the jet of mean multiplicity."""
     edges = sum(event.graph.num_edges for event in ek.data.load_sample_hit_graphs()) * 4
-    rows = {target.row for target in pages.TARGETS}
+    rows = {target.row for target in targets.CPU}
     assert {f"forward, {edges:,} edges", f"training step, {edges:,} edges"} <= rows
     assert f"forward, {tracking.EDGES:,} edges" in rows
     one = lorentznet.Sides(None)
@@ -258,10 +378,9 @@ def test_all_of_pelicans_lines_are_measured(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(pelican.Sides, "exact", lambda _: None)
     monkeypatch.setattr(pelican.HepSides, "exact", lambda _: None)
     monkeypatch.setattr(pelican.Sides, "gradient_errors", lambda *_: (0.0, 0.0))
-    monkeypatch.setattr(pelican, "multiply_adds", lambda _: 1e12)
-    monkeypatch.setattr(pelican, "copy_bandwidth", lambda _: 1e11)
+    monkeypatch.setattr(pelican, "ceilings", lambda *_: {"multiply_adds_gflops": 1e3, "copy_gb_per_s": 1e2})
     done = type("Done", (), {"returncode": 0, "stdout": "10 20"})
-    monkeypatch.setattr(side_by_side.subprocess, "run", lambda *_, **__: done)
+    monkeypatch.setattr(memory.subprocess, "run", lambda *_, **__: done)
     result = pelican.measure(torch.get_num_threads(), True)
     text = pages.numbers({"pelican": result})
     assert text.count("**10.0x**") == 7

@@ -6,17 +6,17 @@ import torch
 
 import equikernels as ek
 
-from ..baselines import index_add, pyg
+from ..conftest import everyone
 
-IMPLEMENTATIONS = {
-    "equikernels": lambda graph, x, weight: ek.coordinate_update(x, weight, graph),
-    "index_add_": lambda graph, x, weight: index_add.coordinate_update(x, weight, graph.receiver, graph.sender),
-    "PyG": lambda graph, x, weight: pyg.coordinate_update(x, weight, graph.receiver, graph.sender),
-}
+IMPLEMENTATIONS = everyone(
+    lambda graph, x, weight: ek.coordinate_update(x, weight, graph),
+    lambda by, graph, x, weight: by.coordinate_update(x, weight, graph.receiver, graph.sender),
+)
+FLOPS = 12  # of an edge: four differences, products and sums
 
 
 def test_coordinate_update(measure: Callable[..., None], graph: ek.Graph) -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(graph.num_nodes, 4, generator=generator)
     weight = torch.randn(graph.num_edges, 1, generator=generator)
-    measure("coordinate_update", IMPLEMENTATIONS, [x, weight])
+    measure("coordinate_update", IMPLEMENTATIONS, [x, weight], FLOPS * graph.num_edges)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 import equikernels as ek
 
@@ -17,9 +18,13 @@ from ..conftest import EQUIKERNELS, INDEX_ADD
 C, D, NBAR = 35, 60, 49.0  # PELICAN's
 
 
-@pytest.fixture(scope="session", params=["16 jets"])
+SIZES = {"one particle": torch.tensor([0, 1]), "one jet": torch.tensor([0, 52])}
+
+
+@pytest.fixture(scope="session", params=[*SIZES, "16 jets"])
 def graph(request: pytest.FixtureRequest) -> ek.Graph:
-    return ek.Graph.complete(ek.data.load_sample_jets()[:16].ptr, True)
+    ptr = SIZES[request.param] if request.param in SIZES else ek.data.load_sample_jets()[:16].ptr
+    return ek.Graph.complete(ptr, True).to(request.config.getoption("--device"))
 
 
 @pytest.fixture(params=[EQUIKERNELS, INDEX_ADD])
@@ -30,7 +35,7 @@ def implementation(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def edges(graph: ek.Graph) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     assert graph.ptr is not None
-    return pelican_hep.make_edges(graph.ptr)
+    return tuple(t.to(graph.device) for t in pelican_hep.make_edges(graph.ptr.cpu()))  # type: ignore[return-value]
 
 
 def random(*shape: int) -> Tensor:
@@ -48,7 +53,7 @@ def test_rank2_reduce(measure: Callable[..., None], graph: ek.Graph, edges: tupl
         EQUIKERNELS: lambda graph, T: torch.cat(ek.rank2_reduce(T, graph), dim=1),
         INDEX_ADD: plain,
     }
-    measure("rank2_reduce, sum", implementations, [random(graph.num_edges, C)])
+    measure("rank2_reduce, sum", implementations, [random(graph.num_edges, C)], 2 * C * graph.num_edges)
 
 
 def test_rank2_broadcast(measure: Callable[..., None], graph: ek.Graph, edges: tuple[Tensor, ...]) -> None:
@@ -63,7 +68,8 @@ def test_rank2_broadcast(measure: Callable[..., None], graph: ek.Graph, edges: t
         INDEX_ADD: plain,
     }
     rows = random(3, graph.num_nodes, C)
-    measure("rank2_broadcast", implementations, [*rows, random(int(event[-1]) + 1, C)])
+    inputs = [*rows, random(int(event[-1]) + 1, C)]
+    measure("rank2_broadcast", implementations, inputs, 2 * C * graph.num_edges)
 
 
 def test_linear_2to2(measure: Callable[..., None], graph: ek.Graph, edges: tuple[Tensor, ...]) -> None:
@@ -76,4 +82,20 @@ def test_linear_2to2(measure: Callable[..., None], graph: ek.Graph, edges: tuple
         return pelican_hep.linear_2to2(T, *weights, NBAR, edges, graph.num_nodes, events)
 
     weights = [random(C, D, 15) / (15 * C) ** 0.5, random(D), random(D)]
-    measure(f"linear_2to2, {C} to {D}", {EQUIKERNELS: ours, INDEX_ADD: plain}, [random(graph.num_edges, C), *weights])
+    inputs = [random(graph.num_edges, C), *weights]
+    # products of pairs, particles and events
+    flops = 2 * C * D * (2 * graph.num_edges + 9 * graph.num_nodes + 4 * events) + 2 * C * graph.num_edges
+    measure(f"linear_2to2, {C} to {D}", {EQUIKERNELS: ours, INDEX_ADD: plain}, inputs, flops)
+
+
+def test_pairwise_linear(measure: Callable[..., None], graph: ek.Graph) -> None:
+    def ours(graph: ek.Graph, T: Tensor, w: Tensor, b: Tensor) -> Tensor:
+        out = ek.pairwise_linear(T, w, b, activation="leaky_relu")
+        return out if isinstance(out, Tensor) else out[0]
+
+    def plain(graph: ek.Graph, T: Tensor, w: Tensor, b: Tensor) -> Tensor:
+        return F.leaky_relu(F.linear(T, w, b), 0.01)
+
+    inputs = [random(graph.num_edges, D), random(C, D) / D**0.5, random(C)]
+    flops = 2 * C * D * graph.num_edges
+    measure(f"pairwise_linear, {D} to {C}", {EQUIKERNELS: ours, INDEX_ADD: plain}, inputs, flops)

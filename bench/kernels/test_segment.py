@@ -7,46 +7,46 @@ import torch
 
 import equikernels as ek
 
-from ..baselines import index_add, pyg
+from ..conftest import everyone
 
 WIDTH = 72  # LorentzNet's
 
 OF_EDGES = {
     "segment_reduce, sum": (
-        lambda graph, values: ek.segment_reduce(values, graph, "sum"),
-        index_add.segment_sum,
-        pyg.segment_sum,
+        1,  # FLOP of an edge and channel
+        everyone(
+            lambda graph, values: ek.segment_reduce(values, graph, "sum"),
+            lambda by, graph, values: by.segment_sum(values, graph.receiver, graph.num_nodes),
+        ),
     ),
     "segment_reduce, max": (
-        lambda graph, values: ek.segment_reduce(values, graph, "max"),
-        index_add.segment_max,
-        pyg.segment_max,
+        1,
+        everyone(
+            lambda graph, values: ek.segment_reduce(values, graph, "max"),
+            lambda by, graph, values: by.segment_max(values, graph.receiver, graph.num_nodes),
+        ),
     ),
     "segment_softmax": (
-        lambda graph, values: ek.segment_softmax(values, graph),
-        index_add.segment_softmax,
-        pyg.segment_softmax,
+        5,
+        everyone(
+            lambda graph, values: ek.segment_softmax(values, graph),
+            lambda by, graph, values: by.segment_softmax(values, graph.receiver, graph.num_nodes),
+        ),
     ),
 }
+GATHERED = everyone(
+    lambda graph, nodes: ek.gather_segment_reduce(nodes, graph),
+    lambda by, graph, nodes: by.gather_segment_sum(nodes, graph.receiver, graph.sender),
+)
 
 
 @pytest.mark.parametrize("op", OF_EDGES)
 def test_of_edges(measure: Callable[..., None], graph: ek.Graph, op: str) -> None:
-    ours, plain, scatter = OF_EDGES[op]
-    implementations = {
-        "equikernels": ours,
-        "index_add_": lambda graph, values: plain(values, graph.receiver, graph.num_nodes),
-        "PyG": lambda graph, values: scatter(values, graph.receiver, graph.num_nodes),
-    }
+    flops, implementations = OF_EDGES[op]
     values = torch.randn(graph.num_edges, WIDTH, generator=torch.Generator().manual_seed(0))
-    measure(op, implementations, [values])
+    measure(op, implementations, [values], flops * values.numel())
 
 
 def test_gather_segment_reduce(measure: Callable[..., None], graph: ek.Graph) -> None:
-    implementations = {
-        "equikernels": lambda graph, nodes: ek.gather_segment_reduce(nodes, graph),
-        "index_add_": lambda graph, nodes: index_add.gather_segment_sum(nodes, graph.receiver, graph.sender),
-        "PyG": lambda graph, nodes: pyg.gather_segment_sum(nodes, graph.receiver, graph.sender),
-    }
     nodes = torch.randn(graph.num_nodes, WIDTH, generator=torch.Generator().manual_seed(0))
-    measure("gather_segment_reduce, sum", implementations, [nodes])
+    measure("gather_segment_reduce, sum", GATHERED, [nodes], WIDTH * graph.num_edges)

@@ -1,0 +1,74 @@
+"""Peak memory: in a child on a CPU, by PyTorch's counters on a GPU."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from equikernels.process import above, memory, reset_peak
+
+from .clock import Call
+from .side_by_side import SIDES
+
+KEY = "training_step_peak_mib"  # of a document
+WHAT = ("process", "PyTorch's allocator")
+
+
+def allocated(call: Call, device: str = "cpu") -> float:
+    """MiB that PyTorch's allocator holds at most during a call, above what it held before."""
+    if device != "cpu":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        torch.cuda.synchronize()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        call()
+    level = peak = 0
+    for event in profiler.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            level += event.nbytes()
+            peak = max(peak, level)
+    return peak / 2**20
+
+
+def print_peaks(step: Call, small_step: Call) -> None:
+    """In a child: MiB that a step adds to the process's high-water mark, and what PyTorch's allocator holds at most."""
+    small_step()  # libraries load and pools fill
+    reset_peak()
+    resident = memory("VmRSS")
+    step()
+    grown = above(resident)
+    assert grown is not None, "this system does not tell its peak memory"
+    print(grown / 2**20, allocated(step))
+
+
+def peaks(module: str, arguments: Sequence[str], name: str = "") -> list[dict[str, Any]]:
+    """Rows of a training step's peaks; ``module --child SIDE arguments`` prints those of one side."""
+    found: dict[str, list[float]] = {}
+    for side in SIDES:
+        command = [sys.executable, "-m", module, "--child", side, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
+        found[side] = [float(number) for number in done.stdout.split()]
+    both = zip(*found.values(), strict=True)
+    return [_row(name + what, dict(zip(SIDES, pair, strict=True))) for what, pair in zip(WHAT, both, strict=True)]
+
+
+def on_device(step: Callable[[str], Any]) -> list[dict[str, Any]]:
+    """The same on a GPU, in this process."""
+    for side in SIDES:
+        step(side)
+    return [_row(WHAT[1], {side: allocated(lambda: step(side), "cuda") for side in SIDES})]  # noqa: B023
+
+
+def _row(what: str, mib: dict[str, float]) -> dict[str, Any]:
+    ours, theirs = mib.values()
+    return {"what": what, **mib, "ratio": theirs / ours}

@@ -1,0 +1,70 @@
+"""What is to be reached: data for the tables of docs/measuring.md."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .side_by_side import PUBLISHED
+
+
+@dataclass(frozen=True)
+class Target:
+    """A number to reach: the field of a row, and at least how much of it; at most, where ``most``."""
+
+    what: str
+    network: str
+    row: str
+    goal: float
+    field: str = "ratio"  # a ratio, a fraction_of_..., or a time in ..._ms
+    baseline: str | None = PUBLISHED
+    memory: bool = False
+    most: bool = False
+
+
+COMPILED = "torch.compile"
+CPU = (
+    Target("LorentzNet, forward, 100 jets", "lorentznet", "forward, 100 jets", 25),
+    Target("the same, bfloat16 products", "lorentznet", "forward, 100 jets, bfloat16 products", 40),
+    Target("LorentzNet, training step, 100 jets", "lorentznet", "training step, 100 jets", 15),
+    Target("the same, peak memory", "lorentznet", "PyTorch's allocator", 20, memory=True),
+    Target(
+        "LorentzNet, fused op of one block, of the multiply-add peak",
+        "lorentznet",
+        "fused op of one block, forward",
+        0.7,
+        "fraction_of_fma_peak",
+        None,
+    ),
+    Target("PELICAN, forward, 16 events", "pelican", "forward, 16 events, n 27 to 54", 40),
+    Target("PELICAN, training step, 16 events", "pelican", "training step, 16 events, n 27 to 54", 25),
+    Target("EGNN, forward, 80k edges", "egnn", "forward, 80,000 edges", 8),
+    Target("EGNN, training step, 80k edges", "egnn", "training step, 80,000 edges", 8),
+    Target("EuclidNet, forward, 80k edges", "euclidnet", "forward, 80,256 edges", 8),
+    Target("EuclidNet, training step, 80k edges", "euclidnet", "training step, 80,256 edges", 8),
+    Target(
+        "LorentzNet beside ParticleNet, forward", "taggers", "LorentzNet, forward, 100 jets", 1, baseline="particlenet"
+    ),
+    *(
+        Target(f"`{op}`, two particles", "kernels", f"{op}, two particles, forward, 1 thread", 0.01, "equikernels_ms",
+               "index_add_", most=True)
+        for op in ("pairwise_invariants", "coordinate_update", "gather_segment_reduce, sum", "segment_reduce, sum")
+    ),
+)  # fmt: skip
+GPU = (
+    Target("LorentzNet, forward, 100 jets", "lorentznet", "forward, 100 jets", 10),
+    Target("the same beside torch.compile", "lorentznet", "forward, 100 jets", 4, baseline=COMPILED),
+    Target("LorentzNet, training step, 100 jets", "lorentznet", "training step, 100 jets", 6),
+    Target("PELICAN, forward, 16 events", "pelican", "forward, 16 events, n 27 to 54", 8),
+    Target("PELICAN, training step, 16 events", "pelican", "training step, 16 events, n 27 to 54", 6),
+    Target(
+        "PELICAN beside the compiled `pelican-hep`, forward",
+        "pelican",
+        "forward, 16 events, n 27 to 54, letter s, pelican_hep_compiled",
+        3,
+    ),
+    Target("EGNN, forward, 80k edges", "egnn", "forward, 80,000 edges", 5),
+    Target("EuclidNet, forward, 80k edges", "euclidnet", "forward, 80,256 edges", 5),
+    Target(
+        "LorentzNet beside ParticleNet, forward", "taggers", "LorentzNet, forward, 100 jets", 1, baseline="particlenet"
+    ),
+)
