@@ -153,8 +153,10 @@ FORMS: dict[str, Callable[[], object]] = {
     "layer, 72 -> 128 channels, float32": lambda: Batch().layer(72, 128),
     "layer, 72 -> 128 channels, float64": lambda: Batch(dtype=torch.float64).layer(72, 128),
     "rows, 60 -> 35 channels, float32": lambda: Batch().rows(60, 35),
+    "rows, 60 -> 35 channels, bfloat16": lambda: Batch(dtype=torch.bfloat16).rows(60, 35),
     "sums, 35 channels, float32": lambda: Batch().sums(35),
     "sums, 64 channels, float64": lambda: Batch(dtype=torch.float64).sums(64),
+    "sums, 35 channels, bfloat16": lambda: Batch(dtype=torch.bfloat16).sums(35),
     "segments of a CSR graph, 35 channels, bfloat16": lambda: Edges(0, torch.bfloat16),
     "segments of events, 35 channels, float64": lambda: Edges(2, torch.float64),
 }

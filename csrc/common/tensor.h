@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "graph.h"
+#include "storage.h"
 
 namespace ek {
 
@@ -60,7 +61,7 @@ inline void check_shape(const Tensor& t, const char* op, const char* name, std::
 // An optional argument: its data, or null.
 template <class T>
 const T* pointer(const std::optional<Tensor>& t) {
-  return t ? t->template const_data_ptr<T>() : nullptr;
+  return t ? static_cast<const T*>(t->const_data_ptr()) : nullptr;
 }
 
 // An optional argument, where given, of this shape and of the dtype of another tensor; made contiguous.
@@ -80,6 +81,17 @@ void dispatch_floating(ScalarType type, const char* op, F&& f) {
     f(double{});
   else
     STD_TORCH_CHECK(false, op, ": expected float32 or float64");
+}
+
+// With the numbers that are stored in 16 bits, too.
+template <class F>
+void dispatch_stored(ScalarType type, const char* op, F&& f) {
+  if (type == ScalarType::BFloat16)
+    f(BFloat16{});
+  else if (type == ScalarType::Half)
+    f(Float16{});
+  else
+    dispatch_floating(type, op, f);
 }
 
 }  // namespace ek

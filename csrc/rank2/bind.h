@@ -48,11 +48,11 @@ class Rank2 {
     Tensor out = torch::stable::new_empty(tensor, {num_nodes, 3, channels});
     check_sides(op, tensor, weight, arg, num_nodes, channels);
     const Tensor rows = dense(tensor);
-    dispatch_floating(tensor.scalar_type(), op, [&](auto zero) {
+    dispatch(tensor.scalar_type(), op, [&](auto zero) {
       using T = decltype(zero);
       auto args = arguments<T>(weight, arg, graph, num_nodes, num_edges, kind, channels);
-      args.tensor = rows.template const_data_ptr<T>();
-      args.out = out.mutable_data_ptr<T>();
+      args.tensor = static_cast<const T*>(rows.const_data_ptr());
+      args.out = static_cast<T*>(out.mutable_data_ptr());
       Device::rank2(tensor, Rank2Kernel::sum, args);
     });
     return out;
@@ -67,11 +67,11 @@ class Rank2 {
     Tensor out = torch::stable::new_empty(table, {num_edges, channels});
     check_sides(op, table, weight, arg, num_nodes, channels);
     const Tensor rows = dense(table);
-    dispatch_floating(table.scalar_type(), op, [&](auto zero) {
+    dispatch(table.scalar_type(), op, [&](auto zero) {
       using T = decltype(zero);
       auto args = arguments<T>(weight, arg, graph, num_nodes, num_edges, kind, channels);
-      args.table = rows.template const_data_ptr<T>();
-      args.out = out.mutable_data_ptr<T>();
+      args.table = static_cast<const T*>(rows.const_data_ptr());
+      args.out = static_cast<T*>(out.mutable_data_ptr());
       Device::rank2(table, Rank2Kernel::broadcast, args);
     });
     return out;
@@ -86,11 +86,11 @@ class Rank2 {
     Tensor out = torch::stable::new_empty(tensor, {num_nodes, 3, channels});
     Tensor arg = torch::stable::new_empty(tensor, {num_nodes, 2, channels}, ScalarType::Int);
     const Tensor rows = dense(tensor);
-    dispatch_floating(tensor.scalar_type(), op, [&](auto zero) {
+    dispatch(tensor.scalar_type(), op, [&](auto zero) {
       using T = decltype(zero);
       auto args = arguments<T>(std::nullopt, std::nullopt, graph, num_nodes, num_edges, kind, channels);
-      args.tensor = rows.template const_data_ptr<T>();
-      args.out = out.mutable_data_ptr<T>();
+      args.tensor = static_cast<const T*>(rows.const_data_ptr());
+      args.out = static_cast<T*>(out.mutable_data_ptr());
       args.arg_out = arg.mutable_data_ptr<int32_t>();
       args.largest = largest;
       Device::rank2(tensor, Rank2Kernel::extremum, args);
@@ -190,6 +190,14 @@ class Rank2 {
       return a;
     }
   };
+
+  template <class F>
+  static void dispatch(ScalarType type, const char* op, F&& f) {
+    if constexpr (Device::cuda)
+      dispatch_stored(type, op, f);
+    else
+      dispatch_floating(type, op, f);
+  }
 
   static void check_sides(const char* op, const Tensor& like, Optional& weight, Optional& arg, int64_t num_nodes,
                           int64_t channels) {

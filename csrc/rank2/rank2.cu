@@ -10,97 +10,31 @@
 #include "../common/extremum.h"
 #include "../common/launch.cuh"
 #include "../common/pack.cuh"
+#include "panels.cuh"
 #include "rank2.h"
 
 namespace ek {
 namespace {
 
-// Columns a thread keeps, and rows it reads between two exchanges.
-template <class T, int kVec>
-constexpr int kColumns = sizeof(T) * kVec > 4 ? 4 : 8;
-template <class T, int kVec>
-constexpr int kRows = kColumns<T, kVec> / 2;
-
-// How the threads of a block share a panel. A unit is kVec channels.
-struct Layout {
-  static constexpr int kMostUnits = 128, kMostGroups = 16;
-
-  int units;      // at a time
-  int groups;     // of threads, each with every groups-th column
-  int teams;      // of groups, each with every teams-th row
-  int width;      // columns of a panel
-  int log2;       // of the largest power of two not above width
-  int64_t slots;  // panels of all events, a few of them empty
-
-  Layout(const GraphView& g, int64_t channels, int vec, int columns) {
-    const int64_t all = channels / vec, times = (all + kMostUnits - 1) / kMostUnits;
-    units = int((all + times - 1) / times);
-    groups = kThreads / units < kMostGroups ? kThreads / units : kMostGroups;
-    teams = kThreads / (units * groups);
-    width = groups * columns;
-    for (log2 = 0; width >> (log2 + 1); ++log2) {
-    }
-    slots = g.num_nodes / width + g.num_events + 1;
-  }
-  unsigned grid() const { return grid_for(slots, 1); }
-};
-
-// What one thread works on.
-struct Panel {
-  int64_t node, pair;     // first of the event
-  int n, first;           // particles of the event; first column of the panel, n where there is none
-  int unit, group, team;  // of this thread
-
-  // Slot s begins `s * width` into the nodes, counting `width` more for each event: an event of n has at least
-  // ceil(n / width) of them.
-  __device__ Panel(const GraphView& g, const Layout& l, int64_t slot) {
-    const int64_t at = slot * l.width;
-    int64_t lo = 0, hi = g.num_events;  // the last event with ptr + event * width <= at
-    while (hi - lo > 1) {
-      const int64_t mid = lo + (hi - lo) / 2;
-      if (g.ptr[mid] + mid * l.width <= at)
-        lo = mid;
-      else
-        hi = mid;
-    }
-    node = g.ptr[lo];
-    pair = g.edge_ptr[lo];
-    n = int(g.ptr[lo + 1] - node);
-    const int64_t behind = at - node - lo * l.width;  // below n + width but in slots behind all events
-    first = behind < n + l.width ? int(behind) / l.width * l.width : n;
-    if (first > n) first = n;
-
-    const int t = threadIdx.x;
-    unit = t % l.units;
-    group = t / l.units % l.groups;
-    team = t / (l.units * l.groups);
-  }
-  __device__ int column(const Layout& l, int k) const { return first + group + k * l.groups; }
-};
-
-// f(panel, first channel) for the panels of this block, channel after channel.
-template <int kVec, class F>
-__device__ inline void over_panels(const GraphView& g, const Layout& l, int64_t channels, F&& f) {
-  for (int64_t slot = blockIdx.x; slot < l.slots; slot += gridDim.x) {
-    const Panel p(g, l, slot);
-    if (p.first == p.n) continue;
-    for (int64_t channel = 0; channel < channels; channel += l.units * kVec) f(p, channel);
-  }
-}
+// Channels a thread reads at once where it can: 16 bytes of what it adds them up in.
+template <class S>
+constexpr int kMostVec = 16 / sizeof(Accumulator<S>);
 
 enum class Summand { plain, weighted, selected };
 
 // What x = T_ij counts as in the sums of row i and of column j. One of the two factors belongs to the column, and stays
 // in registers; the other belongs to the row.
-template <Summand kSummand, class T, int kVec>
+template <Summand kSummand, class S, int kVec>
 struct Factors {
   static constexpr bool kSelected = kSummand == Summand::selected;
+  using T = Accumulator<S>;
   using F = std::conditional_t<kSelected, int32_t, T>;
-  const F* source;  // [nodes, 2, channels], from this thread's event and channel on
+  using Stored = std::conditional_t<kSelected, int32_t, S>;
+  const Stored* source;  // [nodes, 2, channels], from this thread's event and channel on
   int64_t channels;
   F of_column[kColumns<T, kVec>][kVec], of_row[kVec];
 
-  __device__ Factors(const Rank2Args<T>& a, int64_t node, int64_t channel) : channels(a.channels) {
+  __device__ Factors(const Rank2Args<S>& a, int64_t node, int64_t channel) : channels(a.channels) {
     if constexpr (kSelected)
       source = a.arg + node * 2 * channels + channel;
     else if constexpr (kSummand == Summand::weighted)
@@ -124,9 +58,14 @@ struct Factors {
   }
 
  private:
-  static __device__ void read(const F* from, F* to) {
+  static __device__ void read(const Stored* from, F* to) {
 #pragma unroll
-    for (int v = 0; v < kVec; ++v) to[v] = from[v];
+    for (int v = 0; v < kVec; ++v) {
+      if constexpr (kSelected)
+        to[v] = from[v];
+      else
+        to[v] = widen(from[v]);
+    }
   }
 };
 
@@ -153,33 +92,34 @@ __device__ inline int64_t first_part(int64_t pair, int64_t node, const Layout& l
 __device__ inline int panels_of(int n, int width) { return (n + width - 1) / width; }
 
 // kVec neighbouring channels: values, and where they come from.
-template <int kVec, class T>
-__device__ inline void write(T* to, int64_t at, int32_t*, int64_t, const Total<T>* x) {
+template <int kVec, class S, class T>
+__device__ inline void write(S* to, int64_t at, int32_t*, int64_t, const Total<T>* x) {
   T values[kVec];
 #pragma unroll
   for (int v = 0; v < kVec; ++v) values[v] = x[v].value;
-  store<T, kVec>(to + at, values);
+  store<S, kVec>(to + at, values);
 }
-template <int kVec, class T, bool kLargest>
-__device__ inline void write(T* to, int64_t at, int32_t* from, int64_t from_at, const Best<T, kLargest>* x) {
+template <int kVec, class S, class T, bool kLargest>
+__device__ inline void write(S* to, int64_t at, int32_t* from, int64_t from_at, const Best<T, kLargest>* x) {
   T values[kVec];
 #pragma unroll
   for (int v = 0; v < kVec; ++v) {
     values[v] = x[v].value;
     from[from_at + v] = x[v].from;
   }
-  store<T, kVec>(to + at, values);
+  store<S, kVec>(to + at, values);
 }
 // `side` 0: columns, 1: rows.
-template <int kVec, class T, class Cell>
-__device__ inline void write_table(const Rank2Args<T>& a, int64_t node, int side, int64_t channel, const Cell* x) {
+template <int kVec, class S, class Cell>
+__device__ inline void write_table(const Rank2Args<S>& a, int64_t node, int side, int64_t channel, const Cell* x) {
   write<kVec>(a.out, (node * 3 + 1 + side) * a.channels + channel, a.arg_out, (node * 2 + side) * a.channels + channel,
               x);
 }
 
-template <class Cell, Summand kSummand, class T, int kVec>
+template <class Cell, Summand kSummand, class S, int kVec>
 __global__ void __launch_bounds__(kThreads, kSummand == Summand::selected ? 1 : 2)
-    reduce_kernel(Rank2Args<T> a, Layout l, T* __restrict__ parts, int32_t* __restrict__ parts_from) {
+    reduce_kernel(Rank2Args<S> a, Layout l, Accumulator<S>* __restrict__ parts, int32_t* __restrict__ parts_from) {
+  using T = Accumulator<S>;
   constexpr int kCols = kColumns<T, kVec>, kStep = kRows<T, kVec>;
   constexpr int kPlane = kVec * kThreads;
   Cell* const shared = block_memory<Cell>();  // [2, kStep, kVec, kThreads], or [kCols, kVec, kThreads]
@@ -189,7 +129,7 @@ __global__ void __launch_bounds__(kThreads, kSummand == Summand::selected ? 1 : 
   over_panels<kVec>(a.graph, l, C, [&](const Panel& p, int64_t first_channel) {
     const int64_t channel = first_channel + p.unit * kVec;
     const bool active = p.team < l.teams && channel < C;
-    Factors<kSummand, T, kVec> factors(a, p.node, channel);
+    Factors<kSummand, S, kVec> factors(a, p.node, channel);
     Cell columns[kCols][kVec];
     int count = active ? (p.n - p.first - p.group + l.groups - 1) / l.groups : 0;  // columns of this thread
     if (count > kCols) count = kCols;
@@ -198,7 +138,7 @@ __global__ void __launch_bounds__(kThreads, kSummand == Summand::selected ? 1 : 
       if (k < count) factors.load_column(k, p.column(l, k));
 
     const int64_t part = first_part(p.pair, p.node, l), panels = panels_of(p.n, l.width);
-    const T* const corner = a.tensor + (p.pair + p.column(l, 0)) * C + channel;
+    const S* const corner = a.tensor + (p.pair + p.column(l, 0)) * C + channel;
     const int64_t to_next = l.groups * C;
     int half = 0;
     for (int i0 = 0; i0 < p.n; i0 += kStep * l.teams, half ^= 1) {
@@ -207,11 +147,11 @@ __global__ void __launch_bounds__(kThreads, kSummand == Summand::selected ? 1 : 
       for (int r = 0; r < kStep; ++r) {
         const int i = i0 + r * l.teams + p.team;
         const int in_row = i < p.n ? count : 0;
-        const T* from = corner + int64_t(i) * p.n * C;
+        const S* from = corner + int64_t(i) * p.n * C;
         T x[kCols][kVec];
 #pragma unroll
         for (int k = 0; k < kCols; ++k, from += to_next)
-          if (k < in_row) load<T, kVec>(from, x[k]);
+          if (k < in_row) load<S, kVec>(from, x[k]);
         Cell row[kVec];
         if (in_row > 0) factors.load_row(i);
 #pragma unroll
@@ -262,17 +202,18 @@ __global__ void __launch_bounds__(kThreads, kSummand == Summand::selected ? 1 : 
       const int64_t j = p.column(l, k);
       write_table<kVec>(a, p.node + j, 0, channel, columns[k]);
       T diagonal[kVec];
-      load<T, kVec>(a.tensor + (p.pair + j * p.n + j) * C + channel, diagonal);
-      store<T, kVec>(a.out + (p.node + j) * 3 * C + channel, diagonal);
+      load<S, kVec>(a.tensor + (p.pair + j * p.n + j) * C + channel, diagonal);
+      store<S, kVec>(a.out + (p.node + j) * 3 * C + channel, diagonal);
     }
     __syncthreads();
   });
 }
 
 // Adds up the rows that were left in parts; one warp per node.
-template <class Cell, class T>
+template <class Cell, class S>
 __global__ void __launch_bounds__(kThreads)
-    finish_kernel(Rank2Args<T> a, Layout l, const T* __restrict__ parts, const int32_t* __restrict__ parts_from) {
+    finish_kernel(Rank2Args<S> a, Layout l, const Accumulator<S>* __restrict__ parts,
+                  const int32_t* __restrict__ parts_from) {
   const GraphView& g = a.graph;
   for (int64_t i = first_warp(); i < g.num_nodes; i += warp_step()) {
     const int64_t event = g.event_of(i), node = g.ptr[event];
@@ -284,7 +225,7 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll 1
       for (int q = 0; q < panels; ++q) {
         const int64_t at = (first + q) * a.channels + c;
-        if constexpr (std::is_same_v<Cell, Total<T>>)
+        if constexpr (std::is_same_v<Cell, Total<Accumulator<S>>>)
           total.merge({parts[at]});
         else
           total.merge({parts[at], parts_from[at]});
@@ -294,28 +235,29 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-template <Summand kSummand, class T, int kVec>
-__global__ void __launch_bounds__(kThreads) broadcast_kernel(Rank2Args<T> a, Layout l) {
+template <Summand kSummand, class S, int kVec>
+__global__ void __launch_bounds__(kThreads) broadcast_kernel(Rank2Args<S> a, Layout l) {
+  using T = Accumulator<S>;
   constexpr int kCols = kColumns<T, kVec>;
   const int64_t C = a.channels;
   over_panels<kVec>(a.graph, l, C, [&](const Panel& p, int64_t first_channel) {
     const int64_t channel = first_channel + p.unit * kVec;
     if (p.team >= l.teams || channel >= C) return;
-    const T* const table = a.table + p.node * 3 * C + channel;
-    Factors<kSummand, T, kVec> factors(a, p.node, channel);
+    const S* const table = a.table + p.node * 3 * C + channel;
+    Factors<kSummand, S, kVec> factors(a, p.node, channel);
     T columns[kCols][kVec];
 #pragma unroll
     for (int k = 0; k < kCols; ++k) {
       const int64_t j = p.column(l, k);
       if (j >= p.n) continue;
       factors.load_column(k, j);
-      load<T, kVec>(table + (j * 3 + 1) * C, columns[k]);
+      load<S, kVec>(table + (j * 3 + 1) * C, columns[k]);
     }
     for (int i = p.team; i < p.n; i += l.teams) {
       T row[kVec], diagonal[kVec];
       factors.load_row(i);
-      load<T, kVec>(table + (int64_t(i) * 3 + 2) * C, row);
-      T* const out = a.out + (p.pair + int64_t(i) * p.n) * C + channel;
+      load<S, kVec>(table + (int64_t(i) * 3 + 2) * C, row);
+      S* const out = a.out + (p.pair + int64_t(i) * p.n) * C + channel;
 #pragma unroll
       for (int k = 0; k < kCols; ++k) {
         const int j = p.column(l, k);
@@ -325,28 +267,31 @@ __global__ void __launch_bounds__(kThreads) broadcast_kernel(Rank2Args<T> a, Lay
         for (int v = 0; v < kVec; ++v)
           x[v] = factors.in_row(row[v], k, v, j) + factors.in_column(columns[k][v], k, v, i);
         if (i == j) {
-          load<T, kVec>(table + int64_t(i) * 3 * C, diagonal);
+          load<S, kVec>(table + int64_t(i) * 3 * C, diagonal);
 #pragma unroll
           for (int v = 0; v < kVec; ++v) x[v] += diagonal[v];
         }
-        store<T, kVec>(out + j * C, x);
+        store<S, kVec>(out + j * C, x);
       }
     }
   });
 }
 
-template <class Cell, Summand kSummand, int kVec, class T>
-cudaError_t reduce(const Rank2Args<T>& a, T* parts, int32_t* parts_from, cudaStream_t stream) {
-  const Layout l(a.graph, a.channels, kVec, kColumns<T, kVec>);
-  constexpr size_t shared = sizeof(Cell) * kColumns<T, kVec> * kThreads * kVec;
+template <class Cell, Summand kSummand, int kVec, class S>
+cudaError_t reduce(const Rank2Args<S>& a, Accumulator<S>* parts, int32_t* parts_from, cudaStream_t stream) {
+  constexpr int kCols = kColumns<Accumulator<S>, kVec>;
+  const Layout l(a.graph, a.channels, kVec, kCols);
+  constexpr size_t shared = sizeof(Cell) * kCols * kThreads * kVec;
   const cudaError_t error =
-      launch(reduce_kernel<Cell, kSummand, T, kVec>, l.grid(), shared, stream, a, l, parts, parts_from);
+      launch(reduce_kernel<Cell, kSummand, S, kVec>, l.grid(), shared, stream, a, l, parts, parts_from);
   if (error != cudaSuccess || parts == nullptr) return error;
-  return launch(finish_kernel<Cell, T>, warp_grid(a.graph.num_nodes), 0, stream, a, l, parts, parts_from);
+  return launch(finish_kernel<Cell, S>, warp_grid(a.graph.num_nodes), 0, stream, a, l, parts, parts_from);
 }
 
-template <int kVec, class T>
-cudaError_t run(Rank2Kernel kernel, const Rank2Args<T>& a, T* parts, int32_t* parts_from, cudaStream_t stream) {
+template <int kVec, class S>
+cudaError_t run(Rank2Kernel kernel, const Rank2Args<S>& a, Accumulator<S>* parts, int32_t* parts_from,
+                cudaStream_t stream) {
+  using T = Accumulator<S>;
   const auto broadcast = [&](auto kernel) {
     const Layout l(a.graph, a.channels, kVec, kColumns<T, kVec>);
     return launch(kernel, l.grid(), 0, stream, a, l);
@@ -358,9 +303,9 @@ cudaError_t run(Rank2Kernel kernel, const Rank2Args<T>& a, T* parts, int32_t* pa
       if (a.arg) return reduce<Total<T>, Summand::selected, kVec>(a, parts, parts_from, stream);
       return reduce<Total<T>, Summand::plain, kVec>(a, parts, parts_from, stream);
     case Rank2Kernel::broadcast:
-      if (a.weight) return broadcast(broadcast_kernel<Summand::weighted, T, kVec>);
-      if (a.arg) return broadcast(broadcast_kernel<Summand::selected, T, kVec>);
-      return broadcast(broadcast_kernel<Summand::plain, T, kVec>);
+      if (a.weight) return broadcast(broadcast_kernel<Summand::weighted, S, kVec>);
+      if (a.arg) return broadcast(broadcast_kernel<Summand::selected, S, kVec>);
+      return broadcast(broadcast_kernel<Summand::plain, S, kVec>);
     case Rank2Kernel::extremum:
       if (a.largest) return reduce<Best<T, true>, Summand::plain, kVec>(a, parts, parts_from, stream);
       return reduce<Best<T, false>, Summand::plain, kVec>(a, parts, parts_from, stream);
@@ -368,17 +313,18 @@ cudaError_t run(Rank2Kernel kernel, const Rank2Args<T>& a, T* parts, int32_t* pa
   return cudaErrorInvalidValue;
 }
 
-template <class T>
-bool vectors(const Rank2Args<T>& a) {
-  return a.channels % (16 / int(sizeof(T))) == 0 && aligned(a.tensor) && aligned(a.table) && aligned(a.out);
+template <class S>
+bool vectors(const Rank2Args<S>& a) {
+  return a.channels % kMostVec<S> == 0 && aligned(a.tensor) && aligned(a.table) && aligned(a.out);
 }
 
 }  // namespace
 
-template <class T>
-int64_t rank2_cuda_parts(const Rank2Args<T>& a) {
+template <class S>
+int64_t rank2_cuda_parts(const Rank2Args<S>& a) {
   if (a.graph.num_nodes == 0 || a.channels == 0) return 0;
-  constexpr int kVec = 16 / sizeof(T);
+  using T = Accumulator<S>;
+  constexpr int kVec = kMostVec<S>;
   const Layout l = vectors(a) ? Layout(a.graph, a.channels, kVec, kColumns<T, kVec>)
                               : Layout(a.graph, a.channels, 1, kColumns<T, 1>);
   // n particles are n^2 pairs: with no more than this no event is wider than a panel
@@ -386,16 +332,21 @@ int64_t rank2_cuda_parts(const Rank2Args<T>& a) {
   return (a.graph.num_edges >> l.log2) + a.graph.num_nodes;
 }
 
-template <class T>
-cudaError_t rank2_cuda(Rank2Kernel kernel, const Rank2Args<T>& a, T* parts, int32_t* parts_from, cudaStream_t stream) {
+template <class S>
+cudaError_t rank2_cuda(Rank2Kernel kernel, const Rank2Args<S>& a, Accumulator<S>* parts, int32_t* parts_from,
+                       cudaStream_t stream) {
   if (a.graph.num_nodes == 0 || a.channels == 0) return cudaSuccess;
-  if (vectors(a)) return run<16 / sizeof(T)>(kernel, a, parts, parts_from, stream);
+  if (vectors(a)) return run<kMostVec<S>>(kernel, a, parts, parts_from, stream);
   return run<1>(kernel, a, parts, parts_from, stream);
 }
 
-template int64_t rank2_cuda_parts(const Rank2Args<float>&);
-template int64_t rank2_cuda_parts(const Rank2Args<double>&);
-template cudaError_t rank2_cuda(Rank2Kernel, const Rank2Args<float>&, float*, int32_t*, cudaStream_t);
-template cudaError_t rank2_cuda(Rank2Kernel, const Rank2Args<double>&, double*, int32_t*, cudaStream_t);
+#define EK_FOR(S)                                         \
+  template int64_t rank2_cuda_parts(const Rank2Args<S>&); \
+  template cudaError_t rank2_cuda(Rank2Kernel, const Rank2Args<S>&, Accumulator<S>*, int32_t*, cudaStream_t);
+EK_FOR(float)
+EK_FOR(double)
+EK_FOR(BFloat16)
+EK_FOR(Float16)
+#undef EK_FOR
 
 }  // namespace ek

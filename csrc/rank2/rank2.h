@@ -12,24 +12,25 @@
 #pragma once
 
 #include "../common/graph.h"
+#include "../common/storage.h"
 #if defined(EK_WITH_CUDA)
 #include <cuda_runtime_api.h>
 #endif
 
 namespace ek {
 
-template <class T>
+template <class S>
 struct Rank2Args {
   GraphView graph;  // complete, with self-loops
   int64_t channels = 0;
-  const T* tensor = nullptr;     // sum, extremum
-  const T* activated = nullptr;  // sum: what came out of act; the tensor is multiplied by act' there
-  T slope = 1;
-  const T* table = nullptr;  // broadcast
-  const T* weight = nullptr;
+  const S* tensor = nullptr;     // sum, extremum
+  const S* activated = nullptr;  // sum: what came out of act; the tensor is multiplied by act' there
+  Accumulator<S> slope = 1;
+  const S* table = nullptr;  // broadcast
+  const S* weight = nullptr;
   const int32_t* arg = nullptr;
   bool largest = true;
-  T* out = nullptr;            // a table, or broadcast's tensor
+  S* out = nullptr;            // a table, or broadcast's tensor
   int32_t* arg_out = nullptr;  // extremum
 };
 
@@ -82,11 +83,11 @@ struct Rank2MixCpu {
 
 #if defined(EK_WITH_CUDA)
 // Rows of `channels` in which sum and extremum leave parts of row sums; 0 where they need none.
-template <class T>
-int64_t rank2_cuda_parts(const Rank2Args<T>& args);
+template <class S>
+int64_t rank2_cuda_parts(const Rank2Args<S>& args);
 // parts, parts_from: that many rows or absent; the second for extremum.
-template <class T>
-cudaError_t rank2_cuda(Rank2Kernel kernel, const Rank2Args<T>& args, T* parts, int32_t* parts_from,
+template <class S>
+cudaError_t rank2_cuda(Rank2Kernel kernel, const Rank2Args<S>& args, Accumulator<S>* parts, int32_t* parts_from,
                        cudaStream_t stream);
 #endif
 

@@ -22,16 +22,6 @@ inline constexpr const char* kSegmentSoftmaxSchema =
 inline constexpr const char* kSegmentSoftmaxBackwardSchema =
     "segment_softmax_backward(Tensor grad, Tensor output, " EK_GRAPH_SCHEMA ", SymInt num_nodes) -> Tensor";
 
-template <class F>
-void dispatch_stored(ScalarType type, const char* op, F&& f) {
-  if (type == ScalarType::BFloat16)
-    f(BFloat16{});
-  else if (type == ScalarType::Half)
-    f(Float16{});
-  else
-    dispatch_floating(type, op, f);
-}
-
 template <class Device>
 class Segment {
   using Optional = std::optional<Tensor>;

@@ -8,7 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..checks import fail
+from .. import _triton
+from ..checks import FLOATING, REAL, fail
 from ..graph import CSR, Graph
 
 LOW_PRECISION = (torch.bfloat16, torch.float16)
@@ -24,6 +25,11 @@ def lift(op: str, argument: str, t: Tensor, dtype: torch.dtype = torch.float32) 
     if t.dtype in LOW_PRECISION and torch.is_autocast_enabled(t.device.type):
         return t.to(dtype)
     return t
+
+
+def stored_as(t: Tensor) -> tuple[torch.dtype, ...]:
+    """What a rank-2 tensor may be stored as where ``t`` is: 16 bits where GPU kernels add them up in float32."""
+    return FLOATING if t.device.type == "cuda" or _triton.INTERPRETED else REAL
 
 
 def without_autocast(device: str) -> AbstractContextManager[object]:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ...checks import REAL, check_tensor, fail
+from ...checks import check_tensor, fail
 from ...graph import Graph
-from ..common import lift
+from ..common import lift, stored_as
 from ..segment import segment_reduce
 from .op import Pairs, broadcast_table, check_rank2, check_weight, pairs_of, reduce_table, spread_events
 from .reference import transposed
@@ -272,7 +272,7 @@ def basis_1to2(x: Tensor, how: Aggregation) -> tuple[Tensor, Tensor]:
 
 def check_rank1(op: str, x: Tensor, ptr: Pairs) -> tuple[Tensor, Graph]:
     x = lift(op, "x", x)
-    check_tensor(op, "x", x, ["n", "C"], REAL)
+    check_tensor(op, "x", x, ["n", "C"], stored_as(x))
     pairs = pairs_of(op, ptr, x, None, x.shape[0])
     if pairs.num_nodes != x.shape[0]:
         fail(op, "x", f"{pairs.num_nodes} rows, one per particle", x.shape[0])

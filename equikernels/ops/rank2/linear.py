@@ -57,7 +57,7 @@ def linear_2to2(
     2307.16506, section 3.2.
 
     Args:
-        T: [n_pairs, C] float32 or float64, pairs row-major inside each event.
+        T: [n_pairs, C] float32 or float64 (CUDA: bfloat16 or float16 too), pairs row-major inside each event.
         ptr: as in :func:`rank2_reduce`.
         coefs: W [C, D, 15 + 10 (len(config) - 1)], the maps in the order of :func:`aggregate_2to2`.
         bias, diag_bias: [D].

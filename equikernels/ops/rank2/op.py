@@ -7,10 +7,10 @@ from torch import Tensor
 
 from ... import _triton
 from ...backend import KERNELS, use_kernel
-from ...checks import REAL, check_choice, check_tensor, fail
+from ...checks import check_choice, check_tensor, fail
 from ...graph import Graph
 from ..autograd import call
-from ..common import graph_arguments, lift
+from ..common import graph_arguments, lift, stored_as
 from . import autograd as autograd
 from . import reference
 
@@ -39,7 +39,8 @@ def rank2_reduce(
     PELICAN, arXiv 2307.16506, section 3.2; the weights are those of its IRC-safe variant.
 
     Args:
-        T: [n_pairs, C] float32 or float64: pairs (i, j) row-major inside each event, n_pairs = sum of n_b^2.
+        T: [n_pairs, C] float32 or float64: pairs (i, j) row-major inside each event, n_pairs = sum of n_b^2. On CUDA
+            also bfloat16 or float16, which are added in float32 and rounded once.
         ptr: int64 [n_events + 1], event b owns particles ptr[b] .. ptr[b + 1] - 1; or ``Graph.complete(ptr)``, which
             is checked and read once, where a tensor is at every call (on CUDA that waits for the device).
         reduce: "sum", "mean" (over the particles of the event), "max" or "min". The gradient of max and min goes to
@@ -60,8 +61,8 @@ def rank2_reduce(
         fail(REDUCE, "weight", f"none with reduce={reduce!r}", "a tensor")
     diag, cols, rows = reduce_table(T, pairs, "sum" if reduce == "mean" else reduce, weight).unbind(1)
     if reduce == "mean":
-        count = pairs.in_degree().to(T.dtype).unsqueeze(1)
-        rows, cols = rows / count, cols / count
+        count = pairs.in_degree().to(torch.promote_types(T.dtype, torch.float32)).unsqueeze(1)
+        rows, cols = (rows / count).to(T.dtype), (cols / count).to(T.dtype)
     return rows, cols, diag
 
 
@@ -78,7 +79,7 @@ def rank2_broadcast(
     .. math:: T_{ij} = \mathrm{row}_i + \mathrm{col}_j + \delta_{ij}\, \mathrm{diag}_i + \mathrm{event}_b
 
     Args:
-        row, col, diag: [n, C] float32 or float64; any may be left out, not all.
+        row, col, diag: [n, C] float32 or float64 (CUDA: bfloat16 or float16 too); any may be left out, not all.
         event: [n_events, C].
         ptr: as in :func:`rank2_reduce`; with a graph that knows its ``num_edges`` nothing is read back.
 
@@ -121,7 +122,8 @@ def rank2_mix(
     Nothing of size n_pairs is made but the output, and in backward the gradient of T.
 
     Args:
-        T: [n_pairs, C] float32 or float64, pairs row-major inside each event.
+        T: [n_pairs, C] float32 or float64 (CUDA: bfloat16 or float16 too, added in float32), pairs row-major inside
+            each event.
         ptr: as in :func:`rank2_reduce`.
         weight_identity: W_1 [C, D]; with it, without it and with
         weight_transpose: W_2 [C, D], at least one.
@@ -234,7 +236,7 @@ def check_parts(op: str, parts: dict[str, Tensor | None], like: Tensor | None) -
     parts = {name: None if t is None else lift(op, name, t) for name, t in parts.items()}
     for name, t in parts.items():
         if t is not None:
-            check_tensor(op, name, t, ["n_events" if name == "event" else "n", "C"], REAL)
+            check_tensor(op, name, t, ["n_events" if name == "event" else "n", "C"], stored_as(t))
             like = t if like is None else like
             check_tensor(op, name, t, like=like)
     return parts
@@ -242,7 +244,7 @@ def check_parts(op: str, parts: dict[str, Tensor | None], like: Tensor | None) -
 
 def check_rank2(op: str, T: Tensor) -> Tensor:
     T = lift(op, "T", T)
-    check_tensor(op, "T", T, ["n_pairs", "C"], REAL)
+    check_tensor(op, "T", T, ["n_pairs", "C"], stored_as(T))
     return T
 
 

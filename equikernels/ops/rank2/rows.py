@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ... import _native, _triton
 from ...backend import COMPOSED, KERNELS, use_shortcut
-from ...checks import REAL, check_tensor, fail
+from ...checks import check_tensor, fail
 from ..autograd import call, reference_vjp, register_autograd
-from ..common import lift
+from ..common import lift, stored_as
 from . import reference
 from .op import slope_of
 
@@ -39,7 +39,7 @@ def pairwise_linear(
     PELICAN's message layer, arXiv 2307.16506, section 3.2, up to its norm. The same numbers on any number of threads.
 
     Args:
-        T: [*, C] float32 or float64: pairs, or any rows, R in all.
+        T: [*, C] float32 or float64 (CUDA: bfloat16 or float16 too): pairs, or any rows, R in all.
         weight: W [D, C], as torch.nn.Linear holds it.
         bias: b [D].
         activation: "identity", "relu" or "leaky_relu".
@@ -54,7 +54,7 @@ def pairwise_linear(
         ValueError, TypeError: wrong shape, dtype, device or option; the message names the argument.
     """
     T, weight = lift(OP, "T", T), lift(OP, "weight", weight)
-    check_tensor(OP, "T", T, dtypes=REAL)
+    check_tensor(OP, "T", T, dtypes=stored_as(T))
     if T.dim() == 0:
         fail(OP, "T", "shape [*, C]", [])
     check_tensor(OP, "weight", weight, ["D", T.shape[-1]], like=T)
