@@ -205,7 +205,7 @@ METRICS: dict[str, tuple[Metric, int]] = {
     "minkowski": ("minkowski", 4), "minkowski_3": ("minkowski", 3), "delta_r": ("delta_r", 2), "jets": ("delta_r", 4),
     "weights": ([1.0, 0.5, 0.0, 2.0, 1.0], 5),
 }  # fmt: skip
-EVENTS = torch.tensor([0, 3, 3, 4, 43, 51, 120])
+EVENTS = torch.tensor([0, 3, 3, 4, 12, 80])
 
 
 def search(x: Tensor, metric: Metric, k: int = 5, r: float = 1.5, loop: bool = False) -> list[Tensor]:
@@ -215,13 +215,10 @@ def search(x: Tensor, metric: Metric, k: int = 5, r: float = 1.5, loop: bool = F
 
 
 @pytest.mark.parametrize("name", METRICS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_neighbours_are_those_of_the_cpu_kernels(
-    name: str, dtype: torch.dtype, built: Emulator, poisoned: None
-) -> None:
+def test_neighbours_are_those_of_the_cpu_kernels(name: str, built: Emulator, poisoned: None) -> None:
     metric, dim = METRICS[name]
-    x = four_vectors(120, torch.Generator().manual_seed(0)) if dim == 4 else 2 * torch.randn(120, dim).double()
-    for k, r, loop in ((1, 1.5, True), (5, math.inf, False), (33, 0.4, False), (70, 40.0, True)):
+    x = four_vectors(80, torch.Generator().manual_seed(0)) if dim == 4 else 2 * torch.randn(80, dim).double()
+    for k, r, loop, dtype in ((5, 1.5, True, torch.float64), (34, math.inf, False, torch.float32)):
         expected = search(x.to(dtype), metric, k, r, loop)
         before = built.launches
         with built.installed():
@@ -234,20 +231,20 @@ def test_neighbours_are_those_of_the_cpu_kernels(
 def test_neighbours_that_tie_or_are_not_finite(name: str, emulator: Emulator) -> None:
     """Coordinates on a grid: nearly everything is a tie, and products are exact."""
     metric, dim = METRICS[name]
-    x = torch.randint(0, 3, (120, dim)).double()
+    x = torch.randint(0, 3, (80, dim)).double()
     x[1, 0], x[50, 1], x[77, -1] = math.nan, math.inf, -math.inf
-    for k, r in ((4, 1.0), (40, math.inf)):
+    for k, r in ((4, 1.0), (40, 9.0)):
         with ek.use_backend("reference"):
             expected = search(x, metric, k, r)
         assert all(torch.equal(a, b) for a, b in zip(search(x, metric, k, r), expected, strict=True))
 
 
 def test_no_order_of_blocks_and_threads_changes_a_neighbour(emulator: Emulator) -> None:
-    x = torch.randint(0, 3, (120, 3)).double()
-    first = search(x, "euclidean", 40)
+    x = torch.randint(0, 3, (80, 3)).double()
+    first = search(x, "euclidean", 34)
     for seed, most_blocks in ((1, 0), (2, 0), (3, 1), (0, 3)):
         with emulator.schedule(seed, most_blocks):
-            assert all(torch.equal(a, b) for a, b in zip(search(x, "euclidean", 40), first, strict=True))
+            assert all(torch.equal(a, b) for a, b in zip(search(x, "euclidean", 34), first, strict=True))
 
 
 def test_nobody_has_neighbours(emulator: Emulator) -> None:
