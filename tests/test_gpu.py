@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 import equikernels as ek
+from equikernels.metric import Metric
 
 from .cases import four_vectors
 
@@ -86,3 +87,37 @@ def test_a_compiled_network() -> None:
     compiled = torch.compile(model, fullgraph=True)
     for a, b in zip(gradients(compiled, *given), gradients(model, *given), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("metric", "dim"), [("euclidean", 3), ("minkowski", 4), ("delta_r", 2)])
+def test_neighbours_are_those_of_the_cpu(metric: Metric, dim: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = four_vectors(900, generator) if dim == 4 else torch.randn(900, dim, generator=generator, dtype=torch.float64)
+    ptr = torch.tensor([0, 30, 30, 31, 131, 900])
+
+    def found(device: str) -> list[Tensor]:
+        there = x.to(device), ptr.to(device)
+        nearest = ek.k_nearest(there[0], 40, there[1], metric)
+        graph, distance = ek.radius_graph(there[0], 0.3, there[1], metric, return_distance=True)
+        return [t.cpu() for t in (*nearest, graph.edge_index, distance)]
+
+    for a, b in zip(found("cuda"), found("cpu"), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-15, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_rank2_layers_in_16_bits(dtype: torch.dtype) -> None:
+    pairs = batch()[2].pairs
+    T, coefs = torch.randn(pairs.num_edges, 35, device="cuda"), torch.randn(35, 60, 15, device="cuda") / 20
+    given = [t.to(dtype).requires_grad_() for t in (T, coefs)]
+
+    def gradients(T: Tensor, coefs: Tensor) -> list[Tensor]:
+        out = ek.linear_2to2(T, pairs, coefs, nbar=40.0, activation="leaky_relu")
+        return [out.detach(), *torch.autograd.grad(out.double().square().mean(), (T, coefs))]
+
+    found = gradients(*given)
+    with ek.use_backend("reference"):
+        exact = gradients(*(t.detach().double().requires_grad_() for t in given))
+    for a, b in zip(found, exact, strict=True):
+        assert a.dtype == dtype
+        assert (a.double() - b).norm() < 0.02 * b.norm()
