@@ -2,6 +2,7 @@
 #pragma once
 
 #include "coordinates/bind.h"
+#include "edge_network/cuda.h"
 #include "encode/bind.h"
 #include "invariants/bind.h"
 #include "neighbors/bind.h"
@@ -18,6 +19,8 @@ void implement_cuda_ops(Library& m) {
   m.impl("invariant_moments_backward", TORCH_BOX(&Invariants<Device>::moments_backward));
   m.impl("coordinates", TORCH_BOX(&Coordinates<Device>::forward));
   m.impl("coordinates_backward", TORCH_BOX(&Coordinates<Device>::backward));
+  m.impl("edge_network", TORCH_BOX(&EdgeNetworkOp<EdgeNetworkOnCuda<Device>>::forward));
+  m.impl("edge_network_backward", TORCH_BOX(&EdgeNetworkOp<EdgeNetworkOnCuda<Device>>::backward));
   m.impl("nearest_neighbors", TORCH_BOX(&Neighbors<Device>::nearest));
   m.impl("neighbors_within", TORCH_BOX(&Neighbors<Device>::within));
   m.impl("encode", TORCH_BOX(&Encode<Device>::forward));

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import equikernels as ek
 from equikernels import _triton, backend
@@ -91,6 +92,16 @@ with ek.use_backend("triton"):
         "pairwise_invariants: backend 'triton' was asked for: too large",
         "segment_softmax: backend 'triton' was asked for: no Triton kernel for this op",
     ]
+
+
+def test_what_cuda_cannot_do_is_left_to_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ek._native, "cuda_reason", None)
+    with FakeTensorMode():
+        x = torch.empty(1, device="cuda")
+    assert ek.backend.use_kernel("edge_network", x)
+    assert not ek.backend.use_kernel("edge_network", x, cuda_limit="too large")
+    with ek.use_backend("cuda"), pytest.raises(RuntimeError, match="backend 'cuda' was asked for: too large"):
+        ek.backend.use_kernel("edge_network", x, cuda_limit="too large")
 
 
 def test_importing_the_package_imports_no_triton() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from torch import Tensor
 
 import equikernels as ek
 from equikernels.metric import Metric
+from equikernels.ops.edge_network.spec import EdgeOptions, EdgeTensors, cuda_limit
 from equikernels.ops.rank2 import fused, rows
 from equikernels.ops.rank2 import op as rank2_op
 from equikernels.ops.rank2 import reference as rank2_reference
 
-from .cases import CASES, LARGE, TYPICAL, Case, four_vectors, select
+from .cases import CASES, LARGE, TYPICAL, Case, Inputs, four_vectors, select
+from .edge_network_cases import network_inputs
 from .emulator import COMPILER, Emulator
 from .golden import jets
 from .tools import assert_as_good_as_eager, cotangent_for, reference, value_and_grads
@@ -29,9 +32,9 @@ pytestmark = [
 ]
 # Ops that launch a kernel of ours on CUDA, and what is made of them.
 EMULATED = (
-    "pairwise_invariants", "message_statistics", "coordinate_update", "segment_reduce", "gather_segment_reduce",
-    "segment_softmax", "rank2_reduce", "rank2_broadcast", "aggregate_2to2", "aggregate_2to1", "aggregate_2to0",
-    "aggregate_1to2", "linear_2to2", "encode_invariants",
+    "pairwise_invariants", "message_statistics", "coordinate_update", "edge_network", "segment_reduce",
+    "gather_segment_reduce", "segment_softmax", "rank2_reduce", "rank2_broadcast", "aggregate_2to2", "aggregate_2to1",
+    "aggregate_2to0", "aggregate_1to2", "linear_2to2", "encode_invariants",
 )  # fmt: skip
 
 
@@ -58,19 +61,23 @@ def test_every_cuda_op_is_emulated(built: Emulator) -> None:
     assert len(built.ops) == table.count("m.impl(")
 
 
+def check(case: Case, graph: ek.Graph, exact: Inputs) -> None:
+    oracle_inputs = {name: t.double() for name, t in exact.items()}
+    dtype = max((t.dtype for t in exact.values()), key=lambda dtype: dtype.itemsize)
+    cotangent = cotangent_for(reference(case, oracle_inputs, graph)).to(dtype)
+    oracle = value_and_grads(lambda i: reference(case, i, graph), oracle_inputs, cotangent.double())
+    eager = value_and_grads(lambda i: reference(case, i, graph), exact, cotangent)
+    result = value_and_grads(lambda i: case.run(i, graph), exact, cotangent)
+    assert_as_good_as_eager(result, eager, oracle, ["out", *exact], case.weights)
+
+
 @over(CASES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_values_and_gradients(case: Case, dtype: torch.dtype, emulator: Emulator, poisoned: None) -> None:
     graph = case.graph()
-    exact = case.inputs(dtype)
-    oracle_inputs = {name: t.double() for name, t in exact.items()}
-    cotangent = cotangent_for(reference(case, oracle_inputs, graph)).to(dtype)
-    oracle = value_and_grads(lambda i: reference(case, i, graph), oracle_inputs, cotangent.double())
-    eager = value_and_grads(lambda i: reference(case, i, graph), exact, cotangent)
     before = emulator.launches
-    result = value_and_grads(lambda i: case.run(i, graph), exact, cotangent)
+    check(case, graph, case.inputs(dtype))
     assert emulator.launches > before or graph.num_nodes == 0
-    assert_as_good_as_eager(result, eager, oracle, ["out", *exact], case.weights)
 
 
 @over(select(*TYPICAL, *LARGE))
@@ -296,3 +303,76 @@ def test_networks_give_what_they_give_on_the_cpu(name: str, built: Emulator, mon
     assert built.launches > before
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10 * max(1.0, float(b.abs().max())))
+
+
+def edge_network_case(id: str, h: int | None = None) -> Case:
+    """With h, of that width: three channels, as in the list, can be so nearly equal that LayerNorm loses digits."""
+    case = next(case for case in CASES if case.op == "edge_network" and case.id == id)
+    if h is None:
+        return case
+    widths = (h, h, h, h, h, 1)
+    return replace(case, options={**case.options, "widths": widths}, make=network_inputs(widths, attr=h, invariants=2))
+
+
+def hub() -> ek.Graph:
+    """One node hears more than a tile of edges, and some of the others nothing."""
+    sender, receiver = torch.randint(0, 9, (2, 290), generator=torch.Generator().manual_seed(0))
+    receiver[(receiver > 2) & (receiver < 7)] = 2
+    return ek.Graph.from_edge_index(torch.stack([sender, receiver]), 9)
+
+
+def lonely() -> ek.Graph:
+    """Few edges, and many more nodes than a block looks at together."""
+    edge_index = torch.randint(0, 400, (2, 90), generator=torch.Generator().manual_seed(0))
+    return ek.Graph.from_edge_index(edge_index, 400)
+
+
+def long_rows() -> ek.Graph:
+    return ek.Graph.complete(torch.tensor([0, 140, 140, 143]))
+
+
+@pytest.mark.parametrize("make", [hub, lonely, long_rows])
+@pytest.mark.parametrize("id", ["euclidnet", "messages", "rows"])
+def test_edges_of_any_number_per_node(
+    id: str, make: Callable[[], ek.Graph], emulator: Emulator, poisoned: None
+) -> None:
+    graph = make()
+    case = edge_network_case(id, 8 if id == "euclidnet" else None)
+    check(case, graph, case.inputs(torch.float32, graph))
+    exact = case.inputs(torch.float32, graph)
+    if "x" in exact:  # float64 coordinates beside float32 features
+        exact["x"] = case.inputs(torch.float64, graph)["x"]
+        check(case, graph, exact)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "h"),
+    [*((torch.float32, h) for h in (1, 8, 16, 32, 64)), *((torch.float64, h) for h in (1, 8, 32))],
+    ids=str,
+)
+def test_edge_network_of_any_width(dtype: torch.dtype, h: int, emulator: Emulator, poisoned: None) -> None:
+    """Every form of the kernels: more edges at once where channels are few, weights outside where they are many."""
+    case = edge_network_case("euclidnet", h)
+    graph = case.graph()
+    check(case, graph, case.inputs(dtype, graph))
+
+
+def test_edge_network_too_large_for_shared_memory(emulator: Emulator) -> None:
+    rows = ek.Graph.complete(torch.tensor([0, 3]))  # of which the edges count
+    for last in (42, 43):
+        widths = (64,) * 8 + (last,)
+        inputs = network_inputs(widths, attr=3, ends=())(torch.Generator().manual_seed(0), rows)
+        weights, edge_attr = inputs["weights"].float().requires_grad_(), inputs["edge_attr"].float()
+        network = ek.EdgeNetwork(weights, 3, widths, (1,) * 9)
+        options = EdgeOptions([], False, False, True, list(widths), [1] * 9, 0.0, 8, -1, False, math.inf)
+        limit = cuda_limit(EdgeTensors(None, None, None, edge_attr, weights), options)
+        out = ek.edge_network(network, None, edge_attr=edge_attr, edges_at=8).edges
+        assert out is not None
+        if last == 42:
+            assert limit is None
+            out.sum().backward()
+        else:
+            assert limit is not None
+            assert "layers of 555 channels in all need 101488 bytes of shared memory: at most 101376" in limit
+            with pytest.raises(RuntimeError, match="shared memory"):
+                out.sum().backward()

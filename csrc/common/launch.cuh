@@ -24,13 +24,19 @@ inline unsigned grid_for(int64_t items, int64_t per_block) {
 }
 inline unsigned warp_grid(int64_t warps) { return grid_for(warps, kWarpsPerBlock); }
 
-// The one way kernels are launched: kThreads a block, `shared` bytes of block_memory(). The error of this launch, no
-// earlier one, is returned.
-template <class... P, class... A>
+// The one way kernels are launched: kThreads a block, or as many as said, and `shared` bytes of block_memory(), for
+// more than 48 kB of which a kernel has to be asked. The error of this launch, no earlier one, is returned.
+template <unsigned kPerBlock = kThreads, class... P, class... A>
 inline cudaError_t launch(void (*kernel)(P...), unsigned blocks, size_t shared, cudaStream_t stream, A&&... args) {
+  constexpr size_t kUnasked = 48 * 1024;
+  if (shared > kUnasked) {
+    const auto error = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                                            cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared));
+    if (error != cudaSuccess) return error;
+  }
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(blocks);
-  config.blockDim = dim3(kThreads);
+  config.blockDim = dim3(kPerBlock);
   config.dynamicSmemBytes = shared;
   config.stream = stream;
   return cudaLaunchKernelEx(&config, kernel, std::forward<A>(args)...);

@@ -33,32 +33,46 @@ struct DeviceFma {
 };
 #endif
 
-// eta [D]: diagonal of the metric, each entry exact in the working precision.
-// Returns ||a - b||^2 and <a, b>.
+// ||a - b||^2 and <a, b>, one coordinate after the other. eta: the metric's entry, exact in the working precision.
+template <bool kCompensated, class V, class Fma>
+struct IntervalAndProduct;
+
+template <class V, class Fma>
+struct IntervalAndProduct<true, V, Fma> {
+  CompensatedSum<V, Fma> square, dot;
+
+  EK_HD void add(V a, V b, double eta) {
+    const V d = a - b, t = d - a;
+    const V e = (a - (d - t)) - (b + t);  // a - b = d + e exactly
+    const V ed = d * eta;
+    square.add_product(ed, d);
+    square.error += ed * e * 2.0;
+    dot.add_product(a * eta, b);
+  }
+  EK_HD V interval() const { return square.total(); }
+  EK_HD V product() const { return dot.total(); }
+};
+
+template <class V, class Fma>
+struct IntervalAndProduct<false, V, Fma> {
+  V square{}, dot{};
+
+  EK_HD void add(V a, V b, double eta) {
+    const V d = a - b;
+    square += d * d * eta;
+    dot += a * b * eta;
+  }
+  EK_HD V interval() const { return square; }
+  EK_HD V product() const { return dot; }
+};
+
+// eta [D]: diagonal of the metric.
 template <bool kCompensated, class V, class Fma>
 EK_HD void interval_and_product(const V* a, const V* b, const double* eta, int D, V& interval, V& product) {
-  if constexpr (kCompensated) {
-    CompensatedSum<V, Fma> square, dot;
-    for (int c = 0; c < D; ++c) {
-      const V d = a[c] - b[c], t = d - a[c];
-      const V e = (a[c] - (d - t)) - (b[c] + t);  // a - b = d + e exactly
-      const V ed = d * eta[c];
-      square.add_product(ed, d);
-      square.error += ed * e * 2.0;
-      dot.add_product(a[c] * eta[c], b[c]);
-    }
-    interval = square.total();
-    product = dot.total();
-  } else {
-    V square{}, dot{};
-    for (int c = 0; c < D; ++c) {
-      const V d = a[c] - b[c];
-      square += d * d * eta[c];
-      dot += a[c] * b[c] * eta[c];
-    }
-    interval = square;
-    product = dot;
-  }
+  IntervalAndProduct<kCompensated, V, Fma> sums;
+  for (int c = 0; c < D; ++c) sums.add(a[c], b[c], eta[c]);
+  interval = sums.interval();
+  product = sums.product();
 }
 
 }  // namespace ek

@@ -161,7 +161,7 @@ struct EdgeNetworkOp {
       args.edges = edges_at >= 0 ? edges.mutable_data_ptr<T>() : nullptr;
       args.messages = messages_at >= 0 ? messages.mutable_data_ptr<T>() : nullptr;
       args.coordinates = coordinates ? moved.mutable_data_ptr<X>() : nullptr;
-      Device::template edge_network_forward<T, X>(args);
+      Device::template edge_network_forward<T, X>(weights, args);
     });
     return {edges, messages, moved};
   }
@@ -208,7 +208,7 @@ struct EdgeNetworkOp {
       args.grad_x = x && want_x ? x_out.mutable_data_ptr<X>() : nullptr;
       args.grad_edge_attr = edge_attr && want_edge_attr ? attr_out.mutable_data_ptr<T>() : nullptr;
       args.grad_weights = weights_out.mutable_data_ptr<T>();
-      Device::template edge_network_backward<T, X>(args);
+      Device::template edge_network_backward<T, X>(weights, args);
     });
     return {receiver_out, sender_out, x_out, attr_out, weights_out};
   }

@@ -10,7 +10,7 @@ struct EdgeNetworkOnCpu : Cpu {
   static constexpr int64_t kGrain = 256;  // edges below which a second thread costs more than it brings
 
   template <class T, class X>
-  static void edge_network_forward(const EdgeNetworkArgs<T, X>& args) {
+  static void edge_network_forward(const Tensor&, const EdgeNetworkArgs<T, X>& args) {
     dispatch_isa([&](auto isa) {
       using Kernel = EdgeNetworkCpu<decltype(isa), T, X>;
       const Buffer packed(Kernel::packed_bytes(args, false));
@@ -27,7 +27,7 @@ struct EdgeNetworkOnCpu : Cpu {
   }
 
   template <class T, class X>
-  static void edge_network_backward(const EdgeNetworkArgs<T, X>& args) {
+  static void edge_network_backward(const Tensor&, const EdgeNetworkArgs<T, X>& args) {
     dispatch_isa([&](auto isa) {
       using Kernel = EdgeNetworkCpu<decltype(isa), T, X>;
       const MessagePlan plan = Kernel::plan(args);

@@ -35,7 +35,7 @@ struct EdgeNetworkArgs : MessageArgs<T, X> {
 
   T* grad_weights = nullptr;
 
-  int64_t inputs(int layer) const { return layer ? channels[layer - 1] : this->invariants() + this->edge_width; }
+  EK_HD int64_t inputs(int layer) const { return layer ? channels[layer - 1] : this->invariants() + this->edge_width; }
   int64_t widest() const {
     int64_t most = inputs(0);
     for (int k = 0; k < layers; ++k) most = channels[k] > most ? channels[k] : most;

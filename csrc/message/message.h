@@ -92,7 +92,7 @@ struct MessageArgs {
   T* grad_gate_bias = nullptr;         // [1]
   T* grad_head_out = nullptr;          // [head.width]
 
-  int invariants() const { return int(interval) + int(product); }
+  EK_HD int invariants() const { return int(interval) + int(product); }
   int64_t message_width() const { return depth > 1 ? hidden[depth - 2].width : width; }  // H'
 };
 

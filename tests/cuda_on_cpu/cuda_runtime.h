@@ -51,7 +51,7 @@ inline To bits_as(From from) {
 }
 
 // Runs body(data) as every thread of every block.
-cudaError_t launch(dim3 grid, dim3 block, size_t shared, void (*body)(void*), void* data);
+cudaError_t launch(const void* kernel, dim3 grid, dim3 block, size_t shared, void (*body)(void*), void* data);
 constexpr int kVote = -1;  // in place of a source: which lanes came with something else than 0
 // Waits for the lanes in mask; returns what lane `source` came with. `site` tells one meeting point from another.
 uint64_t meet_warp(unsigned mask, uint64_t value, int source, int site);
@@ -102,11 +102,14 @@ struct cudaLaunchConfig_t {
   unsigned numAttrs = 0;
 };
 
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value);
+
 template <class... P, class... A>
 inline cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(P...), A&&... args) {
   auto call = std::make_pair(kernel, std::tuple<P...>(std::forward<A>(args)...));
   return emulated::launch(
-      config->gridDim, config->blockDim, config->dynamicSmemBytes,
+      reinterpret_cast<const void*>(kernel), config->gridDim, config->blockDim, config->dynamicSmemBytes,
       [](void* p) {
         auto copy = *static_cast<decltype(call)*>(p);  // every thread has parameters of its own
         std::apply(copy.first, copy.second);

@@ -5,6 +5,7 @@
 #include <ucontext.h>
 
 #include <algorithm>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <numeric>
@@ -17,7 +18,8 @@
 dim3 gridDim, blockDim, blockIdx, threadIdx;
 
 namespace {
-constexpr size_t kMostShared = 48 * 1024, kGuard = 1024, kStack = 128 * 1024;
+// 227 kB is the most that sm_90 gives, and 48 kB what a kernel has unasked.
+constexpr size_t kMostShared = 227 * 1024, kUnasked = 48 * 1024, kGuard = 1024, kStack = 128 * 1024;
 constexpr unsigned char kCanary = 0xa5;
 }  // namespace
 
@@ -43,6 +45,7 @@ struct {
   unsigned seed = 0;         // 0: in order, 1: backwards, otherwise shuffled
   unsigned most_blocks = 0;  // a grid is cut to this size: 0, not at all
   long launches = 0;
+  std::map<const void*, size_t> shared;  // what kernels have asked for
   std::string error;
 } settings;
 
@@ -165,17 +168,19 @@ bool run_block(std::mt19937& random, size_t shared) {
 
 namespace emulated {
 
-cudaError_t launch(dim3 grid, dim3 block, size_t shared, void (*kernel)(void*), void* arguments) {
+cudaError_t launch(const void* kernel, dim3 grid, dim3 block, size_t shared, void (*call)(void*), void* arguments) {
   static std::mutex one_at_a_time;
   const std::lock_guard<std::mutex> lock(one_at_a_time);
+  const auto asked = settings.shared.find(kernel);
+  const size_t allowed = asked == settings.shared.end() ? kUnasked : asked->second;
   const bool flat = grid.y == 1 && grid.z == 1 && block.y == 1 && block.z == 1;
-  if (!flat || grid.x < 1 || grid.x > 0x7fffffff || block.x < 1 || block.x > 1024 || shared > kMostShared) {
+  if (!flat || grid.x < 1 || grid.x > 0x7fffffff || block.x < 1 || block.x > 1024 || shared > allowed) {
     settings.error = "a launch no GPU accepts";
     return cudaErrorInvalidConfiguration;
   }
   gridDim = settings.most_blocks ? std::min(grid.x, settings.most_blocks) : grid.x;
   blockDim = block;
-  body = kernel;
+  body = call;
   data = arguments;
   if (threads.size() < block.x) threads = std::vector<Thread>(block.x);
   ++settings.launches;
@@ -198,6 +203,12 @@ uint64_t meet_warp(unsigned mask, uint64_t value, int source, int site) {
 void meet_block(int site) { yield(State::at_block, site); }
 
 }  // namespace emulated
+
+cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int value) {
+  if (value < 0 || size_t(value) > kMostShared) return cudaErrorInvalidValue;
+  settings.shared[kernel] = std::max(size_t(value), kUnasked);
+  return cudaSuccess;
+}
 
 #define EK_FOR_TESTS extern "C" __attribute__((visibility("default")))
 EK_FOR_TESTS void emulator_set(unsigned seed, unsigned most_blocks) {

@@ -18,10 +18,10 @@ from ..autograd import call, double_backward, register_autograd
 from ..common import check_edges, check_graph, graph_arguments, graph_from, lift
 from ..message.op import INVARIANTS
 from . import reference
-from .spec import EdgeNetwork, EdgeOptions, EdgeOutput, EdgeTensors
+from .spec import EdgeNetwork, EdgeOptions, EdgeOutput, EdgeTensors, cuda_limit
 
 OP = "edge_network"
-KERNELS[OP] = ("cpu",)
+KERNELS[OP] = ("cpu", "cuda")
 ROWS = 3  # the kind of graph that is none
 
 
@@ -103,13 +103,14 @@ def edge_network(
     )
     t = EdgeTensors(receiver, sender, x, edge_attr, weights)
     _check(t, graph, network, options)
-    if not use_kernel(OP, *[v for v in t if v is not None]):
+    limit = cuda_limit(t, options) if weights.is_cuda else None
+    if not use_kernel(OP, *[v for v in t if v is not None], cuda_limit=limit):
         return reference.edge_network(t, graph, options)
     if graph is None:
         assert edge_attr is not None
         where: tuple[Any, ...] = (weights.new_empty(0, dtype=torch.int64), edge_attr.shape[0], ROWS)
     else:
-        where = graph_arguments(graph, edges_at is not None or edge_attr is not None)
+        where = graph_arguments(graph)  # all edges at least pass through memory in CUDA's backward pass
     edges, messages, moved = call("edge_network", *t, *where, *options)
     return EdgeOutput(
         edges if edges_at is not None else None,

@@ -109,3 +109,22 @@ class EdgeOutput(NamedTuple):
     edges: Tensor | None
     messages: Tensor | None
     coordinates: Tensor | None
+
+
+CUDA_SHARED = 99 * 1024  # bytes, as kMostChainShared in csrc/edge_network/chain.h
+
+
+def cuda_limit(t: EdgeTensors, options: EdgeOptions) -> str | None:
+    """Why the CUDA kernels cannot do a call, or None where they can. The backward pass has all layers of 32 edges in
+    shared memory; the numbers are those of ``ChainRoom``, in chain.h."""
+    size = t.weights.element_size()
+    inputs = options.invariants + (0 if t.edge_attr is None else t.edge_attr.shape[1])
+    points = len(options.metric) * 8 // size  # float64
+    kept = sum(options.widths) + sum(step >= NORM for step in options.steps)
+    columns = inputs + kept + 2 * max(1, inputs, points, *options.widths)
+    needed = 2704 + columns * (32 * size + 16)
+    if needed <= CUDA_SHARED:
+        return None
+    return (
+        f"layers of {sum(options.widths)} channels in all need {needed} bytes of shared memory: at most {CUDA_SHARED}"
+    )
