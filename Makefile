@@ -14,7 +14,8 @@ WORKERS ?= 2
 ARGS ?=
 
 VENV := .venv
-BENCH := --benchmark-warmup=on --benchmark-warmup-iterations=1 --benchmark-disable-gc --benchmark-quiet
+BENCH := --benchmark-disable-gc --benchmark-quiet
+WARM := --benchmark-warmup=on --benchmark-warmup-iterations=1
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 TORCH_STAMP := $(VENV)/.torch-$(shell printf '%s' '$(TORCH) $(PYTHON)' | cksum | cut -d' ' -f1)
@@ -52,7 +53,7 @@ gpu-test: $(VENV)/.with-dev
 # Quick: under five minutes on two cores. Full: repetitions enough for a table, one thread and all, large inputs; an hour.
 bench: KERNELS = --benchmark-max-time=0.05 --benchmark-min-rounds=3 --threads $(shell nproc)
 bench: NETWORKS = --quick
-bench-full: KERNELS = --benchmark-max-time=1 --benchmark-min-rounds=5 --dtypes float32,float64
+bench-full: KERNELS = $(WARM) --benchmark-max-time=0.5 --benchmark-min-rounds=5 --dtypes float32,float64
 bench bench-full: $(VENV)/.with-bench
 	@mkdir -p build/bench; set -x; \
 	$(BIN)/pytest bench/kernels -q --no-header $(BENCH) $(KERNELS) --benchmark-json=build/bench/raw.json $(ARGS); wrong=$$?; \
@@ -64,7 +65,7 @@ gpu-bench: $(VENV)/.with-bench
 	@if ! $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
 	  echo "gpu-bench: skipped: torch finds no CUDA device"; exit 0; fi; \
 	set -x; mkdir -p build/bench; \
-	$(BIN)/pytest bench/kernels -q --no-header $(BENCH) --benchmark-max-time=0.5 --device cuda \
+	$(BIN)/pytest bench/kernels -q --no-header $(BENCH) $(WARM) --benchmark-max-time=0.5 --device cuda \
 	  --dtypes float32,bfloat16 --benchmark-json=build/bench/gpu_raw.json $(ARGS); wrong=$$?; \
 	$(BIN)/python -m equikernels.bench.report build/bench/gpu_raw.json --out build/bench/gpu_kernels.json && \
 	$(BIN)/equikernels bench --device cuda --json build/bench/gpu_networks.json && exit $$wrong

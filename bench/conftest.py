@@ -71,9 +71,9 @@ def one_jet() -> ek.Graph:
     return ek.Graph.complete(torch.tensor([0, 52]))
 
 
-def jets() -> ek.Graph:
-    """100 sample jets, 52 constituents on average: all pairs."""
-    return ek.Graph.complete(ek.data.load_sample_jets()[:100].ptr)
+def jets(count: int = 100) -> ek.Graph:
+    """Sample jets, 52 constituents on average: all pairs."""
+    return ek.Graph.complete(ek.data.load_sample_jets()[:count].ptr)
 
 
 def csr() -> ek.Graph:
@@ -87,8 +87,13 @@ GRAPHS = {"two particles": two_particles, "one jet": one_jet, "100 jets": jets, 
 
 @pytest.fixture(scope="session", params=GRAPHS)
 def graph(request: pytest.FixtureRequest) -> ek.Graph:
-    graph = GRAPHS[request.param]().to(request.config.getoption("--device"))
-    graph.table, graph.edge_index  # noqa: B018 (made on first use; not what is measured)
+    return prepared(GRAPHS[request.param](), request)
+
+
+def prepared(graph: ek.Graph, request: pytest.FixtureRequest) -> ek.Graph:
+    """On the device, with all that is made on first use."""
+    graph = graph.to(request.config.getoption("--device"))
+    graph.table, graph.edge_index  # noqa: B018
     return graph
 
 

@@ -25,7 +25,7 @@ from .memory import allocated
 from .side_by_side import OURS, PUBLISHED, SIDES, progress
 
 SIZES, BATCHES = (10, 20, 50, 100, 200), (1, 16, 100, 1024)
-QUICK = ((10, 20, 50), (1, 16))
+QUICK = ((10, 20, 40), (1, 8))
 SECONDS, MIB = 5.0, 6000.0  # of one call, at most
 NETWORKS: dict[str, Callable[[Jets], Any]] = {"LorentzNet": lorentznet.Sides, "PELICAN": pelican.Sides}
 PASSES = ("forward", "training step")

@@ -84,7 +84,7 @@ def roofline(results: dict[str, Document]) -> Any:
     return figure
 
 
-LARGE = ("100 jets", "16 jets", "80k edges")
+LARGE = ("100 jets", "20 jets", "16 jets", "80k edges")
 
 
 def _colours() -> Any:

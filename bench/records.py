@@ -63,8 +63,12 @@ def machine_line(document: Document) -> str:
     machine, versions = document["machine"], document["versions"]
     isa = {"avx512": "AVX-512", "avx2": "AVX2", "baseline": "the portable baseline"}.get(machine["isa"], machine["isa"])
     on_gpu = machine.get("device", "cpu") != "cpu"
-    place = machine["gpu"] if on_gpu else f"{machine['threads']} threads of {machine['cpu']} with {isa}"
+    place = machine["gpu"] if on_gpu else f"{_threads(machine['threads'])} of {machine['cpu']} with {isa}"
     return f"{place}, torch {versions['torch']}"
+
+
+def _threads(count: int) -> str:
+    return "1 thread" if count == 1 else f"{count} threads"
 
 
 def milliseconds(value: float) -> str:

@@ -16,9 +16,9 @@ class VecNet(models.VecNet):
     """The Parameters of :class:`equikernels.models.VecNet`, in this formulation; packed events, masked mean."""
 
     def forward(  # type: ignore[override]
-        self, x: Tensor, scalars: Tensor, edges: tuple[Tensor, Tensor], event: Tensor, free: Tensor
+        self, x: Tensor, scalars: Tensor, edges: tuple[Tensor, Tensor], events: tuple[Tensor, Tensor], free: Tensor
     ) -> Tensor:
-        """Logits; edges are receivers and senders, event [n] is non-decreasing."""
+        """Logits; edges are receivers and senders, events that of each particle [n] and their sizes [B, 1]."""
         n, (i, j) = x.shape[0], edges
         h, f = self.embedding(scalars), self.free_encoder(free)
         for block, stream in zip(self.LGEBs, self.free, strict=True):
@@ -36,6 +36,5 @@ class VecNet(models.VecNet):
             g: Any = stream
             heard = scatter_sum(g.phi_g(torch.cat([u[i], u[j], m], dim=1)), i, n)
             f = f + g.phi_f(torch.cat([u, heard], dim=1))
-        both = torch.cat([h, f], dim=1)
-        count = torch.bincount(event)
-        return self.graph_dec(scatter_sum(both, event, len(count)) / count[:, None])
+        event, count = events
+        return self.graph_dec(scatter_sum(torch.cat([h, f], dim=1), event, len(count)) / count)

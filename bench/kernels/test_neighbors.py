@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 import equikernels as ek
+
+from ..clock import rotated
 
 JETS, CONSTITUENTS, K = 100, 100, 16
 HITS = 80_000
@@ -55,9 +58,9 @@ def interval_topk(x: Tensor, ptr: Tensor | None) -> Tensor:
 
 def kd_tree(x: Tensor, ptr: Tensor | None) -> Tensor:
     spatial = pytest.importorskip("scipy.spatial")
-    x64 = x.double().numpy()
+    x64 = x.double().cpu().numpy()
     distance, _ = spatial.cKDTree(x64).query(x64, k=K + 1, workers=torch.get_num_threads())
-    return torch.from_numpy(distance[:, 1:].astype(np.float32))  # a hit is its own nearest
+    return torch.from_numpy(distance[:, 1:].astype(np.float32)).to(x.device)  # a hit is its own nearest
 
 
 INPUTS = {"100 jets of 100": four_momenta, "80k hits": hits}
@@ -77,13 +80,18 @@ def test_k_nearest(
     benchmark: Any, threads: int, case: tuple[str, str, str, Search, Search], request: pytest.FixtureRequest
 ) -> None:
     metric, inputs, by, search, other = case
-    if request.config.getoption("--device") != "cpu":
-        pytest.skip("neighbour searches have kernels on CPUs only")
-    x, ptr = INPUTS[inputs]()
+    device = request.config.getoption("--device")
+    if by == TREE and device != "cpu":
+        pytest.skip("cKDTree runs on CPUs")
+    x, ptr = tree_map(lambda t: t if t is None else t.to(device), INPUTS[inputs]())
     torch.testing.assert_close(search(x, ptr), other(x, ptr), rtol=1e-5, atol=1e-5)
     op = f"k_nearest, k = {K}, {metric}"
     benchmark.group = f"{op}, {inputs}, {threads}"
     size = sum(t.numel() * t.element_size() for t in (x, search(x, ptr)))
     row = {"op": op, "graph": inputs, "backward": False, "threads": threads, "by": by, "dtype": "float32"}
-    benchmark.extra_info.update(**row, flops=0.0, bytes=size, calls=1, timed="wall clock")
-    benchmark(search, x, ptr)
+    call, arguments, calls, timed = search, [x, ptr], 1, "wall clock"
+    if device == "cuda":
+        call, calls, timed = rotated(search, [x, ptr])  # type: ignore[assignment]
+        arguments = []
+    benchmark.extra_info.update(**row, flops=0.0, bytes=size, calls=calls, timed=timed)
+    benchmark(call, *arguments)

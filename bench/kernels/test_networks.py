@@ -11,10 +11,17 @@ from torch import Tensor
 import equikernels as ek
 from equikernels.ops.edge_network.spec import ACTIVATIONS, NORM
 
-from ..conftest import EQUIKERNELS, INDEX_ADD, Implementation
+from ..conftest import EQUIKERNELS, GRAPHS, INDEX_ADD, Implementation, jets, prepared
 
 H = 72  # LorentzNet's block
 EUCLID = (8, 8, 8, 8, 8, 1)  # EuclidNet's: edges, messages, weights of differences
+FEWER = {**GRAPHS, "20 jets": lambda: jets(20)}  # plain PyTorch would take minutes for a hundred
+del FEWER["100 jets"]
+
+
+@pytest.fixture(scope="session", params=FEWER)
+def graph(request: pytest.FixtureRequest) -> ek.Graph:
+    return prepared(FEWER[request.param](), request)
 
 
 @pytest.fixture(params=[EQUIKERNELS, INDEX_ADD])
