@@ -376,3 +376,24 @@ def test_edge_network_too_large_for_shared_memory(emulator: Emulator) -> None:
             assert "layers of 555 channels in all need 101488 bytes of shared memory: at most 101376" in limit
             with pytest.raises(RuntimeError, match="shared memory"):
                 out.sum().backward()
+
+
+def test_edge_network_of_points_alone(emulator: Emulator, poisoned: None) -> None:
+    """Eight coordinates on a layer one wide, and coordinates on which nothing depends."""
+    graph = lonely()
+    x = torch.randn(graph.num_nodes, 8, dtype=torch.float64).requires_grad_()
+    weights = torch.randn(3, dtype=torch.float64).requires_grad_()
+    for options in ({"invariants": "both", "coordinates": True}, {}):
+        columns = 2 if options else 0
+        network = ek.EdgeNetwork(weights[: columns + 1], columns, (1,), (5,))
+
+        def gradients() -> list[Tensor]:
+            out = ek.edge_network(network, graph, x=x, messages_at=0, **options)  # noqa: B023
+            assert out.messages is not None
+            total = out.messages.sum() if out.coordinates is None else (out.messages * out.coordinates).sum()
+            return list(torch.autograd.grad(total, [x, weights], allow_unused=True, materialize_grads=True))
+
+        with ek.use_backend("reference"):
+            expected = gradients()
+        for found, right in zip(gradients(), expected, strict=True):
+            torch.testing.assert_close(found, right, rtol=1e-10, atol=1e-10)
