@@ -59,7 +59,7 @@ def edge_network(
     Args:
         network: the layers, :meth:`EdgeNetwork.of`; the first one's weight has a column for each invariant and for
             each edge attribute, in this order. Up to 32 layers, each up to 512 wide; the CUDA
-            kernels take about 600 channels in all (float64: 300), and leave larger networks to the reference.
+            kernels take about 500 channels in all (float64: 250), and leave larger networks to the reference.
         graph: the edges, over n nodes; None: the network is applied to the rows of ``edge_attr``, and ``edges_at`` is
             all that can be asked for.
         receiver: A [n, H], H the first layer's width, in the dtype of the weights; None: nothing.
