@@ -44,6 +44,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=_positive, default=2, metavar="N", help="PyTorch threads (default: 2)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the results go")
+    parser.add_argument("--results", type=Path, metavar="FOLDER", help="where each network gets a file of its own")
     parser.add_argument("--quick", action="store_true", help="smaller inputs or fewer repetitions: a minute or two")
     actions = parser.add_subparsers(dest="action")
     action = actions.add_parser("compare", help="what became slower from one result to another; status 1 if anything")
@@ -87,10 +88,17 @@ def run(options: argparse.Namespace) -> int:
                 "refused": str(difference),
             }
         report(name, found[name])
+        if options.results and "refused" not in found[name]:
+            prefix = "" if options.device == "cpu" else "gpu_"
+            _write(options.results / f"{prefix}{name}.json", found[name])
         if options.json:  # after each network: what follows takes minutes and may be stopped
-            options.json.parent.mkdir(parents=True, exist_ok=True)
-            options.json.write_text(json.dumps({"networks": found}, indent=1) + "\n")
+            _write(options.json, {"networks": found})
     return int(any("refused" in document for document in found.values()))
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def report(name: str, document: dict[str, Any]) -> None:

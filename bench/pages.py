@@ -122,7 +122,9 @@ def _others(results: dict[str, Document]) -> list[str]:
     if not lines:
         return []
     head = ["| network | forward | training step | its memory |", "|---|---|---|---|"]
-    return ["\n".join([f"Others beside their published formulas; {'; '.join(sorted(machines))}:", "", *head, *lines])]
+    return [
+        "\n".join([f"Others beside the formulas of their papers; {'; '.join(sorted(machines))}:", "", *head, *lines])
+    ]
 
 
 OTHERS = {

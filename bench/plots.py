@@ -6,6 +6,7 @@ python -m bench.plots [FOLDER of results]            writes docs/speedup.png, do
 from __future__ import annotations
 
 import argparse
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,15 @@ def growth(results: dict[str, Document]) -> Any:
 PLOTS = {"speedup": speedup, "roofline": roofline, "growth": growth}
 
 
+def save(figure: Any, path: Path) -> None:
+    """With a palette of few colours: a repository keeps every version."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer)
+    Image.open(buffer).convert("RGB").quantize(48).save(path, optimize=True)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("results", type=Path, nargs="?", default=RESULTS)
@@ -138,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"{name}: nothing measured")
             continue
         path = options.out / f"{name}.png"
-        figure.savefig(path)
+        save(figure, path)
         print(f"{path}: {path.stat().st_size // 1000} kB")
 
 

@@ -177,7 +177,8 @@ def test_a_refused_network_has_no_row_and_a_status(
     networks = {"wrong": wrong, "net": lambda threads, quick, device: document()}
     monkeypatch.setattr(command, "NETWORKS", networks)
     out = tmp_path / "new" / "out.json"
-    assert command.main(["--json", str(out)]) == 1
+    assert command.main(["--json", str(out), "--results", str(tmp_path / "results")]) == 1
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["net.json"]
     text = capsys.readouterr().out
     assert "REFUSED: logits differ by 1.00e+00" in text
     assert text.count("**10x**") == 1
