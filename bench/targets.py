@@ -35,6 +35,13 @@ CPU = (
         "fraction_of_fma_peak",
         None,
     ),
+    Target(
+        "PELICAN, one 2->2 layer, of the multiply-add peak",
+        "pelican",
+        "one 2->2 layer 35 -> 60, forward",
+        0.7,
+        "fraction_of_fma_peak",
+    ),
     Target("PELICAN, forward, 16 events", "pelican", "forward, 16 events, n 27 to 54", 40),
     Target("PELICAN, training step, 16 events", "pelican", "training step, 16 events, n 27 to 54", 25),
     Target("EGNN, forward, 80k edges", "egnn", "forward, 80,000 edges", 8),
@@ -50,6 +57,13 @@ CPU = (
         for op in ("pairwise_invariants", "coordinate_update", "gather_segment_reduce, sum", "segment_reduce, sum")
     ),
 )  # fmt: skip
+MEMORY_BOUND = (
+    ("pairwise_invariants", "100 jets"),
+    ("segment_reduce, sum", "100 jets"),
+    ("segment_softmax", "100 jets"),
+    ("rank2_reduce, sum", "16 jets"),
+    ("rank2_broadcast", "16 jets"),
+)
 GPU = (
     Target("LorentzNet, forward, 100 jets", "lorentznet", "forward, 100 jets", 10),
     Target("the same beside torch.compile", "lorentznet", "forward, 100 jets", 4, baseline=COMPILED),
@@ -67,4 +81,9 @@ GPU = (
     Target(
         "LorentzNet beside ParticleNet, forward", "taggers", "LorentzNet, forward, 100 jets", 1, baseline="particlenet"
     ),
-)
+    *(
+        Target(f"`{op}`, of the copy bandwidth", "kernels", f"{op}, {graph}, forward, 1 thread", 0.85,
+               "fraction_of_roof", "index_add_")
+        for op, graph in MEMORY_BOUND
+    ),
+)  # fmt: skip

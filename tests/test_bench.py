@@ -364,6 +364,8 @@ def test_the_rows_of_the_pages_are_those_that_are_measured() -> None:
     rows = {target.row for target in targets.CPU}
     assert {f"forward, {edges:,} edges", f"training step, {edges:,} edges"} <= rows
     assert f"forward, {tracking.EDGES:,} edges" in rows
+    op = "segment_reduce, sum", "two particles", False, 1, "float32"
+    assert report._name(op) in rows
     one = lorentznet.Sides(None)
     lines = {line.what for line in pages.TABLES[0].lines}
     assert f"forward, one jet of {one.x.shape[0] - 2} constituents" in lines
