@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -101,6 +103,40 @@ def test_copies_do_not_fit_the_cache() -> None:
     assert clock.copies_beyond(4096, [rows, rows, "x"]) == 5
     assert clock.copies_beyond(1024, [torch.zeros(10_000)]) == 2
     assert clock.copies_beyond(1 << 30, [rows]) == 64
+
+
+@pytest.mark.parametrize("capturable", [True, False])
+def test_rotated_buffers(capturable: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each call has inputs of its own; what cannot be captured runs in a row, and the result says so."""
+    log: list[str] = []
+
+    def capture(graph: Any) -> Any:
+        log.append("capture")
+        if not capturable:
+            raise RuntimeError("no capture\nmore")
+        return contextlib.nullcontext()
+
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    fake = SimpleNamespace(
+        Stream=lambda: stream,
+        current_stream=lambda: stream,
+        stream=lambda chosen: contextlib.nullcontext(),
+        CUDAGraph=lambda: SimpleNamespace(replay=lambda: log.append("replay")),
+        graph=capture,
+        synchronize=lambda: log.append("wait"),
+        get_device_properties=lambda device: SimpleNamespace(L2_cache_size=1024),
+    )
+    monkeypatch.setattr(clock.torch, "cuda", fake)
+    places: list[int] = []
+    inputs = [torch.zeros(256, requires_grad=True), "x"]
+    run, copies, how = clock.rotated(lambda t, x: places.append(t.data_ptr()), inputs)
+    assert (copies, how) == (3, "graph replay" if capturable else "calls in a row")
+    assert len(set(places[:3])) == 3
+    assert inputs[0].data_ptr() not in places
+    places.clear(), log.clear()
+    run()
+    assert log == (["replay", "wait"] if capturable else ["wait"])
+    assert len(places) == (0 if capturable else 3)
 
 
 def test_memory_that_a_call_holds() -> None:
