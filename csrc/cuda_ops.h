@@ -5,6 +5,7 @@
 #include "edge_network/cuda.h"
 #include "encode/bind.h"
 #include "invariants/bind.h"
+#include "message/cuda.h"
 #include "neighbors/bind.h"
 #include "rank2/cuda.h"
 #include "segment/bind.h"
@@ -25,6 +26,8 @@ void implement_cuda_ops(Library& m) {
   m.impl("neighbors_within", TORCH_BOX(&Neighbors<Device>::within));
   m.impl("encode", TORCH_BOX(&Encode<Device>::forward));
   m.impl("encode_backward", TORCH_BOX(&Encode<Device>::backward));
+  m.impl("message", TORCH_BOX(&Message<MessageOnCuda<Device>>::forward));
+  m.impl("message_backward", TORCH_BOX(&Message<MessageOnCuda<Device>>::backward));
   m.impl("rank2_sum", TORCH_BOX(&Rank2<Rank2OnCuda<Device>>::sum));
   m.impl("rank2_broadcast", TORCH_BOX(&Rank2<Rank2OnCuda<Device>>::broadcast));
   m.impl("rank2_extremum", TORCH_BOX(&Rank2<Rank2OnCuda<Device>>::extremum));

@@ -74,7 +74,7 @@ def _refusal(op: str, backend: str, device: torch.device) -> str | None:
     return _native.cpu_reason if backend == "cpu" else _native.cuda_reason
 
 
-def use_kernel(op: str, *tensors: Tensor, triton_limit: str | None = None, cuda_limit: str | None = None) -> bool:
+def use_kernel(op: str, *tensors: Tensor, cuda_limit: str | None = None) -> bool:
     """True where the op's kernel is to run on these tensors, False for the reference.
 
     Under torch.func transforms and forward-mode AD the reference runs: it is made of PyTorch ops that have every
@@ -83,8 +83,7 @@ def use_kernel(op: str, *tensors: Tensor, triton_limit: str | None = None, cuda_
     Args:
         op: name of the public op.
         tensors: what it was called with.
-        triton_limit: why the op's Triton kernel cannot do this call, where it cannot.
-        cuda_limit: the same of its CUDA C++ kernel.
+        cuda_limit: why the op's CUDA C++ kernel cannot do this call, where it cannot.
 
     Raises:
         RuntimeError: a backend was asked for by name that cannot run here.
@@ -97,9 +96,8 @@ def use_kernel(op: str, *tensors: Tensor, triton_limit: str | None = None, cuda_
         raise RuntimeError(f"{op}: backend {_name!r} was asked for, but the tensors are on {device.type!r}")
     if _transformed(tensors):
         return False
-    limits = {"triton": triton_limit, "cuda": cuda_limit}
     for backend in (_name,) if named else AUTO.get(device.type, ()):
-        reason = _refusal(op, backend, device) or limits.get(backend)
+        reason = _refusal(op, backend, device) or (cuda_limit if backend == "cuda" else None)
         if reason is None:
             return True
         if named:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import equikernels as ek
 from equikernels import _triton, backend
+from equikernels.ops.message.spec import MAX_CUDA_EDGE_WIDTH, MAX_CUDA_WIDTH, MessageTensors, cuda_limit
+
+from .ptxas_report import ROOT
 
 
 def run(code: str, **environment: str) -> str:
@@ -72,26 +76,52 @@ print(answer())
     assert run(code, EQUIKERNELS_BACKEND="triton") == "7.0\n"
 
 
-def test_what_triton_cannot_do_is_refused_by_name_only() -> None:
-    code = (
-        STUB
-        + """
-_triton.provide("pairwise_invariants", "stub", ["invariants"])
-x = torch.zeros(1)
-print(ek.backend.use_kernel("pairwise_invariants", x, triton_limit="too large"))
+def test_an_op_without_a_triton_kernel_is_refused_by_name() -> None:
+    code = """
+import torch
+import equikernels as ek
+from equikernels import _triton
+
+_triton._installed = True
 with ek.use_backend("triton"):
-    for op, limit in (("pairwise_invariants", "too large"), ("segment_softmax", None)):
-        try:
-            ek.backend.use_kernel(op, x, triton_limit=limit)
-        except RuntimeError as error:
-            print(error)
+    try:
+        ek.backend.use_kernel("segment_softmax", torch.zeros(1))
+    except RuntimeError as error:
+        print(error)
 """
-    )
-    assert run(code).splitlines() == [
-        "True",
-        "pairwise_invariants: backend 'triton' was asked for: too large",
-        "segment_softmax: backend 'triton' was asked for: no Triton kernel for this op",
-    ]
+    assert run(code) == "segment_softmax: backend 'triton' was asked for: no Triton kernel for this op\n"
+
+
+@pytest.mark.parametrize(
+    ("width", "attr", "dtype", "reason"),
+    [
+        (72, 32, torch.float32, None),
+        (73, 1, torch.float32, "a layer of 73 channels: at most 72"),
+        (8, 33, torch.float32, "edge_attr of 33 columns: at most 32"),
+        (8, 1, torch.float64, "features of torch.float64: only torch.float32"),
+    ],
+)
+def test_what_the_cuda_kernel_of_messages_cannot_do_is_refused_by_name_only(
+    width: int, attr: int, dtype: torch.dtype, reason: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend, "AUTO", {"cpu": ("cuda",)})  # as where there is a GPU
+    monkeypatch.setattr(backend, "_refusal", lambda *_: None)
+    table = torch.zeros(2, 5, dtype=dtype)
+    limit = cuda_limit(MessageTensors(table, table, edge_attr=torch.zeros(2, attr), head_weight=torch.zeros(width, 5)))
+    assert limit == reason
+    assert backend.use_kernel("message_passing", table, cuda_limit=limit) == (reason is None)
+    with ek.use_backend("cuda"):
+        if reason is None:
+            assert backend.use_kernel("message_passing", table)
+            return
+        with pytest.raises(RuntimeError, match=f"message_passing: backend 'cuda' was asked for: {reason}"):
+            backend.use_kernel("message_passing", table, cuda_limit=limit)
+
+
+def test_the_limits_are_those_of_the_kernel() -> None:
+    header = (ROOT / "csrc" / "message" / "message_cuda.h").read_text()
+    found = dict(re.findall(r"constexpr int64_t (\w+) = (\d+);", header))
+    assert found == {"kMessageCudaWidth": str(MAX_CUDA_WIDTH), "kMessageCudaEdgeWidth": str(MAX_CUDA_EDGE_WIDTH)}
 
 
 def test_what_cuda_cannot_do_is_left_to_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:

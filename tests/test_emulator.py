@@ -74,6 +74,36 @@ def test_blocks_that_race_show(probes: ctypes.CDLL) -> None:
     assert run(probes, LAST_BLOCK_WINS, 0)[1][0] != run(probes, LAST_BLOCK_WINS, 1)[1][0]
 
 
+def run_product(probes: ctypes.CDLL, which: int, a: np.ndarray, b: np.ndarray, c: np.ndarray) -> tuple[str, np.ndarray]:
+    c = c.copy()
+    probes.emulator_set(2, 0)
+    failed = probes.run_product(which, *(t.ctypes.data_as(ctypes.c_void_p) for t in (a, b, c)))
+    return probes.emulator_last_error().decode() if failed else "", c
+
+
+@pytest.mark.parametrize(("which", "bits"), [(0, 22), (1, 11), (2, 8)])
+def test_products_of_fragments(probes: ctypes.CDLL, which: int, bits: int) -> None:
+    """Every number of A, B and C is where PTX wants it, and has the precision it says."""
+    random = np.random.default_rng(0)
+    a, b, c = (random.standard_normal(shape).astype(np.float32) for shape in ((16, 8), (8, 8), (16, 8)))
+    error, out = run_product(probes, which, a, b, c)
+    assert error == ""
+    rounding = (np.abs(a).astype(np.float64) @ np.abs(b) * 2 + np.abs(c)) * (2.0**-bits + 2.0**-22)
+    difference = np.abs(out - (a.astype(np.float64) @ b + c))
+    assert (difference <= rounding).all()
+    if bits < 22:
+        assert difference.max() > 2.0 ** -(bits + 3)  # less precise than that it is not
+    whole = [random.integers(-4, 5, shape).astype(np.float32) for shape in ((16, 8), (8, 8), (16, 8))]
+    np.testing.assert_array_equal(run_product(probes, which, *whole)[1], whole[0] @ whole[1] + whole[2])
+
+
+def test_a_product_takes_the_whole_warp(probes: ctypes.CDLL) -> None:
+    zeros = np.zeros((16, 8), np.float32)
+    assert re.match(
+        r"thread 0 waits for its warp at line \d+, but thread 31 has ended", run_product(probes, 3, *[zeros] * 3)[0]
+    )
+
+
 @pytest.mark.parametrize(
     ("items", "per_block", "blocks"),
     [
@@ -91,3 +121,22 @@ def test_blocks_that_race_show(probes: ctypes.CDLL) -> None:
 )
 def test_grids(probes: ctypes.CDLL, items: int, per_block: int, blocks: int) -> None:
     assert probes.grid_of(items, per_block) == blocks
+
+
+@pytest.mark.parametrize(
+    ("nodes", "edges", "events", "expected"),
+    [
+        (0, 0, 0, 64),
+        (3, 0, 0, 64),  # no edges
+        (7, 2**40, 0, 1),
+        (2**40, 2**45, 0, 4),
+        (2**40, 2**40 + 5, 0, 64),
+        (2**33, 0, 2**33, 64),  # complete graphs: the number of edges need not be known
+        (2**40, 0, 2**34, 2),
+        (2**40, 0, 1, 1),
+    ],
+)
+def test_nodes_of_a_warp_have_about_a_hundred_edges(
+    probes: ctypes.CDLL, nodes: int, edges: int, events: int, expected: int
+) -> None:
+    assert probes.nodes_of_a_warp(*(ctypes.c_int64(n) for n in (nodes, edges, events))) == expected

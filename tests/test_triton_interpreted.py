@@ -21,10 +21,6 @@ CASES = {
     "rank2_large": "rank2_mix-wide-large_event or rank2_reduce-sum-large_event or rank2_reduce-wide_max-large_event",
     "linear": f"linear_ {FEW}",
     "aggregate": f"aggregate_ {FEW}",
-    "message": f"message_passing {FEW} and complete and not no_coordinates",
-    "message_csr": f"message_passing {FEW} and (csr or no_coordinates or no_edges or one_particle)",
-    "message_sparse": f"message_passing {FEW} and -sparse and not no_coordinates and not lorentz and not messages",
-    "message_large": "message_passing-shallow-large_event and float32",
     "segment": f"segment_reduce {FEW}",
     "segment_large": "segment_reduce-wide_min-random_sparse or gather_segment_reduce-channels-random_sparse",
 }

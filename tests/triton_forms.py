@@ -220,8 +220,7 @@ def head() -> str:
 
 Written by `python -m tests.triton_forms`, Triton {triton.__version__}. Kernels are compiled for the arguments they are
 launched with, events of 54 particles; where an op launches one several times, the largest numbers are given. Registers
-are per thread, shared memory is a block's. No kernel spills: tests see to it, and to it that this page is true. The
-kernels of `message_passing` are not here: [gpu.md](gpu.md) has what is known of them.
+are per thread, shared memory is a block's. No kernel spills: tests see to it, and to it that this page is true.
 """
 
 

@@ -26,8 +26,9 @@ inline unsigned warp_grid(int64_t warps) { return grid_for(warps, kWarpsPerBlock
 
 // The one way kernels are launched: kThreads a block, or as many as said, and `shared` bytes of block_memory(), for
 // more than 48 kB of which a kernel has to be asked. The error of this launch, no earlier one, is returned.
-template <unsigned kPerBlock = kThreads, class... P, class... A>
-inline cudaError_t launch(void (*kernel)(P...), unsigned blocks, size_t shared, cudaStream_t stream, A&&... args) {
+template <class... P, class... A>
+inline cudaError_t launch_threads(void (*kernel)(P...), unsigned blocks, unsigned threads, size_t shared,
+                                  cudaStream_t stream, A&&... args) {
   constexpr size_t kUnasked = 48 * 1024;
   if (shared > kUnasked) {
     const auto error = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
@@ -36,10 +37,20 @@ inline cudaError_t launch(void (*kernel)(P...), unsigned blocks, size_t shared, 
   }
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(blocks);
-  config.blockDim = dim3(kPerBlock);
+  config.blockDim = dim3(threads);
   config.dynamicSmemBytes = shared;
   config.stream = stream;
   return cudaLaunchKernelEx(&config, kernel, std::forward<A>(args)...);
+}
+template <unsigned kPerBlock = kThreads, class... P, class... A>
+inline cudaError_t launch(void (*kernel)(P...), unsigned blocks, size_t shared, cudaStream_t stream, A&&... args) {
+  return launch_threads(kernel, blocks, kPerBlock, shared, stream, std::forward<A>(args)...);
+}
+// Most bytes of shared memory a block of the current device can ask for.
+inline cudaError_t most_shared(int& bytes) {
+  int device = 0;
+  const auto error = cudaGetDevice(&device);
+  return error != cudaSuccess ? error : cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
 }
 
 __device__ inline int64_t first_warp() { return int64_t(blockIdx.x) * kWarpsPerBlock + threadIdx.x / kWarp; }

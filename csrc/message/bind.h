@@ -8,13 +8,14 @@
 
 namespace ek {
 
-// Absent tensors: no invariants, no edge attributes, fewer layers, no gate, no head.
+// Absent tensors: no invariants, no edge attributes, fewer layers, no gate, no head. tf32: where the device multiplies
+// float32 so, it may.
 #define EK_MESSAGE_SCHEMA                                                                                            \
   "Tensor receiver, Tensor sender, Tensor? x, " EK_GRAPH_SCHEMA                                                      \
   ", Tensor? invariant_weight, Tensor? edge_attr, Tensor? edge_weight, Tensor? weight2, Tensor? bias2, "             \
   "Tensor? weight3, Tensor? bias3, Tensor? gate_weight, Tensor? gate_bias, Tensor? head_weight, Tensor? head_bias, " \
   "Tensor? head_out, float[] metric, bool interval, bool product, bool psi, int activation, float slope, "           \
-  "bool head_tanh, int direction, float clamp, bool mean_messages, bool mean_coordinates, bool bfloat16"
+  "bool head_tanh, int direction, float clamp, bool mean_messages, bool mean_coordinates, bool bfloat16, bool tf32"
 
 inline constexpr const char* kMessageSchema =
     "message(" EK_MESSAGE_SCHEMA ", bool return_edges) -> (Tensor messages, Tensor coordinates, Tensor edges)";
@@ -185,7 +186,7 @@ struct Message {
       Optional weight3, Optional bias3, Optional gate_weight, Optional gate_bias, Optional head_weight,
       Optional head_bias, Optional head_out, const std::vector<double>& metric, bool interval, bool product, bool psi,
       int64_t activation, double slope, bool head_tanh, int64_t direction, double clamp, bool mean_messages,
-      bool mean_coordinates, bool bfloat16, bool return_edges) {
+      bool mean_coordinates, bool bfloat16, bool tf32, bool return_edges) {
     typename Device::Guard guard(receiver);
     MessageInputs in{{receiver, sender, x, invariant_weight, edge_attr, edge_weight, weight2, bias2, weight3, bias3,
                       gate_weight, gate_bias, head_weight, head_bias, head_out},
@@ -219,7 +220,7 @@ struct Message {
       args.messages = messages.mutable_data_ptr<T>();
       args.coordinates = in.has(kHeadOut) ? coordinates.mutable_data_ptr<X>() : nullptr;
       args.edges = return_edges ? edges.mutable_data_ptr<T>() : nullptr;
-      Device::template message_forward<T, X>(args);
+      Device::template message_forward<T, X>(like, args, tf32);
     });
     return {messages, coordinates, edges};
   }
@@ -232,7 +233,7 @@ struct Message {
                                    Optional head_bias, Optional head_out, const std::vector<double>& metric,
                                    bool interval, bool product, bool psi, int64_t activation, double slope,
                                    bool head_tanh, int64_t direction, double clamp, bool mean_messages,
-                                   bool mean_coordinates, bool /*bfloat16*/, bool want_edge_attr) {
+                                   bool mean_coordinates, bool /*bfloat16*/, bool tf32, bool want_edge_attr) {
     typename Device::Guard guard(receiver);
     MessageInputs in{{receiver, sender, x, invariant_weight, edge_attr, edge_weight, weight2, bias2, weight3, bias3,
                       gate_weight, gate_bias, head_weight, head_bias, head_out},
@@ -294,7 +295,7 @@ struct Message {
       args.head.grad_weight = grad(kHeadWeight);
       args.head.grad_bias = grad(kHeadBias);
       args.grad_head_out = grad(kHeadOut);
-      Device::template message_backward<T, X>(args);
+      Device::template message_backward<T, X>(like, args, tf32);
     });
     return std::apply([](auto&... g) { return MessageGradients{*g...}; }, out);
   }

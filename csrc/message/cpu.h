@@ -18,7 +18,7 @@ struct MessageOnCpu : Cpu {
   static constexpr int64_t kGrain = 256;  // edges below which a second thread costs more than it brings
 
   template <class T, class X>
-  static void message_forward(const MessageArgs<T, X>& args) {
+  static void message_forward(const Tensor&, const MessageArgs<T, X>& args, bool /*tf32*/) {
     dispatch_forward(args.bfloat16, [&](auto isa) {
       using Kernel = MessageCpu<decltype(isa), T, X>;
       const Buffer packed(Kernel::packed_bytes(args, false));
@@ -34,7 +34,7 @@ struct MessageOnCpu : Cpu {
   }
 
   template <class T, class X>
-  static void message_backward(const MessageArgs<T, X>& args) {
+  static void message_backward(const Tensor&, const MessageArgs<T, X>& args, bool /*tf32*/) {
     dispatch_isa([&](auto isa) {
       using Kernel = MessageCpu<decltype(isa), T, X>;
       const MessagePlan plan = Kernel::plan(args);

@@ -37,6 +37,11 @@ def without_autocast(device: str) -> AbstractContextManager[object]:
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
+def allows_tf32(t: Tensor) -> bool:
+    """Whether PyTorch has been told that products of these numbers may be rounded to TF32."""
+    return t.is_cuda and t.dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32"
+
+
 def check_graph(op: str, graph: Graph, like: Tensor) -> None:
     """The graph must have one node per row of ``like`` and live on its device."""
     if not isinstance(graph, Graph):

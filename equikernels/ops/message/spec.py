@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 ACTIVATIONS = ("identity", "relu", "leaky_relu", "silu", "gelu", "tanh")  # as csrc/common/activation_kind.h
@@ -45,6 +46,7 @@ class MessageOptions(NamedTuple):
     mean_messages: bool
     mean_coordinates: bool
     bfloat16: bool
+    tf32: bool = False
 
     def encoded(self) -> tuple[object, ...]:
         """As the schema takes them: the activation is a number there."""
@@ -55,12 +57,17 @@ class MessageOptions(NamedTuple):
         return cls(*values[:4], ACTIVATIONS[values[4]], *values[5:])  # type: ignore[arg-type,call-arg,call-overload]
 
 
-MAX_TRITON_WIDTH = 256  # a tile of edges has to fit in registers
+# Of the CUDA kernel, as in csrc/message/message_cuda.h: a tile of edges has to fit in registers, weights in a block.
+MAX_CUDA_WIDTH, MAX_CUDA_EDGE_WIDTH = 72, 32
 
 
-def triton_limit(t: MessageTensors) -> str | None:
-    """Why the Triton kernels cannot do a call, or None where they can."""
+def cuda_limit(t: MessageTensors) -> str | None:
+    """Why the CUDA kernel cannot do a call, or None where it can."""
+    if t.receiver.dtype != torch.float32:
+        return f"features of {t.receiver.dtype}: only torch.float32"
     for weight, dim in ((t.receiver, 1), (t.weight2, 0), (t.weight3, 0), (t.head_weight, 0)):
-        if weight is not None and weight.shape[dim] > MAX_TRITON_WIDTH:
-            return f"a layer of {weight.shape[dim]} channels: at most {MAX_TRITON_WIDTH}"
+        if weight is not None and weight.shape[dim] > MAX_CUDA_WIDTH:
+            return f"a layer of {weight.shape[dim]} channels: at most {MAX_CUDA_WIDTH}"
+    if t.edge_attr is not None and t.edge_attr.shape[1] > MAX_CUDA_EDGE_WIDTH:
+        return f"edge_attr of {t.edge_attr.shape[1]} columns: at most {MAX_CUDA_EDGE_WIDTH}"
     return None
