@@ -164,8 +164,10 @@ def test_messages_in_tf32_where_pytorch_may(emulator: Emulator, monkeypatch: pyt
     cotangent = cotangent_for(expected)
     exact = value_and_grads(lambda i: reference(case, i, graph), inputs, cotangent)
     monkeypatch.setattr(message_op, "allows_tf32", lambda t: True)
-    for a, b in zip(value_and_grads(lambda i: case.run(i, graph), inputs, cotangent), exact, strict=True):
-        assert 1e-5 * b.abs().max() < (a - b).abs().max() < 1e-2 * b.abs().max()
+    found = value_and_grads(lambda i: case.run(i, graph), inputs, cotangent)
+    errors = [float((a - b).abs().max() / b.abs().max()) for a, b in zip(found, exact, strict=True)]
+    assert 1e-5 < errors[0] < 1e-2
+    assert 1e-5 < max(errors[1:]) < 1e-2  # biases need no product
 
 
 def test_weights_of_messages_from_more_blocks_than_there_are_shares(emulator: Emulator) -> None:
