@@ -105,8 +105,8 @@ class HepSides(Sides):
         network: Any = self.ours
         graph = ek.Graph.complete(self.ptr, True)
         labels = torch.eye(SPURIONS + 1)
-        p4, with_spurions = prepend(self.p4, graph, network.spurions.double())
-        onehot, _ = prepend(labels[:1].expand(len(self.p4), -1), graph, labels[1:])
+        parts = (self.p4, network.spurions.double()), (labels[:1].expand(len(self.p4), -1), labels[1:])
+        (p4, onehot), with_spurions = prepend(graph, *parts)
         assert with_spurions.ptr is not None
         self.inputs: tuple[Any, ...] = p4, onehot, pelican_hep.make_edges(with_spurions.ptr), len(sizes)
         self.call = torch.compile(self.published, dynamic=False) if compiled else self.published

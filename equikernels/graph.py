@@ -186,7 +186,7 @@ class Graph:
     @property
     def ptr(self) -> Tensor | None:
         """First node of each event, [n_events + 1]; complete graphs only."""
-        return self._parts()[0] if self.is_complete else None
+        return self.table[: self.table.shape[0] // 2] if self.is_complete else None
 
     @property
     def device(self) -> torch.device:

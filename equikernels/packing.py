@@ -226,18 +226,24 @@ def _counts(op: str, packed: Tensor, ptr: Tensor, validate: bool) -> Tensor:
     return counts
 
 
-def prepend(x: Tensor, pairs: Graph, rows: Tensor) -> tuple[Tensor, Graph]:
-    """Puts rows [k, width] before the particles x [n, width] of every event: (x', their pairs).
+def prepend(pairs: Graph, *parts: tuple[Tensor, Tensor]) -> tuple[list[Tensor], Graph]:
+    """Puts rows [k, width] before the particles x [n, width] of every event, for each (x, rows): (all x', their pairs).
 
     Nothing is read back from the device.
     """
-    ptr, k = pairs.ptr, rows.shape[0]
+    ptr, k = pairs.ptr, parts[0][1].shape[0]
     assert ptr is not None
-    n, events = x.shape[0], ptr.shape[0] - 1
-    new_ptr = ptr + k * torch.arange(events + 1, device=ptr.device)
-    slot = torch.arange(n, device=ptr.device) + k * (pairs.events.receiver + 1)
+    n, events = pairs.num_nodes, ptr.shape[0] - 1
+    shift = k * torch.arange(events + 1, device=ptr.device)
+    new_ptr = ptr + shift
+    event = pairs.events.receiver
+    slot = torch.arange(k, n + k, device=ptr.device) + shift[event]
     added = (new_ptr[:-1, None] + torch.arange(k, device=ptr.device)).flatten()
-    out = x.new_zeros(n + k * events, x.shape[1]).index_copy(0, slot, x).index_copy(0, added, rows.repeat(events, 1))
+    order = torch.cat([slot, added])
+    out = [
+        x.new_empty(n + k * events, x.shape[1]).index_copy(0, order, torch.cat([x, rows.repeat(events, 1)]))
+        for x, rows in parts
+    ]
     edges = pairs._num_edges if pairs._num_edges is None else pairs._num_edges + 2 * k * n + k * k * events
     graph = Graph.complete(new_ptr, True, num_nodes=n + k * events, num_edges=edges, validate=False)
     return out, graph

@@ -112,8 +112,9 @@ def with_beams(p4: Tensor, ptr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if ptr.device != p4.device:
         fail(op, "ptr", f"device {p4.device}", ptr.device)
     jets = Graph.complete(ptr, True, num_nodes=p4.shape[0], validate=False)
-    x, both = prepend(p4, jets, p4.new_tensor([[2**0.5, 0, 0, 1], [2**0.5, 0, 0, -1]]))
-    is_beam, _ = prepend(jets.table.new_zeros(p4.shape[0], 1), jets, jets.table.new_ones(2, 1))
+    beams = p4.new_tensor([[2**0.5, 0, 0, 1], [2**0.5, 0, 0, -1]])
+    table = jets.table
+    (x, is_beam), both = prepend(jets, (p4, beams), (table.new_zeros(p4.shape[0], 1), table.new_ones(2, 1)))
     assert both.ptr is not None
     return x, both.ptr, is_beam.squeeze(1).bool()
 

@@ -125,7 +125,7 @@ class PELICANNano(nn.Module):
         pairs = pairs_of(name, ptr, p4, None, p4.shape[0])
         slots = slots_of(name, self, pairs, padded_to)
         if self.spurions.shape[0] > 0:
-            p4, pairs = prepend(p4, pairs, self.spurions.to(p4.dtype))
+            (p4,), pairs = prepend(pairs, (p4, self.spurions.to(p4.dtype)))
         T = rank2_inputs(p4, pairs, STABILIZERS["so13"]).to(self.agg_2to0.coefs.dtype)
         T = self.net2to2(T, pairs, padded_to=slots)
         T = self.dropout_layer(self.msg_2to0(T, pairs))

@@ -214,14 +214,12 @@ class Trunk(nn.Module):
         slots = slots_of(name, self, pairs, padded_to)
         k = self.spurions.shape[0]
         if k > 0:
-            particles = pairs
             labels = torch.eye(k + 1, dtype=weight_like.dtype, device=p4.device)
-            onehot, _ = prepend(labels[:1].expand(p4.shape[0], -1), particles, labels[1:])
-            p4, pairs = prepend(p4, particles, self.spurions.to(p4.dtype))
+            known, added = labels[:1].expand(p4.shape[0], -1), labels[1:]
             if scalars is not None:
-                zeros = scalars.new_zeros(k, scalars.shape[1])
-                onehot = torch.cat([prepend(scalars, particles, zeros)[0], onehot], dim=1)
-            scalars = onehot
+                known = torch.cat([scalars, known], dim=1)
+                added = torch.cat([scalars.new_zeros(k, scalars.shape[1]), added], dim=1)
+            (p4, scalars), pairs = prepend(pairs, (p4, self.spurions.to(p4.dtype)), (known, added))
 
         r = rank2_inputs(p4, pairs, self.inputs)
         weight, nobj = None, None

@@ -30,7 +30,7 @@ class Aggregation:
     letters: list[tuple[str, Tensor | None]]  # lower case, with alpha [C, k] for a letter given in upper case
     nbar: float
     nobj: Tensor  # [n_events], at least 1
-    log_nobj: Tensor
+    raw_nobj: Tensor  # the same, in the dtype it was given in
     weight: Tensor | None
     padded_to: int | None
     made: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
@@ -69,10 +69,11 @@ class Aggregation:
 
     def normalise(self, values: Tensor, letter: str, spread: bool = False) -> Tensor:
         """[n or n_events, k, C], over one index."""
-        event = self.pairs.events.receiver
         if letter == "s":
             return values / self.nbar
-        nobj = self.nobj if letter == "m" else self.log_nobj
+        event = self.pairs.events.receiver
+        # of integers torch takes the logarithm in its default dtype
+        nobj = self.nobj if letter == "m" else self.raw_nobj.log().to(values.dtype)
         nobj = (nobj[event] if spread else nobj)[:, None, None]
         if letter == "m":
             return values / nobj
@@ -314,19 +315,18 @@ def aggregation(
     weight = check_weight(op, weight, pairs, like)
     if weight is not None and any(letter in "xnXN" for letter in config):
         fail(op, "weight", "none with max and min", f"a tensor with config={config!r}")
-    assert pairs.ptr is not None
     if nobj is None:
-        nobj = pairs.ptr.diff().to(like.dtype)
+        ptr = pairs.ptr
+        assert ptr is not None
+        nobj = (ptr[1:] - ptr[:-1]).to(like.dtype)
     else:
-        check_tensor(op, "nobj", nobj, [pairs.ptr.shape[0] - 1])
+        check_tensor(op, "nobj", nobj, [pairs.table.shape[0] // 2 - 1])
         if nobj.device != like.device:
             fail(op, "nobj", f"device {like.device}", nobj.device)
     nobj = nobj.clamp(min=1)
-    log_nobj = nobj.log().to(like.dtype)
-    nobj = nobj.to(like.dtype)
     rest = iter(given)
     letters = [(c.lower(), next(rest).reshape(width, maps) if c.isupper() else None) for c in config]
-    return Aggregation(pairs, letters, nbar, nobj, log_nobj, weight, padded_to)
+    return Aggregation(pairs, letters, nbar, nobj.to(like.dtype), nobj, weight, padded_to)
 
 
 def _place(values: Tensor, slot: int, pairs: Graph) -> Tensor:
