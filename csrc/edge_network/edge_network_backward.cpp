@@ -99,14 +99,10 @@ struct ChainChunk {
   }
 
   void read_receivers(const EdgeBlock& block, int64_t channels) {
-    for (int k = 0; k < block.segments; ++k) {
-      const Segment& segment = block.segment[k];
-      const T* from = args.grad_messages + segment.receiver * channels;
-      for_vectors<T>(channels, [&](int64_t c, auto io) {
-        const Vec<T> g = io.load(from + c);
-        for (int e = segment.begin; e < segment.end; ++e) store(s.rows[e] + c, g);
-      });
-    }
+    for_vectors<T>(channels, [&](int64_t c, auto io) {
+      const T* const from = args.grad_messages + c;
+      for (int e = 0; e < block.count; ++e) store(s.rows[e] + c, io.load(from + block.receiver[e] * channels));
+    });
     clear_rows(block, channels, s.rows);
   }
 

@@ -162,14 +162,10 @@ inline void read_ends(const EdgeNetworkArgs<T, X>& args, const EdgeBlock& block,
   const int64_t width = args.width, stride = args.sender_stride;
   for_vectors<T>(width, [&](int64_t k, auto io) {
     const T* const sender = args.sender ? args.sender + k : nullptr;
-    for (int s = 0; s < block.segments; ++s) {
-      const Segment segment = block.segment[s];
-      const Vec<T> a = args.receiver ? io.load(args.receiver + segment.receiver * args.receiver_stride + k) : Vec<T>{};
-      if (sender)
-        for (int e = segment.begin; e < segment.end; ++e)
-          store(rows[e] + k, a + io.load(sender + block.sender[e] * stride));
-      else
-        for (int e = segment.begin; e < segment.end; ++e) store(rows[e] + k, a);
+    const T* const receiver = args.receiver ? args.receiver + k : nullptr;
+    for (int e = 0; e < block.count; ++e) {
+      const Vec<T> a = receiver ? io.load(receiver + block.receiver[e] * args.receiver_stride) : Vec<T>{};
+      store(rows[e] + k, sender ? a + io.load(sender + block.sender[e] * stride) : a);
     }
   });
   clear_rows(block, width, rows);

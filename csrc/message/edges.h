@@ -22,9 +22,18 @@ struct Segment {
 };
 
 struct EdgeBlock {
+  static constexpr int kAhead = 8;  // entries written at a time, and so past the last edge
+
   int count = 0, segments = 0;
   Segment segment[kEdges];
-  int64_t sender[kEdges], edge[kEdges];
+  int64_t sender[kEdges], edge[kEdges], receiver[kEdges + kAhead];
+  // Of short rows only: what of a sum goes on at an edge, all bits or, at a receiver's first edge, none.
+  int64_t keep[kEdges], degree[kEdges + kAhead];
+  bool sparse = false;
+
+  // Where rows are a few edges long, loops over each are mispredicted: sums are then formed and written edge by edge,
+  // the last of a receiver last.
+  bool short_rows() const { return sparse && 4 * segments > count; }
 };
 
 // Walks the edges of the receivers [begin, end).
@@ -32,13 +41,18 @@ class EdgeCursor {
  public:
   EdgeCursor(const GraphView& graph, int64_t begin, int64_t end) : graph_(graph), node_(begin), end_(end) {
     if (begin >= end) return;
-    event_ = graph.complete() ? graph.event_of(begin) : 0;
+    if (!graph.complete()) {
+      slot_ = graph.in.ptr[begin];
+      return;
+    }
+    event_ = graph.event_of(begin);
     row_ = graph.received(begin, event_);
   }
 
   // Inlined into a kernel, its loops over a few edges would be vectorized, at a loss.
   __attribute__((noinline)) bool next(EdgeBlock& block) {
     block.count = block.segments = 0;
+    if (!graph_.complete()) return next_sparse(block);
     while (node_ < end_ && block.count < kEdges) {
       const int64_t left = row_.count - slot_;
       const int take = left < kEdges - block.count ? int(left) : kEdges - block.count;
@@ -46,6 +60,7 @@ class EdgeCursor {
         for (int k = 0; k < take; ++k) {
           block.sender[block.count + k] = row_.node(slot_ + k);
           block.edge[block.count + k] = row_.edge(slot_ + k);
+          block.receiver[block.count + k] = node_;
         }
         block.segment[block.segments++] = {block.count, block.count + take, node_,
                                            row_.count,  slot_ == 0,         take == left};
@@ -58,16 +73,49 @@ class EdgeCursor {
   }
 
  private:
+  // Nothing here depends on how long a row is, which could not be foreseen.
+  bool next_sparse(EdgeBlock& block) {
+    block.sparse = true;
+    if (node_ >= end_) return false;
+    const int64_t *const ptr = graph_.in.ptr, first = slot_, left = ptr[end_] - first;
+    const int count = left < kEdges ? int(left) : kEdges;
+    for (int k = 0; k < count; ++k) block.sender[k] = graph_.in.other[first + k];
+    for (int k = 0; k < count; ++k) block.edge[k] = graph_.in.edge[first + k];
+    for (int64_t& keep : block.keep) keep = -1;
+    int at = 0, segments = 0;
+    while (at < count) {
+      const int64_t begin = ptr[node_], end = ptr[node_ + 1], here = first + at;
+      const int take = end - here < count - at ? int(end - here) : count - at;
+      const bool closes = here + take == end;
+      block.segment[segments] = {at, at + take, node_, end - begin, here == begin, closes};
+      block.keep[at] = here == begin ? 0 : -1;
+      for (int k = 0; k < EdgeBlock::kAhead; ++k) block.receiver[at + k] = node_;
+      for (int k = 0; k < EdgeBlock::kAhead; ++k) block.degree[at + k] = end - begin;
+      for (int k = EdgeBlock::kAhead; k < take; ++k) {
+        block.receiver[at + k] = node_;
+        block.degree[at + k] = end - begin;
+      }
+      segments += take > 0;
+      node_ += closes;
+      at += take;
+    }
+    slot_ = first + count;
+    block.count = count;
+    block.segments = segments;
+    return count > 0;
+  }
+
   void advance() {
     slot_ = 0;
     if (++node_ >= end_) return;
-    while (graph_.complete() && node_ >= graph_.ptr[event_ + 1]) ++event_;
+    while (node_ >= graph_.ptr[event_ + 1]) ++event_;
     row_ = graph_.received(node_, event_);
   }
 
   const GraphView& graph_;
-  int64_t node_, end_, event_ = 0, slot_ = 0;
-  Row row_;
+  int64_t node_, end_, event_ = 0;
+  int64_t slot_ = 0;  // next edge: of the row; of a sparse graph, of all rows
+  Row row_;           // complete graphs
 };
 
 struct DoubleFma {
@@ -89,16 +137,12 @@ struct Geometry {
   template <class T>
   void load_edges(const MessageArgs<T, X>& args, const EdgeBlock& block) {
     const int dim = args.dim;
-    for (int s = 0; s < block.segments; ++s) {
-      const Segment& segment = block.segment[s];
-      for (int c = 0; c < dim; ++c) {
-        const double x = args.x[segment.receiver * dim + c];
-        for (int e = segment.begin; e < segment.end; ++e) receiver[c][e] = x;
-      }
-    }
     for (int e = 0; e < block.count; ++e) {
-      const X* x = args.x + block.sender[e] * dim;
-      for (int c = 0; c < dim; ++c) sender[c][e] = x[c];
+      const X *xi = args.x + block.receiver[e] * dim, *xj = args.x + block.sender[e] * dim;
+      for (int c = 0; c < dim; ++c) {
+        receiver[c][e] = xi[c];
+        sender[c][e] = xj[c];
+      }
     }
   }
 
@@ -164,6 +208,32 @@ struct Geometry {
   }
 };
 
+// Sums of edges' points [dim][kEdges] at their receivers, written when complete; carry: of the last receiver so far.
+template <class X>
+inline void sum_points(const EdgeBlock& block, const double (*points)[kEdges], int dim, bool mean, double* carry,
+                       X* table) {
+  if (block.short_rows()) {
+    for (int c = 0; c < dim; ++c) {
+      double sum = carry[c];
+      for (int e = 0; e < block.count; ++e) {
+        sum = points[c][e] + (block.keep[e] ? sum : 0.0);
+        table[block.receiver[e] * dim + c] = X(mean ? sum / block.degree[e] : sum);
+      }
+      carry[c] = sum;
+    }
+    return;
+  }
+  for (int s = 0; s < block.segments; ++s) {
+    const Segment& segment = block.segment[s];
+    for (int c = 0; c < dim; ++c) {
+      double sum = segment.opens ? 0.0 : carry[c];
+      for (int e = segment.begin; e < segment.end; ++e) sum += points[c][e];
+      carry[c] = sum;
+      if (segment.closes) table[segment.receiver * dim + c] = X(mean ? sum / segment.degree : sum);
+    }
+  }
+}
+
 // Adds clamp(t d) to the receivers, edge by edge, and writes those that are complete.
 template <class T, class X>
 inline void aggregate_coordinates(const MessageArgs<T, X>& args, const EdgeBlock& block, Geometry<X>& geometry,
@@ -174,16 +244,7 @@ inline void aggregate_coordinates(const MessageArgs<T, X>& args, const EdgeBlock
     for (int e = 0; e < kEdges; ++e) y[e] *= t[e];
     for (int e = 0; e < kEdges; e += lanes<double>) store(y + e, max_of(-bound, min_of(bound, load(y + e))));
   }
-  for (int s = 0; s < block.segments; ++s) {
-    const Segment& segment = block.segment[s];
-    for (int c = 0; c < args.dim; ++c) {
-      double sum = segment.opens ? 0.0 : carry[c];
-      for (int e = segment.begin; e < segment.end; ++e) sum += geometry.direction[c][e];
-      carry[c] = sum;
-      if (segment.closes)
-        args.coordinates[segment.receiver * args.dim + c] = X(args.mean_coordinates ? sum / segment.degree : sum);
-    }
-  }
+  sum_points(block, geometry.direction, args.dim, args.mean_coordinates, carry, args.coordinates);
 }
 
 }  // namespace

@@ -254,6 +254,24 @@ inline void aggregate(const EdgeBlock& block, Rows<T> rows, int64_t width, bool 
   for_panels<kPanel>(int(padded<T>(width) / W), [&](auto panel, int first) {
     constexpr int kWidth = decltype(panel)::value;
     const int64_t k0 = int64_t(first) * W;
+    if (!mean && block.short_rows()) {
+      const Tail<T> tail(width - k0 - (kWidth - 1) * W);
+      Vec<T> acc[kWidth];
+#pragma GCC unroll 8
+      for (int v = 0; v < kWidth; ++v) acc[v] = load(carry + k0 + v * W);
+      for (int e = 0; e < block.count; ++e) {
+        const Bits<T> keep = Bits<T>{} + decltype(Bits<T>{}[0] + 0)(block.keep[e]);
+        T* const out = table + block.receiver[e] * width + k0;
+#pragma GCC unroll 8
+        for (int v = 0; v < kWidth; ++v) {
+          acc[v] = from_bits(bits(acc[v]) & keep) + load(rows[e] + k0 + v * W);
+          v < kWidth - 1 ? store(out + v * W, acc[v]) : tail.store(out + v * W, acc[v]);
+        }
+      }
+#pragma GCC unroll 8
+      for (int v = 0; v < kWidth; ++v) store(carry + k0 + v * W, acc[v]);
+      return;
+    }
     for (int s = 0; s < block.segments; ++s) {
       const Segment& segment = block.segment[s];
       Vec<T> acc[kWidth];

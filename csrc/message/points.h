@@ -57,10 +57,9 @@ struct PointGradient {
           grad_y[c][e] = grad_y[c][e] / geometry.norm[e] - along[e] * args.metric[c] * geometry.direction[c][e];
     }
     // of a self-loop x_i - x_j is 0, whatever x: no gradient, even over epsilon
-    for (int k = 0; k < block.segments; ++k)
-      for (int e = block.segment[k].begin; e < block.segment[k].end; ++e)
-        if (block.sender[e] == block.segment[k].receiver)
-          for (int c = 0; c < dim; ++c) grad_y[c][e] = 0;
+    for (int e = 0; e < block.count; ++e)
+      if (block.sender[e] == block.receiver[e])
+        for (int c = 0; c < dim; ++c) grad_y[c][e] = 0;
     for (int c = 0; c < dim; ++c)
       for (int e = 0; e < kEdges; ++e) {
         to_receiver[c][e] = grad_y[c][e] * t[e];
@@ -89,15 +88,7 @@ struct PointGradient {
   template <class T>
   void add(const MessageArgs<T, X>& args, const EdgeBlock& block, double* partial, int64_t low) {
     const int dim = args.dim;
-    for (int k = 0; k < block.segments; ++k) {
-      const Segment& segment = block.segment[k];
-      for (int c = 0; c < dim; ++c) {
-        double sum = segment.opens ? 0.0 : carry[c];
-        for (int e = segment.begin; e < segment.end; ++e) sum += to_receiver[c][e];
-        carry[c] = sum;
-        if (segment.closes) args.grad_x[segment.receiver * dim + c] = X(sum);
-      }
-    }
+    sum_points(block, to_receiver, dim, false, carry, args.grad_x);
     for (int e = 0; e < block.count; ++e) {
       double* to = partial + (block.sender[e] - low) * dim;
       for (int c = 0; c < dim; ++c) to[c] += to_sender[c][e];
