@@ -138,7 +138,8 @@ def measure(
 
     ``flops`` are the formula's, forward; its gradient counts twice. Bytes are those of inputs and outputs, each once:
     in the backward pass inputs and the cotangent come in again, and gradients of the inputs go out. With ``kinks``
-    (a ReLU: a rounding may flip a gradient), gradients are compared in float64.
+    (a ReLU or a maximum: a rounding may send a gradient elsewhere), gradients are compared in float64. ``lower``: the
+    op takes dtypes below float32.
     """
 
     def run(
@@ -147,9 +148,13 @@ def measure(
         inputs: list[Tensor],
         flops: float = 0.0,
         kinks: bool = False,
+        lower: bool = False,
     ) -> None:
-        inputs = [t.to(graph.device, dtype) for t in inputs]
-        compared = [t.double() for t in inputs] if kinks and backward else inputs
+        if dtype.itemsize < 4 and not lower:
+            pytest.skip("float32 and float64 only")
+        exact = [t.to(graph.device).double() for t in inputs]
+        inputs = [t.to(dtype) for t in exact]
+        compared = exact if kinks and backward else inputs
         graph_name = request.node.callspec.params["graph"]
         key = op, graph_name, backward, dtype
         if key not in known:
