@@ -3,17 +3,12 @@
 
 #include <cuda_runtime.h>
 
+#include <cmath>
+
 #include "activation_kind.h"
 
 namespace ek {
 namespace {
-
-__device__ inline float exponential(float x) { return expf(x); }
-__device__ inline double exponential(double x) { return exp(x); }
-__device__ inline float tangent(float x) { return tanhf(x); }
-__device__ inline double tangent(double x) { return tanh(x); }
-__device__ inline float error_function(float x) { return erff(x); }
-__device__ inline double error_function(double x) { return erf(x); }
 
 template <class T>
 struct DeviceIdentity {
@@ -36,7 +31,7 @@ struct DeviceLeakyRelu {
 
 template <class T>
 struct DeviceSigmoid {
-  __device__ T value(T a) const { return T(1) / (T(1) + exponential(-a)); }
+  __device__ T value(T a) const { return T(1) / (T(1) + std::exp(-a)); }
   __device__ T slope(T a) const {
     const T h = value(a);
     return h * (T(1) - h);
@@ -45,25 +40,25 @@ struct DeviceSigmoid {
 
 template <class T>
 struct DeviceSilu {
-  __device__ T value(T a) const { return a / (T(1) + exponential(-a)); }
+  __device__ T value(T a) const { return a / (T(1) + std::exp(-a)); }
   __device__ T slope(T a) const {
-    const T s = T(1) / (T(1) + exponential(-a));
+    const T s = T(1) / (T(1) + std::exp(-a));
     return s + a * s * (T(1) - s);
   }
 };
 
 template <class T>
 struct DeviceGelu {
-  __device__ T cdf(T a) const { return T(0.5) * (T(1) + error_function(a * T(0.70710678118654752440))); }
+  __device__ T cdf(T a) const { return T(0.5) * (T(1) + std::erf(a * T(0.70710678118654752440))); }
   __device__ T value(T a) const { return a * cdf(a); }
-  __device__ T slope(T a) const { return cdf(a) + a * T(0.39894228040143267794) * exponential(T(-0.5) * a * a); }
+  __device__ T slope(T a) const { return cdf(a) + a * T(0.39894228040143267794) * std::exp(T(-0.5) * a * a); }
 };
 
 template <class T>
 struct DeviceTanh {
-  __device__ T value(T a) const { return tangent(a); }
+  __device__ T value(T a) const { return std::tanh(a); }
   __device__ T slope(T a) const {
-    const T h = tangent(a);
+    const T h = std::tanh(a);
     return T(1) - h * h;
   }
 };

@@ -2,6 +2,7 @@
 // gradient of t of its channels in a register. Those sums meet in shared memory, those of blocks in a second kernel.
 #include <cuda_runtime.h>
 
+#include <cmath>
 #include <type_traits>
 
 #include "../common/launch.cuh"
@@ -11,23 +12,12 @@
 namespace ek {
 namespace {
 
-__device__ inline float ln(float x) { return logf(x); }
-__device__ inline double ln(double x) { return log(x); }
-__device__ inline float ln_1p(float x) { return log1pf(x); }
-__device__ inline double ln_1p(double x) { return log1p(x); }
-__device__ inline float power(float x) { return expf(x); }
-__device__ inline double power(double x) { return exp(x); }
-__device__ inline float power_m1(float x) { return expm1f(x); }
-__device__ inline double power_m1(double x) { return expm1(x); }
-__device__ inline float size_of(float x) { return fabsf(x); }
-__device__ inline double size_of(double x) { return fabs(x); }
-
 // log(base), base = offset + |z|
 template <class T>
 __device__ inline T log_of_size(T z, bool angles, T& base) {
-  const T size = size_of(z);
+  const T size = std::fabs(z);
   base = size + (angles ? T(1e-5) : T(1));
-  return angles ? ln(base) : ln_1p(size);
+  return angles ? std::log(base) : std::log1p(size);
 }
 
 template <class T, int kFrom = 0>
@@ -42,7 +32,7 @@ __device__ inline T slope_series(T y) {
 // The derivative of (exp(t l) - 1) / t by t is l^2 times this at y = t l.
 template <class T>
 __device__ inline T slope_of_power(T y, T exp) {
-  return size_of(y) < T(0.5) ? slope_series(y) : (y * exp - power_m1(y)) / (y * y);
+  return std::fabs(y) < T(0.5) ? slope_series(y) : (y * exp - std::expm1(y)) / (y * y);
 }
 
 // Rows a thread has under way at once.
@@ -91,7 +81,7 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(EncodeArgs<T> args, L
 #pragma unroll
         for (int v = 0; v < kVec; ++v) {
           T base;
-          const T u = power_m1(t[v] * log_of_size(z[m][v], args.angles, base)) / t[v];
+          const T u = std::expm1(t[v] * log_of_size(z[m][v], args.angles, base)) / t[v];
           z[m][v] = z[m][v] < T(0) && !args.angles ? -u : u;
         }
         store<T, kVec>(args.out + (r + m * teams) * channels + c, z[m]);
@@ -129,7 +119,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 #pragma unroll
             for (int v = 0; v < kVec; ++v) {
               T base;
-              const T l = log_of_size(z[m][v], args.angles, base), y = t[v] * l, exp = power(y);
+              const T l = log_of_size(z[m][v], args.angles, base), y = t[v] * l, exp = std::exp(y);
               const T by_t = g[m][v] * (l * l * slope_of_power(y, exp)), by_z = g[m][v] * exp / base;
               const bool negative = z[m][v] < T(0);
               total[v] += negative && !args.angles ? -by_t : by_t;

@@ -3,6 +3,8 @@
 // results do not depend on scheduling. `team` is a power of two, the fewest lanes that cover the channels.
 #include <cuda_runtime.h>
 
+#include <cmath>
+
 #include "../common/extremum.h"
 #include "../common/launch.cuh"
 #include "../common/pack.cuh"
@@ -226,9 +228,6 @@ __global__ void __launch_bounds__(kThreads, 2) extremum_kernel(SegmentArgs<S> a,
   });
 }
 
-__device__ inline float exponential(float x) { return expf(x); }
-__device__ inline double exponential(double x) { return exp(x); }
-
 template <class S, int kVec>
 __global__ void __launch_bounds__(kThreads) softmax_kernel(SegmentArgs<S> a, int team) {
   using A = Accumulator<S>;
@@ -254,7 +253,7 @@ __global__ void __launch_bounds__(kThreads) softmax_kernel(SegmentArgs<S> a, int
       A x[kVec];
       load<S, kVec>(a.source + row.edge(k) * a.channels + c, x);
 #pragma unroll
-      for (int v = 0; v < kVec; ++v) sum[v] += exponential(x[v] - top[v]);
+      for (int v = 0; v < kVec; ++v) sum[v] += std::exp(x[v] - top[v]);
     }
     add_teams<kVec>(sum, team);
     for (int64_t k = mine; k < count; k += teams) {
@@ -262,7 +261,7 @@ __global__ void __launch_bounds__(kThreads) softmax_kernel(SegmentArgs<S> a, int
       A x[kVec];
       load<S, kVec>(a.source + at, x);
 #pragma unroll
-      for (int v = 0; v < kVec; ++v) x[v] = exponential(x[v] - top[v]) / sum[v];
+      for (int v = 0; v < kVec; ++v) x[v] = std::exp(x[v] - top[v]) / sum[v];
       store<S, kVec>(a.out + at, x);
     }
   });
