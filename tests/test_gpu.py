@@ -121,3 +121,46 @@ def test_rank2_layers_in_16_bits(dtype: torch.dtype) -> None:
     for a, b in zip(found, exact, strict=True):
         assert a.dtype == dtype
         assert (a.double() - b).norm() < 0.02 * b.norm()
+
+
+def roomy(gib: int) -> pytest.MarkDecorator:
+    """Only where the device has so much memory."""
+    there = torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else 0
+    return pytest.mark.skipif(there < gib << 30, reason=f"less than {gib} GiB on the device")
+
+
+@roomy(40)
+@pytest.mark.parametrize(("edges", "channels"), [(1 << 21, 1056)])
+def test_edges_times_channels_beyond_2_to_the_31(edges: int, channels: int) -> None:
+    """Rows behind that bound are told apart: every row holds its receiver's number, the last also a 1 more."""
+    assert edges * channels > 1 << 31
+    receiver = torch.arange(edges, device="cuda") * 64 // edges
+    rowptr = torch.arange(65, device="cuda") * (edges // 64)
+    graph = ek.Graph.from_csr(rowptr, receiver.flip(0))
+    rows = receiver[:, None].float().expand(-1, channels).contiguous().requires_grad_()
+    with torch.no_grad():
+        rows[-1] += 1
+    top = ek.segment_reduce(rows, graph, "max")
+    expected = torch.arange(64.0, device="cuda")[:, None].expand(-1, channels).clone()
+    expected[-1] += 1
+    assert torch.equal(top, expected)
+    (grad,) = torch.autograd.grad(ek.segment_reduce(rows, graph, "sum")[-1].sum(), rows)
+    assert grad[: -(edges // 64)].count_nonzero() == 0
+    assert bool((grad[-(edges // 64) :] == 1).all())
+
+
+@roomy(40)
+@pytest.mark.parametrize(("jets", "size"), [(4096, 200)])
+def test_a_batch_of_4096_large_jets_fits(jets: int, size: int) -> None:
+    """160 million edges of 72 channels, of which a layer in PyTorch makes several of 47 GB. One jet of the batch
+    scores what it scores alone."""
+    n = jets * size
+    x = four_vectors(n, torch.Generator().manual_seed(0)).float().cuda()
+    scalars, ptr = torch.ones(n, 1, device="cuda"), torch.arange(jets + 1, device="cuda") * size
+    model = network().eval()
+    torch.cuda.reset_peak_memory_stats()
+    scores = model(x, scalars, ptr)
+    scores.sum().backward()
+    assert torch.cuda.max_memory_allocated() < 30 << 30
+    alone = model(x[-size:], scalars[-size:], ptr[:2])
+    torch.testing.assert_close(scores[-1:], alone, rtol=1e-4, atol=1e-5)
