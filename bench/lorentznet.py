@@ -113,6 +113,7 @@ def measure(threads: int, quick: bool, device: str = "cpu", jets: int | None = N
 
 def compiled(sides: Sides, result: dict[str, Any], name: str, rounds: tuple[int, int]) -> None:
     """Adds a row against torch.compile of the published formula, or why there is none."""
+    sides.agree()  # the same running statistics
     eager, sides.published = sides.published, torch.compile(sides.published)
     try:
         start = time.perf_counter()

@@ -13,6 +13,8 @@ from ..graph import Graph
 from ..metric import Metric
 from ..ops.message.statistics import message_deviations
 
+SMALL = 1 << 15  # numbers in a table of nodes: up to there, what statistics keep for backward is at most 8 MB a layer
+
 
 class EdgeInput(NamedTuple):
     """What z_ij = A_i + B_j + S s_ij + Q a_ij is made of; see :func:`equikernels.message_passing`."""
@@ -45,9 +47,11 @@ def fold_batch_norm(
     """
     if norm.training or norm.running_mean is None or norm.running_var is None:
         parts = (z.receiver, z.sender, x, graph, z.invariant_weight, invariants, metric, psi, edge_attr, z.edge_weight)
-        if torch.compiler.is_compiling():  # which decides by itself what to keep for backward
+        # Some thirty float64 tables of n rows are worth less than their memory where that is large: backward makes them
+        # again. A compiler decides by itself what to keep.
+        if torch.compiler.is_compiling() or z.receiver.numel() <= SMALL:
             local = message_deviations(*parts)
-        else:  # some thirty float64 tables of n rows are worth less than their memory: backward makes them again
+        else:
             local = checkpoint(message_deviations, *parts, use_reentrant=False, preserve_rng_state=False)
         count, mean, square = _over_processes(norm, *local)
         if count.device.type == "cpu" and not torch.compiler.is_compiling() and count == 1:
