@@ -108,7 +108,7 @@ class PreparedBlock(NamedTuple):
 
     def round(self, c: float, h: Tensor, x: Tensor, e: Tensor, graph: Graph) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(h', x', e', sum of messages)."""
-        out = self.edge(
+        out = self.edge.run(
             h,
             graph,
             x=x,
@@ -168,7 +168,7 @@ class PaperEuclidBlock(nn.Module):
         e = edge_network(EdgeNetwork.of(edge), graph, edge_attr=e, edges_at=len(edge) - 1, **common).edges  # type: ignore[assignment]
         u, v, q, s = message[0].weight.tensor_split([width, 2 * width, 3 * width], dim=1)
         tables = Tables.of([*message, *head], [s, q], u, v)
-        out = tables(
+        out = tables.run(
             h,
             graph,
             edge_attr=e,

@@ -45,6 +45,6 @@ class FreeStream(nn.Module):
         width = nodes.shape[1]
         u, v, q = layers[0].weight.tensor_split([width, 2 * width], dim=1)
         tables = Tables.of(layers, [q], u, v)
-        out = tables(nodes, graph, edge_attr=m, messages_at=len(layers) - 1)
+        out = tables.run(nodes, graph, edge_attr=m, messages_at=len(layers) - 1)
         assert out.messages is not None
         return f + self.phi_f(torch.cat([nodes, out.messages], dim=1))

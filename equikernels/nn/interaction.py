@@ -77,7 +77,7 @@ class InteractionWeights(NamedTuple):
     def one_pass(self, x: Tensor, edge_attr: Tensor, graph: Graph, return_edges: bool) -> tuple[Tensor, Tensor | None]:
         """(x', and E if asked for)."""
         last = len(self.edge.network.widths) - 1
-        out = self.edge(
+        out = self.edge.run(
             x,
             graph,
             edge_attr=edge_attr,

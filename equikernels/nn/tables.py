@@ -25,7 +25,7 @@ class Tables(NamedTuple):
         first = layers[0]._replace(weight=torch.cat(columns, dim=1) if len(columns) > 1 else columns[0])
         return cls(torch.cat([u, v]), EdgeNetwork.of([first, *layers[1:]]))
 
-    def __call__(self, nodes: Tensor, graph: Graph, **options: Any) -> EdgeOutput:
+    def run(self, nodes: Tensor, graph: Graph, **options: Any) -> EdgeOutput:
         """The network on the edges between ``nodes``; options are those of :func:`equikernels.edge_network`."""
         receiver, sender = F.linear(nodes, self.nodes).chunk(2, dim=1)
         return edge_network(self.network, graph, receiver=receiver, sender=sender, **options)
@@ -49,6 +49,6 @@ def read_ends(
     if end != "identity":
         layers[-1] = layers[-1]._replace(activation=end)
     tables = Tables.of(layers, [q], u, v)
-    out = tables(nodes, graph, edge_attr=edge_attr, edges_at=len(layers) - 1, negative_slope=slope).edges
+    out = tables.run(nodes, graph, edge_attr=edge_attr, edges_at=len(layers) - 1, negative_slope=slope).edges
     assert out is not None
     return out

@@ -143,9 +143,9 @@ def _check(t: EdgeTensors, graph: Graph | None, network: EdgeNetwork, options: E
                 check_tensor(OP, name, table, [n, width], like=t.weights)
         if t.x is not None:
             check_tensor(OP, "x", t.x, [n, "D"], (t.weights.dtype, torch.float64), like=t.weights)
-    if t.x is None and (options.coordinates or options.invariants):
+    if t.x is None and (options.coordinates or options.invariants()):
         fail(OP, "x", "a tensor, for invariants or coordinates", "None")
-    columns = options.invariants
+    columns = options.invariants()
     if t.edge_attr is not None:
         check_tensor(OP, "edge_attr", t.edge_attr, ["E", "K"], like=t.weights)
         if graph is not None:

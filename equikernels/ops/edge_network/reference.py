@@ -31,7 +31,7 @@ def edge_network(t: EdgeTensors, graph: Graph | None, options: EdgeOptions) -> E
 def _chain(t: EdgeTensors, graph: Graph | None, options: EdgeOptions) -> list[Tensor]:
     """Outputs of all layers."""
     inputs = []
-    if options.invariants:
+    if options.invariants():
         assert graph is not None
         assert t.x is not None
         s = pairwise_invariants(t.x, graph, options.metric, options.psi)

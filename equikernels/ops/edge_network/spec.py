@@ -98,8 +98,7 @@ class EdgeOptions(NamedTuple):
     coordinates: bool
     clamp: float
 
-    @property
-    def invariants(self) -> int:
+    def invariants(self) -> int:  # no property: the compiler of torch 2.10 does not see those of named tuples
         return self.interval + self.product
 
 
@@ -118,7 +117,7 @@ def cuda_limit(t: EdgeTensors, options: EdgeOptions) -> str | None:
     """Why the CUDA kernels cannot do a call, or None where they can. The backward pass has all layers of 32 edges in
     shared memory; the numbers are those of ``ChainRoom``, in chain.h."""
     size = t.weights.element_size()
-    inputs = options.invariants + (0 if t.edge_attr is None else t.edge_attr.shape[1])
+    inputs = options.invariants() + (0 if t.edge_attr is None else t.edge_attr.shape[1])
     points = len(options.metric) * 8 // size  # float64
     kept = sum(options.widths) + sum(step >= NORM for step in options.steps)
     columns = inputs + kept + 2 * max(1, inputs, points, *options.widths)
