@@ -342,3 +342,13 @@ def test_autocast_keeps_coordinates() -> None:
         logits = model(x, scalars, ptr)
     assert seen == [torch.float32]
     torch.testing.assert_close(logits.float(), expected, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("layer", [ek.nn.LGEB(6, 6, 5, 1), ek.nn.EGCL(6, 6, 5, 0, 1)], ids=["LGEB", "EGCL"])
+def test_blocks_do_not_ask_for_the_number_of_edges(layer: torch.nn.Module) -> None:
+    """On a GPU that number would have to be read back."""
+    graph = ek.Graph.complete(torch.tensor([0, 3, 7]), num_nodes=7, validate=False)
+    h, x = layer.eval()(torch.ones(7, 6), torch.randn(7, 4), graph, node_attr=torch.ones(7, 1))
+    assert h.shape == (7, 6)
+    assert x.shape == (7, 4)
+    assert graph._num_edges is None

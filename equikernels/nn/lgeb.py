@@ -143,9 +143,10 @@ class LGEB(nn.Module):
             ("node_attr", node_attr, self.n_node_attr),
         )
         for name, value, width in attributes:
-            rows = graph.num_edges
             if name == "node_attr" or value is None:
                 rows = n if receivers is None else receivers
+            else:
+                rows = graph.num_edges  # which a complete graph on a device may have to read back
             if (value is None and width > 0) or (value is not None and value.shape != (rows, width)):
                 got = None if value is None else list(value.shape)
                 fail("LGEB", name, f"shape [{rows}, {width}]" if width else "None", got)

@@ -47,6 +47,7 @@ Nodes = Tensor | tuple[Tensor, Tensor]
 class _Ends(NamedTuple):
     """An edge list's two ends. For the fused ops both are nodes of one graph, targets first."""
 
+    op: str
     graph: Graph
     edge_index: Tensor  # as PyTorch Geometric's propagation takes it
     size: tuple[int, int]  # sources, targets
@@ -56,7 +57,8 @@ class _Ends(NamedTuple):
     def of(cls, op: str, edges: Edges, nodes: Nodes) -> _Ends:
         if isinstance(nodes, Tensor):
             n = nodes.shape[0]
-            return cls(as_graph(op, edges, n), edges.edge_index if isinstance(edges, Graph) else edges, (n, n), False)
+            edge_index = edges.edge_index if isinstance(edges, Graph) else edges
+            return cls(op, as_graph(op, edges, n), edge_index, (n, n), False)
         sources, targets = (t.shape[0] for t in nodes)
         if isinstance(edges, Graph):
             fail(op, "edge_index", "a tensor [2, E], as nodes come as sources and targets", "Graph", TypeError)
@@ -68,21 +70,20 @@ class _Ends(NamedTuple):
                 if low < 0 or high >= number:
                     fail(op, "edge_index", f"{name} in [0, {number})", f"[{low}, {high}]")
         joined = torch.stack([edge_index[0] + targets, edge_index[1]])
-        return cls(
-            Graph.from_edge_index(joined, targets + sources, validate=False), edge_index, (sources, targets), True
-        )
+        graph = Graph.from_edge_index(joined, targets + sources, validate=False)
+        return cls(op, graph, edge_index, (sources, targets), True)
 
-    def joined(self, op: str, name: str, nodes: Nodes) -> Tensor:
+    def joined(self, name: str, nodes: Nodes) -> Tensor:
         """One row per node of the graph."""
         if not self.bipartite:
             if not isinstance(nodes, Tensor):
-                fail(op, name, "a tensor", type(nodes).__name__, TypeError)
+                fail(self.op, name, "a tensor", type(nodes).__name__, TypeError)
             return nodes
         if isinstance(nodes, Tensor) or len(nodes) != 2:
-            fail(op, name, "a pair, of sources and of targets", type(nodes).__name__, TypeError)
+            fail(self.op, name, "a pair, of sources and of targets", type(nodes).__name__, TypeError)
         rows = tuple(t.shape[0] for t in nodes)
         if rows != self.size:
-            fail(op, name, f"{self.size} rows of sources and targets", rows)
+            fail(self.op, name, f"{self.size} rows of sources and targets", rows)
         return torch.cat([nodes[1], nodes[0]])
 
 
@@ -108,7 +109,7 @@ class LGEBConv(LGEB, MessagePassing):
     ) -> tuple[Tensor, Tensor]:
         """(h', x') as :meth:`LGEB.forward`."""
         ends = _Ends.of("LGEBConv", edge_index, h)
-        of_nodes = ends.joined("LGEBConv", "h", h), ends.joined("LGEBConv", "x", x)
+        of_nodes = ends.joined("h", h), ends.joined("x", x)
         n = ends.size[1]
         self._check(*of_nodes, ends.graph, edge_attr, node_attr, receivers=n)
         total: Tensor | None
@@ -140,7 +141,7 @@ class EGConv(EGCL, MessagePassing):
     ) -> tuple[Tensor, Tensor]:
         """(h', x') as :meth:`EGCL.forward`."""
         ends = _Ends.of("EGConv", edge_index, h)
-        of_nodes = ends.joined("EGConv", "h", h), ends.joined("EGConv", "x", x)
+        of_nodes = ends.joined("h", h), ends.joined("x", x)
         n = ends.size[1]
         self._check(*of_nodes, ends.graph, edge_attr, node_attr, receivers=n)
         if _watched(self):
@@ -175,7 +176,7 @@ class EuclidConv(EuclidBlock, MessagePassing):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(h', x', e') as :meth:`EuclidBlock.forward`."""
         ends = _Ends.of("EuclidConv", edge_index, h)
-        of_nodes = ends.joined("EuclidConv", "h", h), ends.joined("EuclidConv", "x", x)
+        of_nodes = ends.joined("h", h), ends.joined("x", x)
         n = ends.size[1]
         if not _watched(self):
             h, x, e, _ = super().forward(*of_nodes, e, ends.graph)
@@ -204,7 +205,7 @@ class InteractionConv(InteractionBlock, MessagePassing):
     def forward(self, x: Nodes, edge_index: Edges, edge_attr: Tensor) -> tuple[Tensor, Tensor]:
         """(x', E) as :meth:`InteractionBlock.forward`."""
         ends = _Ends.of("InteractionConv", edge_index, x)
-        nodes, n = ends.joined("InteractionConv", "x", x), ends.size[1]
+        nodes, n = ends.joined("x", x), ends.size[1]
         if not _watched(self):
             updated, effects = super().forward(nodes, ends.graph, edge_attr)
             return updated[:n], effects

@@ -37,9 +37,14 @@ def without_autocast(device: str) -> AbstractContextManager[object]:
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
+def tf32_for(dtype: torch.dtype) -> bool:
+    """Whether PyTorch has been told that GPUs may round factors of this dtype to TF32."""
+    return dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32"
+
+
 def allows_tf32(t: Tensor) -> bool:
-    """Whether PyTorch has been told that products of these numbers may be rounded to TF32."""
-    return t.is_cuda and t.dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32"
+    """The same of these numbers, where they are."""
+    return t.is_cuda and tf32_for(t.dtype)
 
 
 def check_graph(op: str, graph: Graph, like: Tensor) -> None:

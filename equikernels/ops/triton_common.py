@@ -11,6 +11,7 @@ import triton.language as tl
 
 from ..graph import COMPLETE_WITH_SELF_LOOPS as _SELF_LOOPS
 from ..graph import CSR as _CSR
+from .common import tf32_for
 
 # Kernels read globals only of this type.
 CSR = tl.constexpr(_CSR)
@@ -19,8 +20,7 @@ SELF_LOOPS = tl.constexpr(_SELF_LOOPS)
 
 def dot_precision(dtype: torch.dtype) -> str:
     """How ``tl.dot`` multiplies: float32 by IEEE multiply-adds, in TF32 where PyTorch has been told it may."""
-    tf32 = dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32"
-    return "tf32" if tf32 else "ieee"
+    return "tf32" if tf32_for(dtype) else "ieee"
 
 
 @triton.jit
