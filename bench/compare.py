@@ -1,49 +1,69 @@
-"""Two results side by side: what has become slower, or takes more memory."""
+"""Two results side by side: what is within its spread, what has become slower or takes more memory."""
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
-from .records import Document, documents, quantities
+from .records import Document, Quantity, documents, quantities
 
 SAME = ("cpu", "isa", "threads", "device")
+WITHIN, WORSE, BETTER, GONE = "within", "**worse**", "better", "**gone**"
+BASELINE_SLOWER, BASELINE_FASTER = "baseline slower", "baseline faster"
 
 
 def compare(before: Path, after: Path, threshold: float) -> tuple[str, int]:
-    """A Markdown table of what both files hold, and how many rows are worse by more than ``threshold`` (0.1: 10 %).
+    """A Markdown table of what both hold, files or folders of them, and how many rows are worse.
 
-    A time is worse where it has grown and its ratio to the baseline of the same run has shrunk, both by more than the
-    threshold: a slower machine alone changes both sides of a ratio. A row of the first file that the second one lacks
-    counts as worse, as it may be gone because results no longer agree.
+    A row's spread is the noise it was recorded with ``before``, and at least ``threshold`` (0.1: 10 %). A time is worse
+    where it has grown and its ratio to the baseline of the same run has shrunk, both by more than the spread: a slower
+    machine alone changes both sides of a ratio. A row of the first result that the second one lacks counts as worse, as
+    it may be gone because results no longer agree.
 
     Raises:
-        LookupError: the files have no network in common.
+        LookupError: there is no network in common.
     """
     old, new = documents(before), documents(after)
     common = [network for network in old if network in new]
     if not common:
         raise LookupError(f"no network in common: {', '.join(old)} and {', '.join(new)}")
-    lines = ["| network | what | before | after | change | |", "|---|---|---|---|---|---|"]
+    lines = ["| network | what | before | after | change | ratio | spread | |", "|---|---|---|---|---|---|---|---|"]
     warnings: list[str] = []
-    worse = 0
+    verdicts: Counter[str] = Counter()
     for network in common:
         warnings += _differences(network, old[network], new[network])
-        then = {what: (value, ratio) for what, value, ratio in quantities(old[network])}
-        now = {what: (value, ratio) for what, value, ratio in quantities(new[network])}
-        for what, (value, ratio) in then.items():
-            if what not in now:
-                worse += 1
-                lines.append(f"| {network} | {what} | {value:.4g} | gone | | **gone** |")
-                continue
-            value_now, ratio_now = now[what]
-            change = value_now / value - 1
-            bad = change > threshold
-            if ratio is not None and ratio_now is not None:
-                bad = bad and ratio / ratio_now - 1 > threshold
-            worse += bad
-            verdict = "**worse**" if bad else ("better" if change < -threshold else "")
-            lines.append(f"| {network} | {what} | {value:.4g} | {value_now:.4g} | {100 * change:+.1f} % | {verdict} |")
-    return "\n".join([*lines, "", *warnings, f"{worse} worse by more than {100 * threshold:g} %"]), worse
+        now = quantities(new[network])
+        for what, then in quantities(old[network]).items():
+            spread = max(threshold, then.noise)
+            verdict = _verdict(then, now.get(what), spread)
+            verdicts[verdict] += 1
+            cells = _cells(then, now.get(what))
+            lines.append(f"| {network} | {what} | {cells} | {100 * spread:.0f} % | {verdict} |")
+    counts = ", ".join(f"{count} {verdict.strip('*')}" for verdict, count in verdicts.items())
+    worse = verdicts[WORSE] + verdicts[GONE]
+    summary = f"{counts}: {worse} worse by more than {100 * threshold:g} % or their noise"
+    return "\n".join([*lines, "", *warnings, summary]), worse
+
+
+def _verdict(then: Quantity, now: Quantity | None, spread: float) -> str:
+    if now is None:
+        return GONE
+    change = now.value / then.value - 1
+    if then.ratio is None or now.ratio is None:
+        return WORSE if change > spread else BETTER if change < -spread else WITHIN
+    lost = then.ratio / now.ratio - 1  # of the ratio
+    if lost > spread:
+        return WORSE if change > spread else BASELINE_FASTER
+    if lost < -spread:
+        return BETTER if change < -spread else BASELINE_SLOWER
+    return WITHIN
+
+
+def _cells(then: Quantity, now: Quantity | None) -> str:
+    if now is None:
+        return f"{then.value:.4g} | gone | |"
+    ratios = "" if then.ratio is None or now.ratio is None else f"{then.ratio:.3g}x, {now.ratio:.3g}x"
+    return f"{then.value:.4g} | {now.value:.4g} | {100 * (now.value / then.value - 1):+.1f} % | {ratios}"
 
 
 def _differences(network: str, old: Document, new: Document) -> list[str]:

@@ -12,12 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .records import Document, baseline_of, documents, find, find_memory, machine_line, milliseconds, table
+from .records import ON_GPU, Document, baseline_of, documents, find, find_memory, machine_line, milliseconds, table
 from .side_by_side import NOISY, OURS, PUBLISHED
 from .targets import CPU, GPU, Target
 
 RESULTS = Path("bench") / "results"
-ON_GPU = " on a GPU"
 
 
 @dataclass(frozen=True)
@@ -84,19 +83,9 @@ TABLES = (
 )
 
 
-def read(folder: Path) -> dict[str, Document]:
-    """Network -> document, of all results in a folder; those of a GPU are called "network on a GPU"."""
-    found: dict[str, Document] = {}
-    for path in sorted(folder.glob("*.json")):
-        for network, document in documents(path).items():
-            on_gpu = document["machine"].get("device", "cpu") != "cpu"
-            found[f"{network}{ON_GPU if on_gpu else ''}"] = {"network": network, **document}
-    return found
-
-
 def load(root: Path) -> dict[str, Document]:
     """The committed results."""
-    return read(root / RESULTS)
+    return documents(root / RESULTS)
 
 
 def numbers(results: dict[str, Document]) -> str:

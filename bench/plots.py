@@ -13,8 +13,8 @@ from typing import Any
 
 from equikernels.plots import FAINT, INK, OURS, PUBLISHED, figure_of, style
 
-from .pages import RESULTS, read
-from .records import Document, baseline_of, machine_line
+from .pages import RESULTS
+from .records import Document, baseline_of, documents, machine_line
 
 DPI = 80
 COLOURS = ("#7b3294", "#1b6ca8", "#2a9d57", "#d98c1f")
@@ -142,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("results", type=Path, nargs="?", default=RESULTS)
     parser.add_argument("--out", type=Path, default=Path("docs"), metavar="FOLDER")
     options = parser.parse_args(argv)
-    results = read(options.results)
+    results = documents(options.results)
     for name, make in PLOTS.items():
         if (figure := make(results)) is None:
             print(f"{name}: nothing measured")

@@ -1,24 +1,27 @@
-"""Reading results: a file holds the document of one network, or of several under "networks"."""
+"""Results, read and in words: a file holds the document of one network, or of several under "networks"."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .memory import KEY as MEMORY
 from .side_by_side import OURS, PUBLISHED
 
 Document = dict[str, Any]
+ON_GPU = " on a GPU"
 
 
 def documents(path: Path) -> dict[str, Document]:
-    """Network -> what was measured of it."""
-    content = json.loads(path.read_text())
-    if "networks" in content:
-        return content["networks"]
-    return {content.get("network", path.stem): content}
+    """Network -> what was measured of it, of a file or of all in a folder; a GPU's are called "network on a GPU"."""
+    found: dict[str, Document] = {}
+    for file in sorted(path.glob("*.json")) if path.is_dir() else [path]:
+        content = json.loads(file.read_text())
+        for network, document in content.get("networks", {content.get("network", file.stem): content}).items():
+            on_gpu = document["machine"].get("device", "cpu") != "cpu"
+            found[f"{network}{ON_GPU if on_gpu else ''}"] = {"network": network, **document}
+    return found
 
 
 def baseline_of(row: dict[str, Any]) -> str | None:
@@ -47,13 +50,30 @@ def find_memory(network: str, document: Document, what: str) -> dict[str, Any]:
     return found[0]
 
 
-def quantities(document: Document) -> Iterator[tuple[str, float, float | None]]:
-    """(name, our time in ms or memory in MiB, the baseline's over ours where there is one) of every row."""
-    for row in document["rows"]:
-        by = baseline_of(row)
-        yield row["what"] + (f", against {by}" if by else ""), row[f"{OURS}_ms"], row.get("ratio")
-    for row in document.get(MEMORY, []):
-        yield f"peak memory of a training step, {row['what']}", row[OURS], None  # bytes do not depend on the weather
+class Quantity(NamedTuple):
+    """A number of ours: ms or MiB; the baseline's over it, where there is one; the noise of the times."""
+
+    value: float
+    ratio: float | None
+    noise: float
+
+
+def name_of(row: dict[str, Any]) -> str:
+    """A row's name and its baseline's, which tell it from all others of its document."""
+    by = baseline_of(row)
+    return row["what"] + (f", against {by}" if by else "")
+
+
+def quantities(document: Document) -> dict[str, Quantity]:
+    """Every row's, by name; bytes do not depend on the weather."""
+    times = {
+        name_of(row): Quantity(row[f"{OURS}_ms"], row.get("ratio"), row.get("noise", 0.0)) for row in document["rows"]
+    }
+    peaks = {
+        f"peak memory of a training step, {row['what']}": Quantity(row[OURS], None, 0.0)
+        for row in document.get(MEMORY, [])
+    }
+    return times | peaks
 
 
 # --- In words -----------------------------------------------------------------------------------------------------

@@ -246,7 +246,7 @@ def test_compare_names_what_became_slower(compared: Callable[..., tuple[str, int
     assert compared(document(), document())[1] == 0
     text, worse = compared(document(), document(ours=12.0))
     assert worse == 2  # the row with a baseline and the one without
-    assert "| net | forward, against published | 10 | 12 | +20.0 % | **worse** |" in text
+    assert "| net | forward, against published | 10 | 12 | +20.0 % | 10x, 8.33x | 10 % | **worse** |" in text
     assert compared(document(), document(ours=10.9))[1] == 0
     text, worse = compared(document(), document(mib=60.0))
     assert worse == 1
@@ -256,14 +256,27 @@ def test_compare_names_what_became_slower(compared: Callable[..., tuple[str, int
 def test_a_slower_machine_is_no_regression_of_a_ratio(compared: Callable[..., tuple[str, int]]) -> None:
     text, worse = compared(document(), document(ours=13.0, theirs=130.0))
     assert worse == 1  # the row without a baseline cannot know
-    assert "| net | op | 10 | 13 | +30.0 % | **worse** |" in text
-    assert compared(document(), document(theirs=50.0))[1] == 0  # the baseline became faster, ours is what it was
+    assert "| net | op | 10 | 13 | +30.0 % |  | 10 % | **worse** |" in text
+    text, worse = compared(document(), document(theirs=50.0))  # ours is what it was
+    assert (worse, text.count("10x, 5x | 10 % | baseline faster |")) == (0, 1)
+    text, worse = compared(document(), document(ours=5.0))
+    assert (worse, text.count("| better |")) == (0, 2)
+
+
+def test_a_row_may_move_by_the_noise_it_was_recorded_with(compared: Callable[..., tuple[str, int]]) -> None:
+    noisy = document()
+    noisy["rows"][0]["noise"] = 0.3
+    text, worse = compared(noisy, document(ours=12.0))
+    assert "| 10x, 8.33x | 30 % | within |" in text
+    assert worse == 1  # the row without noise
+    text, worse = compared(document(), {**noisy, "rows": [{**noisy["rows"][0], "equikernels_ms": 12.0, "ratio": 8.3}]})
+    assert worse == 2  # not the noise of the other result; and a row is gone
 
 
 def test_a_row_that_is_gone_is_worse(compared: Callable[..., tuple[str, int]]) -> None:
     text, worse = compared(document(), {**document(), "rows": [], "refused": "logits differ"})
     assert worse == 2
-    assert "| net | op | 10 | gone | | **gone** |" in text
+    assert "| net | op | 10 | gone | | | 10 % | **gone** |" in text
     assert "net: logits differ" in text
 
 
@@ -286,6 +299,20 @@ def test_status_of_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     (tmp_path / "1.json").write_text("{")
     assert cli.main(["bench", "compare", names[0], names[1]]) == 2
     assert "no network in common: net and other" in capsys.readouterr().err
+
+
+def test_folders_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each network with its own; those that only one folder holds are left out."""
+    for folder, ours in (("a", 10.0), ("b", 12.0)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "net.json").write_text(json.dumps(document(ours)))
+        (tmp_path / folder / f"{folder}.json").write_text(json.dumps({**document(), "network": folder}))
+    on_gpu = document()
+    on_gpu["machine"]["device"] = "cuda"
+    (tmp_path / "b" / "gpu_net.json").write_text(json.dumps(on_gpu))
+    assert records.documents(tmp_path / "b").keys() == {"b", "net", "net on a GPU"}
+    assert cli.main(["bench", "compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 1
+    assert "2 worse, 1 within: 2 worse by more than 10 % or their noise" in capsys.readouterr().out
 
 
 # --- Growth, kernels and plots ------------------------------------------------------------------------------------
