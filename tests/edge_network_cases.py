@@ -26,14 +26,19 @@ def network_inputs(
     invariants: int = 0,
     ends: tuple[str, ...] = ("receiver", "sender"),
     points: bool = False,
+    read: int = 0,
+    of_nodes: bool = False,
 ) -> Callable[[torch.Generator, ek.Graph], Inputs]:
+    """``read``: features of an end that the first layer reads; 0: tables are added to what it gives. ``of_nodes``:
+    edge_attr has a row for each node, as where there is no graph."""
+
     def make(generator: torch.Generator, graph: ek.Graph) -> Inputs:
-        inputs = {end: normal(graph.num_nodes, widths[0], generator=generator) for end in ends}
+        inputs = {end: normal(graph.num_nodes, read or widths[0], generator=generator) for end in ends}
         if points or invariants:
             inputs["x"] = normal(graph.num_nodes, 3, generator=generator)
         if attr:
-            inputs["edge_attr"] = normal(graph.num_edges, attr, generator=generator)
-        parts, width = [], attr + invariants
+            inputs["edge_attr"] = normal(graph.num_nodes if of_nodes else graph.num_edges, attr, generator=generator)
+        parts, width = [], attr + invariants + read * len(ends)
         for out in widths:
             parts += [normal(out * width, generator=generator) / max(width, 1) ** 0.5, normal(out, generator=generator)]
             width = out
@@ -49,8 +54,8 @@ def call(inputs: Inputs, graph: ek.Graph, options: dict[str, Any]) -> Tensor:
     wanted, rows = options.pop("wanted"), options.pop("rows", False)
     steps = tuple(ACTIVATIONS.index(name) + NORM * norm for name, norm in options.pop("steps"))
     columns = {"none": 0, "both": 2}.get(options.get("invariants", "none"), 1)
-    if "edge_attr" in given:
-        columns += given["edge_attr"].shape[1]
+    inputs = ("receiver", "sender", "edge_attr") if options.get("ends") == "inputs" else ("edge_attr",)
+    columns += sum(given[name].shape[1] for name in inputs if name in given)
     network = ek.EdgeNetwork(given.pop("weights"), columns, options.pop("widths"), steps)
     out = ek.edge_network(network, None if rows else graph, **given, **options)
     if wanted != "all":
@@ -75,21 +80,25 @@ def cases(case: Callable[..., Any], graphs: tuple[str, ...]) -> list[Any]:
 
     def euclid(id: str, graph: str, h: int, **options: Any) -> Any:
         steps = (silu, plain, silu, sigmoid, silu, plain)
+        rest: dict[str, Any] = {"vectors": ("x",), "equivariant": False, "read": options.pop("read", 0)}
         where = {"invariants": "both", "edges_at": 1, "messages_at": 3, "coordinates": True, **options}
-        rest: dict[str, Any] = {"vectors": ("x",), "equivariant": False}
+        if rest["read"]:
+            where["ends"] = "inputs"
         return make(id, graph, (h, h, h, h, h, 1), steps, where, attr=h, invariants=2, **rest)
 
     listed = []
     for name in graphs:
         listed += [
             euclid("euclidnet", name, 3),
+            euclid("reading", name, 3, read=2),
             make(
                 "interaction",
                 name,
                 (5, 4),
                 (("relu", False), plain),
-                {"edges_at": 1, "wanted": "edges"},
+                {"edges_at": 1, "wanted": "edges", "ends": "inputs"},
                 attr=4,
+                read=3,
                 per_edge=("edge_attr", "out"),
             ),
         ]
@@ -126,6 +135,39 @@ def cases(case: Callable[..., Any], graphs: tuple[str, ...]) -> list[Any]:
                 attr=7,
                 ends=(),
                 per_edge=("edge_attr", "out"),
+            ),
+            make(
+                "rows of two tables",
+                name,
+                (6, 2),
+                (silu, plain),
+                {"edges_at": 1, "wanted": "edges", "rows": True, "ends": "inputs"},
+                attr=7,
+                ends=("receiver",),
+                read=3,
+                of_nodes=True,
+                per_edge=(),
+            ),
+            make(
+                "tables",
+                name,
+                (20, 3),
+                (("relu", False), plain),
+                {"edges_at": 1, "wanted": "edges"},
+                attr=2,
+                ends=("sender",),
+                per_edge=("edge_attr", "out"),
+            ),
+            make(
+                "reading wide",
+                name,
+                (9, 2),
+                (silu, plain),
+                {"messages_at": 1, "wanted": "messages", "ends": "inputs", "invariants": "interval"},
+                attr=5,
+                invariants=1,
+                read=21,
+                vectors=("x",),
             ),
         ]
     return listed

@@ -7,18 +7,18 @@
 namespace ek {
 
 // steps: an activation's number, plus 8 with LayerNorm. Kind 3 is no graph: rows of edge_attr.
-#define EK_EDGE_NETWORK_SCHEMA                                                                        \
-  "Tensor? receiver, Tensor? sender, Tensor? x, Tensor? edge_attr, Tensor weights, " EK_GRAPH_SCHEMA  \
-  ", float[] metric, bool interval, bool product, bool psi, int[] widths, int[] steps, float slope, " \
-  "int edges_at, int messages_at, bool coordinates, float clamp"
+#define EK_EDGE_NETWORK_SCHEMA                                                                       \
+  "Tensor? receiver, Tensor? sender, Tensor? x, Tensor? edge_attr, Tensor weights, " EK_GRAPH_SCHEMA \
+  ", bool ends_as_inputs, float[] metric, bool interval, bool product, bool psi, int[] widths, "     \
+  "int[] steps, float slope, int edges_at, int messages_at, bool coordinates, float clamp"
 
 inline constexpr const char* kEdgeNetworkSchema =
     "edge_network(" EK_EDGE_NETWORK_SCHEMA ") -> (Tensor edges, Tensor messages, Tensor coordinates)";
 // Gradients in the order of the inputs; empty where the input is absent or its gradient is not wanted.
 inline constexpr const char* kEdgeNetworkBackwardSchema =
     "edge_network_backward(Tensor? grad_edges, Tensor? grad_messages, Tensor? grad_coordinates, " EK_EDGE_NETWORK_SCHEMA
-    ", bool want_x, bool want_edge_attr) -> (Tensor receiver, Tensor sender, Tensor x, Tensor edge_attr, "
-    "Tensor weights)";
+    ", bool want_receiver, bool want_sender, bool want_x, bool want_edge_attr) -> (Tensor receiver, Tensor sender, "
+    "Tensor x, Tensor edge_attr, Tensor weights)";
 
 struct EdgeNetworkInputs {
   static constexpr int64_t kRows = 3, kNorm = 8;
@@ -26,6 +26,7 @@ struct EdgeNetworkInputs {
   std::optional<Tensor> receiver, sender, x, edge_attr;
   Tensor weights, graph;
   int64_t num_edges = 0, kind = 0;
+  bool ends_as_inputs = false;
   std::vector<double> metric;
   bool interval = false, product = false, psi = true;
   std::vector<int64_t> widths, steps;
@@ -39,6 +40,10 @@ struct EdgeNetworkInputs {
     if (t && !(t->dim() == 2 && (t->size(1) < 2 || t->strides()[1] == 1))) t = dense(*t);
   }
 
+  int64_t end_width() const { return receiver ? receiver->size(1) : sender ? sender->size(1) : 0; }
+  int64_t end_inputs() const {
+    return ends_as_inputs ? (int(receiver.has_value()) + int(sender.has_value())) * end_width() : 0;
+  }
   int64_t nodes() const {
     for (const auto* t : {&receiver, &sender, &x})
       if (*t) return (*t)->size(0);
@@ -62,11 +67,12 @@ struct EdgeNetworkInputs {
                     ": widths: expected 1 to 32 layers, and as many steps");
     STD_TORCH_CHECK(metric.size() <= kMessageDim, op, ": metric: expected at most 8 entries");
     STD_TORCH_CHECK(x || !(interval || product || coordinates), op, ": x: expected a tensor");
-    if (receiver) check_shape(*receiver, op, "receiver", {n, widths[0]});
-    if (sender) check_shape(*sender, op, "sender", {n, widths[0]});
+    for (const auto* t : {&receiver, &sender})
+      if (*t)
+        check_shape(**t, op, t == &receiver ? "receiver" : "sender", {n, ends_as_inputs ? end_width() : widths[0]});
     if (x) check_shape(*x, op, "x", {n, int64_t(metric.size())});
     if (edge_attr) check_shape(*edge_attr, op, "edge_attr", {num_edges, -1});
-    int64_t in = int(interval) + int(product) + (edge_attr ? edge_attr->size(1) : 0), size = 0;
+    int64_t in = int(interval) + int(product) + end_inputs() + (edge_attr ? edge_attr->size(1) : 0), size = 0;
     for (int64_t k = 0; k < layers; ++k) {
       STD_TORCH_CHECK(1 <= widths[k] && widths[k] <= kMostChannels, op, ": widths: expected 1 to 512");
       STD_TORCH_CHECK(0 <= steps[k] && steps[k] < 2 * kNorm && steps[k] % kNorm <= int(Activation::sigmoid), op,
@@ -78,8 +84,10 @@ struct EdgeNetworkInputs {
     STD_TORCH_CHECK(-1 <= edges_at && edges_at < layers && -1 <= messages_at && messages_at < layers, op,
                     ": edges_at, messages_at: out of range");
     STD_TORCH_CHECK(!coordinates || widths.back() == 1, op, ": coordinates: expected a last layer of width 1");
-    STD_TORCH_CHECK(kind != kRows || (edge_attr && !receiver && !sender && !x && messages_at < 0), op,
-                    ": graph: expected one");
+    STD_TORCH_CHECK(!ends_as_inputs || end_width() > 0, op, ": receiver, sender: expected at least one column");
+    STD_TORCH_CHECK(kind != kRows || ((receiver ? ends_as_inputs && n == num_edges : edge_attr.has_value()) &&
+                                      !sender && !x && messages_at < 0),
+                    op, ": graph: expected one");
   }
 
   template <class T, class X>
@@ -89,7 +97,8 @@ struct EdgeNetworkInputs {
       a.rows = num_edges;
     else
       a.graph = graph_view(graph, nodes(), num_edges, kind);
-    a.width = widths[0];
+    a.width = end_width();
+    a.end_inputs = end_inputs();
     a.receiver = pointer<T>(receiver);
     a.sender = pointer<T>(sender);
     a.receiver_stride = receiver ? receiver->strides()[0] : 0;
@@ -138,14 +147,15 @@ struct EdgeNetworkOp {
 
   static std::tuple<Tensor, Tensor, Tensor> forward(Optional receiver, Optional sender, Optional x, Optional edge_attr,
                                                     const Tensor& weights, const Tensor& graph, int64_t num_edges,
-                                                    int64_t kind, const std::vector<double>& metric, bool interval,
-                                                    bool product, bool psi, const std::vector<int64_t>& widths,
+                                                    int64_t kind, bool ends_as_inputs,
+                                                    const std::vector<double>& metric, bool interval, bool product,
+                                                    bool psi, const std::vector<int64_t>& widths,
                                                     const std::vector<int64_t>& steps, double slope, int64_t edges_at,
                                                     int64_t messages_at, bool coordinates, double clamp) {
     typename Device::Guard guard(weights);
-    EdgeNetworkInputs in{receiver, sender,   x,           edge_attr,   weights, graph,  num_edges,
-                         kind,     metric,   interval,    product,     psi,     widths, steps,
-                         slope,    edges_at, messages_at, coordinates, clamp};
+    EdgeNetworkInputs in{receiver, sender,         x,        edge_attr,   weights,     graph, num_edges,
+                         kind,     ends_as_inputs, metric,   interval,    product,     psi,   widths,
+                         steps,    slope,          edges_at, messages_at, coordinates, clamp};
     in.check();
     const auto table = [&](bool wanted, const Tensor& like, int64_t rows, int64_t columns) {
       return wanted ? torch::stable::new_empty(like, {rows, columns}) : torch::stable::new_empty(weights, {0});
@@ -169,13 +179,14 @@ struct EdgeNetworkOp {
   static std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(
       Optional grad_edges, Optional grad_messages, Optional grad_coordinates, Optional receiver, Optional sender,
       Optional x, Optional edge_attr, const Tensor& weights, const Tensor& graph, int64_t num_edges, int64_t kind,
-      const std::vector<double>& metric, bool interval, bool product, bool psi, const std::vector<int64_t>& widths,
-      const std::vector<int64_t>& steps, double slope, int64_t edges_at, int64_t messages_at, bool coordinates,
-      double clamp, bool want_x, bool want_edge_attr) {
+      bool ends_as_inputs, const std::vector<double>& metric, bool interval, bool product, bool psi,
+      const std::vector<int64_t>& widths, const std::vector<int64_t>& steps, double slope, int64_t edges_at,
+      int64_t messages_at, bool coordinates, double clamp, bool want_receiver, bool want_sender, bool want_x,
+      bool want_edge_attr) {
     typename Device::Guard guard(weights);
-    EdgeNetworkInputs in{receiver, sender,   x,           edge_attr,   weights, graph,  num_edges,
-                         kind,     metric,   interval,    product,     psi,     widths, steps,
-                         slope,    edges_at, messages_at, coordinates, clamp};
+    EdgeNetworkInputs in{receiver, sender,         x,        edge_attr,   weights,     graph, num_edges,
+                         kind,     ends_as_inputs, metric,   interval,    product,     psi,   widths,
+                         steps,    slope,          edges_at, messages_at, coordinates, clamp};
     in.check();
     const auto cotangent = [](Optional g, bool asked, const Tensor& like, const char* name, int64_t rows,
                               int64_t columns) {
@@ -193,8 +204,8 @@ struct EdgeNetworkOp {
     const auto result = [&](Optional like, bool wanted) {
       return like && wanted ? torch::stable::new_empty(*like, like->sizes()) : torch::stable::new_empty(weights, {0});
     };
-    Tensor receiver_out = result(receiver, true), sender_out = result(sender, true), x_out = result(x, want_x),
-           attr_out = result(edge_attr, want_edge_attr),
+    Tensor receiver_out = result(receiver, want_receiver), sender_out = result(sender, want_sender),
+           x_out = result(x, want_x), attr_out = result(edge_attr, want_edge_attr),
            weights_out = torch::stable::new_empty(weights, weights.sizes());
     in.dispatch([&](auto t, auto c) {
       using T = decltype(t);
@@ -203,8 +214,8 @@ struct EdgeNetworkOp {
       args.grad_edges = pointer<T>(g_edges);
       args.grad_messages = pointer<T>(g_messages);
       args.grad_coordinates = pointer<X>(g_coordinates);
-      args.grad_receiver = receiver ? receiver_out.mutable_data_ptr<T>() : nullptr;
-      args.grad_sender = sender ? sender_out.mutable_data_ptr<T>() : nullptr;
+      args.grad_receiver = receiver && want_receiver ? receiver_out.mutable_data_ptr<T>() : nullptr;
+      args.grad_sender = sender && want_sender ? sender_out.mutable_data_ptr<T>() : nullptr;
       args.grad_x = x && want_x ? x_out.mutable_data_ptr<X>() : nullptr;
       args.grad_edge_attr = edge_attr && want_edge_attr ? attr_out.mutable_data_ptr<T>() : nullptr;
       args.grad_weights = weights_out.mutable_data_ptr<T>();

@@ -25,7 +25,7 @@ struct ChainArgs : EdgeNetworkArgs<T, void> {
   T* packed = nullptr;                // room for the weights, where shared memory has none
   // Backward: room.
   T* shares = nullptr;            // [blocks, P] what each block adds to the gradient of the weights
-  T* grad_z = nullptr;            // [E, H], where grad_sender is wanted
+  T* grad_end = nullptr;          // [E, width], where grad_sender is wanted: what each edge adds to it
   double* grad_points = nullptr;  // [E, dim], where grad_x is wanted: the sender's part
 
   ChainArgs() = default;
@@ -49,7 +49,7 @@ struct ChainRoom {
   static EK_HD int packed(int count) { return (count + kPack - 1) / kPack * kPack; }
 
   int weights = 0;  // W_k [outputs, inputs as packs] and b_k
-  int input = 0;    // columns: s_ij and a_ij
+  int input = 0;    // columns: of the first layer
   int kept = 0;     // backward: what activations are applied to, and LayerNorm's scales
   int work = 0;     // two times
 

@@ -21,10 +21,10 @@ struct EdgeNetworkOnCuda : Device {
     const Tensor packed = prepare(on, chain, true);
     const int64_t edges = args.rows >= 0 ? 0 : args.graph.num_edges;
     Tensor shares = torch::stable::new_empty(on, {chain.blocks, chain.parameters()});
-    Tensor grad_z = torch::stable::new_empty(on, {args.grad_sender ? edges : 0, args.width});
+    Tensor grad_end = torch::stable::new_empty(on, {args.grad_sender ? edges : 0, args.width});
     Tensor grad_points = torch::stable::new_empty(on, {args.grad_x ? edges : 0, args.dim}, ScalarType::Double);
     chain.shares = shares.mutable_data_ptr<T>();
-    if (args.grad_sender) chain.grad_z = grad_z.mutable_data_ptr<T>();
+    if (args.grad_sender) chain.grad_end = grad_end.mutable_data_ptr<T>();
     if (args.grad_x) chain.grad_points = grad_points.mutable_data_ptr<double>();
     Device::launch(on, [&](auto stream) { return edge_network_backward_cuda(chain, stream); });
   }

@@ -1,5 +1,6 @@
 // A chain of layers on every edge j -> i, or on every row of a table:
 //   z_ij = A_i + B_j + W_0 [s_ij, a_ij] + b_0     s_ij: the invariants asked for, as for messages
+//   or     W_0 [s_ij, A_i, B_j, a_ij] + b_0       where ends are inputs
 //   h^0  = f_0(z), h^k = f_k(W_k h^(k-1) + b_k)   f: an activation, after LayerNorm (no affine) if asked
 //   e_ij = h^(edges_at)                           written once
 //   M_i  = sum over received edges of h^(messages_at)
@@ -21,10 +22,12 @@ struct Step {
 };
 
 // What happens at an edge's ends, its geometry and the outputs are as for messages (sums, differences); of the edge
-// network there, nothing is read. A and B may be null, and rows of theirs `receiver_stride`, `sender_stride` apart.
+// network there, nothing is read. A and B, `width` wide, may be null, and rows of theirs `receiver_stride`,
+// `sender_stride` apart.
 template <class T, class X>
 struct EdgeNetworkArgs : MessageArgs<T, X> {
-  int64_t rows = -1;  // >= 0: no graph; edge_attr has this many rows
+  int64_t rows = -1;       // >= 0: no graph; A and edge_attr have this many rows
+  int64_t end_inputs = 0;  // columns of W_0 for A_i and B_j; 0: they are added
   int64_t receiver_stride = 0, sender_stride = 0;
   int layers = 0;
   int64_t channels[kMostLayers] = {};  // outputs of each layer
@@ -35,7 +38,10 @@ struct EdgeNetworkArgs : MessageArgs<T, X> {
 
   T* grad_weights = nullptr;
 
-  EK_HD int64_t inputs(int layer) const { return layer ? channels[layer - 1] : this->invariants() + this->edge_width; }
+  EK_HD int64_t inputs(int layer) const {
+    return layer ? channels[layer - 1] : this->invariants() + end_inputs + this->edge_width;
+  }
+  EK_HD bool ends_added() const { return end_inputs == 0 && (this->receiver || this->sender); }
   int64_t widest() const {
     int64_t most = inputs(0);
     for (int k = 0; k < layers; ++k) most = channels[k] > most ? channels[k] : most;

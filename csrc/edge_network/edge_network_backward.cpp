@@ -128,31 +128,40 @@ struct ChainChunk {
 
   // The gradient of z to A, B, s_ij and a_ij.
   void to_ends(const EdgeBlock& block) {
-    const int64_t width = args.channels[0], stride = padded<T>(width), in = args.inputs(0);
-    if (args.grad_receiver || args.grad_sender) {
-      to_rows(s.grad, width, s.rows);
-      if (args.grad_sender)
-        for (int64_t k = 0; k < stride; k += lanes<T>) {
-          T* const to = partial.sender - low * stride + k;
-          for (int e = 0; e < block.count; ++e) {
-            T* const row = to + block.sender[e] * stride;
-            store(row, load(row) + load(s.rows[e] + k));
-          }
-        }
-      if (args.grad_receiver) aggregate(block, s.rows, width, false, s.carry_grad, args.grad_receiver);
-    }
+    const bool ends = args.grad_receiver || args.grad_sender, inputs = ends && args.end_inputs > 0;
     const bool to_points = args.grad_x && args.invariants() > 0;
-    if (!to_points && !args.grad_edge_attr) return;
-    apply<From::nothing>(s.grad, width, packed.transposed[0], static_cast<const T*>(nullptr), s.spare, in);
+    if (ends && !inputs) {
+      to_rows(s.grad, args.width, s.rows);
+      add_ends(block, s.rows, s.rows);
+    }
+    if (!to_points && !inputs && !args.grad_edge_attr) return;
+    apply<From::nothing>(s.grad, args.channels[0], packed.transposed[0], static_cast<const T*>(nullptr), s.spare,
+                         args.inputs(0));
     const T* g = s.spare;
     for (int which = 0; which < 2; ++which) {
       if (!(which == 0 ? args.interval : args.product)) continue;
       if (to_points) points.through_invariant(args, geometry, which, g);
       g += kEdges;
     }
-    if (!args.grad_edge_attr) return;
-    to_rows(g, args.edge_width, s.rows);
-    write_edges(block, s.rows, args.edge_width, args.grad_edge_attr);
+    if (!inputs && !args.grad_edge_attr) return;
+    to_rows(g, args.end_inputs + args.edge_width, s.rows);
+    const auto from = [&](int64_t channel) { return Rows<T>{s.rows.data + channel, s.rows.stride}; };
+    if (inputs) add_ends(block, s.rows, from(args.receiver ? args.width : 0));
+    if (args.grad_edge_attr) write_edges(block, from(args.end_inputs), args.edge_width, args.grad_edge_attr);
+  }
+
+  void add_ends(const EdgeBlock& block, Rows<T> receiver, Rows<T> sender) {
+    const int64_t width = args.width, stride = padded<T>(width);
+    if (args.grad_sender)
+      for (int64_t k = 0; k < stride; k += lanes<T>) {
+        T* const to = partial.sender - low * stride + k;
+        for (int e = 0; e < block.count; ++e) {
+          T* const row = to + block.sender[e] * stride;
+          store(row, load(row) + load(sender[e] + k));
+        }
+      }
+    if (args.grad_receiver && args.rows >= 0) write_edges(block, receiver, width, args.grad_receiver);
+    if (args.grad_receiver && args.rows < 0) aggregate(block, receiver, width, false, s.carry_grad, args.grad_receiver);
   }
 };
 
@@ -173,7 +182,7 @@ void EdgeNetworkCpu<Isa, T, X>::backward(const Args& args, const void* packed, c
   char* base = static_cast<char*>(partials) + plan.offset[chunk];
   std::memset(base, 0, plan.offset[chunk + 1] - plan.offset[chunk]);
   // receivers without an edge
-  if (args.grad_receiver)
+  if (args.grad_receiver && args.rows < 0)
     std::memset(args.grad_receiver + begin * args.width, 0, (end - begin) * args.width * sizeof(T));
   if (args.grad_x) std::memset(args.grad_x + begin * args.dim, 0, (end - begin) * args.dim * sizeof(X));
   ChainChunk<T, X> work{args,

@@ -75,7 +75,7 @@ __global__ void __launch_bounds__(kChainThreads, sizeof(T) == 4 ? 4 : 3)
   T *const input = tile.column(0), *const kept = tile.column(room.input);
   T* const work[2] = {tile.column(room.input + room.kept), tile.column(room.input + room.kept + room.work)};
   const int64_t parameters = args.parameters();
-  const bool ends = args.receiver || args.sender, moves = args.head && args.grad_coordinates;
+  const bool ends = args.ends_added(), moves = args.head && args.grad_coordinates;
   T* share = nullptr;
   const auto open = [&](int64_t block) {
     share = args.shares + block * parameters;
@@ -158,18 +158,27 @@ __global__ void __launch_bounds__(kChainThreads, sizeof(T) == 4 ? 4 : 3)
         weight -= inputs * packed(args.inputs(k - 1)) + packed(inputs);
       }
     }
-    if (!flows) L::over_entries(int(args.width), [&](int k) { grad[k] = 0; });
+    const int width = int(args.channels[0]);
+    if (!flows) L::over_entries(width, [&](int k) { grad[k] = 0; });
     __syncthreads();
 
     // From z to A, B, s_ij and a_ij.
     const int invariants = args.invariants();
-    if (args.grad_receiver) tile.sum_at_receivers(grad, args.width, args.grad_receiver);
-    if (args.grad_z) tile.write_table(grad, args.width, args.grad_z);
-    if ((args.grad_x && invariants > 0) || args.grad_edge_attr) {
-      L::backward(grad, int(args.width), tile.weights, h, int(args.inputs(0)));
+    const bool inputs = args.end_inputs > 0 && (args.grad_receiver || args.grad_end);
+    const auto to_ends = [&](const T* receiver, const T* sender) {
+      if (args.grad_receiver && args.rows >= 0) tile.write_table(receiver, args.width, args.grad_receiver);
+      if (args.grad_receiver && args.rows < 0) tile.sum_at_receivers(receiver, args.width, args.grad_receiver);
+      if (args.grad_end) tile.write_table(sender, args.width, args.grad_end);
+    };
+    if (!inputs) to_ends(grad, grad);
+    if ((args.grad_x && invariants > 0) || inputs || args.grad_edge_attr) {
+      L::backward(grad, width, tile.weights, h, int(args.inputs(0)));
       __syncthreads();
     }
-    if (args.grad_edge_attr) tile.write_table(h + invariants * L::kStride, args.edge_width, args.grad_edge_attr);
+    const T* const ends_at = h + invariants * L::kStride;
+    if (inputs) to_ends(ends_at, ends_at + (args.receiver ? args.width : 0) * L::kStride);
+    if (args.grad_edge_attr)
+      tile.write_table(ends_at + args.end_inputs * L::kStride, args.edge_width, args.grad_edge_attr);
     if (!args.grad_x) return;
     double* const to_receiver = reinterpret_cast<double*>(grad);
     __syncthreads();
@@ -233,7 +242,7 @@ cudaError_t edge_network_backward_cuda(const ChainArgs<T>& args, cudaStream_t st
   cudaError_t error = start_chain(args, true, stream, [](auto form) { return backward_kernel<T, decltype(form)>; });
   const bool nodes = args.rows < 0 && args.graph.num_nodes > 0;
   if (error == cudaSuccess && nodes && args.grad_sender)
-    error = sum_at_senders<false>(args.graph, args.grad_z, args.width, args.grad_sender, stream);
+    error = sum_at_senders<false>(args.graph, args.grad_end, args.width, args.grad_sender, stream);
   if (error == cudaSuccess && nodes && args.grad_x)
     error =
         args.wide

@@ -28,7 +28,7 @@ __global__ void __launch_bounds__(kChainThreads, 4) forward_kernel(ChainArgs<T> 
                    [&] {
                      T *in = work[0], *out = work[1];
                      tile.read_inputs(in);
-                     const bool ends = args.receiver || args.sender;
+                     const bool ends = args.ends_added();
                      if (ends) tile.read_ends(out);
                      __syncthreads();
                      const T* weight = tile.weights;

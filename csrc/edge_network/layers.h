@@ -41,7 +41,7 @@ struct PackedChain {
 // Channels are kEdges apart. Forward, two layers' outputs take turns; backward, all are kept.
 template <class T>
 struct ChainScratch {
-  T* input = nullptr;                             // s_ij and a_ij
+  T* input = nullptr;                             // of the first layer
   T *h[kMostLayers], *d[kMostLayers];             // outputs; derivatives of activations
   T *normal[kMostLayers], *inverse[kMostLayers];  // LayerNorm's outputs and scales, where there is one
   T *grad = nullptr, *spare = nullptr;            // backward
@@ -70,7 +70,7 @@ struct ChainScratch {
       grad = channels(widest);
       spare = channels(widest);
     }
-    rows = {arena.take<T>(stride * kEdges), stride};
+    rows = {arena.take<T>((stride + lanes<T>)*kEdges), stride + lanes<T>};  // and what is written in whole vectors
     carry = arena.take<T>(stride);
     carry_grad = arena.take<T>(stride);
     bytes = arena.used();
@@ -138,14 +138,39 @@ inline void clear_rows(const EdgeBlock& block, int64_t channels, Rows<T> rows) {
     for (int64_t k = 0; k < channels; k += lanes<T>) store(rows[e] + k, Vec<T>{});
 }
 
+// The block's rows of a table, from channel `at` of rows on; what they are padded with goes beyond.
+template <class T>
+inline void read_table(const EdgeBlock& block, const T* table, int64_t stride, const int64_t* row, int64_t channels,
+                       Rows<T> rows, int64_t at = 0) {
+  const int count = block.count;
+  for_vectors<T>(channels, [&](int64_t k, auto io) {
+    for (int e = 0; e < count; ++e) store(rows[e] + at + k, io.load(table + row[e] * stride + k));
+  });
+}
+
 // Rows of a table of edges; beyond the block's last edge, zeros.
 template <class T>
 inline void read_edges(const EdgeBlock& block, const T* table, int64_t channels, Rows<T> rows) {
-  const int count = block.count;
-  for_vectors<T>(channels, [&](int64_t k, auto io) {
-    for (int e = 0; e < count; ++e) store(rows[e] + k, io.load(table + block.edge[e] * channels + k));
-  });
+  read_table(block, table, channels, block.edge, channels, rows);
   clear_rows(block, channels, rows);
+}
+
+// A_i, B_j and a_ij side by side, of those that are inputs; beyond the block's last edge, zeros. Returns how many.
+template <class T, class X>
+inline int64_t read_inputs(const EdgeNetworkArgs<T, X>& args, const EdgeBlock& block, Rows<T> rows) {
+  int64_t at = 0;
+  const auto append = [&](const T* table, int64_t stride, const int64_t* row, int64_t channels) {
+    read_table(block, table, stride, row, channels, rows, at);
+    at += channels;
+  };
+  if (args.end_inputs > 0) {
+    if (args.receiver)
+      append(args.receiver, args.receiver_stride, args.rows >= 0 ? block.edge : block.receiver, args.width);
+    if (args.sender) append(args.sender, args.sender_stride, block.sender, args.width);
+  }
+  if (args.edge_width > 0) append(args.edge_attr, args.edge_width, block.edge, args.edge_width);
+  if (at > 0) clear_rows(block, at, rows);
+  return at;
 }
 
 template <class T>
@@ -194,17 +219,14 @@ inline void run_chain(const EdgeNetworkArgs<T, X>& args, const PackedChain<T>& p
   const int invariants = args.invariants();
   for (int c = 0; c < invariants; ++c)
     for (int e = block.count; e < kEdges; ++e) s.input[c * kEdges + e] = 0;
-  if (args.edge_width > 0) {
-    read_edges(block, args.edge_attr, args.edge_width, s.rows);
-    to_channels<false>(s.rows, args.edge_width, s.input + invariants * kEdges);
-  }
+  to_channels<false>(s.rows, read_inputs(args, block, s.rows), s.input + invariants * kEdges);
   const T* in = s.input;
   for (int k = 0; k < args.layers; ++k) {
     const Step step = args.step[k];
     const int64_t out = args.channels[k];
     const bool active = step.activation != Activation::identity;
     T* z = kGrad && active && step.norm ? s.normal[k] : s.h[k];
-    if (k == 0 && (args.receiver || args.sender)) {
+    if (k == 0 && args.ends_added()) {
       read_ends(args, block, s.rows);
       to_channels<false>(s.rows, out, z);
       apply<From::sum>(in, args.inputs(0), packed.weight[0], packed.bias[0], z, out);

@@ -134,7 +134,7 @@ struct Tile {
     over_rows(count, channels, [&](int e, int c) { table[edge[e] * channels + c] = column[c * kStride + e]; });
   }
 
-  // A_i + B_j, of those there are; beyond the last edge, zeros.
+  // A_i + B_j, of those that are added; beyond the last edge, zeros.
   __device__ void read_ends(T* column) const {
     over_rows(kEdges, args.width, [&](int e, int c) {
       T z = 0;
@@ -143,6 +143,9 @@ struct Tile {
       column[c * kStride + e] = z;
     });
   }
+
+  // Edge e's receiver; its row, where there is no graph.
+  __device__ int64_t receiver(int e) const { return args.rows >= 0 ? edge[e] : base + node[e]; }
 
   __device__ static double number(const void* table, bool wide, int64_t at) {
     return wide ? static_cast<const double*>(table)[at] : double(static_cast<const T*>(table)[at]);
@@ -158,7 +161,7 @@ struct Tile {
       sum_products<false>(i, j, interval, product);
   }
 
-  // s_ij and a_ij.
+  // s_ij, A_i and B_j where they are inputs, and a_ij.
   __device__ void read_inputs(T* column) const {
     const int invariants = args.invariants();
     if (invariants > 0)
@@ -168,10 +171,26 @@ struct Tile {
         if (args.interval) column[e] = finish(interval);
         if (args.product) column[(invariants - 1) * kStride + e] = finish(product);
       }
-    if (args.edge_width > 0) read_table(args.edge_attr, args.edge_width, column + invariants * kStride);
+    column += invariants * kStride;
+    if (args.end_inputs > 0) {
+      if (args.receiver) {
+        read_end(args.receiver, args.receiver_stride, column, [&](int e) { return receiver(e); });
+        column += args.width * kStride;
+      }
+      if (args.sender) {
+        read_end(args.sender, args.sender_stride, column, [&](int e) { return sender[e]; });
+        column += args.width * kStride;
+      }
+    }
+    if (args.edge_width > 0) read_table(args.edge_attr, args.edge_width, column);
   }
 
  private:
+  template <class Node>
+  __device__ void read_end(const T* table, int64_t stride, T* column, Node&& at) const {
+    over_rows(kEdges, args.width,
+              [&](int e, int c) { column[c * kStride + e] = e < count ? table[at(e) * stride + c] : T(0); });
+  }
   template <bool kCompensated>
   __device__ void sum_products(int64_t i, int64_t j, double& interval, double& product) const {
     IntervalAndProduct<kCompensated, double, DeviceFma> sums;

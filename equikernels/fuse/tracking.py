@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..nn.chain import chain_layers
+from ..nn.edge_chain import read_ends
 from ..nn.euclid import PreparedBlock, euclid_points
 from ..nn.interaction import InteractionWeights
-from ..nn.tables import read_ends
 from .edges import GraphCache
 from .recipe import NotRecognisedError, Recipe, expect_layers, parameter_like, probe_edges, probe_values
 

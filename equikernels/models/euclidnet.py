@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from ..checks import REAL, check_choice, check_tensor, fail
 from ..graph import Graph
 from ..nn.chain import apply_rows, chain, row_network
+from ..nn.edge_chain import read_ends
 from ..nn.euclid import EuclidBlock, EuclidPointsBlock, PaperEuclidBlock
 from ..nn.linear import weight_and_bias
-from ..nn.tables import read_ends
 from ..ops.common import HasEdges, as_graph, of_data
 
 VARIANTS = ("repo", "paper")

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from ..checks import REAL, check_tensor, fail
 from ..graph import Graph
+from ..nn.edge_chain import read_ends
 from ..nn.interaction import InteractionBlock, InteractionWeights, RelationalModel
-from ..nn.tables import read_ends
 from ..ops.common import HasEdges, as_graph, of_data
 
 

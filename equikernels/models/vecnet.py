@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from ..checks import FLOATING, REAL, check_tensor, fail
 from ..graph import COMPLETE, Graph
+from ..nn.edge_chain import read_ends
 from ..nn.free_stream import FreeStream
-from ..nn.tables import read_ends
 from ..ops.common import as_graph
 from ..ops.segment import segment_reduce
 from .euclidnet import EuclidNet, in_order

@@ -61,8 +61,9 @@ def row_network(op: str, argument: str, modules: Any) -> EdgeNetwork:
     return EdgeNetwork.of(chain_layers(op, argument, modules)[0])
 
 
-def apply_rows(network: EdgeNetwork, rows: Tensor) -> Tensor:
-    """The chain's output for each row, in one pass."""
-    out = edge_network(network, None, edge_attr=rows, edges_at=len(network.widths) - 1).edges
+def apply_rows(network: EdgeNetwork, rows: Tensor, more: Tensor | None = None) -> Tensor:
+    """The chain's output for each row, of ``rows`` and ``more`` side by side, in one pass."""
+    last = len(network.widths) - 1
+    out = edge_network(network, None, receiver=rows, edge_attr=more, ends="inputs", edges_at=last).edges
     assert out is not None
     return out

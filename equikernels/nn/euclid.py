@@ -12,9 +12,9 @@ from ..graph import Graph
 from ..ops.edge_network import EdgeNetwork, edge_network
 from ..ops.message import message_passing
 from .chain import apply_rows, chain, chain_layers, row_network
+from .edge_chain import EdgeChain
 from .edge_norm import EdgeInput, fold_batch_norm
 from .linear import weight_and_bias
-from .tables import Tables
 
 CLAMP = 100.0
 
@@ -84,7 +84,7 @@ class EuclidBlock(nn.Module):
 
 
 class PreparedBlock(NamedTuple):
-    edge: Tables
+    edge: EdgeChain
     node: EdgeNetwork
     edges_at: int
     messages_at: int
@@ -99,7 +99,7 @@ class PreparedBlock(NamedTuple):
         width = edge[-1].weight.shape[0]
         invariants, u, v, q = edge[0].weight.tensor_split([2, 2 + width, 2 + 2 * width], dim=1)
         return cls(
-            Tables.of([*edge, *message, *head], [invariants, q], u, v),
+            EdgeChain.of([*edge, *message, *head], u, v, q, invariants),
             row_network(op, "phi_s", block.phi_s),
             len(edge) - 1,
             len(edge) + len(message) - 1,
@@ -123,7 +123,7 @@ class PreparedBlock(NamedTuple):
         assert out.edges is not None
         assert out.messages is not None
         assert out.coordinates is not None
-        update = apply_rows(self.node, torch.cat([h, out.messages], dim=1))
+        update = apply_rows(self.node, h, out.messages)
         return torch.add(h, update, alpha=c), torch.add(x, out.coordinates, alpha=c), out.edges, out.messages
 
 
@@ -167,8 +167,7 @@ class PaperEuclidBlock(nn.Module):
         common: dict[str, Any] = {"x": x, "invariants": "both", "negative_slope": slope}
         e = edge_network(EdgeNetwork.of(edge), graph, edge_attr=e, edges_at=len(edge) - 1, **common).edges  # type: ignore[assignment]
         u, v, q, s = message[0].weight.tensor_split([width, 2 * width, 3 * width], dim=1)
-        tables = Tables.of([*message, *head], [s, q], u, v)
-        out = tables.run(
+        out = EdgeChain.of([*message, *head], u, v, q, s).run(
             h,
             graph,
             edge_attr=e,
@@ -178,7 +177,7 @@ class PaperEuclidBlock(nn.Module):
         )
         assert out.messages is not None
         assert out.coordinates is not None
-        update = apply_rows(row_network(op, "phi_h", self.phi_h), torch.cat([h, out.messages], dim=1))
+        update = apply_rows(row_network(op, "phi_h", self.phi_h), h, out.messages)
         return h + update, torch.add(x, out.coordinates, alpha=self.c_weight), e, out.messages
 
 

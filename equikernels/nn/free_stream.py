@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..graph import Graph
 from .chain import chain_layers
-from .tables import Tables
+from .edge_chain import EdgeChain
 
 
 class FreeStream(nn.Module):
@@ -44,7 +44,6 @@ class FreeStream(nn.Module):
         layers, _ = chain_layers("FreeStream", "phi_g", self.phi_g)
         width = nodes.shape[1]
         u, v, q = layers[0].weight.tensor_split([width, 2 * width], dim=1)
-        tables = Tables.of(layers, [q], u, v)
-        out = tables.run(nodes, graph, edge_attr=m, messages_at=len(layers) - 1)
+        out = EdgeChain.of(layers, u, v, q).run(nodes, graph, edge_attr=m, messages_at=len(layers) - 1)
         assert out.messages is not None
         return f + self.phi_f(torch.cat([nodes, out.messages], dim=1))

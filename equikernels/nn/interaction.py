@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from ..checks import fail
 from ..graph import Graph
 from ..ops.edge_network import EdgeNetwork
 from .chain import apply_rows, chain, chain_layers, row_network
-from .tables import Tables
+from .edge_chain import EdgeChain
 
 
 class RelationalModel(nn.Module):
@@ -62,7 +61,7 @@ class InteractionBlock(nn.Module):
 class InteractionWeights(NamedTuple):
     """R_1 and O as the op takes them, for any number of passes."""
 
-    edge: Tables
+    edge: EdgeChain
     node: EdgeNetwork
 
     @classmethod
@@ -72,7 +71,7 @@ class InteractionWeights(NamedTuple):
         layers, _ = chain_layers(op, "R1", relational.layers)
         width = objects.layers[0].weight.shape[1] - layers[-1].weight.shape[0]
         u, v, q = layers[0].weight.tensor_split([width, 2 * width], dim=1)
-        return cls(Tables.of(layers, [q], u, v), row_network(op, "O", objects.layers))
+        return cls(EdgeChain.of(layers, u, v, q), row_network(op, "O", objects.layers))
 
     def one_pass(self, x: Tensor, edge_attr: Tensor, graph: Graph, return_edges: bool) -> tuple[Tensor, Tensor | None]:
         """(x', and E if asked for)."""
@@ -85,4 +84,4 @@ class InteractionWeights(NamedTuple):
             messages_at=last,
         )
         assert out.messages is not None
-        return apply_rows(self.node, torch.cat([x, out.messages], dim=1)), out.edges
+        return apply_rows(self.node, x, out.messages), out.edges

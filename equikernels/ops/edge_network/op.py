@@ -18,7 +18,7 @@ from ..autograd import call, double_backward, register_autograd
 from ..common import check_edges, check_graph, graph_arguments, graph_from, lift
 from ..message.op import INVARIANTS
 from . import reference
-from .spec import EdgeNetwork, EdgeOptions, EdgeOutput, EdgeTensors, cuda_limit
+from .spec import ENDS, EdgeNetwork, EdgeOptions, EdgeOutput, EdgeTensors, cuda_limit, first_inputs
 
 OP = "edge_network"
 KERNELS[OP] = ("cpu", "cuda")
@@ -33,6 +33,7 @@ def edge_network(
     sender: Tensor | None = None,
     x: Tensor | None = None,
     edge_attr: Tensor | None = None,
+    ends: str = "added",
     invariants: str = "none",
     metric: Metric = "euclidean",
     psi: bool = True,
@@ -50,22 +51,28 @@ def edge_network(
         e_{ij} &= h^{k_e}_{ij}, \quad M_i = \textstyle\sum_j h^{k_m}_{ij}, \quad
         X_i = \textstyle\sum_j \mathrm{clamp}(h^{K-1}_{ij} (x_i - x_j))
 
-    with :math:`s_{ij}` the invariants of :func:`pairwise_invariants`. EuclidNet's block (arXiv 2304.05293, eqs.
+    or, with ``ends="inputs"``, :math:`z_{ij} = W_0 [s_{ij}, A_i, B_j, a_{ij}] + b_0`: the cheaper of the two where
+    nodes have few features, or few edges each.
+
+    Here :math:`s_{ij}` are the invariants of :func:`pairwise_invariants`. EuclidNet's block (arXiv 2304.05293, eqs.
     3.1-3.4) and the Interaction Network (arXiv 2103.16701) are settings of this op. Edge memory is read once and
     written once; nothing else is kept per edge, in training neither: the backward pass computes the layers again.
     (On CUDA it has, while it runs, a row of H numbers for each edge, and D in float64 where x is differentiated.)
     Second derivatives are those of the reference and take memory for all layers of all edges.
 
     Args:
-        network: the layers, :meth:`EdgeNetwork.of`; the first one's weight has a column for each invariant and for
-            each edge attribute, in this order. Up to 32 layers, each up to 512 wide; the CUDA
-            kernels take about 500 channels in all (float64: 250), and leave larger networks to the reference.
-        graph: the edges, over n nodes; None: the network is applied to the rows of ``edge_attr``, and ``edges_at`` is
-            all that can be asked for.
-        receiver: A [n, H], H the first layer's width, in the dtype of the weights; None: nothing.
+        network: the layers, :meth:`EdgeNetwork.of`; the first one's weight has a column for each invariant, for each
+            feature of the receiver and of the sender (``ends="inputs"``), and for each edge attribute, in this order.
+            Up to 32 layers, each up to 512 wide; the CUDA kernels take about 500 channels in all (float64: 250), and
+            leave larger networks to the reference.
+        graph: the edges, over n nodes; None: the network is applied to the rows of ``edge_attr`` and, with
+            ``ends="inputs"``, of ``receiver`` beside them, and ``edges_at`` is all that can be asked for.
+        receiver: A [n, H], in the dtype of the weights; H is the first layer's width, or, with ``ends="inputs"``, any.
+            None: nothing.
         sender: B [n, H], likewise.
         x: [n, D] coordinates, in the dtype of the weights or float64; needed for invariants and coordinates.
         edge_attr: a [E, K], in the graph's order.
+        ends: what A and B are: "added" to the first layer's output, or "inputs" of it.
         invariants: "none", "both", "interval" (||x_i - x_j||^2 only) or "product".
         metric: "euclidean", "minkowski" or a signature.
         psi: pass invariants through sign(z) ln(1 + |z|).
@@ -87,10 +94,12 @@ def edge_network(
     edge_attr = edge_attr if edge_attr is None else lift(OP, "edge_attr", edge_attr)
     weights = lift(OP, "network", network.weights)
     check_choice(OP, "invariants", invariants, ("none", *INVARIANTS))
+    check_choice(OP, "ends", ends, ENDS)
     interval, product = INVARIANTS.get(invariants, (False, False))
     if clamp is not None and not clamp >= 0:
         fail(OP, "clamp", "a number >= 0 or None", clamp)
     options = EdgeOptions(
+        ends == "inputs",
         [] if x is None else signature(OP, metric, x.shape[1]),
         interval,
         product,
@@ -109,8 +118,9 @@ def edge_network(
     if not use_kernel(OP, *[v for v in t if v is not None], cuda_limit=limit):
         return reference.edge_network(t, graph, options)
     if graph is None:
-        assert edge_attr is not None
-        where: tuple[Any, ...] = (weights.new_empty(0, dtype=torch.int64), edge_attr.shape[0], ROWS)
+        rows = edge_attr if edge_attr is not None else receiver
+        assert rows is not None
+        where: tuple[Any, ...] = (weights.new_empty(0, dtype=torch.int64), rows.shape[0], ROWS)
     else:
         where = graph_arguments(graph)  # all edges at least pass through memory in CUDA's backward pass
     edges, messages, moved = call("edge_network", *t, *where, *options)
@@ -128,32 +138,42 @@ def _check(t: EdgeTensors, graph: Graph | None, network: EdgeNetwork, options: E
         if not -1 <= at < layers:
             fail(OP, name, f"a layer from 0 to {layers - 1}, or None", at)
     if graph is None:
-        given = [name for name in ("receiver", "sender", "x") if getattr(t, name) is not None]
+        rows = ("receiver", "edge_attr") if options.ends_as_inputs else ("edge_attr",)
+        given = [name for name in ("receiver", "sender", "x") if getattr(t, name) is not None and name not in rows]
         asked = [name for name in ("messages_at", "coordinates") if getattr(options, name) not in (-1, False)]
-        if given or asked or t.edge_attr is None:
-            fail(OP, "graph", "a Graph, or edge_attr and edges_at alone", f"None with {given + asked or 'nothing'}")
+        if given or asked or all(getattr(t, name) is None for name in rows):
+            expected = f"a Graph, or {' and '.join(rows)} and edges_at alone"
+            fail(OP, "graph", expected, f"None with {given + asked or 'nothing'}")
     else:
         tables = [v for v in (t.receiver, t.sender, t.x) if v is not None]
         if not tables:
             fail(OP, "receiver", "a tensor: without receiver, sender and x there are no nodes", "None")
         check_graph(OP, graph, tables[0])
-        n = graph.num_nodes
-        for name, table in (("receiver", t.receiver), ("sender", t.sender)):
-            if table is not None:
-                check_tensor(OP, name, table, [n, width], like=t.weights)
         if t.x is not None:
-            check_tensor(OP, "x", t.x, [n, "D"], (t.weights.dtype, torch.float64), like=t.weights)
+            check_tensor(OP, "x", t.x, [graph.num_nodes, "D"], (t.weights.dtype, torch.float64), like=t.weights)
+    n: int | str = "n" if graph is None else graph.num_nodes
+    for name, table in (("receiver", t.receiver), ("sender", t.sender)):
+        if table is None:
+            continue
+        check_tensor(OP, name, table, [n, "H" if options.ends_as_inputs else width], like=t.weights)
+        if options.ends_as_inputs:
+            width = table.shape[1]  # of the sender, too
+            if width == 0:
+                fail(OP, name, "at least one column", list(table.shape))
     if t.x is None and (options.coordinates or options.invariants()):
         fail(OP, "x", "a tensor, for invariants or coordinates", "None")
-    columns = options.invariants()
     if t.edge_attr is not None:
         check_tensor(OP, "edge_attr", t.edge_attr, ["E", "K"], like=t.weights)
         if graph is not None:
             check_edges(OP, "edge_attr", t.edge_attr, graph)
-        columns += t.edge_attr.shape[1]
+        elif t.receiver is not None and t.receiver.shape[0] != t.edge_attr.shape[0]:
+            fail(OP, "edge_attr", f"{t.receiver.shape[0]} rows, as receiver", t.edge_attr.shape[0])
+    columns = first_inputs(t, options)
     if network.inputs != columns:
-        got = f"{network.inputs} columns"
-        fail(OP, "network", f"a first layer of {columns} columns, for invariants and edge attributes", got)
+        parts = (
+            "invariants, both ends and edge attributes" if options.ends_as_inputs else "invariants and edge attributes"
+        )
+        fail(OP, "network", f"a first layer of {columns} columns, for {parts}", f"{network.inputs} columns")
     if options.coordinates and network.widths[-1] != 1:
         fail(OP, "network", "a last layer of width 1, for coordinates", network.widths[-1])
 
@@ -180,11 +200,10 @@ def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
     # An output that was not asked for is empty, and tracing may still bring a (likewise empty) cotangent for it.
     cotangents = [g if g is None or g.dim() == 2 else None for g in grads]
     *tensors, table = ctx.saved_tensors
-    wanted = [bool(w) for w in ctx.needs_input_grad[2:4]]
+    wanted = [bool(w) for w in ctx.needs_input_grad[: _TENSORS - 1]]
     out = call("edge_network_backward", *cotangents, *tensors, table, *ctx.sizes, *ctx.options, *wanted)
-    given = [g if t is not None else None for g, t in zip(out, tensors, strict=True)]
-    given[2:4] = [g if want else None for g, want in zip(given[2:4], wanted, strict=True)]
-    return (*given, *rest)
+    present = [t is not None and want for t, want in zip(tensors, [*wanted, True], strict=True)]
+    return (*(g if p else None for g, p in zip(out, present, strict=True)), *rest)
 
 
 def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -219,7 +238,7 @@ def _backward_backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
     by_argument: list[Tensor | None] = [None] * (3 + _TENSORS)
     for k, r in zip([*outputs, *(3 + k for k in present)], result, strict=True):
         by_argument[k] = r
-    return (*by_argument, *(None,) * (3 + _OPTIONS + 2))
+    return (*by_argument, *(None,) * (3 + _OPTIONS + _TENSORS - 1))
 
 
 def _fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -235,8 +254,7 @@ def _fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 def _fake_backward(*arguments: Any) -> tuple[Tensor, ...]:
     t, _, _ = _split(arguments[3:])
-    want_x, want_edge_attr = arguments[-2:]
-    wanted = (True, True, want_x, want_edge_attr, True)
+    wanted = (*arguments[1 - _TENSORS :], True)
     return tuple(
         t.weights.new_empty(0) if v is None or not want else v.new_empty(v.shape)
         for v, want in zip(t, wanted, strict=True)

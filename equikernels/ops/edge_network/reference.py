@@ -13,7 +13,7 @@ from .spec import ACTIVATIONS, NORM, NORM_EPS, EdgeOptions, EdgeOutput, EdgeTens
 
 
 def edge_network(t: EdgeTensors, graph: Graph | None, options: EdgeOptions) -> EdgeOutput:
-    """Without a graph the rows of edge_attr are walked."""
+    """Without a graph the rows of receiver and edge_attr are walked."""
     outputs = _chain(t, graph, options)
     edges = outputs[options.edges_at] if options.edges_at >= 0 else None
     messages = coordinates = None
@@ -37,6 +37,13 @@ def _chain(t: EdgeTensors, graph: Graph | None, options: EdgeOptions) -> list[Te
         s = pairwise_invariants(t.x, graph, options.metric, options.psi)
         columns = [k for k, wanted in enumerate((options.interval, options.product)) if wanted]
         inputs.append(s[:, columns].to(t.weights.dtype))
+    receiver, sender = t.receiver, t.sender
+    if graph is not None:
+        receiver = None if receiver is None else receiver[graph.receiver]
+        sender = None if sender is None else sender[graph.sender]
+    ends = [v for v in (receiver, sender) if v is not None]
+    if options.ends_as_inputs:
+        inputs += ends
     if t.edge_attr is not None:
         inputs.append(t.edge_attr)
     rows = graph.num_edges if graph is not None else inputs[0].shape[0]
@@ -48,11 +55,9 @@ def _chain(t: EdgeTensors, graph: Graph | None, options: EdgeOptions) -> list[Te
         used += weight.numel()
         z = F.linear(h, weight, t.weights[used : used + width])
         used += width
-        if k == 0 and graph is not None:
-            if t.receiver is not None:
-                z = z + t.receiver[graph.receiver]
-            if t.sender is not None:
-                z = z + t.sender[graph.sender]
+        if k == 0 and not options.ends_as_inputs:
+            for end in ends:
+                z = z + end
         if step >= NORM:
             z = F.layer_norm(z, (width,), eps=NORM_EPS)
         h = activate(z, ACTIVATIONS[step % NORM], options.slope)

@@ -86,6 +86,7 @@ class EdgeTensors(NamedTuple):
 class EdgeOptions(NamedTuple):
     """The rest, in the order of the schema."""
 
+    ends_as_inputs: bool  # receiver and sender are columns of the first layer, not added to what it gives
     metric: list[float]
     interval: bool
     product: bool
@@ -110,6 +111,15 @@ class EdgeOutput(NamedTuple):
     coordinates: Tensor | None
 
 
+ENDS = ("added", "inputs")
+
+
+def first_inputs(t: EdgeTensors, options: EdgeOptions) -> int:
+    """Columns of the first layer's weight."""
+    tables = [t.receiver, t.sender] if options.ends_as_inputs else []
+    return options.invariants() + sum(v.shape[1] for v in (*tables, t.edge_attr) if v is not None)
+
+
 CUDA_SHARED = 99 * 1024  # bytes, as kMostChainShared in csrc/edge_network/chain.h
 
 
@@ -117,7 +127,7 @@ def cuda_limit(t: EdgeTensors, options: EdgeOptions) -> str | None:
     """Why the CUDA kernels cannot do a call, or None where they can. The backward pass has all layers of 32 edges in
     shared memory; the numbers are those of ``ChainRoom``, in chain.h."""
     size = t.weights.element_size()
-    inputs = options.invariants() + (0 if t.edge_attr is None else t.edge_attr.shape[1])
+    inputs = first_inputs(t, options)
     points = len(options.metric) * 8 // size  # float64
     kept = sum(options.widths) + sum(step >= NORM for step in options.steps)
     columns = inputs + kept + 2 * max(1, inputs, points, *options.widths)
