@@ -152,14 +152,14 @@ def _check(t: EdgeTensors, graph: Graph | None, network: EdgeNetwork, options: E
         if t.x is not None:
             check_tensor(OP, "x", t.x, [graph.num_nodes, "D"], (t.weights.dtype, torch.float64), like=t.weights)
     n: int | str = "n" if graph is None else graph.num_nodes
+    columns_of_ends: int | str = "H" if options.ends_as_inputs else width
     for name, table in (("receiver", t.receiver), ("sender", t.sender)):
         if table is None:
             continue
-        check_tensor(OP, name, table, [n, "H" if options.ends_as_inputs else width], like=t.weights)
-        if options.ends_as_inputs:
-            width = table.shape[1]  # of the sender, too
-            if width == 0:
-                fail(OP, name, "at least one column", list(table.shape))
+        check_tensor(OP, name, table, [n, columns_of_ends], like=t.weights)
+        columns_of_ends = table.shape[1]  # of the sender, too
+        if columns_of_ends == 0:
+            fail(OP, name, "at least one column", list(table.shape))
     if t.x is None and (options.coordinates or options.invariants()):
         fail(OP, "x", "a tensor, for invariants or coordinates", "None")
     if t.edge_attr is not None:
