@@ -34,6 +34,18 @@ inline Vec<T> root(Vec<T> v) {
   return v;
 }
 
+// 1 / sqrt(x) for x > 1e-6 or NaN, to a unit or two in the last place; of infinity 0.
+template <class T>
+inline Vec<T> inverse_root(Vec<T> x) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) {  // an estimate of 14 bits and a Newton step, as reciprocal()
+    const Vec<T> r = (Vec<T>)_mm512_maskz_rsqrt14_ps(__mmask16(-1), (__m512)x);
+    return x > T(1e37) ? r : mul_add(mul_add(-x * r, r, broadcast<T>(1)), r * T(0.5), r);
+  }
+#endif
+  return T(1) / root<T>(x);
+}
+
 // Calls f(width, first) for tiles of kMostOut channels and, at the end, of smaller powers of two.
 template <class F>
 inline void for_tiles(int64_t channels, F&& f) {
@@ -182,7 +194,7 @@ inline void normalise(T* z, int64_t channels, T* inverse) {
       }
 #pragma GCC unroll 4
     for (int v = 0; v < kGroup; ++v) {
-      scale[v] = T(1) / root<T>(scale[v] * share + T(kNormEpsilon));
+      scale[v] = inverse_root<T>(scale[v] * share + T(kNormEpsilon));
       store(inverse + e + v * W, scale[v]);
     }
     for (int64_t c = 0; c < channels; ++c)

@@ -138,13 +138,31 @@ inline void clear_rows(const EdgeBlock& block, int64_t channels, Rows<T> rows) {
     for (int64_t k = 0; k < channels; k += lanes<T>) store(rows[e] + k, Vec<T>{});
 }
 
-// The block's rows of a table, from channel `at` of rows on; what they are padded with goes beyond.
+// Calls f(channels, first) for pieces of whole vectors and, at the end, of smaller powers of two.
+template <class T, class F>
+inline void for_pieces(int64_t channels, F&& f) {
+  int64_t k = 0;
+  for (; k + lanes<T> <= channels; k += lanes<T>) f(std::integral_constant<int, lanes<T>>{}, k);
+  const auto rest = [&](auto piece) {
+    if (!(channels & piece)) return;
+    f(piece, k);
+    k += piece;
+  };
+  if constexpr (lanes<T> > 8) rest(std::integral_constant<int, 8>{});
+  if constexpr (lanes<T> > 4) rest(std::integral_constant<int, 4>{});
+  if constexpr (lanes<T> > 2) rest(std::integral_constant<int, 2>{});
+  rest(std::integral_constant<int, 1>{});
+}
+
+// The block's rows of a table, from channel `at` of rows on. Narrow ones are read as they are: a vector's masked load
+// and its store across two lines cost more.
 template <class T>
 inline void read_table(const EdgeBlock& block, const T* table, int64_t stride, const int64_t* row, int64_t channels,
                        Rows<T> rows, int64_t at = 0) {
   const int count = block.count;
-  for_vectors<T>(channels, [&](int64_t k, auto io) {
-    for (int e = 0; e < count; ++e) store(rows[e] + at + k, io.load(table + row[e] * stride + k));
+  for_pieces<T>(channels, [&](auto piece, int64_t k) {
+    constexpr size_t kBytes = decltype(piece)::value * sizeof(T);
+    for (int e = 0; e < count; ++e) std::memcpy(rows[e] + at + k, table + row[e] * stride + k, kBytes);
   });
 }
 
@@ -176,8 +194,9 @@ inline int64_t read_inputs(const EdgeNetworkArgs<T, X>& args, const EdgeBlock& b
 template <class T>
 inline void write_edges(const EdgeBlock& block, Rows<T> rows, int64_t channels, T* table) {
   const int count = block.count;
-  for_vectors<T>(channels, [&](int64_t k, auto io) {
-    for (int e = 0; e < count; ++e) io.store(table + block.edge[e] * channels + k, load(rows[e] + k));
+  for_pieces<T>(channels, [&](auto piece, int64_t k) {
+    constexpr size_t kBytes = decltype(piece)::value * sizeof(T);
+    for (int e = 0; e < count; ++e) std::memcpy(table + block.edge[e] * channels + k, rows[e] + k, kBytes);
   });
 }
 

@@ -14,7 +14,7 @@ from .chain import chain_layers
 
 # Features of a node up to which edges read them as they are. What edges then multiply costs less than reading twice as
 # many numbers as the first layer is wide, however many edges a node has.
-FEW = 16
+FEW = 32
 
 
 class EdgeChain(NamedTuple):
