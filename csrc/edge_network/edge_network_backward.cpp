@@ -110,12 +110,11 @@ struct ChainChunk {
   void through_layer(int k) {
     constexpr int W = lanes<T>;
     const int64_t in = args.inputs(k), out = args.channels[k];
-    if (s.d[k])  // where the slope of an activation is zero nothing passes, not even infinity
-      for (int64_t c = 0; c < out * kEdges; c += W) {
-        const Vec<T> slope = load(s.d[k] + c);
-        store(s.grad + c, slope == T(0) ? Vec<T>{} : load(s.grad + c) * slope);
-      }
-    if (args.step[k].norm) through_norm(s.normal[k], s.inverse[k], out, s.grad);
+    const Slope<T> slope{s.d[k], args.step[k].activation == Activation::relu ? s.h[k] : nullptr};
+    if (args.step[k].norm)
+      through_norm(slope, s.normal[k], s.inverse[k], out, s.grad);
+    else if (slope.any())
+      for (int64_t c = 0; c < out * kEdges; c += W) store(s.grad + c, slope(c, load(s.grad + c)));
     to_rows(k ? s.h[k - 1] : s.input, in, s.rows);
     add_weights(s.grad, out, s.rows, in, partial.weight[k]);
     add_bias(s.grad, out, partial.bias[k]);

@@ -75,7 +75,7 @@ void pack_tiles(int64_t in, int64_t out, Element&& element, T* packed) {
 // What a product begins with: nothing, the bias, the bias and what out holds.
 enum class From { nothing, bias, sum };
 
-template <From kFrom, int kOut, class T>
+template <From kFrom, bool kRelu, int kOut, class T>
 inline void apply_tile(const T* in, int64_t count, const T* w, const T* bias, T* out) {
   constexpr int W = lanes<T>;
   Vec<T> acc[kOut][kGroup];
@@ -100,17 +100,17 @@ inline void apply_tile(const T* in, int64_t count, const T* w, const T* bias, T*
 #pragma GCC unroll 8
   for (int o = 0; o < kOut; ++o)
 #pragma GCC unroll 8
-    for (int v = 0; v < kGroup; ++v) store(out + o * kEdges + v * W, acc[o][v]);
+    for (int v = 0; v < kGroup; ++v) store(out + o * kEdges + v * W, kRelu ? max_of(Vec<T>{}, acc[o][v]) : acc[o][v]);
 }
 
-// out = bias + w^T in, channels [..][kEdges].
-template <From kFrom, class T>
+// out = bias + w^T in, channels [..][kEdges]; with kRelu, of what is positive.
+template <From kFrom, bool kRelu = false, class T>
 inline void apply(const T* in, int64_t in_channels, const T* packed, const T* bias, T* out, int64_t out_channels) {
   for_tiles(out_channels, [&](auto tile, int64_t first) {
     constexpr int kOut = decltype(tile)::value;
     const T* from = kFrom == From::nothing ? nullptr : bias + first;
     for (int e = 0; e < kEdges; e += kGroup * lanes<T>)
-      apply_tile<kFrom, kOut>(in + e, in_channels, packed, from, out + first * kEdges + e);
+      apply_tile<kFrom, kRelu, kOut>(in + e, in_channels, packed, from, out + first * kEdges + e);
     packed += in_channels * kOut;
   });
 }
@@ -206,9 +206,23 @@ inline void normalise(T* z, int64_t channels, T* inverse) {
   }
 }
 
-// grad: from LayerNorm's output y to its input.
+// grad: back through an activation of slope d; of h itself instead, where h is max(0, .). Where the slope is zero
+// nothing passes, not even infinity.
 template <class T>
-inline void through_norm(const T* y, const T* inverse, int64_t channels, T* grad) {
+struct Slope {
+  const T *d, *h;
+  bool any() const { return d || h; }
+  Vec<T> operator()(int64_t at, Vec<T> grad) const {
+    if (h) return load(h + at) <= T(0) ? Vec<T>{} : grad;
+    if (!d) return grad;
+    const Vec<T> slope = load(d + at);
+    return slope == T(0) ? Vec<T>{} : grad * slope;
+  }
+};
+
+// grad: from an activation's output to LayerNorm's output y, and to its input.
+template <class T>
+inline void through_norm(Slope<T> slope, const T* y, const T* inverse, int64_t channels, T* grad) {
   constexpr int W = lanes<T>;
   const T share = T(1) / T(channels);
   for (int e = 0; e < kEdges; e += kGroup * W) {
@@ -216,9 +230,11 @@ inline void through_norm(const T* y, const T* inverse, int64_t channels, T* grad
     for (int64_t c = 0; c < channels; ++c)
 #pragma GCC unroll 4
       for (int v = 0; v < kGroup; ++v) {
-        const Vec<T> g = load(grad + c * kEdges + e + v * W);
+        const int64_t at = c * kEdges + e + v * W;
+        const Vec<T> g = slope(at, load(grad + at));
+        store(grad + at, g);
         mean[v] += g;
-        along[v] = mul_add(g, load(y + c * kEdges + e + v * W), along[v]);
+        along[v] = mul_add(g, load(y + at), along[v]);
       }
 #pragma GCC unroll 4
     for (int v = 0; v < kGroup; ++v) {

@@ -42,7 +42,7 @@ struct PackedChain {
 template <class T>
 struct ChainScratch {
   T* input = nullptr;                             // of the first layer
-  T *h[kMostLayers], *d[kMostLayers];             // outputs; derivatives of activations
+  T *h[kMostLayers], *d[kMostLayers];             // outputs; derivatives of activations but ReLU, whose are h's signs
   T *normal[kMostLayers], *inverse[kMostLayers];  // LayerNorm's outputs and scales, where there is one
   T *grad = nullptr, *spare = nullptr;            // backward
   Rows<T> rows;                                   // channels contiguous, on their way in or out
@@ -62,7 +62,7 @@ struct ChainScratch {
       const Step step = args.step[k];
       const bool active = step.activation != Activation::identity;
       h[k] = backward ? channels(args.channels[k]) : turn[k % 2];
-      d[k] = backward && active ? channels(args.channels[k]) : nullptr;
+      d[k] = backward && active && step.activation != Activation::relu ? channels(args.channels[k]) : nullptr;
       normal[k] = !step.norm ? nullptr : backward && active ? channels(args.channels[k]) : h[k];
       inverse[k] = step.norm ? channels(1) : nullptr;
     }
@@ -243,17 +243,27 @@ inline void run_chain(const EdgeNetworkArgs<T, X>& args, const PackedChain<T>& p
   for (int k = 0; k < args.layers; ++k) {
     const Step step = args.step[k];
     const int64_t out = args.channels[k];
-    const bool active = step.activation != Activation::identity;
+    const bool active = step.activation != Activation::identity, relu = step.activation == Activation::relu;
     T* z = kGrad && active && step.norm ? s.normal[k] : s.h[k];
-    if (k == 0 && args.ends_added()) {
-      read_ends(args, block, s.rows);
-      to_channels<false>(s.rows, out, z);
-      apply<From::sum>(in, args.inputs(0), packed.weight[0], packed.bias[0], z, out);
+    const auto product = [&](auto positive) {
+      if (k == 0 && args.ends_added()) {
+        read_ends(args, block, s.rows);
+        to_channels<false>(s.rows, out, z);
+        apply<From::sum, positive>(in, args.inputs(0), packed.weight[0], packed.bias[0], z, out);
+      } else {
+        apply<From::bias, positive>(in, args.inputs(k), packed.weight[k], packed.bias[k], z, out);
+      }
+    };
+    if (relu && !step.norm) {
+      product(std::true_type{});
     } else {
-      apply<From::bias>(in, args.inputs(k), packed.weight[k], packed.bias[k], z, out);
+      product(std::false_type{});
+      if (step.norm) normalise(z, out, s.inverse[k]);
+      if (relu)
+        activate_channels<false>(step.activation, args.slope, z, s.h[k], s.d[k], out);
+      else if (active)
+        activate_channels<kGrad>(step.activation, args.slope, z, s.h[k], s.d[k], out);
     }
-    if (step.norm) normalise(z, out, s.inverse[k]);
-    if (active) activate_channels<kGrad>(step.activation, args.slope, z, s.h[k], s.d[k], out);
     in = s.h[k];
     after(k);
   }
