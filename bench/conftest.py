@@ -22,7 +22,7 @@ from .machine import machine
 Implementation = Callable[..., Tensor]  # (graph, *inputs)
 EQUIKERNELS, INDEX_ADD, PYG, TORCH_SCATTER = "equikernels", "index_add_", "PyG", "torch_scatter"
 BASELINES: dict[str, ModuleType] = {INDEX_ADD: index_add, PYG: pyg, TORCH_SCATTER: scatter}
-MISSING = [TORCH_SCATTER] if scatter.torch_scatter is None else []
+MISSING = {TORCH_SCATTER: scatter.missing} if scatter.missing else {}
 
 
 def everyone(ours: Implementation, theirs: Callable[..., Tensor]) -> dict[str, Implementation]:
@@ -39,7 +39,7 @@ def everyone(ours: Implementation, theirs: Callable[..., Tensor]) -> dict[str, I
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", choices=("cpu", "cuda"), default="cpu")
     parser.addoption("--threads", default=f"1,{os.cpu_count()}", help="of PyTorch, one after another (default: 1,all)")
-    parser.addoption("--dtypes", default="float32", help="float32,float64,bfloat16 (default: float32)")
+    parser.addoption("--dtypes", default="float32", help="the first for all inputs, others for large ones")
 
 
 def _threads(config: pytest.Config) -> list[int]:
@@ -56,10 +56,27 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("dtype", [getattr(torch, name) for name in names], ids=names)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Dtypes after the first say something where there is much to read, with all threads."""
+    first, threads = config.getoption("--dtypes").split(",")[0], _threads(config)[-1]
+
+    def wanted(item: pytest.Item) -> bool:
+        chosen = item.callspec.params  # type: ignore[attr-defined]
+        dtype = chosen.get("dtype")
+        return dtype in (None, getattr(torch, first)) or (chosen["threads"] == threads and chosen["graph"] not in SMALL)
+
+    config.hook.pytest_deselected(items=[item for item in items if not wanted(item)])
+    items[:] = filter(wanted, items)
+
+
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
     """The head of the document that :mod:`bench.report` makes: the ceilings are those of the same run."""
     threads, device = _threads(config)[-1], config.getoption("--device")
-    machine_info["document"] = {**machine("kernels", threads, device), "ceilings": ceilings(threads, device)}
+    machine_info["document"] = {
+        **machine("kernels", threads, device),
+        "ceilings": ceilings(threads, device),
+        "left_out": list(MISSING.values()),
+    }
 
 
 def two_particles() -> ek.Graph:
@@ -82,6 +99,7 @@ def csr() -> ek.Graph:
     return ek.Graph.from_edge_index(edges, 10_000)
 
 
+SMALL = ("one particle", "two particles", "one jet")
 GRAPHS = {"two particles": two_particles, "one jet": one_jet, "100 jets": jets, "80k edges": csr}
 
 
@@ -116,8 +134,8 @@ def implementation(request: pytest.FixtureRequest) -> str:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    for name in MISSING:
-        terminalreporter.write_line(f"{name} is not installed: left out")
+    for reason in MISSING.values():
+        terminalreporter.write_line(reason)
 
 
 # --- How ----------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The package torch_scatter, where it is installed."""
+"""The package torch_scatter, where it is installed: it comes as source, and is built against the torch it runs with."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from torch import Tensor
 
 try:
     import torch_scatter
-except ImportError:
-    torch_scatter = None
+
+    missing = None
+except (ImportError, OSError) as error:  # OSError: it was built against another torch
+    missing = f"torch_scatter left out: {error}; to build it: pip install --no-build-isolation --no-deps torch_scatter"
 
 
 def coordinate_update(x: Tensor, weight: Tensor, i: Tensor, j: Tensor) -> Tensor:
