@@ -1,10 +1,10 @@
-# make demo | test | gpu-test | bench | bench-full | gpu-bench | plots | wheel | lint | clean
+# make demo | test | gpu-test | bench | bench-full | bench-check | gpu-bench | plots | wheel | lint | clean
 #
 #   TORCH=...    what pip installs as torch (default: the tested version), or TORCH=system: the torch that PYTHON
 #                already sees, left as it is
 #   PYTHON=...   the Python the virtual environment is made from (default: python3)
 #   WORKERS=...  test processes (default: 2)
-#   ARGS=...     passed on to the demo or to pytest
+#   ARGS=...     passed on to the demo, to pytest or to `bench compare`
 #
 # Everything runs from .venv against the installed wheel, never against the source tree.
 
@@ -25,7 +25,7 @@ SOURCES := $(shell find csrc equikernels bench -name '*.py' -o -name '*.cpp' -o 
 # Python 3.11 and later: the working directory is not searched for modules.
 export PYTHONSAFEPATH = 1
 
-.PHONY: demo test gpu-test bench bench-full gpu-bench plots wheel lint clean
+.PHONY: demo test gpu-test bench bench-full bench-check gpu-bench plots wheel lint clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.with-demo
@@ -50,25 +50,35 @@ gpu-test: $(VENV)/.with-dev
 	    $(BIN)/pytest tests/test_ops.py -k 'values_and_gradients and complete and float32' $(ARGS); done; \
 	else echo "gpu-test: no compute-sanitizer on the PATH: left out"; fi
 
-# Quick: under five minutes on two cores. Full: repetitions enough for a table, one thread and all, large inputs; an hour.
+# Quick: under five minutes on two cores. Full: repetitions enough for a table, one thread and all, large inputs, float64
+# too; an hour and a half. Results: a file for each network and kernels.json, in build/bench/quick or build/bench/full.
 bench: KERNELS = --benchmark-max-time=0.05 --benchmark-min-rounds=3 --threads $(shell nproc)
+bench: FOLDER = build/bench/quick
 bench: NETWORKS = --quick
 bench-full: KERNELS = $(WARM) --benchmark-max-time=0.5 --benchmark-min-rounds=5 --dtypes float32,float64
+bench-full: FOLDER = build/bench/full
+bench-full: $(VENV)/.with-scatter
 bench bench-full: $(VENV)/.with-bench
-	@mkdir -p build/bench; set -x; \
+	@mkdir -p $(FOLDER); set -x; \
 	$(BIN)/pytest bench/kernels -q --no-header $(BENCH) $(KERNELS) --benchmark-json=build/bench/raw.json $(ARGS); wrong=$$?; \
-	$(BIN)/python -m equikernels.bench.report build/bench/raw.json --out build/bench/kernels.json && \
-	$(BIN)/equikernels bench $(NETWORKS) --json build/bench/networks.json && exit $$wrong
+	$(BIN)/python -m equikernels.bench.report build/bench/raw.json --out $(FOLDER)/kernels.json && \
+	$(BIN)/equikernels bench $(NETWORKS) --results $(FOLDER) && exit $$wrong
+
+# The rows of the README's tables once more, beside the committed ones: which are within their spread.
+bench-check: $(VENV)/.with-bench
+	rm -rf build/bench/check
+	$(BIN)/equikernels bench --readme --results build/bench/check
+	$(BIN)/equikernels bench compare bench/results build/bench/check $(ARGS)
 
 # The same on a CUDA device. Give TORCH a torch with CUDA.
 gpu-bench: $(VENV)/.with-bench
 	@if ! $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
 	  echo "gpu-bench: skipped: torch finds no CUDA device"; exit 0; fi; \
-	set -x; mkdir -p build/bench; \
+	set -x; mkdir -p build/bench/full; \
 	$(BIN)/pytest bench/kernels -q --no-header $(BENCH) $(WARM) --benchmark-max-time=0.5 --device cuda \
 	  --dtypes float32,bfloat16 --benchmark-json=build/bench/gpu_raw.json $(ARGS); wrong=$$?; \
-	$(BIN)/python -m equikernels.bench.report build/bench/gpu_raw.json --out build/bench/gpu_kernels.json && \
-	$(BIN)/equikernels bench --device cuda --json build/bench/gpu_networks.json && exit $$wrong
+	$(BIN)/python -m equikernels.bench.report build/bench/gpu_raw.json --out build/bench/full/gpu_kernels.json && \
+	$(BIN)/equikernels bench --device cuda --results build/bench/full && exit $$wrong
 
 # docs/*.png and the tables of README.md and docs/measuring.md, from bench/results.
 plots: $(VENV)/.with-bench
@@ -113,6 +123,13 @@ $(VENV)/.wheel: $(TORCH_STAMP) $(SOURCES)
 $(VENV)/.installed: $(VENV)/.wheel
 	$(PIP) install --force-reinstall --no-deps dist/*.whl
 	touch $@
+
+# A baseline that comes as source only. Where it does not build, its rows are left out, and the run says so.
+$(VENV)/.with-scatter: $(VENV)/.with-bench
+	@mkdir -p build/bench; echo "building torch_scatter (a few minutes)"
+	@$(PIP) install --no-build-isolation --no-deps torch_scatter > build/bench/torch_scatter.log 2>&1 \
+	  || echo "torch_scatter does not build here: see build/bench/torch_scatter.log"
+	@touch $@
 
 # What a target needs beside the package: the extra of that name in pyproject.toml.
 $(VENV)/.with-%: pyproject.toml $(VENV)/.installed

@@ -14,20 +14,20 @@ import torch
 
 from equikernels import _native
 
-from . import growth, lorentznet, networks, pelican, taggers, tracking
+from . import growth, lorentznet, networks, pages, pelican, taggers, tracking
 from .compare import compare
 from .machine import machine
-from .records import machine_line, table
+from .plan import Plan, Setting, measure, names, wanted
+from .records import machine_line, table, text
 from .side_by_side import Disagreement, noisy
 
-# (threads, quick, device) -> a document
-NETWORKS: dict[str, Callable[[int, bool, str], dict[str, Any]]] = {
-    "lorentznet": lorentznet.measure,
-    "pelican": pelican.measure,
-    **{name: functools.partial(networks.measure, name) for name in networks.NETWORKS},
-    "taggers": taggers.measure,
-    "trackers": lambda threads, quick, device: tracking.table(threads, device),
-    "growth": growth.measure,
+NETWORKS: dict[str, Callable[[Setting], Plan]] = {
+    "lorentznet": lorentznet.plan,
+    "pelican": pelican.plan,
+    **{name: functools.partial(networks.plan, name) for name in networks.NETWORKS},
+    "taggers": taggers.plan,
+    "trackers": tracking.plan,
+    "growth": growth.plan,
 }
 
 
@@ -40,7 +40,16 @@ def _positive(text: str) -> int:
 
 def parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=prog, description=__doc__)
-    parser.add_argument("--filter", default="", metavar="TEXT", help=f"networks of this name: {', '.join(NETWORKS)}")
+    parser.add_argument(
+        "--filter",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="measure only rows with TEXT in 'network/row, against baseline': a network, 'training step', "
+        "'euclidnet/forward'; may be given several times. --list shows the names",
+    )
+    parser.add_argument("--readme", action="store_true", help="the rows of the README's tables")
+    parser.add_argument("--list", action="store_true", help="print the names of what would be measured, and stop")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=_positive, default=2, metavar="N", help="PyTorch threads (default: 2)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the results go")
@@ -69,36 +78,41 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m bench") -> in
 
 
 def run(options: argparse.Namespace) -> int:
-    chosen = [name for name in NETWORKS if options.filter in name]
+    setting = Setting(options.threads, options.quick, options.device)
+    plans = {name: plan(setting) for name, plan in NETWORKS.items()}
+    every = {network: names(network, plan, setting) for network, plan in plans.items()}
+    texts = [*options.filter, *(pages.readme_rows(every) if options.readme else [])]
+    found = {network: [name for name in rows if wanted(name, texts)] for network, rows in every.items()}
+    chosen = [network for network, rows in found.items() if rows]
+    if not chosen:
+        raise LookupError(f"--filter {', '.join(map(repr, texts))}: nothing to measure among {', '.join(NETWORKS)}")
+    if options.list:
+        print("\n".join(name for network in chosen for name in found[network]))
+        return 0
     if options.device == "cuda" and not torch.cuda.is_available():
         raise LookupError("--device cuda: torch finds no GPU")
-    if not chosen:
-        raise LookupError(f"--filter {options.filter!r}: nothing to measure among {', '.join(NETWORKS)}")
     if _native.host is None:
         raise LookupError(f"no CPU kernels, nothing to measure: {_native.cpu_reason}")
-    found: dict[str, dict[str, Any]] = {}
+    documents: dict[str, dict[str, Any]] = {}
     for number, name in enumerate(chosen):
         print(f"[{number + 1}/{len(chosen)}] {name}", file=sys.stderr, flush=True)
         try:
-            found[name] = NETWORKS[name](options.threads, options.quick, options.device)
+            documents[name] = measure(name, plans.pop(name), setting, texts)
         except Disagreement as difference:
-            found[name] = {
-                **machine(name, options.threads, options.device),
-                "rows": [],
-                "refused": str(difference),
-            }
-        report(name, found[name])
-        if options.results and "refused" not in found[name]:
+            head = machine(name, options.threads, options.device)
+            documents[name] = {**head, "rows": [], "refused": str(difference)}
+        report(name, documents[name])
+        if options.results and "refused" not in documents[name]:
             prefix = "" if options.device == "cpu" else "gpu_"
-            _write(options.results / f"{prefix}{name}.json", found[name])
+            _write(options.results / f"{prefix}{name}.json", text(documents[name]))
         if options.json:  # after each network: what follows takes minutes and may be stopped
-            _write(options.json, {"networks": found})
-    return int(any("refused" in document for document in found.values()))
+            _write(options.json, json.dumps({"networks": documents}, indent=1) + "\n")
+    return int(any("refused" in document for document in documents.values()))
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
+def _write(path: Path, content: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    path.write_text(content)
 
 
 def report(name: str, document: dict[str, Any]) -> None:

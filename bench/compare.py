@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+from .plan import wanted
 from .records import Document, Quantity, documents, quantities
 
 SAME = ("cpu", "isa", "threads", "device")
@@ -18,7 +19,7 @@ def compare(before: Path, after: Path, threshold: float) -> tuple[str, int]:
     A row's spread is the noise it was recorded with ``before``, and at least ``threshold`` (0.1: 10 %). A time is worse
     where it has grown and its ratio to the baseline of the same run has shrunk, both by more than the spread: a slower
     machine alone changes both sides of a ratio. A row of the first result that the second one lacks counts as worse, as
-    it may be gone because results no longer agree.
+    it may be gone because results no longer agree; rows that a filter left out are not compared.
 
     Raises:
         LookupError: there is no network in common.
@@ -33,7 +34,10 @@ def compare(before: Path, after: Path, threshold: float) -> tuple[str, int]:
     for network in common:
         warnings += _differences(network, old[network], new[network])
         now = quantities(new[network])
+        texts = new[network].get("filter", [])
         for what, then in quantities(old[network]).items():
+            if not wanted(f"{network}/{what}", texts):
+                continue
             spread = max(threshold, then.noise)
             verdict = _verdict(then, now.get(what), spread)
             verdicts[verdict] += 1

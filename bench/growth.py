@@ -1,15 +1,12 @@
 """Time and memory against the number of constituents, with fitted exponents.
 
-python -m bench.growth --out bench/results/growth.json    (then python -m bench.plots)
-
-Events of random massless momenta, all of the same number of constituents; beams or spurions come on top. A point is
-left out, and named, where the points before it say that one call would take too long or too much memory.
+Events of random massless momenta, all of the same number of constituents; beams or spurions come on top.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
-import statistics
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -18,17 +15,14 @@ import torch
 
 from equikernels.data import Jets
 
-from . import lorentznet, pelican, side_by_side
-from .clock import clock_of
-from .machine import machine
-from .memory import allocated
-from .side_by_side import OURS, PUBLISHED, SIDES, progress
+from . import lorentznet, pelican
+from .plan import Plan, Row, Setting
+from .points import PASSES, Costs, point
+from .side_by_side import SIDES
 
 SIZES, BATCHES = (10, 20, 50, 100, 200), (1, 16, 100, 1024)
 QUICK = ((10, 20, 40), (1, 8))
-SECONDS, MIB = 5.0, 6000.0  # of one call, at most
 NETWORKS: dict[str, Callable[[Jets], Any]] = {"LorentzNet": lorentznet.Sides, "PELICAN": pelican.Sides}
-PASSES = ("forward", "training step")
 
 
 def events(n: int, batch: int) -> Jets:
@@ -37,59 +31,21 @@ def events(n: int, batch: int) -> Jets:
     return Jets(p4, torch.arange(batch + 1) * n, torch.arange(batch) % 2)
 
 
-class Costs:
-    """What a call will cost: the largest point so far, in proportion to the pairs of particles."""
+def rows(network: str, sizes: Iterable[int], batches: Iterable[int], device: str) -> list[Row]:
+    """One of each point and pass."""
 
-    def __init__(self) -> None:
-        self.known: dict[tuple[str, str], tuple[int, float, float]] = {}
+    @functools.lru_cache(maxsize=1)  # the large ones are too large to be kept
+    def sides(n: int, batch: int) -> Any:
+        return NETWORKS[network](events(n, batch)).to(device).prepared()
 
-    def too_much(self, side: str, what: str, pairs: int) -> str | None:
-        """The cost, in words, where it is too much."""
-        if (side, what) not in self.known:
-            return None
-        before, seconds, mib = self.known[side, what]
-        seconds, mib = seconds * pairs / before, mib * pairs / before
-        return f"about {seconds:.0f} s and {mib:.0f} MiB" if seconds > SECONDS or mib > MIB else None
-
-    def add(self, side: str, what: str, pairs: int, seconds: float, mib: float) -> None:
-        self.known[side, what] = pairs, seconds, mib
-
-
-def point(call: Callable[[], Any], device: str) -> tuple[list[float], float]:
-    """Seconds of two to five calls, and MiB."""
-    mib = allocated(call, device)  # warms up, too
-    clock = clock_of(device)
-    times = [clock(call)]
-    while len(times) < 2 or (len(times) < 5 and sum(times) < SECONDS / 2):
-        times.append(clock(call))
-    return times, mib
-
-
-def rows(network: str, sizes: Iterable[int], batches: Iterable[int], device: str) -> tuple[list[Any], list[str]]:
-    """A row of each point and pass, and what was left out."""
-    NETWORKS[network](events(8, 2)).to(device).agree()
-    costs, found, left_out = Costs(), [], []
-    points = sorted(itertools.product(sizes, batches), key=lambda p: (p[0] ** 2 * p[1], p[1]))
-    for k in progress(range(len(points)), f"growth, {network}"):
-        n, batch = points[k]
-        pairs, sides = n * n * batch, None
+    costs, found = Costs(lambda: sides(50, 8), 50 * 50 * 8), []
+    for n, batch in sorted(itertools.product(sizes, batches), key=lambda p: (p[0] ** 2 * p[1], p[1])):
         for what in PASSES:
-            name = f"{network}, {what}, batch {batch}, n = {n}"
-            row: dict[str, Any] = {"what": name, "network": network, "pass": what, "batch": batch, "n": n}
-            for side in SIDES:
-                if cost := costs.too_much(side, what, pairs):
-                    left_out.append(f"{name}, {side}: {cost}")
-                    continue
-                sides = sides or NETWORKS[network](events(n, batch)).to(device)
-                call = sides.forward if what == "forward" else sides.step
-                times, mib = point(lambda: call(side), device)  # noqa: B023
-                costs.add(side, what, pairs, min(times), mib)
-                row |= {f"{side}_ms": 1e3 * statistics.median(times), f"{side}_mib": mib}
-            if all(f"{side}_ms" in row for side in SIDES):
-                row["ratio"] = row[f"{PUBLISHED}_ms"] / row[f"{OURS}_ms"]
-            if f"{OURS}_ms" in row:
-                found.append(row)
-    return found, left_out
+            fields = {"network": network, "pass": what, "batch": batch, "n": n}
+            make = functools.partial(sides, n, batch)
+            measure = point(make, what, n * n * batch, costs, gradients=False, **fields)
+            found.append(Row(f"{network}, {what}, batch {batch}, n = {n}", measure))
+    return found
 
 
 def exponents(found: list[dict[str, Any]]) -> dict[str, float]:
@@ -108,22 +64,12 @@ def exponents(found: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def measure(threads: int, quick: bool, device: str = "cpu") -> dict[str, Any]:
-    torch.set_num_threads(threads)
-    sizes, batches = QUICK if quick else (SIZES, BATCHES)
-    found: list[dict[str, Any]] = []
-    left_out: list[str] = []
-    for network in NETWORKS:
-        more, without = rows(network, sizes, batches, device)
-        found, left_out = found + more, left_out + without
-    head = machine("growth", threads, device)
-    return {**head, "rows": found, "left_out": left_out, "exponents": exponents(found)}
+def plan(setting: Setting) -> Plan:
+    sizes, batches = QUICK if setting.quick else (SIZES, BATCHES)
 
+    def check() -> None:
+        for make in NETWORKS.values():
+            make(events(8, 2)).to(setting.device).agree()
 
-def main() -> None:
-    options = side_by_side.parser(__doc__).parse_args()
-    side_by_side.write(measure(options.threads, options.quick, options.device), options.out)
-
-
-if __name__ == "__main__":
-    main()
+    found = [row for network in NETWORKS for row in rows(network, sizes, batches, setting.device)]
+    return Plan(found, check, about=lambda measured: {"exponents": exponents(measured)})

@@ -1,10 +1,8 @@
-"""LorentzNet against the published formula in eager PyTorch, side by side; writes JSON and prints a table.
-
-python -m bench.lorentznet --out bench/results/lorentznet.json
-"""
+"""LorentzNet against the published formula, eager and compiled."""
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import Any
 
@@ -15,13 +13,21 @@ import equikernels as ek
 from equikernels import baselines
 from equikernels.data import Jets
 
-from . import memory, side_by_side
+from . import side_by_side
 from .ceilings import ceilings
-from .machine import machine
+from .plan import Entry, Plan, Row, Setting, pair
 from .side_by_side import OURS, PUBLISHED, Disagreement, interleaved, median, row, same
 
 WIDTH, LAYERS = 72, 6
 COMPILED = "torch.compile"
+
+
+def mean_jet() -> Jets:
+    """The sample jet of the mean multiplicity."""
+    sample = ek.data.load_sample_jets()
+    count = sample.ptr.diff().double()
+    typical = int((count - count.mean()).abs().argmin())
+    return sample[typical : typical + 1]
 
 
 class Sides(side_by_side.Sides):
@@ -29,10 +35,8 @@ class Sides(side_by_side.Sides):
 
     def __init__(self, jets: int | Jets | None) -> None:
         sample = jets if isinstance(jets, Jets) else ek.data.load_sample_jets()
-        if jets is None:  # one jet, of the mean multiplicity
-            count = sample.ptr.diff().double()
-            typical = int((count - count.mean()).abs().argmin())
-            sample = sample[typical : typical + 1]
+        if jets is None:
+            sample = mean_jet()
         elif isinstance(jets, int):
             sample = sample[:jets]
         self.x, self.ptr, is_beam = ek.data.with_beams(sample.p4, sample.ptr)
@@ -77,42 +81,50 @@ class Sides(side_by_side.Sides):
         )
 
 
-def child(side: str, jets: int) -> None:
-    sides, small = Sides(jets), Sides(1)
-    sides.graph.edge_index if side == PUBLISHED else sides.graph.table  # noqa: B018 (inputs, made before)
-    memory.print_peaks(lambda: sides.step(side), lambda: small.step(side))
-
-
-def measure(threads: int, quick: bool, device: str = "cpu", jets: int | None = None) -> dict[str, Any]:
+def plan(setting: Setting) -> Plan:
     """``quick``: 20 jets instead of 100, fewer repetitions. On a GPU, forward and training step only."""
-    torch.set_num_threads(threads)
-    jets = jets or (20 if quick else 100)
-    Sides(3).to(device).exact()
-    sides = Sides(jets).to(device)
-    difference = sides.agree()
-    errors = sides.gradient_errors()
-    sides.agree()
-    sides.graph.edge_index  # noqa: B018 (the published side has its edge list ready too)
-    few, many = ((5, 2), (10, 10)) if quick else ((5, 3), (20, 20))
-    rows = [{**sides.time(f"forward, {jets} jets", sides.forward, few), "difference": difference}]
-    step = sides.time(f"training step, {jets} jets", sides.step, (3, 2))
-    rows.append({**step, "gradient_error": errors[0], "published_gradient_error": errors[1]})
-    one = Sides(None).to(device)
-    one.agree()
-    rows.append(one.time(f"forward, one jet of {one.x.shape[0] - 2} constituents", one.forward, many))
-    result = {**machine("lorentznet", threads, device), "edges": sides.edges, "rows": rows}
-    result["ceilings"] = ceilings(threads, device)
-    if not quick:
-        compiled(sides, result, f"forward, {jets} jets", few)
-    if device != "cpu":
-        return result | {memory.KEY: memory.on_device(sides.step)}
-    on_cpu(sides, result, jets, few)
-    arguments = ["--jets", str(jets), "--threads", str(threads)]
-    return result | {memory.KEY: memory.peaks(f"{__package__}.lorentznet", arguments)}
+    jets = 20 if setting.quick else 100
+    few, many = ((5, 2), (10, 10)) if setting.quick else ((5, 3), (20, 20))
+    on_cpu = setting.device == "cpu"
+    both = functools.cache(lambda: Sides(jets).to(setting.device).prepared())
+    one = functools.cache(lambda: Sides(None).to(setting.device).prepared())
+    limits = functools.cache(lambda: ceilings(setting.threads, setting.device))
+
+    def check() -> None:
+        Sides(3).to(setting.device).exact()
+        both().agree(), both().errors()
+
+    def share(flops: float, seconds: float) -> Entry:
+        return {"fraction_of_fma_peak": 1e-9 * flops / seconds / limits()["multiply_adds_gflops"]} if on_cpu else {}
+
+    def forward(what: str) -> Entry:
+        entry = main_rows[0].measure(what)
+        # two products of H x H on every edge, the last layer without its head
+        flops = 2 * both().edges * WIDTH * WIDTH * (2 * LAYERS - 1)
+        return {**entry, **share(flops, 1e-3 * entry[f"{OURS}_ms"])}
+
+    def block(what: str) -> Entry:
+        seconds = median(both().kernel, 15)
+        return {"what": what, f"{OURS}_ms": 1e3 * seconds, **share(4 * both().edges * WIDTH * WIDTH, seconds)}
+
+    name = f"{jets} jets"
+    main_rows = pair(both, name, lambda: few)
+    step = pair(both, name, lambda: (3, 2))[1]
+    alone = pair(one, f"one jet of {int(mean_jet().ptr[1])} constituents", lambda: many)[0]
+    rows = [Row(main_rows[0].what, forward), step, alone]
+    if not setting.quick:
+        rows.append(Row(f"forward, {name}", lambda what: compiled(both(), what, few), COMPILED))
+    if on_cpu:
+        rows.append(Row("fused op of one block, forward", block, None))
+        rows.append(Row(f"forward, {name}, bfloat16 products", lambda what: bfloat16(both(), what, few)))
+        if "avx2" in ek.available_isas() and ek.active_isa() != "avx2":
+            rows.append(Row(f"forward, {name}, AVX2 kernels", lambda what: avx2(both(), what, few)))
+    steps = {"": lambda: (Sides(jets).prepared(), Sides(1))}
+    return Plan(rows, check, steps, lambda _: {"edges": both().edges, "ceilings": limits()})
 
 
-def compiled(sides: Sides, result: dict[str, Any], name: str, rounds: tuple[int, int]) -> None:
-    """Adds a row against torch.compile of the published formula, or why there is none."""
+def compiled(sides: Sides, what: str, rounds: tuple[int, int]) -> Entry:
+    """Against torch.compile of the published formula, or why there is nothing."""
     sides.agree()  # the same running statistics
     eager, sides.published = sides.published, torch.compile(sides.published)
     try:
@@ -121,49 +133,31 @@ def compiled(sides: Sides, result: dict[str, Any], name: str, rounds: tuple[int,
         seconds = time.perf_counter() - start
         difference = same("logits of the compiled formula", sides.forward(OURS), sides.forward(PUBLISHED), 1e-4)
         times = interleaved(
-            lambda: sides.forward(OURS), lambda: sides.forward(PUBLISHED), rounds, f"{name}, {COMPILED}", sides.device
+            lambda: sides.forward(OURS), lambda: sides.forward(PUBLISHED), rounds, f"{what}, {COMPILED}", sides.device
         )
-        result["rows"].append({**row(name, *times, COMPILED), "compile_seconds": seconds, "difference": difference})
+        return {**row(what, *times, COMPILED), "compile_seconds": seconds, "difference": difference}
     except (RuntimeError, Disagreement) as error:
-        result["left_out"] = [f"torch.compile of the published formula: {str(error).strip().splitlines()[0]}"]
-    sides.published = eager
+        return {"left_out": [f"torch.compile of the published formula: {str(error).strip().splitlines()[0]}"]}
+    finally:
+        sides.published = eager
 
 
-def on_cpu(sides: Sides, result: dict[str, Any], jets: int, rounds: tuple[int, int]) -> None:
-    """Adds what has a meaning on CPUs: distance from the machine's limit, bfloat16, AVX2."""
-    rows, peak = result["rows"], 1e9 * result["ceilings"]["multiply_adds_gflops"]
-    # two products of H x H on every edge, the last layer without its head
-    flops = 2 * sides.edges * WIDTH * WIDTH * (2 * LAYERS - 1)
-    rows[0]["fraction_of_fma_peak"] = flops / (1e-3 * rows[0][f"{OURS}_ms"]) / peak
-    kernel = median(sides.kernel, 15)
-    one_layer = {"what": "fused op of one block, forward", f"{OURS}_ms": 1e3 * kernel}
-    rows.append({**one_layer, "fraction_of_fma_peak": 4 * sides.edges * WIDTH * WIDTH / kernel / peak})
-    sides.agree()  # the same running statistics
+def bfloat16(sides: Sides, what: str, rounds: tuple[int, int]) -> Entry:
+    """Not the same numbers, by request: products on edges round their factors."""
+    sides.agree()
     for block in sides.ours.LGEBs:
-        block.precision = "bfloat16"  # not the same numbers, by request: products on edges round their factors
+        block.precision = "bfloat16"
     moved = same("logits with bfloat16 products", sides.forward(OURS), sides.forward(PUBLISHED), 2e-2)
-    bfloat16 = sides.time(f"forward, {jets} jets, bfloat16 products", sides.forward, rounds)
-    rows.append({**bfloat16, "difference": moved})
+    entry = sides.time(what, sides.forward, rounds)
     for block in sides.ours.LGEBs:
         block.precision = "full"
-    if "avx2" in ek.available_isas() and ek.active_isa() != "avx2":
-        isa = ek.active_isa()
-        ek.set_isa("avx2")
-        sides.agree()
-        rows.append(sides.time(f"forward, {jets} jets, AVX2 kernels", sides.forward, rounds))
-        ek.set_isa(isa)
+    return {**entry, "difference": moved}
 
 
-def main() -> None:
-    parser = side_by_side.parser(__doc__)
-    parser.add_argument("--jets", type=int, help="default: 100; --quick: 20")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    if options.child:
-        child(options.child, options.jets or 100)
-    else:
-        side_by_side.write(measure(options.threads, options.quick, options.device, jets=options.jets), options.out)
-
-
-if __name__ == "__main__":
-    main()
+def avx2(sides: Sides, what: str, rounds: tuple[int, int]) -> Entry:
+    isa = ek.active_isa()
+    ek.set_isa("avx2")
+    difference = sides.agree()
+    entry = sides.time(what, sides.forward, rounds)
+    ek.set_isa(isa)
+    return {**entry, "difference": difference}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from .clock import Call
 from .side_by_side import SIDES
 
 KEY = "training_step_peak_mib"  # of a document
+TITLE = "peak memory of a training step"
 WHAT = ("process", "PyTorch's allocator")
 
 
@@ -49,24 +50,28 @@ def print_peaks(step: Call, small_step: Call) -> None:
     print(grown / 2**20, allocated(step))
 
 
-def peaks(module: str, arguments: Sequence[str], name: str = "") -> list[dict[str, Any]]:
-    """Rows of a training step's peaks; ``module --child SIDE arguments`` prints those of one side."""
+def peaks(network: str, name: str, threads: int, quick: bool) -> list[dict[str, Any]]:
+    """Rows of a training step's peaks, each side in a child of its own: those of :mod:`bench.child`."""
     found: dict[str, list[float]] = {}
     for side in SIDES:
-        command = [sys.executable, "-m", module, "--child", side, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True)
+        command = [sys.executable, "-m", f"{__package__}.child", network, side, name, "--threads", str(threads)]
+        done = subprocess.run(command + ["--quick"] * quick, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
         found[side] = [float(number) for number in done.stdout.split()]
     both = zip(*found.values(), strict=True)
-    return [_row(name + what, dict(zip(SIDES, pair, strict=True))) for what, pair in zip(WHAT, both, strict=True)]
+    return [_row(what, dict(zip(SIDES, pair, strict=True))) for what, pair in zip(_named(name), both, strict=True)]
 
 
-def on_device(step: Callable[[str], Any]) -> list[dict[str, Any]]:
+def on_device(name: str, step: Callable[[str], Any]) -> list[dict[str, Any]]:
     """The same on a GPU, in this process."""
     for side in SIDES:
         step(side)
-    return [_row(WHAT[1], {side: allocated(lambda: step(side), "cuda") for side in SIDES})]  # noqa: B023
+    return [_row(_named(name)[1], {side: allocated(lambda: step(side), "cuda") for side in SIDES})]  # noqa: B023
+
+
+def _named(name: str) -> list[str]:
+    return [f"{name}, {what}" if name else what for what in WHAT]
 
 
 def _row(what: str, mib: dict[str, float]) -> dict[str, Any]:

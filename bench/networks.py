@@ -1,13 +1,10 @@
-"""Any network beside its published formula: forward pass, training step and its peak memory.
-
-python -m bench.networks --network egnn --out bench/results/egnn.json
-"""
+"""Any network beside its published formula: forward pass, training step and its peak memory, and other sizes."""
 
 from __future__ import annotations
 
-import time
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,23 +12,28 @@ from torch import Tensor
 import equikernels as ek
 from equikernels.data import Jets
 
-from . import lorentznet, memory, pelican, side_by_side
+from . import lorentznet, pelican, tracking
 from .baselines.nano import Nano
 from .baselines.vecnet import VecNet
-from .machine import machine
+from .clock import wall
+from .plan import Entry, Plan, Row, Setting, pair
+from .points import PASSES, Costs, point
 from .side_by_side import PUBLISHED
-from .tracking import EGNNSides, EuclidNetSides, InteractionSides
+from .tracking import EDGES, EGNNSides, EuclidNetSides, InteractionSides
+
+
+def multiplicities(events: int) -> list[int]:
+    return pelican.evenly(27, 54, events) if events > 1 else [54]
 
 
 class PelicanSides(pelican.Sides):
     """The network of another width: channels of scalars, of messages and of edges as the repository names them."""
 
-    def __init__(self, quick: bool, scalar: int, message: int, edge: int) -> None:
+    def __init__(self, events: int, scalar: int, message: int, edge: int) -> None:
         sizes = {"num_channels_scalar": scalar, "num_channels_m": [[message]] * 5, "num_channels_2to2": [edge] * 5}
         sizes |= {"num_channels_out": [message], "num_channels_m_out": [message, edge]}
-        events = pelican.evenly(27, 54, 4 if quick else 16)
-        super().__init__(events, **sizes)
-        self.size, self.name = f"{len(events)} events, n 27 to 54", f"widths {message} and {edge}, 5 blocks"
+        super().__init__(multiplicities(events), **sizes)
+        self.name = f"widths {message} and {edge}, 5 blocks"
 
 
 class NanoSides(pelican.Sides):
@@ -39,14 +41,12 @@ class NanoSides(pelican.Sides):
 
     name = "n 1, with BatchNorm"
 
-    def __init__(self, quick: bool) -> None:
-        events = pelican.evenly(27, 54, 16 if quick else 100)
-        super().__init__(events)
+    def __init__(self, events: int) -> None:
+        super().__init__(multiplicities(events))
         sizes: dict[str, Any] = {"batchnorm": "b", "dropout": False}
         torch.manual_seed(0)
         self.ours, self.published = ek.models.PELICANNano(1, **sizes), Nano(1, **sizes)
         self.published.load_state_dict(self.ours.state_dict())
-        self.size = f"{len(events)} events, n 27 to 54"
 
 
 class VecNetSides(lorentznet.Sides):
@@ -64,7 +64,6 @@ class VecNetSides(lorentznet.Sides):
         self.rows = self.graph.receiver, self.graph.sender
         count = self.ptr.diff()
         self.events = torch.repeat_interleave(torch.arange(len(count)), count), count[:, None]
-        self.size = f"{len(self.label)} jets"
 
     def logits(self, side: str) -> Tensor:
         model = self.model(side)
@@ -74,55 +73,81 @@ class VecNetSides(lorentznet.Sides):
         return model(x, scalars, self.graph, free)
 
 
-NETWORKS: dict[str, Callable[[bool], Any]] = {
-    "egnn": EGNNSides,
-    "euclidnet": EuclidNetSides,
-    "interaction_network": InteractionSides,
-    "vecnet": lambda quick: VecNetSides(20 if quick else 100),
-    "pelican_nano": NanoSides,
-    "pelican_11k": lambda quick: PelicanSides(quick, 10, 25, 15),
-    "pelican_208k": lambda quick: PelicanSides(quick, 10, 132, 78),
+class Size(NamedTuple):
+    """Of an input: its name in the results, its edges or pairs (about), and what the sides are made of."""
+
+    name: str
+    work: int
+    arguments: tuple[int, ...]
+
+
+def edges(count: int) -> Size:
+    return Size(f"{count:,} edges", count, (count,))
+
+
+def graphs(count: int) -> Size:
+    return Size(f"{tracking.hit_edges(count):,} edges", tracking.hit_edges(count), (count,))
+
+
+def wider(count: int, hidden: int) -> Size:
+    name, work, arguments = graphs(count)
+    return Size(f"{name}, H {hidden}", work * hidden // 8, (*arguments, hidden))
+
+
+def jets(count: int) -> Size:
+    return Size(f"{count} jet{'s'[: count - 1]}", 2800 * count, (count,))
+
+
+def events(count: int) -> Size:
+    return Size(f"{count} events, n 27 to 54" if count > 1 else "one event of n = 54", 1700 * count, (count,))
+
+
+class Network(NamedTuple):
+    """The sides of a size; the size of the tables, a smaller one for a quick run, and others, growing: a quick run
+    has the first of them."""
+
+    sides: Callable[..., Any]
+    main: Size
+    quick: Size
+    others: tuple[Size, ...] = ()
+
+
+HITS = (graphs(1), wider(1, 16), wider(1, 32), wider(20, 16), wider(20, 32))
+BATCHES = (1, 16, 1024)
+NETWORKS = {
+    "egnn": Network(EGNNSides, edges(EDGES), edges(10_000), (edges(4_000), edges(20_000))),
+    "euclidnet": Network(EuclidNetSides, graphs(20), graphs(5), HITS),
+    "interaction_network": Network(InteractionSides, graphs(20), graphs(5), (graphs(1),)),
+    "vecnet": Network(VecNetSides, jets(100), jets(20), tuple(map(jets, BATCHES))),
+    "pelican_nano": Network(NanoSides, events(100), events(16), tuple(map(events, BATCHES))),
+    "pelican_11k": Network(lambda count: PelicanSides(count, 10, 25, 15), events(16), events(4)),
+    "pelican_208k": Network(lambda count: PelicanSides(count, 10, 132, 78), events(16), events(4)),
 }
 
 
-def measure(network: str, threads: int, quick: bool, device: str = "cpu") -> dict[str, Any]:
-    """``quick``: a fraction of the events or edges."""
-    torch.set_num_threads(threads)
-    sides = NETWORKS[network](quick).to(device)
-    if hasattr(sides, "graph"):
-        sides.graph.table  # noqa: B018 (made on first use; not what is measured)
-    difference, errors = sides.agree(), sides.gradient_errors()
-    start = time.perf_counter()
-    sides.step(PUBLISHED)
-    rounds = (3, 3) if quick else (3, max(4, min(10, int(20 / (time.perf_counter() - start)))))
-    forward = sides.time(f"forward, {sides.size}", sides.forward, rounds)
-    step = sides.time(f"training step, {sides.size}", sides.step, rounds)
-    arguments = ["--network", network, "--threads", str(threads), *(["--quick"] if quick else [])]
-    on_cpu = device == "cpu"
-    return {
-        **machine(network, threads, device),
-        "model": sides.name,
-        "parameters": sum(p.numel() for p in sides.ours.parameters()),
-        "rows": [
-            {**forward, "difference": difference},
-            {**step, "gradient_error": errors[0], "published_gradient_error": errors[1]},
-        ],
-        memory.KEY: memory.peaks(f"{__package__}.networks", arguments) if on_cpu else memory.on_device(sides.step),
-    }
+def plan(name: str, setting: Setting) -> Plan:
+    network = NETWORKS[name]
+    main = network.quick if setting.quick else network.main
 
+    def made(size: Size) -> Any:
+        return network.sides(*size.arguments).to(setting.device).prepared()
 
-def main() -> None:
-    parser = side_by_side.parser(__doc__)
-    parser.add_argument("--network", choices=NETWORKS, required=True)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    if options.child:
-        sides, small = NETWORKS[options.network](options.quick), NETWORKS[options.network](True)
-        memory.print_peaks(lambda: sides.step(options.child), lambda: small.step(options.child))
-    else:
-        result = measure(options.network, options.threads, options.quick, options.device)
-        side_by_side.write(result, options.out)
+    both, other = functools.cache(lambda: made(main)), functools.lru_cache(maxsize=1)(made)
 
+    @functools.cache
+    def rounds() -> tuple[int, int]:
+        return (3, 3) if setting.quick else (3, max(4, min(10, int(20 / wall(lambda: both().step(PUBLISHED))))))
 
-if __name__ == "__main__":
-    main()
+    def check() -> None:
+        both().agree(), both().errors()
+
+    def about(rows: list[Entry]) -> Entry:
+        return {"model": both().name, "parameters": sum(p.numel() for p in both().ours.parameters())}
+
+    rows = pair(both, main.name, rounds)
+    costs = Costs(lambda: other(network.quick), network.quick.work)
+    for size in network.others[:1] if setting.quick else network.others:
+        for what in PASSES:
+            measure = point(functools.partial(other, size), what, size.work, costs)
+            rows.append(Row(f"{what}, {size.name}", measure))
+    return Plan(rows, check, {"": lambda: (made(main), made(network.quick))}, about)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from .memory import TITLE
 from .records import ON_GPU, Document, baseline_of, documents, find, find_memory, machine_line, milliseconds, table
 from .side_by_side import NOISY, OURS, PUBLISHED
 from .targets import CPU, GPU, Target
@@ -41,12 +42,12 @@ class Table:
 
 
 def _of_the_peak(document: Document) -> str:
-    block = find("lorentznet", document, "fused op of one block, forward", None)
+    block = find("lorentznet", document, BLOCK, None)
     share = 100 * block["fraction_of_fma_peak"]
     return f"The fused op of one block reaches {share:.0f} % of the multiply-add rate measured in the same run."
 
 
-STEP = "peak memory of a training step"
+BLOCK = "fused op of one block, forward"
 LAYER = "one 2->2 layer 35 -> 60, forward"
 TABLES = (
     Table(
@@ -59,8 +60,8 @@ TABLES = (
             Line("training step, 100 jets", "training step, 100 jets"),
             Line("forward, one jet of 56 constituents", "forward, one jet of 56 constituents"),
             Line("forward, 100 jets, AVX2 kernels", "forward, 100 jets, AVX2 kernels"),
-            Line(f"{STEP}, process", "process", memory=True),
-            Line(f"{STEP}, PyTorch's allocator", "PyTorch's allocator", memory=True),
+            Line(f"{TITLE}, process", "process", memory=True),
+            Line(f"{TITLE}, PyTorch's allocator", "PyTorch's allocator", memory=True),
         ),
         _of_the_peak,
     ),
@@ -76,11 +77,23 @@ TABLES = (
             Line("one 2->2 layer, 35 -> 60 channels, forward", LAYER),
             Line("the same, forward and backward", f"{LAYER} and backward"),
             Line("the same layer as `pelican-hep` has it, forward", LAYER, "pelican_hep"),
-            Line(f"{STEP}, process", "n 27 to 54, process", memory=True),
-            Line(f"{STEP}, PyTorch's allocator", "n 27 to 54, PyTorch's allocator", memory=True),
+            Line(f"{TITLE}, process", "n 27 to 54, process", memory=True),
+            Line(f"{TITLE}, PyTorch's allocator", "n 27 to 54, PyTorch's allocator", memory=True),
         ),
     ),
 )
+
+
+def readme_rows(every: dict[str, list[str]]) -> list[str]:
+    """Those of the README among all names "network/row, against baseline" that can be measured."""
+    shown = {f"lorentznet/{BLOCK}"}
+    for own in TABLES:
+        shown |= {f"{own.network}/{line.what}, against {line.baseline}" for line in own.lines if not line.memory}
+        sizes = [f"{own.network}/{TITLE}, {line.what}" for line in own.lines if line.memory]
+        shown |= {name for name in every[own.network] if any(size.startswith(name) for size in sizes)}
+    for network in OTHERS:
+        shown |= {*every[network][:2], f"{network}/{TITLE}"}
+    return [name for names in every.values() for name in names if name in shown]
 
 
 def load(root: Path) -> dict[str, Document]:
@@ -101,7 +114,7 @@ def _others(results: dict[str, Document]) -> list[str]:
         document = results.get(network)
         if document is None or not document["rows"]:
             continue
-        forward, step = document["rows"]
+        forward, step = document["rows"][:2]
         cells = [f"{milliseconds(r[f'{OURS}_ms'])}, **{_ratio(r['ratio'])}**" for r in (forward, step)]
         memory = find_memory(network, document, "PyTorch's allocator")
         size = forward["what"].removeprefix("forward, ")
@@ -226,14 +239,13 @@ def exponents(results: dict[str, Document]) -> str:
 
 
 def kernels(results: dict[str, Document]) -> str:
-    """Ops in float32 with all threads, on large inputs and on next to nothing."""
+    """Ops with all threads, on large inputs and on next to nothing; in float32 where a row names no dtype."""
     document = results.get("kernels")
     if document is None:
         return "Not measured yet."
     threads = document["machine"]["threads"]
-    chosen = (r for r in document["rows"] if (r["dtype"], r["threads"]) == ("float32", threads))
-    rows = [r for r in chosen if r["graph"] != "one jet"]
-    return f"{machine_line(document)}:\n\n{table({**document, 'rows': rows})}"
+    rows = [r for r in document["rows"] if r["threads"] == threads and r["graph"] != "one jet"]
+    return f"{machine_line(document)}; float32 where a row names no other:\n\n{table({**document, 'rows': rows})}"
 
 
 def plots(results: dict[str, Document]) -> str:

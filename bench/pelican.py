@@ -1,6 +1,4 @@
-"""PELICAN against the published formula and pelican-hep's, in eager PyTorch and compiled; writes JSON and prints it.
-
-python -m bench.pelican --out bench/results/pelican.json    (--quick: without what takes minutes)
+"""PELICAN against the published formula and pelican-hep's, in eager PyTorch and compiled.
 
 The 48k network of arXiv 2307.16506 (48,482 parameters: so2, spurions, letter M), four-momenta in float64 for all sides,
 the rest in float32. Multiplicities n are evenly spaced and count the two spurions; padding goes to the largest.
@@ -8,6 +6,7 @@ the rest in float32. Multiplicities n are evenly spaced and count the two spurio
 
 from __future__ import annotations
 
+import functools
 import statistics
 from collections.abc import Callable
 from typing import Any
@@ -16,16 +15,15 @@ import torch
 from torch import Tensor
 
 import equikernels as ek
-from equikernels import _native
 from equikernels.baselines import pelican as published
 from equikernels.data import Jets
 from equikernels.demo import PELICAN
 from equikernels.packing import prepend
 
-from . import memory, side_by_side
+from . import side_by_side
 from .baselines import pelican_hep
 from .ceilings import ceilings
-from .machine import machine
+from .plan import Entry, Plan, Row, Setting, pair
 from .side_by_side import OURS, PUBLISHED, interleaved, row, same
 
 SPURIONS = 2
@@ -33,6 +31,7 @@ C, D, NBAR = 35, 60, 49.0  # of one layer
 # A pre-activation within a rounding of zero may fall on either side of the leaky ReLU, and moves float32 gradients by
 # as much, on either side: ours go from 1e-4 off to 1e-2 and back as weights are nudged by 1e-7. Not so in float64.
 KINKS = 2e-2
+RATE = "multiply_adds_gflops"
 HEP, COMPILED = "pelican_hep", "pelican_hep_compiled"
 
 
@@ -81,17 +80,6 @@ class Sides(side_by_side.Sides):
         """Both sides to float64, where gradients agree to rounding or not at all."""
         self.ours.double(), self.published.double()
         same("gradients in float64", self.gradient(OURS), self.gradient(PUBLISHED), 1e-8)
-
-    def rows(self, name: str, rounds: tuple[int, int]) -> list[dict[str, Any]]:
-        """Forward and training step. Logits are held against the baseline's, gradients against float64's, which the
-        baselines' own miss by a per cent (:meth:`exact` compares both sides in float64)."""
-        logits, (gradient, theirs) = self.agree(), self.gradient_errors()
-        forward = self.time(f"forward, {name}", self.forward, rounds)
-        if theirs > 0.1:  # the compiled baseline's gradients are wrong: its time says nothing
-            return [{**forward, "difference": logits}]
-        step = self.time(f"training step, {name}", self.step, rounds)
-        step |= {"gradient_error": gradient, "published_gradient_error": theirs}
-        return [{**forward, "difference": logits}, step]
 
 
 class HepSides(Sides):
@@ -180,72 +168,53 @@ class Layer:
         # backward: the same products twice; T, the output (for the activation) and its gradient come in, T's goes out
         return (3 * flops, size + 4.0 * self.pairs * (2 * C + 2 * D)) if backward else (flops, size)
 
-    def rows(self, sides: list[str], rounds: tuple[int, int], limits: dict[str, float]) -> list[dict[str, Any]]:
-        found = []
-        for name, call in (("forward", self.forward), ("forward and backward", self.gradients)):
-            flops, size = self.work(call == self.gradients)
-            for side in sides:
-                what = f"one 2->2 layer {C} -> {D}, {name}"
-                times = interleaved(lambda: call(OURS), lambda: call(side), rounds, what)  # noqa: B023
-                entry = row(what, *times, side)
-                seconds = statistics.median(times[0])
-                entry |= {"fraction_of_fma_peak": 1e-9 * flops / seconds / limits["multiply_adds_gflops"]}
-                entry |= {"fraction_of_copy_bandwidth": 1e-9 * size / seconds / limits["copy_gb_per_s"]}
-                found.append(entry)
-        return found
+    def row(self, what: str, side: str, backward: bool, rounds: tuple[int, int], limits: dict[str, float]) -> Entry:
+        self.agree(side)
+        call = self.gradients if backward else self.forward
+        flops, size = self.work(backward)
+        times = interleaved(lambda: call(OURS), lambda: call(side), rounds, what)
+        seconds = statistics.median(times[0])
+        entry = {**row(what, *times, side), "fraction_of_fma_peak": 1e-9 * flops / seconds / limits[RATE]}
+        return {**entry, "fraction_of_copy_bandwidth": 1e-9 * size / seconds / limits["copy_gb_per_s"]}
 
 
-def measure(threads: int, quick: bool, device: str = "cpu") -> dict[str, Any]:
-    """On a GPU, networks only: not one layer alone."""
-    torch.set_num_threads(threads)
-    assert _native.host is not None, _native.cpu_reason
-    Sides([5, 9, 12]).to(device).exact()
-    HepSides([5, 9, 12], compiled=False).to(device).exact()
-    limits = ceilings(threads, device)
-    rounds = (3, 2) if quick else (5, 5)
+def plan(setting: Setting) -> Plan:
+    """On a GPU, networks only: not one layer alone. ``quick``: without what takes minutes."""
+    quick, device, on_cpu = setting.quick, setting.device, setting.device == "cpu"
     small, large = evenly(27, 54, 16), evenly(64, 128, 16)
-    both = Sides(small).to(device)
-    rows = both.rows("16 events, n 27 to 54", rounds)
-    rows += Sides([54]).to(device).rows("one event of n = 54", (5, 5) if quick else (15, 15))
+    limits = functools.cache(lambda: ceilings(setting.threads, device))
+    layer = functools.cache(lambda: Layer(small))
+    both = made(Sides, small, device=device)
+
+    def check() -> None:
+        Sides([5, 9, 12]).to(device).exact()
+        HepSides([5, 9, 12], compiled=False).to(device).exact()
+        both().agree(), both().errors()
+
+    def of_layer(side: str, backward: bool) -> Row:
+        what = f"one 2->2 layer {C} -> {D}, {'forward and backward' if backward else 'forward'}"
+        rounds = (5, 5) if quick else (20, 10)
+        return Row(what, lambda name: layer().row(name, side, backward, rounds, limits()), side)
+
+    def of_hep(side: str) -> list[Row]:
+        sides = made(HepSides, small, side == COMPILED, device=device)
+        rows = pair(sides, f"16 events, n 27 to 54, letter s, {side}", lambda: rounds)
+        return [row.with_fields(baseline=side) for row in rows]
+
+    rounds = (3, 2) if quick else (5, 5)
     sides = [PUBLISHED, HEP] if quick else [PUBLISHED, HEP, COMPILED]
-    if device == "cpu":
-        layer = Layer(small)
-        for side in sides:
-            layer.agree(side)
-        rows += layer.rows(sides, (5, 5) if quick else (20, 10), limits)
-    for side in sides[1:]:
-        hep = HepSides(small, side == COMPILED).to(device)
-        rows += [{**r, "baseline": side} for r in hep.rows(f"16 events, n 27 to 54, letter s, {side}", rounds)]
-    mib = peaks(54, threads) if device == "cpu" else memory.on_device(both.step)
+    rows = pair(both, "16 events, n 27 to 54", lambda: rounds)
+    rows += pair(made(Sides, [54], device=device), "one event of n = 54", lambda: (5, 5) if quick else (15, 15))
+    rows += [of_layer(side, backward) for backward in (False, True) for side in sides if on_cpu]
+    rows += [row for side in sides[1:] for row in of_hep(side)]
+    steps = {"n 27 to 54": lambda: (Sides(small), Sides([8]))}
     if not quick:
-        rows += Sides(large).to(device).rows("16 events, n 64 to 128", (3, 2))
-        mib += peaks(128, threads) if device == "cpu" else []
-    return {
-        **machine("pelican", threads, device),
-        "ceilings": limits,
-        "pairs": {"n 27 to 54": sum(n * n for n in small), "n 64 to 128": sum(n * n for n in large)},
-        "quick": quick,
-        "rows": rows,
-        memory.KEY: mib,
-    }
+        rows += pair(made(Sides, large, device=device), "16 events, n 64 to 128", lambda: (3, 2))
+        steps["n 64 to 128"] = lambda: (Sides(large), Sides([8]))
+    pairs = {"n 27 to 54": sum(n * n for n in small), "n 64 to 128": sum(n * n for n in large)}
+    return Plan(rows, check, steps, lambda _: {"ceilings": limits(), "pairs": pairs, "quick": quick})
 
 
-def peaks(largest: int, threads: int) -> list[dict[str, Any]]:
-    arguments = ["--threads", str(threads), "--largest", str(largest)]
-    return memory.peaks(f"{__package__}.pelican", arguments, f"n {largest // 2} to {largest}, ")
-
-
-def main() -> None:
-    parser = side_by_side.parser(__doc__)
-    parser.add_argument("--largest", type=int, default=54, help="of a child's events")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    if options.child:
-        sides, one = Sides(evenly(options.largest // 2, options.largest, 16)), Sides([8])
-        memory.print_peaks(lambda: sides.step(options.child), lambda: one.step(options.child))
-    else:
-        side_by_side.write(measure(options.threads, options.quick, options.device), options.out)
-
-
-if __name__ == "__main__":
-    main()
+def made(kind: type[Sides], *arguments: Any, device: str) -> Callable[[], Any]:
+    """Sides that are made when they are needed, once."""
+    return functools.cache(lambda: kind(*arguments).to(device))

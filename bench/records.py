@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .memory import KEY as MEMORY
+from .memory import TITLE
 from .side_by_side import OURS, PUBLISHED
 
 Document = dict[str, Any]
@@ -69,11 +70,15 @@ def quantities(document: Document) -> dict[str, Quantity]:
     times = {
         name_of(row): Quantity(row[f"{OURS}_ms"], row.get("ratio"), row.get("noise", 0.0)) for row in document["rows"]
     }
-    peaks = {
-        f"peak memory of a training step, {row['what']}": Quantity(row[OURS], None, 0.0)
-        for row in document.get(MEMORY, [])
-    }
+    peaks = {f"{TITLE}, {row['what']}": Quantity(row[OURS], None, 0.0) for row in document.get(MEMORY, [])}
     return times | peaks
+
+
+def text(document: Document) -> str:
+    """JSON with one line a row: a change is a line of a diff."""
+    rows = ",\n".join("  " + json.dumps(row) for row in document["rows"])
+    head = json.dumps({**document, "rows": []}, indent=1)
+    return head.replace('"rows": []', f'"rows": [\n{rows}\n ]') + "\n"
 
 
 # --- In words -----------------------------------------------------------------------------------------------------
@@ -110,5 +115,5 @@ def table(document: Document) -> str:
         lines.append(f"| {row['what']} | {theirs} | {milliseconds(row[f'{OURS}_ms'])} | {ratio} | {noise} |")
     for row in document.get(MEMORY, []):
         sizes = f"{row[PUBLISHED]:.0f} MiB | {row[OURS]:.0f} MiB | **{row['ratio']:.3g}x less**"
-        lines.append(f"| peak memory of a training step, {row['what']} | {sizes} | - |")
+        lines.append(f"| {TITLE}, {row['what']} | {sizes} | - |")
     return "\n".join(lines)

@@ -1,11 +1,9 @@
 """Networks on the edges of hit graphs; and table 5 of "Equivariance Is Not All You Need" (arXiv 2311.03094), times of
-two trackers, once more.
-
-python -m bench.tracking --out bench/results/trackers.json
-"""
+two trackers, once more."""
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -15,22 +13,20 @@ import equikernels as ek
 from equikernels import baselines
 
 from . import side_by_side
-from .machine import machine
-from .side_by_side import OURS, PUBLISHED
+from .plan import Plan, Row, Setting, pair
+from .side_by_side import OURS, PUBLISHED, Disagreement
 
-NODES, EDGES = 10_000, 80_000
+EDGES = 80_000  # of the largest hit graphs
 
 
 class EGNNSides(side_by_side.Sides):
-    """H 64, 4 layers, attention, three coordinates; edges in random order, a hit graph's number of them."""
+    """H 64, 4 layers, attention, three coordinates; so many edges in random order, eight times the nodes."""
 
     name = "H 64, 4 layers, attention"
 
-    def __init__(self, quick: bool) -> None:
-        n, edges = (NODES // 8, EDGES // 8) if quick else (NODES, EDGES)
-        generator = torch.Generator().manual_seed(0)
+    def __init__(self, edges: int) -> None:
+        n, generator = edges // 8, torch.Generator().manual_seed(0)
         self.graph = ek.Graph.from_edge_index(torch.randint(0, n, (2, edges), generator=generator), n)
-        self.size = f"{edges:,} edges"
         self.edges = self.graph.receiver, self.graph.sender
         self.h, self.x = (torch.randn(n, width, generator=generator) for width in (16, 3))
         self.label = torch.randint(0, 19, (n,), generator=generator)
@@ -46,30 +42,38 @@ class EGNNSides(side_by_side.Sides):
         return torch.cat(model(self.h.to(dtype), self.x.to(dtype), edges), dim=1)
 
 
-def hit_graphs(quick: bool) -> tuple[list[ek.data.HitGraph], Tensor]:
-    """The sample hit graphs, several times where ``quick`` is False, and the edges (sender, receiver) of all."""
-    events = ek.data.load_sample_hit_graphs() * (1 if quick else 4)
-    edges, first = [], 0
-    for event in events:
-        edges.append(torch.stack([event.graph.sender, event.graph.receiver]) + first)
-        first += len(event.x)
-    return events, torch.cat(edges, dim=1)
+def hits(graphs: int) -> list[ek.data.HitGraph]:
+    """So many sample hit graphs, each of them several times where there are fewer; one: the smallest."""
+    sample = ek.data.load_sample_hit_graphs()
+    if graphs == 1:
+        return [min(sample, key=lambda event: event.graph.num_edges)]
+    return [sample[k % len(sample)] for k in range(graphs)]
+
+
+def hit_edges(graphs: int) -> int:
+    return sum(event.graph.num_edges for event in hits(graphs))
+
+
+def batched(events: list[ek.data.HitGraph]) -> Tensor:
+    """Edges (sender, receiver) of all graphs as one."""
+    first = torch.tensor([0, *(len(event.x) for event in events)]).cumsum(0)
+    edges = [torch.stack([event.graph.sender, event.graph.receiver]) for event in events]
+    return torch.cat([pair + start for pair, start in zip(edges, first, strict=False)], dim=1)
 
 
 class EuclidNetSides(side_by_side.Sides):
-    """SO(2), H 8, 3 layers, 5 rounds, on the sample hit graphs, several times where ``quick`` is False."""
+    """SO(2), H 8, 3 layers, 5 rounds, on so many sample hit graphs."""
 
     name = "SO(2), H 8, 3 layers, 5 rounds"
 
-    def __init__(self, quick: bool) -> None:
-        events, edges = hit_graphs(quick)
+    def __init__(self, graphs: int, hidden: int = 8) -> None:
+        events = hits(graphs)
         self.x = torch.cat([event.cartesian for event in events])
-        self.graph = ek.Graph.from_edge_index(edges, len(self.x))
+        self.graph = ek.Graph.from_edge_index(batched(events), len(self.x))
         self.edges = self.graph.receiver, self.graph.sender
         self.label = torch.cat([event.y for event in events]).long()
-        self.size = f"{len(self.label):,} edges"
         torch.manual_seed(0)
-        self.ours, self.published = ek.models.EuclidNet(), baselines.EuclidNetSO2()
+        self.ours, self.published = ek.models.EuclidNet(hidden), baselines.EuclidNetSO2(hidden)
         self.published.load_state_dict(self.ours.state_dict())
 
     def logits(self, side: str) -> Tensor:
@@ -80,16 +84,16 @@ class EuclidNetSides(side_by_side.Sides):
 
 
 class InteractionSides(side_by_side.Sides):
-    """The Interaction Network on the sample hit graphs, several times where ``quick`` is False."""
+    """The Interaction Network on so many sample hit graphs."""
 
     name = "H 40, one pass"
 
-    def __init__(self, quick: bool) -> None:
-        events, edges = hit_graphs(quick)
+    def __init__(self, graphs: int) -> None:
+        events = hits(graphs)
         self.x, self.attr = torch.cat([event.x for event in events]), torch.cat([event.edge_attr for event in events])
-        self.graph, self.edges = ek.Graph.from_edge_index(edges, len(self.x)), edges
+        self.edges = batched(events)
+        self.graph = ek.Graph.from_edge_index(self.edges, len(self.x))
         self.label = torch.cat([event.y for event in events]).long()
-        self.size = f"{len(self.label):,} edges"
         torch.manual_seed(0)
         self.ours, self.published = ek.models.InteractionNetwork(40), baselines.InteractionNetwork(40)
         self.published.load_state_dict(self.ours.state_dict())
@@ -130,25 +134,24 @@ class TrackerSides(side_by_side.Sides):
 TABLE = (("InteractionNetwork", 4392, 4.714, 0.403), ("EuclidNet", 2580, 4.866, 0.151))
 
 
-def table(threads: int, device: str = "cpu") -> dict[str, Any]:
+def plan(setting: Setting) -> Plan:
     """Inference times of two trackers, the published columns beside ours; batches and graphs are not the table's."""
-    torch.set_num_threads(threads)
-    rows = []
-    for name, parameters, cpu, gpu in TABLE:
-        sides = TrackerSides(name == "InteractionNetwork").to(device)
-        count = sum(p.numel() for p in sides.ours.parameters())
-        if count != parameters:
-            raise SystemExit(f"{name}: {count} parameters where the table has {parameters}")
-        difference = sides.agree()
-        row = sides.time(f"{name}, forward, one graph of {sides.graph.num_edges:,} edges", sides.forward, (5, 15))
-        rows.append({**row, "difference": difference, "parameters": count, "table_cpu": cpu, "table_gpu": gpu})
-    return {**machine("trackers", threads, device), "rows": rows}
 
+    @functools.cache
+    def both(name: str) -> TrackerSides:
+        return TrackerSides(name == "InteractionNetwork").to(setting.device).prepared()
 
-def main() -> None:
-    options = side_by_side.parser(__doc__).parse_args()
-    side_by_side.write(table(options.threads, options.device), options.out)
+    def check() -> None:
+        for name, parameters, *_ in TABLE:
+            both(name).agree()
+            count = sum(p.numel() for p in both(name).ours.parameters())
+            if count != parameters:
+                raise Disagreement(f"{name}: {count} parameters where the table has {parameters}")
 
+    def of(name: str, parameters: int, cpu: float, gpu: float) -> Row:
+        edges = ek.data.load_sample_hit_graphs()[0].graph.num_edges
+        measure = pair(functools.partial(both, name), "", lambda: (5, 15))[0].measure
+        row = Row(f"{name}, forward, one graph of {edges:,} edges", measure)
+        return row.with_fields(parameters=parameters, table_cpu=cpu, table_gpu=gpu)
 
-if __name__ == "__main__":
-    main()
+    return Plan([of(*line) for line in TABLE], check)

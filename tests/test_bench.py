@@ -1,12 +1,9 @@
-"""The benchmark suite: what it refuses, what it compares, and that the pages' tables are those of the results."""
+"""The benchmark suite: what it measures, what it refuses, and what it leaves out."""
 
 from __future__ import annotations
 
 import contextlib
-import copy
-import importlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,40 +15,11 @@ from torch import Tensor, nn
 import equikernels as ek
 from equikernels import cli
 
-ROOT = Path(__file__).parents[1]
-clock, command, compare, growth, lorentznet, machine, memory, networks, pages, pelican, plots, records, report = (
-    importlib.import_module(f"{cli.bench_package()}.{name}")
-    for name in (
-        "clock", "command", "compare", "growth", "lorentznet", "machine", "memory", "networks", "pages", "pelican",
-        "plots", "records", "report",
-    )
-)  # fmt: skip
-side_by_side, targets, tracking = (
-    importlib.import_module(f"{cli.bench_package()}.{name}") for name in ("side_by_side", "targets", "tracking")
+from .bench_suite import machine, module, side_by_side
+
+clock, command, growth, lorentznet, memory, networks, pelican, plan, points, records = map(
+    module, ("clock", "command", "growth", "lorentznet", "memory", "networks", "pelican", "plan", "points", "records")
 )
-
-
-def document(ours: float = 10.0, theirs: float = 100.0, mib: float = 50.0) -> dict[str, Any]:
-    return {
-        **machine.machine("net", 2),
-        "rows": [
-            side_by_side.row("forward", [ours / 1e3] * 3, [theirs / 1e3] * 3),
-            {"what": "op", "equikernels_ms": ours},
-        ],
-        "training_step_peak_mib": [{"what": "process", "equikernels": mib, "published": 500.0, "ratio": 500.0 / mib}],
-    }
-
-
-@pytest.fixture
-def compared(tmp_path: Path) -> Callable[..., tuple[str, int]]:
-    """What ``compare`` says of two documents, at 10 %."""
-
-    def run(before: dict[str, Any], after: dict[str, Any]) -> tuple[str, int]:
-        (tmp_path / "a.json").write_text(json.dumps(before))
-        (tmp_path / "b.json").write_text(json.dumps({"networks": {"net": after}}))
-        return compare.compare(tmp_path / "a.json", tmp_path / "b.json", 0.1)
-
-    return run
 
 
 # --- The clock ----------------------------------------------------------------------------------------------------
@@ -181,7 +149,7 @@ class Scaled(side_by_side.Sides):
 def test_sides_that_agree() -> None:
     sides = Scaled(1.0)
     assert sides.agree() < 1e-6
-    assert max(sides.gradient_errors()) < 1e-5
+    assert max(sides.errors()) < 1e-5
 
 
 @pytest.mark.parametrize("factor", [1.01, float("nan")])
@@ -199,25 +167,24 @@ def test_wrong_gradients_raise(monkeypatch: pytest.MonkeyPatch) -> None:
         lambda side: right(side) * (1.01 if side == "equikernels" and sides.ours.weight.dtype == torch.float32 else 1),
     )
     with pytest.raises(side_by_side.Disagreement, match="no speed-up"):
-        sides.gradient_errors()
+        sides.errors()
 
 
 @pytest.mark.skipif(ek._native.host is None, reason="no CPU kernels")
 def test_a_refused_network_has_no_row_and_a_status(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def wrong(threads: int, quick: bool, device: str) -> dict[str, Any]:
-        Scaled(2.0).agree()
-        raise AssertionError("not refused")
-
-    networks = {"wrong": wrong, "net": lambda threads, quick, device: document()}
+    log: list[str] = []
+    networks = {"wrong": lambda setting: scaled_plan(log, 2.0), "net": lambda setting: scaled_plan(log)}
     monkeypatch.setattr(command, "NETWORKS", networks)
+    monkeypatch.setattr(memory, "peaks", lambda *_: [])
     out = tmp_path / "new" / "out.json"
     assert command.main(["--json", str(out), "--results", str(tmp_path / "results")]) == 1
     assert [path.name for path in (tmp_path / "results").iterdir()] == ["net.json"]
     text = capsys.readouterr().out
     assert "REFUSED: logits differ by 1.00e+00" in text
-    assert text.count("**10x**") == 1
+    assert text.count("**10x**") == 2
+    assert log == ["check", "check", "forward", "training step, 3 jets"]
     written = json.loads(out.read_text())["networks"]
     assert written["wrong"]["rows"] == []
     assert written["net"]["rows"][0]["ratio"] == pytest.approx(10)
@@ -230,7 +197,8 @@ def test_networks_of_both_sides_agree() -> None:
     assert sides.agree() < 1e-4
     sides.exact()
     for name in ("egnn", "interaction_network", "pelican_11k", "pelican_nano"):
-        assert networks.NETWORKS[name](True).agree() < 1e-4
+        network = networks.NETWORKS[name]
+        assert network.sides(*network.quick.arguments).agree() < 1e-4
     assert networks.VecNetSides(growth.events(5, 2)).agree() < 1e-4
 
 
@@ -239,217 +207,187 @@ def test_nothing_to_measure(capsys: pytest.CaptureFixture[str]) -> None:
     assert "nothing to measure among lorentznet, pelican, egnn, euclidnet" in capsys.readouterr().err
 
 
-# --- Two results --------------------------------------------------------------------------------------------------
+# --- Rows that are picked -----------------------------------------------------------------------------------------
 
 
-def test_compare_names_what_became_slower(compared: Callable[..., tuple[str, int]]) -> None:
-    assert compared(document(), document())[1] == 0
-    text, worse = compared(document(), document(ours=12.0))
-    assert worse == 2  # the row with a baseline and the one without
-    assert "| net | forward, against published | 10 | 12 | +20.0 % | 10x, 8.33x | 10 % | **worse** |" in text
-    assert compared(document(), document(ours=10.9))[1] == 0
-    text, worse = compared(document(), document(mib=60.0))
-    assert worse == 1
-    assert "peak memory of a training step, process" in text
+def scaled_plan(log: list[str], factor: float = 1.0) -> Any:
+    """A check, two rows and peak memory; the log says what ran."""
+
+    def measure(what: str) -> dict[str, Any]:
+        log.append(what)
+        return {**side_by_side.row(what, [0.01] * 3, [0.1] * 3), "left_out": ["published on Mondays"]}
+
+    def steps() -> Any:
+        raise AssertionError("a child's")
+
+    def check() -> None:
+        log.append("check")
+        Scaled(factor).agree()
+
+    rows = [plan.Row(what, measure) for what in ("forward", "training step, 3 jets")]
+    return plan.Plan(rows, check, {"n 3": steps}, lambda rows: {"count": len(rows)})
 
 
-def test_a_slower_machine_is_no_regression_of_a_ratio(compared: Callable[..., tuple[str, int]]) -> None:
-    text, worse = compared(document(), document(ours=13.0, theirs=130.0))
-    assert worse == 1  # the row without a baseline cannot know
-    assert "| net | op | 10 | 13 | +30.0 % |  | 10 % | **worse** |" in text
-    text, worse = compared(document(), document(theirs=50.0))  # ours is what it was
-    assert (worse, text.count("10x, 5x | 10 % | baseline faster |")) == (0, 1)
-    text, worse = compared(document(), document(ours=5.0))
-    assert (worse, text.count("| better |")) == (0, 2)
+def test_only_rows_that_are_wanted_run() -> None:
+    log: list[str] = []
+    made = scaled_plan(log)
+    found = plan.measure("net", made, plan.Setting(2), ["net/training step", "resnet"])
+    assert log == ["check", "training step, 3 jets"]
+    assert [row["what"] for row in found["rows"]] == ["training step, 3 jets"]
+    assert found["left_out"] == ["training step, 3 jets: published on Mondays"]
+    assert (found["count"], found["filter"]) == (1, ["net/training step", "resnet"])
+    assert plan.names("net", made, plan.Setting()) == [
+        "net/forward, against published",
+        "net/training step, 3 jets, against published",
+        "net/peak memory of a training step, n 3",
+    ]
 
 
-def test_a_row_may_move_by_the_noise_it_was_recorded_with(compared: Callable[..., tuple[str, int]]) -> None:
-    noisy = document()
-    noisy["rows"][0]["noise"] = 0.3
-    text, worse = compared(noisy, document(ours=12.0))
-    assert "| 10x, 8.33x | 30 % | within |" in text
-    assert worse == 1  # the row without noise
-    text, worse = compared(document(), {**noisy, "rows": [{**noisy["rows"][0], "equikernels_ms": 12.0, "ratio": 8.3}]})
-    assert worse == 2  # not the noise of the other result; and a row is gone
+def test_peak_memory_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[list[str]] = []
+
+    def run(command: list[str], **options: Any) -> Any:
+        commands.append(command[2:])
+        return SimpleNamespace(returncode=0, stdout="10 20" if "published" in command else "5 8")
+
+    monkeypatch.setattr(memory.subprocess, "run", run)
+    found = plan.measure("net", scaled_plan([]), plan.Setting(1, True), ["peak"])
+    rest = ["n 3", "--threads", "1", "--quick"]
+    child = f"{cli.bench_package()}.child"
+    assert commands == [[child, "net", side, *rest] for side in ("equikernels", "published")]
+    first, second = found[memory.KEY]
+    assert first == {"what": "n 3, process", "equikernels": 5, "published": 10, "ratio": 2}
+    assert second["ratio"] == 2.5
 
 
-def test_a_row_that_is_gone_is_worse(compared: Callable[..., tuple[str, int]]) -> None:
-    text, worse = compared(document(), {**document(), "rows": [], "refused": "logits differ"})
-    assert worse == 2
-    assert "| net | op | 10 | gone | | | 10 % | **gone** |" in text
-    assert "net: logits differ" in text
-
-
-def test_compare_says_that_machines_differ(compared: Callable[..., tuple[str, int]]) -> None:
-    other = document()
-    other["machine"]["threads"] = 1
-    assert "net: threads differs: 2 and 1" in compared(document(), other)[0]
-
-
-def test_status_of_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    names = [str(tmp_path / f"{k}.json") for k in range(3)]
-    for name, content in zip(names, (document(), document(ours=12.0), {**document(), "network": "other"}), strict=True):
-        Path(name).write_text(json.dumps(content))
-    assert cli.main(["bench", "compare", names[0], names[1]]) == 1
-    assert "2 worse by more than 10 %" in capsys.readouterr().out
-    assert cli.main(["bench", "compare", names[0], names[1], "--threshold", "25"]) == 0
-    assert cli.main(["bench", "compare", names[1], names[0]]) == 0
-    assert cli.main(["bench", "compare", names[0], names[2]]) == 2
-    assert cli.main(["bench", "compare", names[0], "nowhere.json"]) == 2
-    (tmp_path / "1.json").write_text("{")
-    assert cli.main(["bench", "compare", names[0], names[1]]) == 2
-    assert "no network in common: net and other" in capsys.readouterr().err
-
-
-def test_folders_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each network with its own; those that only one folder holds are left out."""
-    for folder, ours in (("a", 10.0), ("b", 12.0)):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "net.json").write_text(json.dumps(document(ours)))
-        (tmp_path / folder / f"{folder}.json").write_text(json.dumps({**document(), "network": folder}))
-    on_gpu = document()
-    on_gpu["machine"]["device"] = "cuda"
-    (tmp_path / "b" / "gpu_net.json").write_text(json.dumps(on_gpu))
-    assert records.documents(tmp_path / "b").keys() == {"b", "net", "net on a GPU"}
-    assert cli.main(["bench", "compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 1
-    assert "2 worse, 1 within: 2 worse by more than 10 % or their noise" in capsys.readouterr().out
-
-
-# --- Growth, kernels and plots ------------------------------------------------------------------------------------
-
-
-def test_growth_leaves_out_what_costs_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(growth, "point", lambda call, device: ([1e-3, 2e-3, 3e-3], 1.0))
-    monkeypatch.setattr(growth, "MIB", 20.0)  # a point may cost twenty times the one before
-    rows, left_out = growth.rows("LorentzNet", (2, 4, 8), (1, 100), "cpu")
-    assert [row["what"] for row in rows if row["pass"] == "forward"] == [
-        f"LorentzNet, forward, batch 1, n = {n}" for n in (2, 4, 8)
-    ] + [f"LorentzNet, forward, batch 100, n = {n}" for n in (2, 4, 8)]
-    assert (rows[0]["equikernels_ms"], rows[0]["ratio"], left_out) == (2, 1, [])
-    monkeypatch.setattr(growth, "SECONDS", 3.5e-3)
-    rows, left_out = growth.rows("LorentzNet", (2, 4), (1,), "cpu")
-    assert len(rows) == 2
-    assert left_out[0] == "LorentzNet, forward, batch 1, n = 4, equikernels: about 0 s and 4 MiB"
-    assert len(left_out) == 4
-
-
-def curve(power: float) -> list[dict[str, Any]]:
-    common = {"network": "PELICAN", "pass": "training step", "batch": 16}
-    return [{**common, "what": str(n), "n": n, "equikernels_ms": 3 * n**power, "ratio": 2.0} for n in (10, 20, 50)]
-
-
-def test_exponents() -> None:
-    name = "PELICAN, training step, batch 16, equikernels, time"
-    assert growth.exponents(curve(1.5)) == {name: pytest.approx(1.5)}
-    assert growth.exponents(curve(1.5)[:2]) == {}
-    found = {**machine.machine("growth", 2), "rows": curve(1.5), "left_out": [], "exponents": {name: 1.5}}
-    assert "| PELICAN, batch 16 | - | n^1.50 | - | - |" in pages.exponents({"growth": found})
-
-
-def raw() -> dict[str, Any]:
-    """As pytest-benchmark writes it: ours runs four copies at once, as on a GPU."""
-    ceilings = {"multiply_adds_gflops": 100.0, "copy_gb_per_s": 10.0}
-    op = {"op": "op", "graph": "100 jets", "backward": False, "threads": 2, "dtype": "float32", "flops": 1e8}
-
-    def entry(by: str, seconds: float, calls: int, op: dict[str, Any] = op) -> dict[str, Any]:
-        info = {**op, "by": by, "calls": calls, "timed": "graph replay" if calls > 1 else "wall clock", "bytes": 1e7}
-        return {"extra_info": info, "stats": {"median": seconds, "iqr": seconds / 10}}
-
-    entries = [entry("equikernels", 8e-3, 4), entry("PyG", 20e-3, 1), entry("PyG", 1e-3, 1, {**op, "op": "wrong"})]
-    head = {**machine.machine("kernels", 2), "ceilings": ceilings}
-    return {"machine_info": {"document": head}, "benchmarks": entries}
-
-
-def test_kernels_become_a_document() -> None:
-    found = report.document(raw())
-    (row,) = found["rows"]
-    assert row["what"] == "op, 100 jets, forward, 2 threads"
-    assert (row["equikernels_ms"], row["PyG_ms"], row["ratio"], row["timed"]) == (2, 20, 10, "graph replay")
-    assert row["fraction_of_roof"] == 0.5  # 1 ms: ten megabytes, or 1e8 FLOPs
-    assert found["left_out"] == ["wrong, 100 jets, forward, 2 threads: not measured, as results were wrong"]
-    assert json.loads(report.text(found)) == found
-    assert "**10x**, 50 % of the roof" in records.table(found)
-
-
-def test_plots_of_what_there_is(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    kernels = report.document(raw())
-    growing = {**machine.machine("growth", 2), "rows": curve(2.0)}
-    for name, document_ in (("kernels", kernels), ("growth", growing), ("net", document())):
-        assert plots.PLOTS["speedup" if name == "net" else "roofline" if name == "kernels" else name]({}) is None
-        (tmp_path / f"{name}.json").write_text(json.dumps(document_))
-    assert plots.main([str(tmp_path), "--out", str(tmp_path)]) is None
-    assert {path.stem for path in tmp_path.glob("*.png")} == {"speedup", "roofline", "growth"}
-
-
-# --- The pages ----------------------------------------------------------------------------------------------------
-
-
-def test_the_pages_are_in_step_with_the_results() -> None:
-    assert pages.load(ROOT).keys() >= {"lorentznet"}
-    stale = [path.name for path in pages.out_of_step(ROOT)]
-    assert not stale, f"{stale}: run `python -m bench.pages` and commit"
-
-
-def test_another_result_is_another_table() -> None:
-    results = pages.load(ROOT)
-    changed = copy.deepcopy(results)
-    row = records.find("lorentznet", changed["lorentznet"], "forward, 100 jets")
-    row["ratio"] = 77.7
-    row["noise"] = 0.5
-    assert "**77.7x**" in pages.numbers(changed)
-    assert "forward, 100 jets (50 %)" in pages.numbers(changed)
-    assert "| 77.7x | reached |" in pages.targets(changed)
-    assert "| not measured | |" in pages.targets({})
-    assert pages.numbers({}) == ""
-
-
-def test_a_missing_row_is_named() -> None:
-    results = pages.load(ROOT)
-    row = records.find("lorentznet", results["lorentznet"], "training step, 100 jets")
-    row["what"] = "training step, 7 jets"
-    with pytest.raises(LookupError, match=r"lorentznet: 0 rows 'training step, 100 jets' against published; there are"):
-        pages.numbers(results)
-    with pytest.raises(LookupError, match="rows of peak memory 'x'"):
-        records.find_memory("lorentznet", results["lorentznet"], "x")
-
-
-def test_a_page_without_its_markers_is_an_error() -> None:
-    text = "a\n<!-- t: begin -->\nold\n<!-- t: end -->\nb"
-    assert pages.render(text, "t", r"new \1") == "a\n<!-- t: begin -->\nnew \\1\n<!-- t: end -->\nb"
-    with pytest.raises(LookupError, match="expected one <!-- u: begin -->"):
-        pages.render(text, "u", "new")
-
-
-def test_the_rows_of_the_pages_are_those_that_are_measured() -> None:
-    """Names that ``measure`` makes from numbers: EuclidNet's and EGNN's edges, the jet of mean multiplicity."""
-    edges = sum(event.graph.num_edges for event in ek.data.load_sample_hit_graphs()) * 4
-    rows = {target.row for target in targets.CPU}
-    assert {f"forward, {edges:,} edges", f"training step, {edges:,} edges"} <= rows
-    assert f"forward, {tracking.EDGES:,} edges" in rows
-    op = "segment_reduce, sum", "two particles", False, 1, "float32"
-    assert report._name(op) in rows
-    one = lorentznet.Sides(None)
-    lines = {line.what for line in pages.TABLES[0].lines}
-    assert f"forward, one jet of {one.x.shape[0] - 2} constituents" in lines
+def test_the_child_runs_a_step(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    child = module("child")
+    made = plan.Plan([], lambda: None, {"": lambda: (Scaled(1.0), Scaled(1.0))})
+    monkeypatch.setitem(child.NETWORKS, "egnn", lambda setting: made)
+    monkeypatch.setattr("sys.argv", ["child", "egnn", "published", "", "--threads", str(torch.get_num_threads())])
+    child.main()
+    assert len([float(number) for number in capsys.readouterr().out.split()]) == 2
 
 
 @pytest.mark.skipif(ek._native.host is None, reason="no CPU kernels")
-def test_all_of_pelicans_lines_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the clock, the checks and the children replaced: what is left is the names."""
-    for owner in (side_by_side, pelican):
-        monkeypatch.setattr(owner, "interleaved", lambda *_: ([0.001] * 3, [0.01] * 3))
-    for owner in (pelican.Sides, pelican.HepSides, pelican.Layer):
-        monkeypatch.setattr(owner, "agree", lambda *_: 0.0)
-    monkeypatch.setattr(pelican.Sides, "exact", lambda _: None)
-    monkeypatch.setattr(pelican.HepSides, "exact", lambda _: None)
-    monkeypatch.setattr(pelican.Sides, "gradient_errors", lambda *_: (0.0, 0.0))
-    monkeypatch.setattr(pelican, "ceilings", lambda *_: {"multiply_adds_gflops": 1e3, "copy_gb_per_s": 1e2})
-    done = type("Done", (), {"returncode": 0, "stdout": "10 20"})
-    monkeypatch.setattr(memory.subprocess, "run", lambda *_, **__: done)
-    result = pelican.measure(torch.get_num_threads(), True)
-    text = pages.numbers({"pelican": result})
-    assert text.count("**10.0x**") == 7
-    assert text.count("**1.0x less**") == 2
-    assert "| PELICAN, forward, 16 events | 40.0x | 10.0x | short by 75 % |" in pages.targets({"pelican": result})
-    assert "(pelican_hep)" in records.table(result)
+def test_filters_of_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    log: list[str] = []
+    networks = {"net": lambda setting: scaled_plan(log), "wrong": lambda setting: scaled_plan(log, 2.0)}
+    monkeypatch.setattr(command, "NETWORKS", networks)
+    assert command.main(["--filter", "net/forward", "--filter", "3 jets", "--list"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "net/forward, against published",
+        "net/training step, 3 jets, against published",
+        "wrong/training step, 3 jets, against published",
+    ]
+    assert log == []
+    assert command.main(["--filter", "training step, 3 jets"]) == 1  # the other network is refused
+    assert log == ["check", "training step, 3 jets", "check"]
+    text = capsys.readouterr().out
+    assert "| training step, 3 jets |" in text
+    assert "| forward |" not in text
+    assert "REFUSED" in text
+
+
+def test_networks_have_their_sizes() -> None:
+    setting = plan.Setting()
+    names = plan.names("euclidnet", networks.plan("euclidnet", setting), setting)
+    for what in ("forward", "training step"):
+        for size in ("3,508 edges", "80,256 edges"):
+            for width in ("", ", H 16", ", H 32"):
+                assert f"euclidnet/{what}, {size}{width}, against published" in names
+    names = plan.names("vecnet", networks.plan("vecnet", setting), setting)
+    assert {f"vecnet/forward, {jets}, against published" for jets in ("1 jet", "16 jets", "1024 jets")} <= {*names}
+    quick = plan.names("vecnet", networks.plan("vecnet", plan.Setting(quick=True)), plan.Setting(quick=True))
+    assert len(quick) == 5
+
+
+@pytest.mark.skipif(ek._native.host is None, reason="no CPU kernels")
+@pytest.mark.parametrize("network", command.NETWORKS)
+def test_every_row_of_a_quick_run_is_made(network: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With clocks, checks and children replaced: what is left are sides, names and fields."""
+
+    def interleaved(a: Any, b: Any, *rest: Any) -> Any:
+        if network == "taggers":
+            a(), b()
+        return [0.001] * 3, [0.01] * 3
+
+    def timed(sides: Any, what: str, which: list[str]) -> Any:
+        return {side: [1e-3] * 2 for side in which}, dict.fromkeys(which, 1.0)
+
+    limits = {"multiply_adds_gflops": 1e3, "copy_gb_per_s": 1e2}
+    for owner in ("side_by_side", "lorentznet", "pelican", "taggers"):
+        monkeypatch.setattr(module(owner), "interleaved", interleaved)
+        monkeypatch.setattr(module(owner), "ceilings", lambda *_: limits, raising=False)
+    for owner in (side_by_side.Sides, lorentznet.Sides, pelican.Sides, pelican.Layer):
+        for check, result in (("agree", 0.0), ("errors", (0.0, 0.0)), ("exact", None)):
+            monkeypatch.setattr(owner, check, lambda *_, result=result: result, raising=False)
+    monkeypatch.setattr(points, "timed", timed)
+    monkeypatch.setattr(lorentznet, "median", lambda *_: 0.001)
+    monkeypatch.setattr(lorentznet, "same", lambda *_: 0.0)
+    monkeypatch.setattr(memory, "peaks", lambda *_: [{"what": "process"}])
+    setting = plan.Setting(torch.get_num_threads(), quick=True)
+    whole = command.NETWORKS[network](setting)
+    found = plan.measure(network, whole, setting)
+    made = [name.removeprefix(f"{network}/") for name in plan.names(network, whole, setting)]
+    peaks = [name for name in made if name.startswith(memory.TITLE)]
+    assert [records.name_of(row) for row in found["rows"]] == [name for name in made if name not in peaks]
+    assert len(found[memory.KEY]) == len(peaks)
+    assert found["left_out"] == []
+    assert "filter" not in found
+    assert json.loads(records.text(found)) == found
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_a_point_is_compared_before_it_is_timed(gradients: bool) -> None:
+    costs = points.Costs(lambda: Scaled(1.0), 8)
+    measure = points.point(lambda: Scaled(1.0), "training step", 8, costs, gradients, n=3)
+    entry = measure("x")
+    assert entry.keys() >= {"what", "equikernels_ms", "published_mib", "ratio", "n", "noise"}
+    assert entry["left_out"] == []
+    wrong = points.point(lambda: Scaled(2.0), "forward", 8, costs)
+    with pytest.raises(side_by_side.Disagreement):
+        wrong("x")
+
+
+def test_a_point_that_only_we_can_pay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large point that a filter has picked alone: a small one tells what it would cost."""
+    seconds = {"equikernels": 1e-3, "published": 1.0}
+    asked: list[tuple[int, str]] = []
+
+    def timed(sides: int, what: str, which: list[str], fewest: int = 2) -> Any:
+        asked.extend((sides, side) for side in which)
+        return {side: [sides * seconds[side]] for side in which}, dict.fromkeys(which, 1.0)
+
+    monkeypatch.setattr(points, "timed", timed)
+    costs = points.Costs(lambda: 1, 10_000)
+    entry = points.point(lambda: 10, "forward", 100_000, costs)("x")
+    assert asked == [(1, "equikernels"), (1, "published"), (10, "equikernels")]
+    assert entry["left_out"] == ["published would take about 10 s and 10 MiB"]
+    assert entry["equikernels_ms"] == 10
+    assert "ratio" not in entry
+    assert "published_ms" not in entry
+
+
+def test_growth_leaves_out_what_costs_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    def timed(sides: Any, what: str, which: list[str], fewest: int = 2) -> Any:
+        return {side: [1e-3, 2e-3, 3e-3] for side in which}, dict.fromkeys(which, 1.0)
+
+    def rows(sizes: tuple[int, ...], batches: tuple[int, ...]) -> Any:
+        made = plan.Plan(growth.rows("LorentzNet", sizes, batches, "cpu"), lambda: None)
+        found = plan.measure("growth", made, plan.Setting(torch.get_num_threads()))
+        return found["rows"], found["left_out"]
+
+    monkeypatch.setattr(points, "timed", timed)
+    monkeypatch.setattr(points, "MIB", 20.0)  # a point may cost twenty times the one before
+    found, left_out = rows((2, 4, 8), (1, 20))
+    assert [row["what"] for row in found if row["pass"] == "forward"] == [
+        f"LorentzNet, forward, batch {batch}, n = {n}" for batch in (1, 20) for n in (2, 4, 8)
+    ]
+    assert (found[0]["equikernels_ms"], found[0]["ratio"], left_out) == (2, 1, [])
+    monkeypatch.setattr(points, "SECONDS", 3.5e-3)
+    found, left_out = rows((2, 4), (1,))
+    assert len(found) == 2
+    text = "LorentzNet, forward, batch 1, n = 4: equikernels would take about 0 s and 4 MiB"
+    assert left_out[0] == text
+    assert len(left_out) == 4
