@@ -38,21 +38,10 @@ struct Exponential {
   Vec<T> minus_one() const { return mul_add(p, scale, scale - T(1)); }
 };
 
-// 1 / x for x >= 1 or NaN, to a unit or two in the last place; 1 / inf = 0.
-template <class T>
-inline Vec<T> reciprocal(Vec<T> x) {
-#if defined(__AVX512F__)
-  if constexpr (sizeof(T) == 4) {  // an estimate of 14 bits and a Newton step take a third of a division's time
-    const Vec<T> r = (Vec<T>)_mm512_maskz_rcp14_ps(__mmask16(-1), (__m512)x);
-    return x > T(1e37) ? r : mul_add(mul_add(-x, r, broadcast<T>(1)), r, r);
-  }
-#endif
-  return T(1) / x;
-}
-
+// A division, not an estimate and Newton steps: those compete with the series for the multipliers.
 template <class T>
 inline Vec<T> logistic(Vec<T> x) {
-  return reciprocal<T>(T(1) + Exponential<T>(-x).value());
+  return T(1) / (T(1) + Exponential<T>(-x).value());
 }
 
 template <class T>

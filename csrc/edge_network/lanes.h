@@ -38,7 +38,7 @@ inline Vec<T> root(Vec<T> v) {
 template <class T>
 inline Vec<T> inverse_root(Vec<T> x) {
 #if defined(__AVX512F__)
-  if constexpr (sizeof(T) == 4) {  // an estimate of 14 bits and a Newton step, as reciprocal()
+  if constexpr (sizeof(T) == 4) {  // an estimate of 14 bits and a Newton step
     const Vec<T> r = (Vec<T>)_mm512_maskz_rsqrt14_ps(__mmask16(-1), (__m512)x);
     return x > T(1e37) ? r : mul_add(mul_add(-x * r, r, broadcast<T>(1)), r * T(0.5), r);
   }
