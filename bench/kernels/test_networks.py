@@ -56,13 +56,13 @@ def block(graph: ek.Graph, u: Tensor, v: Tensor, x: Tensor, inner: Tensor, squar
     return torch.cat([messages, coordinates], dim=1)
 
 
-def euclid(graph: ek.Graph, u: Tensor, v: Tensor, x: Tensor, attr: Tensor, weights: Tensor) -> Tensor:
-    """Messages and coordinates of EuclidNet's block."""
+def euclid(graph: ek.Graph, h: Tensor, x: Tensor, attr: Tensor, weights: Tensor) -> Tensor:
+    """Messages and coordinates of EuclidNet's block, which reads features of both ends and of the edge."""
     steps = (("silu", 1), ("identity", 0), ("silu", 1), ("sigmoid", 1), ("silu", 1), ("identity", 0))
     numbers = tuple(ACTIVATIONS.index(name) + NORM * norm for name, norm in steps)
-    network = ek.EdgeNetwork(weights, 2 + EUCLID[0], EUCLID, numbers)
-    where = {"invariants": "both", "messages_at": 3, "coordinates": True, "clamp": 100.0}
-    out = ek.edge_network(network, graph, receiver=u, sender=v, x=x, edge_attr=attr, **where)  # type: ignore[arg-type]
+    network = ek.EdgeNetwork(weights, 2 + 3 * EUCLID[0], EUCLID, numbers)
+    where = {"ends": "inputs", "invariants": "both", "messages_at": 3, "coordinates": True, "clamp": 100.0}
+    out = ek.edge_network(network, graph, receiver=h, sender=h, x=x, edge_attr=attr, **where)  # type: ignore[arg-type]
     assert out.messages is not None
     assert out.coordinates is not None
     return torch.cat([out.messages, out.coordinates], dim=1)
@@ -84,13 +84,13 @@ def test_message_passing(measure: Callable[..., None], graph: ek.Graph) -> None:
 
 def test_edge_network(measure: Callable[..., None], graph: ek.Graph) -> None:
     generator, width = torch.Generator().manual_seed(0), EUCLID[0]
-    u, v = torch.randn(2, graph.num_nodes, width, generator=generator)
-    x, attr = (torch.randn(n, w, generator=generator) for n, w in ((graph.num_nodes, 3), (graph.num_edges, width)))
-    inputs = (2 + width, *EUCLID[:-1])
+    shapes = ((graph.num_nodes, width), (graph.num_nodes, 3), (graph.num_edges, width))
+    h, x, attr = (torch.randn(shape, generator=generator) for shape in shapes)
+    inputs = (2 + 3 * width, *EUCLID[:-1])
     products = sum(a * b for a, b in zip(inputs, EUCLID, strict=True))
     weights = torch.randn(products + sum(EUCLID), generator=generator) / width**0.5
     op = "edge_network, EuclidNet's block"
-    measure(op, beside_plain(euclid), [u, v, x, attr, weights], 2 * products * graph.num_edges)
+    measure(op, beside_plain(euclid), [h, x, attr, weights], 2 * products * graph.num_edges)
 
 
 def test_encode_invariants(measure: Callable[..., None], graph: ek.Graph) -> None:
