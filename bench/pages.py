@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .memory import TITLE
 from .records import ON_GPU, Document, baseline_of, documents, find, find_memory, machine_line, milliseconds, table
@@ -238,6 +239,27 @@ def exponents(results: dict[str, Document]) -> str:
     )
 
 
+def sizes(results: dict[str, Document]) -> str:
+    """Networks at other sizes than the README's; an empty place for what was left out as too large."""
+    lines, machines = [], set()
+    for network, title in OTHERS.items():
+        document = results.get(network, {"rows": []})
+        for row in document["rows"][2:]:
+            times = [_or_nothing(row, f"{side}_ms", milliseconds) for side in (PUBLISHED, OURS)]
+            mib = [_or_nothing(row, f"{side}_mib", lambda value: f"{value:.0f} MiB") for side in (PUBLISHED, OURS)]
+            cells = [*times, _or_nothing(row, "ratio", lambda value: f"**{_ratio(value)}**"), *mib]
+            lines.append(f"| {title}: {row['what']} | {' | '.join(cells)} |")
+            machines.add(machine_line(document))
+    if not lines:
+        return "Not measured yet."
+    head = ["| network | published | equikernels | ratio | memory, published | memory, equikernels |", "|---" * 6 + "|"]
+    return "\n".join([f"{'; '.join(sorted(machines))}:", "", *head, *lines])
+
+
+def _or_nothing(row: dict[str, Any], key: str, show: Callable[[float], str]) -> str:
+    return show(row[key]) if key in row else ""
+
+
 def kernels(results: dict[str, Document]) -> str:
     """Ops with all threads, on large inputs and on next to nothing; in float32 where a row names no dtype."""
     document = results.get("kernels")
@@ -264,6 +286,7 @@ PAGES: dict[Path, Parts] = {
         "plots": plots,
         "kernels": kernels,
         "exponents": exponents,
+        "sizes": sizes,
         "sources": sources,
     },
 }

@@ -29,7 +29,7 @@ def document(content: dict[str, Any]) -> dict[str, Any]:
     rows, left_out = [], [*head.get("left_out", [])]
     for key, by in measured.items():
         if OURS not in by:
-            left_out.append(f"{_name(key)}: not measured, as results were wrong")
+            left_out.append(f"{_name(key)}: ours was not measured: wrong results, or not selected")
             continue
         for baseline in [name for name in by if name != OURS] or [None]:
             rows.append(_row(key, by, baseline, head))

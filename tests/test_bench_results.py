@@ -14,7 +14,7 @@ import torch
 import equikernels as ek
 from equikernels import cli
 
-from .bench_suite import document, machine, module
+from .bench_suite import document, machine, module, side_by_side
 
 ROOT = Path(__file__).parents[1]
 command, compare, growth, pages, plan, plots, records, report, targets = map(
@@ -181,7 +181,9 @@ def test_kernels_become_a_document() -> None:
     assert row["what"] == "op, 100 jets, forward, 2 threads"
     assert (row["equikernels_ms"], row["PyG_ms"], row["ratio"], row["timed"]) == (2, 20, 10, "graph replay")
     assert row["fraction_of_roof"] == 0.5  # 1 ms: ten megabytes, or 1e8 FLOPs
-    assert found["left_out"] == ["wrong, 100 jets, forward, 2 threads: not measured, as results were wrong"]
+    assert found["left_out"] == [
+        "wrong, 100 jets, forward, 2 threads: ours was not measured: wrong results, or not selected"
+    ]
     assert json.loads(records.text(found)) == found
     assert "**10x**, 50 % of the roof" in records.table(found)
     assert "float32 where a row names no other" in pages.kernels({"kernels": found})
@@ -232,6 +234,16 @@ def test_another_result_is_another_table() -> None:
     assert "| 77.7x | reached |" in pages.targets(changed)
     assert "| not measured | |" in pages.targets({})
     assert pages.numbers({}) == ""
+
+
+def test_other_sizes() -> None:
+    both = side_by_side.row("forward, 16 jets", [0.01] * 2, [0.1] * 2) | {"equikernels_mib": 3.0, "published_mib": 70.0}
+    alone = {"what": "forward, 1024 jets", "equikernels_ms": 500.0, "equikernels_mib": 200.0}
+    vecnet = {**document(), "network": "vecnet"}
+    text = pages.sizes({"vecnet": {**vecnet, "rows": [*vecnet["rows"], both, alone]}})
+    assert "forward, 16 jets | 100 ms | 10 ms | **10.0x** | 70 MiB | 3 MiB |" in text
+    assert "forward, 1024 jets |  | 500 ms |  |  | 200 MiB |" in text
+    assert pages.sizes({"vecnet": vecnet}) == "Not measured yet."
 
 
 def test_a_missing_row_is_named() -> None:
