@@ -56,13 +56,18 @@ class Sides:
     def model(self, side: str) -> nn.Module:
         return self.published if side == PUBLISHED else self.ours
 
+    def in_mode(self, side: str, training: bool) -> nn.Module:
+        """The model; train() and eval() walk through all modules, which is not a part of every batch."""
+        model = self.model(side)
+        return model if model.training == training else model.train(training)
+
     def forward(self, side: str) -> Tensor:
-        self.model(side).eval()
+        self.in_mode(side, False)
         with torch.inference_mode():
             return self.logits(side)
 
     def step(self, side: str) -> None:
-        model = self.model(side).train()
+        model = self.in_mode(side, True)
         model.zero_grad(set_to_none=True)
         F.cross_entropy(self.logits(side), self.label).backward()
 
