@@ -11,6 +11,7 @@ from .records import Document, Quantity, documents, quantities
 SAME = ("cpu", "isa", "threads", "device")
 WITHIN, WORSE, BETTER, GONE = "within", "**worse**", "better", "**gone**"
 BASELINE_SLOWER, BASELINE_FASTER = "baseline slower", "baseline faster"
+BOTH_SLOWER, BOTH_FASTER = "both slower", "both faster"  # at the same ratio: another machine, or a busy one
 
 
 def compare(before: Path, after: Path, threshold: float) -> tuple[str, int]:
@@ -60,7 +61,7 @@ def _verdict(then: Quantity, now: Quantity | None, spread: float) -> str:
         return WORSE if change > spread else BASELINE_FASTER
     if lost < -spread:
         return BETTER if change < -spread else BASELINE_SLOWER
-    return WITHIN
+    return BOTH_SLOWER if change > spread else BOTH_FASTER if change < -spread else WITHIN
 
 
 def _cells(then: Quantity, now: Quantity | None) -> str:
