@@ -9,6 +9,9 @@ import pytest
 import torch
 
 import equikernels as ek
+from equikernels.ops.rank2 import fused
+
+from .emulator import Emulator
 
 NAMED = os.environ.get("EQUIKERNELS_BACKEND", "")
 BACKENDS = [NAMED] if NAMED else list(ek.available_isas()) or ["reference"]
@@ -48,3 +51,18 @@ def poisoned() -> Iterator[None]:
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Emulator:
+    """The CUDA kernels, compiled for the CPU."""
+    base = tmp_path_factory.getbasetemp()
+    return Emulator(base if worker_id == "master" else base.parent)  # one build for all test processes
+
+
+@pytest.fixture
+def emulator(built: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    """They stand in for the CPU kernels."""
+    monkeypatch.setattr(fused, "use_shortcut", lambda *_: False)  # as on CUDA, where the layer is made of other ops
+    with built.installed():
+        yield built

@@ -13,9 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
+import equikernels as ek
+
+from .cases import Case, Inputs
 from .ptxas_report import ROOT, build_sources
+from .tools import assert_as_good_as_eager, cotangent_for, reference, value_and_grads
 
 HERE = Path(__file__).parent / "cuda_on_cpu"
 COMPILER = shutil.which("g++")
@@ -104,3 +109,21 @@ class Emulator:
 
 def _redispatch(op: Any) -> Callable[..., Any]:
     return lambda *args: op.redispatch(KEY, *args)
+
+
+MARKS = [
+    pytest.mark.skipif(COMPILER is None, reason="no g++ on the PATH"),
+    pytest.mark.skipif(ek._native.cpu_reason is not None, reason=str(ek._native.cpu_reason)),
+    pytest.mark.filterwarnings("ignore:Warning only once for all operators"),  # the override is the point
+]
+
+
+def check(case: Case, graph: ek.Graph, exact: Inputs) -> None:
+    """Values and gradients by the rule for every backend."""
+    oracle_inputs = {name: t.double() for name, t in exact.items()}
+    dtype = max((t.dtype for t in exact.values()), key=lambda dtype: dtype.itemsize)
+    cotangent = cotangent_for(reference(case, oracle_inputs, graph)).to(dtype)
+    oracle = value_and_grads(lambda i: reference(case, i, graph), oracle_inputs, cotangent.double())
+    eager = value_and_grads(lambda i: reference(case, i, graph), exact, cotangent)
+    result = value_and_grads(lambda i: case.run(i, graph), exact, cotangent)
+    assert_as_good_as_eager(result, eager, oracle, ["out", *exact], case.weights)
