@@ -91,6 +91,8 @@ STABLE_TORCH_LIBRARY(equikernels, m) {
   m.def(ek::kRowsOuterSchema);
   m.def(ek::kRowsLayerSchema);
   m.def(ek::kRowsLayerBackwardSchema);
+  m.def(ek::kRowMomentsSchema);
+  m.def(ek::kRowAffineSchema);
   m.def(ek::kSegmentSumSchema);
   m.def(ek::kSegmentSpreadSchema);
   m.def(ek::kSegmentProductSchema);
@@ -125,6 +127,8 @@ STABLE_TORCH_LIBRARY_IMPL(equikernels, CPU, m) {
   m.impl("rows_outer", TORCH_BOX(&ek::RowProducts<ek::Rank2OnCpu>::outer));
   m.impl("rows_layer", TORCH_BOX(&ek::RowProducts<ek::Rank2OnCpu>::layer));
   m.impl("rows_layer_backward", TORCH_BOX(&ek::RowProducts<ek::Rank2OnCpu>::layer_backward));
+  m.impl("row_moments", TORCH_BOX(&ek::RowProducts<ek::Rank2OnCpu>::moments));
+  m.impl("row_affine", TORCH_BOX(&ek::RowProducts<ek::Rank2OnCpu>::affine));
   m.impl("segment_sum", TORCH_BOX(&ek::Segment<ek::Cpu>::sum));
   m.impl("segment_spread", TORCH_BOX(&ek::Segment<ek::Cpu>::spread));
   m.impl("segment_product", TORCH_BOX(&ek::Segment<ek::Cpu>::product));

@@ -8,8 +8,8 @@
 namespace ek {
 
 struct Rank2OnCpu : Cpu {
-  // pairs, particles below which a second thread costs more than it brings
-  static constexpr int64_t kMixGrain = 256, kNodeGrain = 32;
+  // pairs, particles, numbers below which a second thread costs more than it brings
+  static constexpr int64_t kMixGrain = 256, kNodeGrain = 32, kNumbersGrain = 32768;
 
   template <class T>
   static void rank2(const Tensor&, Rank2Kernel kernel, const Rank2Args<T>& args) {
@@ -113,15 +113,10 @@ struct Rank2OnCpu : Cpu {
       using Kernel = RowsLayerCpu<decltype(isa), T>;
       const Buffer packed(Kernel::packed_size(args, false) * int64_t(sizeof(T)));
       Kernel::pack(args, false, static_cast<T*>(packed.p));
-      const int64_t step = outer_chunk(args.rows), chunks = (args.rows + step - 1) / step;
-      const Buffer buffer(args.moments ? chunks * 2 * args.width * int64_t(sizeof(double)) : 0);
-      double* sums = static_cast<double*>(buffer.p);
-      torch::stable::parallel_for(0, chunks, 1, [&](int64_t first, int64_t last) {
-        for (int64_t c = first; c < last; ++c)
-          Kernel::forward(args, static_cast<const T*>(packed.p), sums + c * 2 * args.width, c * step,
-                          std::min(args.rows, (c + 1) * step));
+      // statistics are taken of a chunk of rows while it is in cache
+      over_moments(RowMomentsArgs<T>{args.rows, args.width, args.out, args.moments}, isa, [&](int64_t begin, int64_t end) {
+        Kernel::forward(args, static_cast<const T*>(packed.p), begin, end);
       });
-      if (args.moments) Kernel::finish(args, sums, step);
     });
   }
 
@@ -138,7 +133,44 @@ struct Rank2OnCpu : Cpu {
     });
   }
 
+  template <class T>
+  static void row_moments(const RowMomentsArgs<T>& args) {
+    dispatch_isa([&](auto isa) { over_moments(args, isa, [](int64_t, int64_t) {}); });
+  }
+
+  template <class T>
+  static void row_affine(const RowAffineArgs<T>& args) {
+    dispatch_isa([&](auto isa) {
+      using Kernel = RowAffineCpu<decltype(isa), T>;
+      const Buffer packed(Kernel::packed_size(args.channels) * int64_t(sizeof(T)));
+      Kernel::pack(args, static_cast<T*>(packed.p));
+      share(
+          args.rows, [&](int64_t i) { return i * args.channels; },
+          [&](auto, int64_t begin, int64_t end) { Kernel::run(args, static_cast<const T*>(packed.p), begin, end); },
+          kNumbersGrain);
+    });
+  }
+
  private:
+  // make(begin, end) for the chunks of rows, each followed by its statistics, if wanted.
+  template <class T, class Isa, class Make>
+  static void over_moments(const RowMomentsArgs<T>& args, Isa, Make&& make) {
+    using Kernel = RowMomentsCpu<Isa, T>;
+    const int64_t step = outer_chunk(args.rows), chunks = (args.rows + step - 1) / step;
+    const bool wanted = args.moments != nullptr;
+    const Buffer buffer(wanted ? chunks * 2 * args.channels * int64_t(sizeof(double)) : 0);
+    double* sums = static_cast<double*>(buffer.p);
+    torch::stable::parallel_for(0, chunks, 1, [&](int64_t first, int64_t last) {
+      const Buffer scratch(wanted ? Kernel::scratch_size(args.channels) * int64_t(sizeof(double)) : 0);
+      for (int64_t c = first; c < last; ++c) {
+        const int64_t begin = c * step, end = std::min(args.rows, begin + step);
+        make(begin, end);
+        if (wanted) Kernel::add_up(args, static_cast<double*>(scratch.p), sums + c * 2 * args.channels, begin, end);
+      }
+    });
+    if (wanted) Kernel::finish(args, sums, step);
+  }
+
   // run(partial, scratch, begin, end) for the chunks of [0, count); the partial sums are added up in order, if wanted.
   template <class Kernel, class T, class Args, class Run>
   static void sum_chunks(const Args& args, int64_t count, int64_t step, bool wanted, Run&& run) {

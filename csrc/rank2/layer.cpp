@@ -1,7 +1,7 @@
 // Compiled once per instruction set; no torch header and no standard container in here.
 //
 // A row costs in x width multiply-adds forward and twice that backward; bytes: in + width numbers forward, 2 in + 2
-// width backward. Statistics are taken of a chunk of rows while it is in cache.
+// width backward.
 #include "../common/isa.h"
 #include "particles.h"
 #include "product.h"
@@ -28,8 +28,7 @@ void RowsLayerCpu<Isa, T>::pack(const RowsLayerArgs<T>& a, bool backward, T* pac
 }
 
 template <class Isa, class T>
-void RowsLayerCpu<Isa, T>::forward(const RowsLayerArgs<T>& a, const T* packed, double* sums, int64_t begin,
-                                   int64_t end) {
+void RowsLayerCpu<Isa, T>::forward(const RowsLayerArgs<T>& a, const T* packed, int64_t begin, int64_t end) {
   constexpr int W = lanes<T>;
   const T* biases = packed + panels_size<T>(a.in, a.width);
   for (int64_t b = begin; b < end; b += kBlock) {
@@ -45,37 +44,6 @@ void RowsLayerCpu<Isa, T>::forward(const RowsLayerArgs<T>& a, const T* packed, d
         store_row(a.out + (b + e) * a.width + channel, x, tail);
       });
     });
-  }
-  if (!a.moments) return;
-  for (int64_t o = 0; o < 2 * a.width; ++o) sums[o] = 0;
-  const T* origin = a.out + begin * a.width;
-  for (int64_t e = begin; e < end; ++e) {
-    const T* row = a.out + e * a.width;
-#pragma GCC ivdep
-    for (int64_t o = 0; o < a.width; ++o) {
-      const double d = double(row[o]) - double(origin[o]);
-      sums[o] += d;
-      sums[a.width + o] += d * d;
-    }
-  }
-}
-
-template <class Isa, class T>
-void RowsLayerCpu<Isa, T>::finish(const RowsLayerArgs<T>& a, const double* sums, int64_t step) {
-  double *mean = a.moments, *variance = a.moments + a.width;
-  for (int64_t o = 0; o < a.width; ++o) {
-    double total = 0, centre = 0, square = 0;  // rows so far, their mean, the sum of their squared deviations
-    const double* s = sums;
-    for (int64_t begin = 0; begin < a.rows; begin += step, s += 2 * a.width) {
-      const double count = double(a.rows - begin < step ? a.rows - begin : step);
-      const double shift = s[o] / count, apart = double(a.out[begin * a.width + o]) + shift - centre;
-      const double within = s[a.width + o] - s[o] * shift;
-      square += within + apart * apart * (total * count / (total + count));
-      total += count;
-      centre += apart * (count / total);
-    }
-    mean[o] = centre;
-    variance[o] = a.rows > 0 ? square / double(a.rows) : 0;
   }
 }
 

@@ -20,6 +20,10 @@ inline constexpr const char* kRowsLayerBackwardSchema =
     "rows_layer_backward(Tensor? grad, Tensor? to_mean, Tensor? to_out, Tensor out, Tensor x, Tensor weight, float "
     "slope, bool[] wanted) -> (Tensor, Tensor, Tensor)";
 
+// Mean and biased variance of x's channels, float64 [2, channels]; scale x + shift, channel by channel.
+inline constexpr const char* kRowMomentsSchema = "row_moments(Tensor x) -> Tensor";
+inline constexpr const char* kRowAffineSchema = "row_affine(Tensor x, Tensor scale, Tensor shift) -> Tensor";
+
 template <class Device>
 class RowProducts {
   using Optional = std::optional<Tensor>;
@@ -45,6 +49,37 @@ class RowProducts {
       Device::rows_layer(args);
     });
     return {out, moments};
+  }
+
+  static Tensor moments(const Tensor& x_in) {
+    const char* op = "row_moments";
+    check_shape(x_in, op, "x", {-1, -1});
+    typename Device::Guard guard(x_in);
+    const Tensor x = dense(x_in);
+    Tensor out = torch::stable::new_empty(x, {2, x.size(1)}, ScalarType::Double);
+    dispatch_floating(x.scalar_type(), op, [&](auto zero) {
+      using T = decltype(zero);
+      Device::row_moments(
+          RowMomentsArgs<T>{x.size(0), x.size(1), x.const_data_ptr<T>(), out.mutable_data_ptr<double>()});
+    });
+    return out;
+  }
+
+  static Tensor affine(const Tensor& x_in, const Tensor& scale_in, const Tensor& shift_in) {
+    const char* op = "row_affine";
+    check_shape(x_in, op, "x", {-1, -1});
+    typename Device::Guard guard(x_in);
+    const Tensor x = dense(x_in);
+    Optional scale = scale_in, shift = shift_in;
+    ek::match(op, scale, "scale", x, "x", {x.size(1)});
+    ek::match(op, shift, "shift", x, "x", {x.size(1)});
+    Tensor out = torch::stable::new_empty(x, {x.size(0), x.size(1)});
+    dispatch_floating(x.scalar_type(), op, [&](auto zero) {
+      using T = decltype(zero);
+      Device::row_affine(RowAffineArgs<T>{x.size(0), x.size(1), x.const_data_ptr<T>(), pointer<T>(scale),
+                                          pointer<T>(shift), out.mutable_data_ptr<T>()});
+    });
+    return out;
   }
 
   static std::tuple<Tensor, Tensor, Tensor> layer_backward(Optional grad, Optional to_mean, Optional to_out,

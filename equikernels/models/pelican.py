@@ -146,8 +146,8 @@ class PELICANClassifier(Trunk):
             ValueError, TypeError: wrong shape, dtype, device; an option that does not apply.
         """
         _, T, pairs, of_batch = self.rank2(p4, ptr, scalars, padded_to)
-        T = self.dropout_layer(self.msg_2to0(T, pairs))
-        return self.mlp_out(self.dropout_layer_out(self.agg_2to0(T, pairs, **of_batch)))
+        y = self.msg_2to0.then(self.agg_2to0, T, pairs, self.dropout_layer, **of_batch)
+        return self.mlp_out(self.dropout_layer_out(y))
 
 
 class PELICANRegressor(Trunk):
@@ -242,8 +242,8 @@ class PELICANRegressor(Trunk):
             ValueError, TypeError: as in :meth:`PELICANClassifier.forward`.
         """
         x, T, pairs, of_batch = self.rank2(p4, ptr, scalars, padded_to)
-        T = self.dropout_layer(self.msg_2to1(T, pairs))
-        c = self.mlp_out_1(self.dropout_layer_out(self.agg_2to1(T, pairs, **of_batch)))
+        c = self.msg_2to1.then(self.agg_2to1, T, pairs, self.dropout_layer, **of_batch)
+        c = self.mlp_out_1(self.dropout_layer_out(c))
         c = c.view(-1, self.num_targets, self.projections.shape[0])
         parts = torch.einsum("wab,nb->nwa", self.projections.to(x.dtype), x)
         terms = (c.to(x.dtype)[..., None] * parts[:, None]).sum(2)

@@ -128,6 +128,6 @@ class PELICANNano(nn.Module):
             (p4,), pairs = prepend(pairs, (p4, self.spurions.to(p4.dtype)))
         T = rank2_inputs(p4, pairs, STABILIZERS["so13"]).to(self.agg_2to0.coefs.dtype)
         T = self.net2to2(T, pairs, padded_to=slots)
-        T = self.dropout_layer(self.msg_2to0(T, pairs))
-        y = self.dropout_layer_out(self.agg_2to0(T, pairs, padded_to=slots))
+        y = self.msg_2to0.then(self.agg_2to0, T, pairs, self.dropout_layer, padded_to=slots)
+        y = self.dropout_layer_out(y)
         return torch.cat([-y, y], dim=1)

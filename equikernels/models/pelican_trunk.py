@@ -84,14 +84,10 @@ class Net2to2(nn.Module):
         self.dropout_layer = nn.Dropout(dropout)
 
     def forward(self, T: Tensor, pairs: Graph, **of_batch: Any) -> Tensor:
-        dropout = self.dropout_layer
         for message, layer in zip(self.message_layers, self.eq_layers, strict=True):
             assert isinstance(message, MessageBlock)
-            if dropout.training and dropout.p > 0:
-                T = layer(dropout(message(T, pairs)), pairs, **of_batch)
-            else:
-                T, scaling = message.deferred(T, pairs)
-                T = layer(T, pairs, **of_batch, **scaling)
+            assert isinstance(layer, Eq2to2)
+            T = message.then(layer, T, pairs, self.dropout_layer, **of_batch)
         return T
 
 

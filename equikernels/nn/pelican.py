@@ -20,7 +20,9 @@ from ..ops.rank2 import (
     linear_2to0,
     linear_2to1,
     linear_2to2,
+    pairwise_affine,
     pairwise_linear,
+    pairwise_moments,
     rank2_broadcast,
 )
 
@@ -131,8 +133,8 @@ class _Equivariant(nn.Module):
         padded_to: int | None = None,
         **of_input: Tensor,
     ) -> Tensor:
-        """The layer on one batch; arguments as in :func:`equikernels.aggregate_2to2`, and of :class:`Eq2to2` scale and
-        shift, as in :func:`equikernels.linear_2to2`."""
+        """The layer on one batch; arguments as in :func:`equikernels.aggregate_2to2`, and, but of :class:`Eq1to2`, scale
+        and shift, as in :func:`equikernels.linear_2to2`."""
         options = self._options(weight=weight, nobj=nobj, padded_to=padded_to, **of_input)
         return type(self).linear(T, ptr, self.weights(), self.bias.flatten(), **options)
 
@@ -275,15 +277,24 @@ class MessageBlock(nn.Module):
 
     def forward(self, T: Tensor, ptr: Pairs) -> Tensor:
         T, scaling = self.deferred(T, ptr)
-        return torch.addcmul(scaling["shift"], T, scaling["scale"]) if scaling else T
+        return pairwise_affine(T, **scaling) if scaling else T
+
+    def then(
+        self, layer: _Equivariant, T: Tensor, ptr: Pairs, dropout: nn.Dropout, **of_batch: Any
+    ) -> Tensor:
+        """layer(dropout(self(T))). Without dropout the layer takes the norm in, and what comes out of it is not made."""
+        if dropout.training and dropout.p > 0:
+            return layer(dropout(self(T, ptr)), ptr, **of_batch)
+        T, scaling = self.deferred(T, ptr)
+        return layer(T, ptr, **of_batch, **scaling)
 
     def deferred(self, T: Tensor, ptr: Pairs) -> tuple[Tensor, dict[str, Tensor]]:
         """The block up to its BatchNorm, and what that makes of it: {"scale": [C], "shift": [C]}; nothing where
-        there is no BatchNorm, or one that cannot be told from its statistics. The 2 -> 2 layer takes them in."""
+        there is no BatchNorm, or one that cannot be told from its statistics. Layers take them in."""
         norm = self.normlayer
-        plain = type(norm) is PairBatchNorm and len(self.linear) > 0 and not torch.is_autocast_enabled(T.device.type)
+        plain = type(norm) is PairBatchNorm and not torch.is_autocast_enabled(T.device.type)
         wanted = plain and norm is not None and norm.uses_batch(T.shape[0])
-        moments = T.new_empty(0)
+        moments = pairwise_moments(T) if wanted and not self.linear else T.new_empty(0)
         for k, linear in enumerate(self.linear):
             last = wanted and k == len(self.linear) - 1
             assert isinstance(linear, nn.Linear)

@@ -33,6 +33,7 @@ class Aggregation:
     raw_nobj: Tensor  # the same, in the dtype it was given in
     weight: Tensor | None
     padded_to: int | None
+    affine: tuple[Tensor, Tensor] | None = None  # scale, shift [C]: of scale T + shift; with sums alone
     made: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def to_particles(self, T: Tensor, letter: str) -> tuple[Tensor, Tensor]:
@@ -40,6 +41,8 @@ class Aggregation:
         reduce = REDUCE_OF[letter]
         if reduce not in self.made:
             table = reduce_table(T, self.pairs, reduce, self.weight)
+            if self.affine is not None:
+                table = torch.addcmul(self.summands(table) * self.affine[1], table, self.affine[0])
             trace, _, total = self.over_event(table, reduce).unbind(1)
             self.made[reduce] = table, torch.stack([trace, total], dim=1)
         table, events = self.made[reduce]
@@ -59,6 +62,12 @@ class Aggregation:
         if not self.made:
             self.to_particles(T, self.letters[0][0])
         return next(iter(self.made.values()))[0][:, 0]
+
+    def summands(self, like: Tensor) -> Tensor:
+        """[n, 3, 1]: how often a constant is counted in T_ii, columns and rows."""
+        counts = torch.ones_like(like[:, :1, 0]) if self.weight is None else self.weight[:, None]
+        total = spread_events(segment_reduce(counts, self.pairs.events, "sum"), self.pairs)
+        return torch.stack([torch.ones_like(total), total, total], dim=1)
 
     def over_event(self, values: Tensor, reduce: str) -> Tensor:
         """[n_events, k, C] from [n, k, C]."""

@@ -17,6 +17,7 @@ from ..segment import segment_reduce
 from .maps import mix_2to2
 from .op import reduce_table, spread_events
 from .reference import through
+from .rows import affine
 
 OP = "linear_2to2"
 KERNELS[OP] = ("cpu",)
@@ -64,7 +65,7 @@ def composed(
 ) -> Tensor:
     """The same, of smaller ops."""
     if scale is not None and shift is not None:
-        T = torch.addcmul(shift, T, scale)
+        T = affine(T, scale, shift)
     width = T.shape[1]
     table = reduce_table(T, pairs, "sum", None)
     sums = segment_reduce(table.reshape(-1, 3 * width), pairs.events, "sum").view(-1, 3, width)

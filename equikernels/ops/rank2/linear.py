@@ -12,6 +12,8 @@ from torch import Tensor
 from ...checks import check_tensor, fail
 from ..common import lift, without_autocast
 from .aggregates import (
+    REDUCE_OF,
+    Aggregation,
     Alphas,
     aggregation,
     basis_1to2,
@@ -23,6 +25,7 @@ from .fused import fused_2to2
 from .maps import apply, mix_2to2, product
 from .op import Pairs, broadcast_table, check_rank2, pairs_of, slope_of, spread_events
 from .reference import activate
+from .rows import affine
 
 LINEAR_2TO2, LINEAR_2TO1 = "linear_2to2", "linear_2to1"
 LINEAR_2TO0, LINEAR_1TO2 = "linear_2to0", "linear_1to2"
@@ -82,17 +85,12 @@ def linear_2to2(
     diag_bias = _check_bias(op, "diag_bias", diag_bias, coefs)
     slope = slope_of(op, activation, negative_slope)
     inner = slope_of(op, aggregate_activation, negative_slope, "aggregate_activation")
-    if (scale is None) != (shift is None):
-        fail(op, "shift", "a tensor with scale, none without", "None" if shift is None else "a tensor")
-    if scale is not None and shift is not None:
-        scale, shift = lift(op, "scale", scale), lift(op, "shift", shift)
-        check_tensor(op, "scale", scale, [T.shape[1]], like=T)
-        check_tensor(op, "shift", shift, [T.shape[1]], like=T)
+    scale, shift = _check_affine(op, scale, shift, T)
     with without_autocast(T.device.type):
         if config in SUMS and weight is None and inner == 1:
             return fused_2to2(T, coefs, how.sum_factors(T), scale, shift, bias, diag_bias, pairs, slope)
         if scale is not None and shift is not None:
-            T = torch.addcmul(shift, T, scale)
+            T = affine(T, scale, shift)
         aggregates = how.to_pairs(T)
         return mix_2to2(T, how.diagonal(T), aggregates, coefs, bias, diag_bias, pairs, slope, inner)
 
@@ -112,6 +110,8 @@ def linear_2to1(
     activation: str = "identity",
     aggregate_activation: str = "identity",
     negative_slope: float = 0.01,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
 ) -> Tensor:
     """The 5 maps of :func:`aggregate_2to1`, mixed by coefs [C, D, 5]: [n, D]. Further arguments as in
     :func:`linear_2to2`."""
@@ -123,6 +123,7 @@ def linear_2to1(
     slope = slope_of(op, activation, negative_slope)
     inner = slope_of(op, aggregate_activation, negative_slope, "aggregate_activation")
     with without_autocast(T.device.type):
+        T = _apply_affine(op, T, scale, shift, how)
         nodes, events = (activate(t.unsqueeze(2), inner) for t in basis_2to1(T, how))
         per_event = apply(events, coefs[:, :, 3:].unflatten(2, (2, 1))).squeeze(1)
         out = apply(nodes, coefs[:, :, :3].unflatten(2, (3, 1))).squeeze(1)
@@ -145,6 +146,8 @@ def linear_2to0(
     activation: str = "identity",
     aggregate_activation: str = "identity",
     negative_slope: float = 0.01,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
 ) -> Tensor:
     """The maps of :func:`aggregate_2to0`, mixed by coefs [C, D, 2 len(config)]: [n_events, D]. Further arguments as in
     :func:`linear_2to2`."""
@@ -156,6 +159,7 @@ def linear_2to0(
     slope = slope_of(op, activation, negative_slope)
     inner = slope_of(op, aggregate_activation, negative_slope, "aggregate_activation")
     with without_autocast(T.device.type):
+        T = _apply_affine(op, T, scale, shift, how)
         basis = activate(basis_2to0(T, how), inner).transpose(1, 2).unsqueeze(2)
         out = apply(basis, coefs.unsqueeze(3)).squeeze(1)
         return activate(out if bias is None else out + bias, slope)
@@ -202,6 +206,29 @@ def linear_1to2(
         width = coefs.shape[1]
         table = table + spread_events(per_event.reshape(-1, 3 * width), pairs).view(-1, 3, width)
         return activate(broadcast_table(table, pairs), slope)
+
+
+def _check_affine(
+    op: str, scale: Tensor | None, shift: Tensor | None, like: Tensor
+) -> tuple[Tensor | None, Tensor | None]:
+    if (scale is None) != (shift is None):
+        fail(op, "shift", "a tensor with scale, none without", "None" if shift is None else "a tensor")
+    if scale is not None and shift is not None:
+        scale, shift = lift(op, "scale", scale), lift(op, "shift", shift)
+        check_tensor(op, "scale", scale, [like.shape[1]], like=like)
+        check_tensor(op, "shift", shift, [like.shape[1]], like=like)
+    return scale, shift
+
+
+def _apply_affine(op: str, T: Tensor, scale: Tensor | None, shift: Tensor | None, how: Aggregation) -> Tensor:
+    """Sums of scale T + shift follow from those of T; extrema are of a tensor that is made."""
+    scale, shift = _check_affine(op, scale, shift, T)
+    if scale is None or shift is None:
+        return T
+    if any(REDUCE_OF[letter] != "sum" for letter, _ in how.letters):
+        return affine(T, scale, shift)
+    how.affine = scale, shift
+    return T
 
 
 def _check_map(op: str, coefs: Tensor, bias: Tensor | None, like: Tensor, maps: int) -> tuple[Tensor, Tensor | None]:

@@ -75,11 +75,14 @@ def rank2_mix(
 def rows_layer(x: Tensor, weight: Tensor, bias: Tensor | None, slope: float, moments: bool) -> tuple[Tensor, Tensor]:
     """act(x W^T + b), and mean and biased variance of its channels, float64 [2, D] (empty where not wanted)."""
     out = activate(torch.nn.functional.linear(x, weight, bias), slope)
-    if not moments:
-        return out, out.new_empty(0, dtype=torch.float64)
-    exact = out.double()
-    mean = exact.sum(0) / max(out.shape[0], 1)
-    return out, torch.stack([mean, (exact - mean).square().sum(0) / max(out.shape[0], 1)])
+    return out, row_moments(out) if moments else out.new_empty(0, dtype=torch.float64)
+
+
+def row_moments(x: Tensor) -> Tensor:
+    """Mean and biased variance of the channels, float64 [2, C]."""
+    exact = x.double()
+    mean = exact.sum(0) / max(x.shape[0], 1)
+    return torch.stack([mean, (exact - mean).square().sum(0) / max(x.shape[0], 1)])
 
 
 def rows_layer_gradient(

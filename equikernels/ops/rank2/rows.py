@@ -1,4 +1,4 @@
-"""pairwise_linear: what acts on every pair by itself, a linear map and an activation, with the statistics of a norm."""
+"""What acts on every pair by itself: a linear map and an activation, the statistics of a norm, and the norm."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from ... import _native, _triton
-from ...backend import COMPOSED, KERNELS, use_shortcut
+from ...backend import COMPOSED, KERNELS, use_kernel, use_shortcut
 from ...checks import check_tensor, fail
 from ..autograd import call, reference_vjp, register_autograd
 from ..common import lift, stored_as
 from . import reference
 from .op import slope_of
 
-OP = "pairwise_linear"
-KERNELS[OP] = ("cpu",)
+OP, MOMENTS, AFFINE = "pairwise_linear", "pairwise_moments", "pairwise_affine"
+KERNELS[OP] = KERNELS[MOMENTS] = KERNELS[AFFINE] = ("cpu",)
 COMPOSED.add(OP)
 _triton.provide(OP, "equikernels.ops.rank2.triton", ("rows_layer", "rows_layer_backward"))
 
@@ -73,6 +73,76 @@ def pairwise_linear(
     return (result, out[1]) if moments else result
 
 
+def pairwise_moments(T: Tensor) -> Tensor:
+    r"""The statistics a batch norm needs: mean and biased variance of each channel, as :func:`pairwise_linear` gives
+    them of what it makes.
+
+    Args:
+        T: [R, C] float32 or float64: pairs, or any rows.
+
+    Returns:
+        float64 [2, C], 0 over no rows. The same numbers on any number of threads.
+
+    Raises:
+        ValueError, TypeError: wrong shape or dtype; the message names the argument.
+    """
+    T = lift(MOMENTS, "T", T)
+    check_tensor(MOMENTS, "T", T, ["n_pairs", "C"], stored_as(T))
+    return call("row_moments", T) if use_kernel(MOMENTS, T) else reference.row_moments(T)
+
+
+def pairwise_affine(T: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """scale T + shift, channel by channel: a batch norm, its statistics known.
+
+    Args:
+        T: [R, C] float32 or float64: pairs, or any rows.
+        scale, shift: [C].
+
+    Returns:
+        [R, C] in the dtype of T (under autocast at least float32).
+
+    Raises:
+        ValueError, TypeError: wrong shape, dtype or device; the message names the argument.
+    """
+    T, scale, shift = lift(AFFINE, "T", T), lift(AFFINE, "scale", scale), lift(AFFINE, "shift", shift)
+    check_tensor(AFFINE, "T", T, ["n_pairs", "C"], stored_as(T))
+    check_tensor(AFFINE, "scale", scale, [T.shape[1]], like=T)
+    check_tensor(AFFINE, "shift", shift, [T.shape[1]], like=T)
+    return affine(T, scale, shift)
+
+
+def affine(T: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    kernel = use_kernel(AFFINE, T, scale, shift)
+    return call("row_affine", T, scale, shift) if kernel else torch.addcmul(shift, T, scale)
+
+
+def _setup_moments(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(output, *inputs)
+
+
+def _moments_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    moments, x = ctx.saved_tensors
+    to_mean, to_out = _through_moments(grad, moments, x)
+    return (affine(x, to_out, to_mean),)
+
+
+def _through_moments(grad: Tensor, moments: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradient of x is to_mean + to_out x: d mean = dx / R, d variance = 2 (x - mean) dx / R."""
+    per_mean, per_variance = grad / max(x.shape[0], 1)
+    return (per_mean - 2 * per_variance * moments[0]).to(x.dtype), (2 * per_variance).to(x.dtype)
+
+
+def _setup_affine(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:2])
+
+
+def _affine_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    x, scale = ctx.saved_tensors
+    needs = ctx.needs_input_grad
+    grad_x = affine(grad, scale, torch.zeros_like(scale)) if needs[0] else None
+    return grad_x, (grad * x).sum(0) if needs[1] else None, grad.sum(0) if needs[2] else None
+
+
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     x, weight, _, ctx.slope, ctx.moments = inputs
     ctx.save_for_backward(output[0], output[1], x, weight)
@@ -85,10 +155,7 @@ def _backward(ctx: Any, grad: Tensor | None, grad_moments: Tensor | None) -> tup
         return (None,) * 5
     to_mean = to_out = None
     if ctx.moments and grad_moments is not None:
-        # d mean = d out / R, d variance = 2 (out - mean) d out / R
-        per_mean, per_variance = grad_moments / max(x.shape[0], 1)
-        to_out = (2 * per_variance).to(x.dtype)
-        to_mean = (per_mean - 2 * per_variance * moments[0]).to(x.dtype)
+        to_mean, to_out = _through_moments(grad_moments, moments, out)
     needs = ctx.needs_input_grad
     wanted = [needs[0], needs[1] or needs[2]]
     grads = call("rows_layer_backward", grad, to_mean, to_out, out, x, weight, ctx.slope, wanted)
@@ -145,5 +212,9 @@ def _fake_backward(
 if _native.cpu_reason is None:
     torch.library.register_fake("equikernels::rows_layer", _fake)
     torch.library.register_fake("equikernels::rows_layer_backward", _fake_backward)
+    torch.library.register_fake("equikernels::row_moments", lambda x: x.new_empty(2, x.shape[1], dtype=torch.float64))
+    torch.library.register_fake("equikernels::row_affine", lambda x, scale, shift: x.new_empty(x.shape))
+    register_autograd("row_moments", _moments_backward, _setup_moments)
+    register_autograd("row_affine", _affine_backward, _setup_affine)
     register_autograd("rows_layer", _backward, _setup)
     register_autograd("rows_layer_backward", _backward_backward, _setup_backward)
