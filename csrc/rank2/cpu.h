@@ -31,7 +31,11 @@ struct Rank2OnCpu : Cpu {
       Kernel::pack(args, false, packed.p);
       share(
           args.graph.num_nodes, [&](int64_t i) { return tiles_before(args.graph, i); },
-          [&](auto, int64_t begin, int64_t end) { Kernel::forward(args, packed.p, begin, end); }, kMixGrain);
+          [&](auto, int64_t begin, int64_t end) {
+            const Buffer scratch(Kernel::scratch_bytes(args, false));
+            Kernel::forward(args, packed.p, scratch.p, begin, end);
+          },
+          kMixGrain);
     });
   }
 
@@ -43,7 +47,7 @@ struct Rank2OnCpu : Cpu {
       const Buffer packed(Kernel::packed_bytes(args, true)), partials(plan.chunks * plan.chunk_bytes);
       Kernel::pack(args, true, packed.p);
       torch::stable::parallel_for(0, plan.chunks, 1, [&](int64_t first, int64_t last) {
-        const Buffer scratch(Kernel::scratch_bytes(args));
+        const Buffer scratch(Kernel::scratch_bytes(args, true));
         for (int64_t chunk = first; chunk < last; ++chunk)
           Kernel::backward(args, packed.p, plan, int(chunk), partials.p, scratch.p);
       });
@@ -114,9 +118,9 @@ struct Rank2OnCpu : Cpu {
       const Buffer packed(Kernel::packed_size(args, false) * int64_t(sizeof(T)));
       Kernel::pack(args, false, static_cast<T*>(packed.p));
       // statistics are taken of a chunk of rows while it is in cache
-      over_moments(RowMomentsArgs<T>{args.rows, args.width, args.out, args.moments}, isa, [&](int64_t begin, int64_t end) {
-        Kernel::forward(args, static_cast<const T*>(packed.p), begin, end);
-      });
+      over_moments(
+          RowMomentsArgs<T>{args.rows, args.width, args.out, args.moments}, isa,
+          [&](int64_t begin, int64_t end) { Kernel::forward(args, static_cast<const T*>(packed.p), begin, end); });
     });
   }
 

@@ -1,5 +1,5 @@
-// Rows of few channels as one run of numbers: lanes go across rows instead of channels, and all of them are used however
-// few channels there are. Which channel a lane belongs to repeats after `channels` vectors: a pattern.
+// Rows of few channels as one run of numbers: lanes go across rows instead of channels, and all of them are used
+// however few channels there are. Which channel a lane belongs to repeats after `channels` vectors: a pattern.
 #pragma once
 
 #include "../common/dense.h"

@@ -5,6 +5,7 @@
 // row of T is loaded once and feeds both outputs from cache.
 #include "../common/isa.h"
 #include "particles.h"
+#include "planes.h"
 #include "product.h"
 #include "rank2.h"
 
@@ -159,11 +160,13 @@ int64_t weight_size(const Rank2MixArgs<T>& a) {
 
 template <class Isa, class T>
 int64_t Rank2MixCpu<Isa, T>::packed_bytes(const Rank2MixArgs<T>& a, bool backward) {
+  if (NarrowMix<T>::fits(a)) return 0;
   return PackedMix<T>(a, backward, nullptr).size * int64_t(sizeof(T));
 }
 
 template <class Isa, class T>
 void Rank2MixCpu<Isa, T>::pack(const Rank2MixArgs<T>& a, bool backward, void* base) {
+  if (NarrowMix<T>::fits(a)) return;
   const PackedMix<T> packed(a, backward, base);
   auto put = [&](const T* w, const T* to) {
     const int64_t width = a.width;
@@ -178,7 +181,9 @@ void Rank2MixCpu<Isa, T>::pack(const Rank2MixArgs<T>& a, bool backward, void* ba
 }
 
 template <class Isa, class T>
-void Rank2MixCpu<Isa, T>::forward(const Rank2MixArgs<T>& a, const void* base, int64_t begin, int64_t end) {
+void Rank2MixCpu<Isa, T>::forward(const Rank2MixArgs<T>& a, const void* base, void* scratch, int64_t begin,
+                                  int64_t end) {
+  if (NarrowMix<T>::fits(a)) return NarrowMix<T>(a, longest_event(a.graph), scratch).forward(begin, end);
   const PackedMix<T> packed(a, false, base);
   const int64_t side = tile_side((a.in + a.width) * int64_t(sizeof(T)));
   over_events(a.graph, begin, end, [&](int64_t node, int64_t pair, int64_t n, int64_t p0, int64_t p1) {
@@ -216,46 +221,50 @@ Rank2Plan Rank2MixCpu<Isa, T>::plan(const Rank2MixArgs<T>& a) {
 }
 
 template <class Isa, class T>
-int64_t Rank2MixCpu<Isa, T>::scratch_bytes(const Rank2MixArgs<T>& a) {
-  return 2 * grad_tile_size(a) * int64_t(sizeof(T));
+int64_t Rank2MixCpu<Isa, T>::scratch_bytes(const Rank2MixArgs<T>& a, bool backward) {
+  if (NarrowMix<T>::fits(a)) return NarrowMix<T>::bytes(a, longest_event(a.graph));
+  return !backward ? 0 : 2 * grad_tile_size(a) * int64_t(sizeof(T));
 }
 
 template <class Isa, class T>
 void Rank2MixCpu<Isa, T>::backward(const Rank2MixArgs<T>& a, const void* base, const Rank2Plan& plan, int chunk,
                                    void* partials, void* scratch) {
-  const PackedMix<T> packed(a, true, base);
   T* grad_identity = reinterpret_cast<T*>(static_cast<char*>(partials) + chunk * plan.chunk_bytes);
   T* grad_transpose = grad_identity + (a.grad_identity ? weight_size(a) : 0);
   for (int64_t k = 0; k < plan.chunk_bytes / int64_t(sizeof(T)); k += lanes<T>) store(grad_identity + k, Vec<T>{});
+  const int64_t begin = plan.first[chunk], end = plan.first[chunk + 1];
+  if (NarrowMix<T>::fits(a)) {
+    const NarrowMix<T> narrow(a, longest_event(a.graph), scratch);
+    return narrow.backward(begin, end, grad_identity, grad_transpose);
+  }
+  const PackedMix<T> packed(a, true, base);
   const int64_t side = backward_side(a), stride = padded<T>(a.width), C = a.in;
-  over_events(
-      a.graph, plan.first[chunk], plan.first[chunk + 1],
-      [&](int64_t node, int64_t pair, int64_t n, int64_t p0, int64_t p1) {
-        over_tiles(n, side, p0, p1, [&](int64_t i0, int64_t i1, int64_t j0, int64_t j1) {
-          const bool mirrored = i0 != j0;
-          T* rows = static_cast<T*>(scratch);
-          const GradTile<T> here{rows, i1 - i0, j1 - j0, stride};
-          const GradTile<T> mirror = mirrored ? GradTile<T>{rows + grad_tile_size(a), j1 - j0, i1 - i0, stride} : here;
-          here.fill(a, pair, n, i0, j0);
-          if (mirrored) mirror.fill(a, pair, n, j0, i0);
-          if (a.grad_tensor) {
-            tensor_gradient(a, packed, node, pair, n, i0, j0, here, mirror);
-            if (mirrored) tensor_gradient(a, packed, node, pair, n, j0, i0, mirror, here);
-          }
-          const T *t_here = a.tensor + (pair + i0 * n + j0) * C, *t_mirror = a.tensor + (pair + j0 * n + i0) * C;
-          const int64_t across = here.inner * stride, down = mirror.inner * stride;
-          if (a.grad_identity) {
-            const Sweep<T> sweeps[2] = {{t_here, n * C, C, here.rows, across, stride, here.outer, here.inner},
-                                        {t_mirror, n * C, C, mirror.rows, down, stride, mirror.outer, mirror.inner}};
-            weight_gradient(C, a.width, sweeps, 1 + mirrored, grad_identity);
-          }
-          if (a.grad_transpose) {
-            const Sweep<T> sweeps[2] = {{t_mirror, C, n * C, here.rows, across, stride, here.outer, here.inner},
-                                        {t_here, C, n * C, mirror.rows, down, stride, mirror.outer, mirror.inner}};
-            weight_gradient(C, a.width, sweeps, 1 + mirrored, grad_transpose);
-          }
-        });
-      });
+  over_events(a.graph, begin, end, [&](int64_t node, int64_t pair, int64_t n, int64_t p0, int64_t p1) {
+    over_tiles(n, side, p0, p1, [&](int64_t i0, int64_t i1, int64_t j0, int64_t j1) {
+      const bool mirrored = i0 != j0;
+      T* rows = static_cast<T*>(scratch);
+      const GradTile<T> here{rows, i1 - i0, j1 - j0, stride};
+      const GradTile<T> mirror = mirrored ? GradTile<T>{rows + grad_tile_size(a), j1 - j0, i1 - i0, stride} : here;
+      here.fill(a, pair, n, i0, j0);
+      if (mirrored) mirror.fill(a, pair, n, j0, i0);
+      if (a.grad_tensor) {
+        tensor_gradient(a, packed, node, pair, n, i0, j0, here, mirror);
+        if (mirrored) tensor_gradient(a, packed, node, pair, n, j0, i0, mirror, here);
+      }
+      const T *t_here = a.tensor + (pair + i0 * n + j0) * C, *t_mirror = a.tensor + (pair + j0 * n + i0) * C;
+      const int64_t across = here.inner * stride, down = mirror.inner * stride;
+      if (a.grad_identity) {
+        const Sweep<T> sweeps[2] = {{t_here, n * C, C, here.rows, across, stride, here.outer, here.inner},
+                                    {t_mirror, n * C, C, mirror.rows, down, stride, mirror.outer, mirror.inner}};
+        weight_gradient(C, a.width, sweeps, 1 + mirrored, grad_identity);
+      }
+      if (a.grad_transpose) {
+        const Sweep<T> sweeps[2] = {{t_mirror, C, n * C, here.rows, across, stride, here.outer, here.inner},
+                                    {t_here, C, n * C, mirror.rows, down, stride, mirror.outer, mirror.inner}};
+        weight_gradient(C, a.width, sweeps, 1 + mirrored, grad_transpose);
+      }
+    });
+  });
 }
 
 template <class Isa, class T>

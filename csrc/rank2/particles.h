@@ -18,6 +18,13 @@ inline void over_events(const GraphView& g, int64_t begin, int64_t end, F&& f) {
   }
 }
 
+inline int64_t longest_event(const GraphView& g) {
+  int64_t n = 0;
+  for (int64_t b = 0; b < g.num_events; ++b)
+    if (g.ptr[b + 1] - g.ptr[b] > n) n = g.ptr[b + 1] - g.ptr[b];
+  return n;
+}
+
 // An activation by the slope it has below zero: the identity at 1, a ReLU at 0.
 template <class T>
 inline Vec<T> act(Vec<T> z, T slope) {

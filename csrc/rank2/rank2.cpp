@@ -4,6 +4,7 @@
 #include "rank2.h"
 
 #include "../common/isa.h"
+#include "flat_sums.h"
 #include "particles.h"
 
 namespace ek {
@@ -16,14 +17,6 @@ constexpr int kRowsAtOnce = 2, kColumnPanel = 2;
 #endif
 
 enum class Summand { plain, weighted, selected, masked };
-
-template <class T>
-int64_t longest_event(const GraphView& g) {
-  int64_t n = 0;
-  for (int64_t b = 0; b < g.num_events; ++b)
-    if (g.ptr[b + 1] - g.ptr[b] > n) n = g.ptr[b + 1] - g.ptr[b];
-  return n;
-}
 
 // One panel of the channels of one event.
 template <class T, int kWidth>
@@ -253,16 +246,27 @@ void broadcast_range(const Rank2Args<T>& a, int64_t begin, int64_t end) {
   });
 }
 
+// Extrema, weights and arguments have no such kernels.
+template <class T>
+bool flat(const Rank2Args<T>& a) {
+  return a.channels > 0 && a.channels <= kFew<T> && !a.weight && !a.arg && !a.arg_out;
+}
+
 }  // namespace
 
 template <class Isa, class T>
 int64_t Rank2Cpu<Isa, T>::scratch_bytes(const Rank2Args<T>& a) {
-  return 2 * longest_event<T>(a.graph) * kColumnPanel * lanes<T> * int64_t(sizeof(T));
+  const int64_t longest = longest_event(a.graph);
+  if (flat(a)) return flat_size<T>(longest, a.channels) * int64_t(sizeof(T));
+  return 2 * longest * kColumnPanel * lanes<T> * int64_t(sizeof(T));
 }
 
 template <class Isa, class T>
 void Rank2Cpu<Isa, T>::run(Rank2Kernel kernel, const Rank2Args<T>& a, void* scratch, int64_t begin, int64_t end) {
   T* cols = static_cast<T*>(scratch);
+  if (flat(a) && kernel == Rank2Kernel::broadcast) return flat_broadcast(a, cols, begin, end);
+  if (flat(a) && kernel == Rank2Kernel::sum)
+    return a.activated ? flat_sum<true>(a, cols, begin, end) : flat_sum<false>(a, cols, begin, end);
   switch (kernel) {
     case Rank2Kernel::sum:
       if (a.weight) return sum_range<Summand::weighted>(a, cols, begin, end);

@@ -72,10 +72,10 @@ template <class Isa, class T>
 struct Rank2MixCpu {
   static int64_t packed_bytes(const Rank2MixArgs<T>& args, bool backward);
   static void pack(const Rank2MixArgs<T>& args, bool backward, void* packed);
-  static void forward(const Rank2MixArgs<T>& args, const void* packed, int64_t begin, int64_t end);
+  static void forward(const Rank2MixArgs<T>& args, const void* packed, void* scratch, int64_t begin, int64_t end);
 
   static Rank2Plan plan(const Rank2MixArgs<T>& args);
-  static int64_t scratch_bytes(const Rank2MixArgs<T>& args);
+  static int64_t scratch_bytes(const Rank2MixArgs<T>& args, bool backward);
   static void backward(const Rank2MixArgs<T>& args, const void* packed, const Rank2Plan& plan, int chunk,
                        void* partials, void* scratch);
   static void reduce_weights(const Rank2MixArgs<T>& args, const Rank2Plan& plan, void* partials);
