@@ -12,6 +12,7 @@
 #include "neighbors/bind.h"
 #include "peak/peak.h"
 #include "rank2/cpu.h"
+#include "rank2/products_bind.h"
 #include "segment/bind.h"
 
 namespace ek {
@@ -81,6 +82,7 @@ STABLE_TORCH_LIBRARY(equikernels, m) {
   m.def(ek::kRank2SumSchema);
   m.def(ek::kRank2BroadcastSchema);
   m.def(ek::kRank2ExtremumSchema);
+  m.def(ek::kRank2ProductsSchema);
   m.def(ek::kRank2MixSchema);
   m.def(ek::kRank2MixBackwardSchema);
   m.def(ek::kLinear2to2Schema);
@@ -117,6 +119,7 @@ STABLE_TORCH_LIBRARY_IMPL(equikernels, CPU, m) {
   m.impl("rank2_sum", TORCH_BOX(&ek::Rank2<ek::Rank2OnCpu>::sum));
   m.impl("rank2_broadcast", TORCH_BOX(&ek::Rank2<ek::Rank2OnCpu>::broadcast));
   m.impl("rank2_extremum", TORCH_BOX(&ek::Rank2<ek::Rank2OnCpu>::extremum));
+  m.impl("rank2_products", TORCH_BOX(&ek::rank2_products<ek::Rank2OnCpu>));
   m.impl("rank2_mix", TORCH_BOX(&ek::Rank2<ek::Rank2OnCpu>::mix));
   m.impl("rank2_mix_backward", TORCH_BOX(&ek::Rank2<ek::Rank2OnCpu>::mix_backward));
   m.impl("encode", TORCH_BOX(&ek::Encode<ek::Cpu>::forward));

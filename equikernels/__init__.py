@@ -32,6 +32,7 @@ from .ops.rank2 import (
     pairwise_moments,
     rank2_broadcast,
     rank2_mix,
+    rank2_products,
     rank2_reduce,
 )
 from .ops.segment import gather_segment_reduce, segment_reduce, segment_softmax
@@ -91,6 +92,7 @@ __all__ = [
     "radius_graph",
     "rank2_broadcast",
     "rank2_mix",
+    "rank2_products",
     "rank2_reduce",
     "segment_reduce",
     "segment_softmax",

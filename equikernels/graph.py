@@ -233,7 +233,10 @@ class Graph:
             ptr = self.ptr
             assert ptr is not None, "only a complete graph knows its events"
             event = torch.repeat_interleave(ptr.diff(), output_size=self.num_nodes)
-            self._events = Graph.from_csr(ptr, event, validate=False)
+            # sorted by both ends, and both ends are the same
+            side = [ptr, event, torch.arange(self.num_nodes, device=ptr.device)]
+            table, edge_index = torch.cat(side + side), torch.stack([event, event])
+            self._events = Graph._new(ptr.shape[0] - 1, self.num_nodes, CSR, table, edge_index)
         return self._events
 
     @property

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from ..graph import Graph
-from ..ops.invariants import pairwise_invariants
-from ..ops.rank2 import rank2_reduce
+from ..ops.rank2 import rank2_products, rank2_reduce
 from ..ops.rank2.op import spread_events
 from ..ops.segment import segment_reduce
 
@@ -89,7 +88,7 @@ def rank2_inputs(p4: Tensor, pairs: Graph, stabilizer: Stabilizer) -> Tensor:
         values = p4 @ p4.new_tensor(functionals).t()
         channels.append(values[pairs.receiver] * values[pairs.sender])
     if stabilizer.dot or stabilizer.through_dot:
-        channels.append(pairwise_invariants(p4, pairs, psi=False)[:, 1:])
+        channels.append(rank2_products(p4, pairs))
     if stabilizer.through_dot:
         channels.reverse()
     return channels[0] if len(channels) == 1 else torch.cat(channels, dim=1)

@@ -9,6 +9,7 @@ from .linear import linear_2to2 as linear_2to2
 from .op import rank2_broadcast as rank2_broadcast
 from .op import rank2_mix as rank2_mix
 from .op import rank2_reduce as rank2_reduce
+from .products import rank2_products as rank2_products
 from .rows import pairwise_affine as pairwise_affine
 from .rows import pairwise_linear as pairwise_linear
 from .rows import pairwise_moments as pairwise_moments

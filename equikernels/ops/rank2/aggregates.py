@@ -38,19 +38,39 @@ class Aggregation:
 
     def to_particles(self, T: Tensor, letter: str) -> tuple[Tensor, Tensor]:
         """Columns and rows [n, 2, C], trace and total [n_events, 2, C] of a rank-2 tensor."""
+        table, _ = self.reduced(T, REDUCE_OF[letter])
+        return self.normalise(table[:, 1:], letter, spread=True), self.to_events(T, letter)
+
+    def to_events(self, T: Tensor, letter: str) -> Tensor:
+        """Trace and total [n_events, 2, C]."""
         reduce = REDUCE_OF[letter]
+        _, events = self.reduced(T, reduce)
+        if reduce == "sum":
+            norm = self.nobj[:, None, None] if letter == "m" else self.nbar
+            events = torch.cat([events[:, :1], events[:, 1:] / norm], 1)
+        return self.normalise(events, letter)
+
+    def reduced(self, T: Tensor, reduce: str) -> tuple[Tensor, Tensor]:
+        """Diagonal, columns and rows [n, 3, C], trace and total [n_events, 2, C], not normalised."""
         if reduce not in self.made:
             table = reduce_table(T, self.pairs, reduce, self.weight)
+            events = self.over_event(table, reduce)[:, ::2]
             if self.affine is not None:
-                table = torch.addcmul(self.summands(table) * self.affine[1], table, self.affine[0])
-            trace, _, total = self.over_event(table, reduce).unbind(1)
-            self.made[reduce] = table, torch.stack([trace, total], dim=1)
-        table, events = self.made[reduce]
-        norm = self.nobj[:, None, None] if letter == "m" else self.nbar
-        return (
-            self.normalise(table[:, 1:], letter, spread=True),
-            self.normalise(torch.cat([events[:, :1], events[:, 1:] / norm], 1) if reduce == "sum" else events, letter),
-        )
+                scale, shift = self.affine
+                count = self.count(T)
+                spread = spread_events(count, self.pairs)
+                table = table * scale + torch.stack([torch.ones_like(spread), spread, spread], dim=1) * shift
+                events = events * scale + torch.stack([count, count * count], dim=1) * shift
+            self.made[reduce] = table, events
+        return self.made[reduce]
+
+    def count(self, like: Tensor) -> Tensor:
+        """[n_events, 1]: particles that count in a sum, by their weights."""
+        if self.weight is not None:
+            return segment_reduce(self.weight[:, None], self.pairs.events, "sum")
+        ptr = self.pairs.ptr
+        assert ptr is not None
+        return ptr.diff().to(like.dtype)[:, None]
 
     def of_particles(self, x: Tensor, letter: str) -> Tensor:
         """[n_events, C] of a rank-1 tensor."""
@@ -60,14 +80,8 @@ class Aggregation:
     def diagonal(self, T: Tensor) -> Tensor:
         """[n, C]"""
         if not self.made:
-            self.to_particles(T, self.letters[0][0])
+            self.reduced(T, REDUCE_OF[self.letters[0][0]])
         return next(iter(self.made.values()))[0][:, 0]
-
-    def summands(self, like: Tensor) -> Tensor:
-        """[n, 3, 1]: how often a constant is counted in T_ii, columns and rows."""
-        counts = torch.ones_like(like[:, :1, 0]) if self.weight is None else self.weight[:, None]
-        total = spread_events(segment_reduce(counts, self.pairs.events, "sum"), self.pairs)
-        return torch.stack([torch.ones_like(total), total, total], dim=1)
 
     def over_event(self, values: Tensor, reduce: str) -> Tensor:
         """[n_events, k, C] from [n, k, C]."""
@@ -238,7 +252,7 @@ def aggregate_2to0(
 def basis_2to0(T: Tensor, how: Aggregation) -> Tensor:
     ops = []
     for letter, alpha in how.letters:
-        events = how.to_particles(T, letter)[1].flip(1)
+        events = how.to_events(T, letter).flip(1)
         ops.append(events if alpha is None else events * how.factors(alpha))
     return torch.cat(ops, dim=1).transpose(1, 2)
 

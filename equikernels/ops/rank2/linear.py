@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...checks import check_tensor, fail
+from ...checks import REAL, check_tensor, fail
 from ..common import lift, without_autocast
 from .aggregates import (
     REDUCE_OF,
@@ -221,11 +221,12 @@ def _check_affine(
 
 
 def _apply_affine(op: str, T: Tensor, scale: Tensor | None, shift: Tensor | None, how: Aggregation) -> Tensor:
-    """Sums of scale T + shift follow from those of T; extrema are of a tensor that is made."""
+    """Sums of scale T + shift follow from those of T; extrema are of a tensor that is made, and so are sums that are
+    kept in 16 bits."""
     scale, shift = _check_affine(op, scale, shift, T)
     if scale is None or shift is None:
         return T
-    if any(REDUCE_OF[letter] != "sum" for letter, _ in how.letters):
+    if T.dtype not in REAL or any(REDUCE_OF[letter] != "sum" for letter, _ in how.letters):
         return affine(T, scale, shift)
     how.affine = scale, shift
     return T
