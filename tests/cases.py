@@ -121,6 +121,23 @@ def _invariants() -> list[Case]:
     return cases
 
 
+def _products() -> list[Case]:
+    def case(id: str, name: str, dim: int, **options: Any) -> Case:
+        return Case(
+            "rank2_products",
+            id,
+            name,
+            lambda generator, graph: {"x": four_vectors(graph.num_nodes, generator, dim)},
+            options,
+            ("x",),
+            call=lambda inputs, graph, options: ek.rank2_products(inputs["x"], graph, **options),
+            complete_only=True,
+        )
+
+    names = ("complete", "self_loops", "large_event", "no_nodes", "no_events", "one_particle")
+    return [case("minkowski", name, 4) for name in names] + [case("euclidean", "complete", 3, metric="euclidean")]
+
+
 def _coordinates() -> list[Case]:
     def make(dim: int, column: bool = False) -> Callable[[torch.Generator, ek.Graph], Inputs]:
         def inputs(generator: torch.Generator, graph: ek.Graph) -> Inputs:
@@ -383,12 +400,16 @@ def _rank2() -> list[Case]:
             given = {name: t for name, t in inputs.items() if not name.startswith("alpha")}
             if op == "pairwise_linear":
                 return _normalised(ek.pairwise_linear(given["T"], given["w"], given.get("b"), **options))
+            if op == "pairwise_moments":
+                return _normalised((given["T"], ek.pairwise_moments(given["T"])))
+            if op == "pairwise_affine":
+                return ek.pairwise_affine(**given)
             if op.startswith(("linear", "aggregate")):
                 given["alphas"] = [t for name, t in inputs.items() if name.startswith("alpha")]
             out = getattr(ek, op)(**given, ptr=graph, **options)
             return out if isinstance(out, Tensor) else torch.cat(out, dim=1)
 
-        folded = ("coefs", "scale", "shift") if "scale" in shapes else ()
+        folded = ("coefs", "scale", "shift") if "scale" in shapes and "coefs" in shapes else ()
         return Case(op, id, graph, make, options, call=call, complete_only=True, folded=folded)
 
     def weights(c: int, d: int) -> dict[str, tuple[int, ...]]:
@@ -407,6 +428,8 @@ def _rank2() -> list[Case]:
         cases += [
             case("pairwise_linear", "moments", name, {"T": (3,), "w": (4, 3), "b": (4,)}, moments=True, **act),
             case("pairwise_linear", "relu", name, {"T": (19,), "w": (35, 19)}, activation="relu"),
+            case("pairwise_moments", "few", name, {"T": (3,)}),
+            case("pairwise_affine", "few", name, {"T": (3,), "scale": (3,), "shift": (3,)}),
         ]
     for name in ("complete", "large_event"):
         large = name == "large_event"  # finite differences of the other one are taken
@@ -415,6 +438,8 @@ def _rank2() -> list[Case]:
         both: dict[str, tuple[int, ...]] = {"coefs": (3, 2, 15), "weight": ()}
         inner = {"aggregate_activation": "leaky_relu", "nbar": 3.0}
         layer: dict[str, tuple[int, ...]] = {"T": (3,), "coefs": (3, 4, 15), "bias": (4,), "diag_bias": (4,)}
+        to_one: dict[str, tuple[int, ...]] = {"T": (3,), "coefs": (3, 2, 5), "alpha": (3, 5), "weight": ()}
+        to_event: dict[str, tuple[int, ...]] = {"T": (3,), "coefs": (3, 2, 4), "bias": (2,)}
         cases += [
             *(
                 case("rank2_reduce", f"weighted_{r}", name, {"T": (5,), "weight": ()}, reduce=r)
@@ -440,6 +465,9 @@ def _rank2() -> list[Case]:
             case("linear_2to2", "weighted", name, {"T": (3,), **both}, config="m", nbar=3.0),
             case("linear_2to2", "inner", name, {"T": (3,), "coefs": (3, 2, 15)}, **act, **inner),
             case("linear_2to1", "s", name, {"T": (3,), "coefs": (3, 2, 5), "bias": (2,), "weight": ()}, **inner),
+            case("linear_2to1", "scaled", name, {**to_one, "scale": (3,), "shift": (3,)}, config="M", **act),
+            case("linear_2to0", "scaled", name, {**to_event, "scale": (3,), "shift": (3,)}, config="ms", nbar=3.0),
+            case("linear_2to0", "scaled_max", name, {**to_event, "scale": (3,), "shift": (3,)}, config="xs", nbar=3.0),
             case("linear_2to1", "X", name, {"T": (3,), "coefs": (3, 2, 5), "alpha": (3, 5)}, config="X", **act),
             case("linear_2to0", "Ms", name, {"T": (3,), "coefs": (3, 2, 4), "alpha": (3, 2)}, config="Ms", **inner),
             case("linear_1to2", "M", name, {"x": (3,), "coefs": (3, 2, 5), "bias": (2,), "alpha": (3, 5)}, config="M"),
@@ -448,6 +476,20 @@ def _rank2() -> list[Case]:
             case("aggregate_2to0", "xn", name, {"T": (2,)}, config="xn"),
             case("aggregate_1to2", "S", name, {"x": (2,), "alpha": (2, 5)}, config="S", nbar=3.0),
         ]
+        # Few channels: lanes go across pairs, and which numbers of channels are few depends on the instruction set.
+        for c, d in ((1, 1), (2, 3), (5, 2), (8, 7), (17, 1)):
+            mixed = {"T": (c,), **weights(c, d), "row": (d,), "col": (d,), "diag": (d,)}
+            cases.append(case("rank2_mix", f"few_{c}", name, mixed, activation="relu"))
+        for c in (1, 2, 5):
+            cases += [
+                case("rank2_reduce", f"few_{c}", name, {"T": (c,)}),
+                case("rank2_broadcast", f"few_{c}", name, {"row": (c,), "col": (c,), "diag": (c,)}),
+            ]
+        for c in (1, 17):
+            cases += [
+                case("pairwise_moments", f"of_{c}", name, {"T": (c,)}),
+                case("pairwise_affine", f"of_{c}", name, {"T": (c,), "scale": (c,), "shift": (c,)}),
+            ]
     return cases
 
 
@@ -475,6 +517,7 @@ def _statistics() -> list[Case]:
 
 CASES: list[Case] = [
     *_invariants(),
+    *_products(),
     *_coordinates(),
     *_segment(),
     *_message(),

@@ -17,7 +17,7 @@ pytest.importorskip("triton")
 # Cases by op and graph. A program is a call of Python here: of large graphs, only what walks more than one tile.
 FEW = "and not large_event and not random_sparse"
 CASES = {
-    "rank2": f"(rank2_ or pairwise_linear) {FEW}",
+    "rank2": f"(rank2_ or pairwise_linear) and not rank2_products {FEW}",
     "rank2_large": "rank2_mix-wide-large_event or rank2_reduce-sum-large_event or rank2_reduce-wide_max-large_event",
     "linear": f"linear_ {FEW}",
     "aggregate": f"aggregate_ {FEW}",

@@ -133,8 +133,8 @@ class _Equivariant(nn.Module):
         padded_to: int | None = None,
         **of_input: Tensor,
     ) -> Tensor:
-        """The layer on one batch; arguments as in :func:`equikernels.aggregate_2to2`, and, but of :class:`Eq1to2`, scale
-        and shift, as in :func:`equikernels.linear_2to2`."""
+        """The layer on one batch; arguments as in :func:`equikernels.aggregate_2to2`, and scale and shift as in
+        :func:`equikernels.linear_2to2` (not of :class:`Eq1to2`)."""
         options = self._options(weight=weight, nobj=nobj, padded_to=padded_to, **of_input)
         return type(self).linear(T, ptr, self.weights(), self.bias.flatten(), **options)
 
@@ -279,10 +279,8 @@ class MessageBlock(nn.Module):
         T, scaling = self.deferred(T, ptr)
         return pairwise_affine(T, **scaling) if scaling else T
 
-    def then(
-        self, layer: _Equivariant, T: Tensor, ptr: Pairs, dropout: nn.Dropout, **of_batch: Any
-    ) -> Tensor:
-        """layer(dropout(self(T))). Without dropout the layer takes the norm in, and what comes out of it is not made."""
+    def then(self, layer: _Equivariant, T: Tensor, ptr: Pairs, dropout: nn.Dropout, **of_batch: Any) -> Tensor:
+        """layer(dropout(self(T))). Without dropout the layer takes the norm in, whose result is not made."""
         if dropout.training and dropout.p > 0:
             return layer(dropout(self(T, ptr)), ptr, **of_batch)
         T, scaling = self.deferred(T, ptr)

@@ -122,8 +122,9 @@ def linear_2to1(
     coefs, bias = _check_map(op, coefs, bias, T, 5)
     slope = slope_of(op, activation, negative_slope)
     inner = slope_of(op, aggregate_activation, negative_slope, "aggregate_activation")
+    by = _check_affine(op, scale, shift, T)
     with without_autocast(T.device.type):
-        T = _apply_affine(op, T, scale, shift, how)
+        T = _apply_affine(T, by, how)
         nodes, events = (activate(t.unsqueeze(2), inner) for t in basis_2to1(T, how))
         per_event = apply(events, coefs[:, :, 3:].unflatten(2, (2, 1))).squeeze(1)
         out = apply(nodes, coefs[:, :, :3].unflatten(2, (3, 1))).squeeze(1)
@@ -158,8 +159,9 @@ def linear_2to0(
     coefs, bias = _check_map(op, coefs, bias, T, 2 * len(config))
     slope = slope_of(op, activation, negative_slope)
     inner = slope_of(op, aggregate_activation, negative_slope, "aggregate_activation")
+    by = _check_affine(op, scale, shift, T)
     with without_autocast(T.device.type):
-        T = _apply_affine(op, T, scale, shift, how)
+        T = _apply_affine(T, by, how)
         basis = activate(basis_2to0(T, how), inner).transpose(1, 2).unsqueeze(2)
         out = apply(basis, coefs.unsqueeze(3)).squeeze(1)
         return activate(out if bias is None else out + bias, slope)
@@ -220,10 +222,10 @@ def _check_affine(
     return scale, shift
 
 
-def _apply_affine(op: str, T: Tensor, scale: Tensor | None, shift: Tensor | None, how: Aggregation) -> Tensor:
+def _apply_affine(T: Tensor, by: tuple[Tensor | None, Tensor | None], how: Aggregation) -> Tensor:
     """Sums of scale T + shift follow from those of T; extrema are of a tensor that is made, and so are sums that are
     kept in 16 bits."""
-    scale, shift = _check_affine(op, scale, shift, T)
+    scale, shift = by
     if scale is None or shift is None:
         return T
     if T.dtype not in REAL or any(REDUCE_OF[letter] != "sum" for letter, _ in how.letters):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ... import _native, _triton
-from ...backend import COMPOSED, KERNELS, use_kernel, use_shortcut
+from ...backend import COMPOSED, KERNELS, use_shortcut
 from ...checks import check_tensor, fail
 from ..autograd import call, reference_vjp, register_autograd
 from ..common import lift, stored_as
@@ -17,7 +17,7 @@ from .op import slope_of
 
 OP, MOMENTS, AFFINE = "pairwise_linear", "pairwise_moments", "pairwise_affine"
 KERNELS[OP] = KERNELS[MOMENTS] = KERNELS[AFFINE] = ("cpu",)
-COMPOSED.add(OP)
+COMPOSED.update((OP, MOMENTS, AFFINE))
 _triton.provide(OP, "equikernels.ops.rank2.triton", ("rows_layer", "rows_layer_backward"))
 
 
@@ -88,7 +88,7 @@ def pairwise_moments(T: Tensor) -> Tensor:
     """
     T = lift(MOMENTS, "T", T)
     check_tensor(MOMENTS, "T", T, ["n_pairs", "C"], stored_as(T))
-    return call("row_moments", T) if use_kernel(MOMENTS, T) else reference.row_moments(T)
+    return call("row_moments", T) if use_shortcut(MOMENTS, T) else reference.row_moments(T)
 
 
 def pairwise_affine(T: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ def pairwise_affine(T: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 
 def affine(T: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    kernel = use_kernel(AFFINE, T, scale, shift)
+    kernel = use_shortcut(AFFINE, T, scale, shift)
     return call("row_affine", T, scale, shift) if kernel else torch.addcmul(shift, T, scale)
 
 
