@@ -38,30 +38,28 @@ class Aggregation:
 
     def to_particles(self, T: Tensor, letter: str) -> tuple[Tensor, Tensor]:
         """Columns and rows [n, 2, C], trace and total [n_events, 2, C] of a rank-2 tensor."""
-        table, _ = self.reduced(T, REDUCE_OF[letter])
-        return self.normalise(table[:, 1:], letter, spread=True), self.to_events(T, letter)
+        sides = self.reduced(T, REDUCE_OF[letter])[0][:, 1:]
+        if self.affine is not None:
+            sides = sides * self.affine[0] + spread_events(self.count(T), self.pairs)[:, None] * self.affine[1]
+        return self.normalise(sides, letter, spread=True), self.to_events(T, letter)
 
     def to_events(self, T: Tensor, letter: str) -> Tensor:
         """Trace and total [n_events, 2, C]."""
         reduce = REDUCE_OF[letter]
-        _, events = self.reduced(T, reduce)
+        trace, total = self.reduced(T, reduce)[1].unbind(1)
+        if self.affine is not None:
+            scale, shift = self.affine
+            count = self.count(T)
+            trace, total = trace * scale + count * shift, total * scale + count * count * shift
         if reduce == "sum":
-            norm = self.nobj[:, None, None] if letter == "m" else self.nbar
-            events = torch.cat([events[:, :1], events[:, 1:] / norm], 1)
-        return self.normalise(events, letter)
+            total = total / (self.nobj[:, None] if letter == "m" else self.nbar)
+        return self.normalise(torch.stack([trace, total], dim=1), letter)
 
     def reduced(self, T: Tensor, reduce: str) -> tuple[Tensor, Tensor]:
-        """Diagonal, columns and rows [n, 3, C], trace and total [n_events, 2, C], not normalised."""
+        """Diagonal, columns and rows [n, 3, C], trace and total [n_events, 2, C]: of T itself, not normalised."""
         if reduce not in self.made:
             table = reduce_table(T, self.pairs, reduce, self.weight)
-            events = self.over_event(table, reduce)[:, ::2]
-            if self.affine is not None:
-                scale, shift = self.affine
-                count = self.count(T)
-                spread = spread_events(count, self.pairs)
-                table = table * scale + torch.stack([torch.ones_like(spread), spread, spread], dim=1) * shift
-                events = events * scale + torch.stack([count, count * count], dim=1) * shift
-            self.made[reduce] = table, events
+            self.made[reduce] = table, self.over_event(table, reduce)[:, ::2]
         return self.made[reduce]
 
     def count(self, like: Tensor) -> Tensor:
@@ -81,7 +79,8 @@ class Aggregation:
         """[n, C]"""
         if not self.made:
             self.reduced(T, REDUCE_OF[self.letters[0][0]])
-        return next(iter(self.made.values()))[0][:, 0]
+        diagonal = next(iter(self.made.values()))[0][:, 0]
+        return diagonal if self.affine is None else torch.addcmul(self.affine[1], diagonal, self.affine[0])
 
     def over_event(self, values: Tensor, reduce: str) -> Tensor:
         """[n_events, k, C] from [n, k, C]."""
