@@ -25,6 +25,12 @@ inline int64_t longest_event(const GraphView& g) {
   return n;
 }
 
+// k in every lane.
+template <class T>
+inline Bits<T> number(int64_t k) {
+  return Bits<T>{} + decltype(Bits<T>{}[0] + 0)(k);
+}
+
 // An activation by the slope it has below zero: the identity at 1, a ReLU at 0.
 template <class T>
 inline Vec<T> act(Vec<T> z, T slope) {

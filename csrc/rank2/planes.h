@@ -21,13 +21,14 @@ struct Strip {
   // `count` numbers behind `from`, zeros behind them: get(k, tail) loads from k on.
   template <class Get>
   static void load_run(int64_t from, int64_t count, int64_t vectors, Vec<T>* x, Get&& get) {
-    for (int64_t v = 0; v < vectors; ++v, from += W, count -= W)
-      if (count >= W) {
-        x[v] = get(from, [](const T* p) { return load(p); });
-      } else {
-        const Tail<T> tail(count > 0 ? count : 0);
-        x[v] = get(from, [&](const T* p) { return tail.load(p); });
-      }
+    if (count >= vectors * W) {
+      for (int64_t v = 0; v < vectors; ++v) x[v] = get(from + v * W, [](const T* p) { return load(p); });
+      return;
+    }
+    for (int64_t v = 0; v < vectors; ++v) {
+      const Tail<T> tail(count > v * W ? count - v * W : 0);
+      x[v] = get(from + v * W, [&](const T* p) { return tail.load(p); });
+    }
   }
   // planes[c][r][j] of pairs (i0 + r, j); behind the last pair zeros
   template <class Get>
@@ -78,38 +79,46 @@ struct StripMix {
   }
 
   void run(const Strip<T>& s, const Channels<T>& shuffle) const {
+    for_tiles<kFew<T>>(in, [&](auto channels, int64_t) { run<decltype(channels)::value>(s, shuffle); });
+  }
+
+ private:
+  template <int kIn>
+  void run(const Strip<T>& s, const Channels<T>& shuffle) const {
     constexpr int W = lanes<T>;
-    const int64_t stride = s.columns(), plane = s.plane();
-    Vec<T> base[kFew<T>] = {}, sums[kFew<T>] = {};
-    T before[kFew<T>] = {};
+    const int64_t stride = s.columns(), plane = s.plane(), width = this->width;
+    const T *identity = this->identity, *transpose = this->transpose, slope = this->slope;
+    Vec<T> rows[kFew<T>] = {}, diagonal[kFew<T>] = {}, sums[kFew<T>] = {};
     for (int64_t r = 0; r < s.rows; ++r) {
       const int64_t i = s.i0 + r;
-      for (int64_t o = 0; o < width; ++o) {
-        before[o] = columns[o * stride + i];
-        base[o] = broadcast(table ? table[(i * 3 + 2) * width + o] : T(0));
-        if (table) columns[o * stride + i] += table[i * 3 * width + o];
+      for (int64_t o = 0; table && o < width; ++o) {
+        rows[o] = broadcast(table[(i * 3 + 2) * width + o]);
+        diagonal[o] = broadcast(table[i * 3 * width + o]);
       }
       for (int64_t j = 0; j < s.n; j += W) {
         const T *here = x + r * stride + j, *there = mirror + r * stride + j;
+        const Bits<T> own = lane_numbers<T>() == number<T>(i - j);
         for (int64_t o = 0; o < width; ++o) {
-          Vec<T> sum = load(columns + o * stride + j) + base[o];
-          for (int64_t k = 0; k < in; ++k) {
-            const int64_t at = k * in_step + o * out_step;
-            if (identity) sum = mul_add(load(here + k * plane), broadcast(identity[at]), sum);
-            if (transpose) sum = mul_add(load(there + k * plane), broadcast(transpose[at]), sum);
-          }
+          Vec<T> sum = load(columns + o * stride + j) + rows[o] + from_bits(bits(diagonal[o]) & own);
+          const int64_t at = o * out_step;
+          if (identity)
+#pragma GCC unroll 8
+            for (int k = 0; k < kIn; ++k)
+              sum = mul_add(load(here + k * plane), broadcast(identity[at + k * in_step]), sum);
+          if (transpose)
+#pragma GCC unroll 8
+            for (int k = 0; k < kIn; ++k)
+              sum = mul_add(load(there + k * plane), broadcast(transpose[at + k * in_step]), sum);
           sums[o] = act(sum, slope);
         }
         shuffle.join(sums);
         T* to = out + (s.pair + i * s.n + j) * width;
         const int64_t count = (s.n - j) * width;
-        for (int64_t v = 0; v < width && v * W < count; ++v)
-          if (count >= (v + 1) * W)
-            store(to + v * W, sums[v]);
-          else
-            Tail<T>(count - v * W).store(to + v * W, sums[v]);
+        if (count >= width * W)
+          for (int64_t v = 0; v < width; ++v) store(to + v * W, sums[v]);
+        else
+          for (int64_t v = 0; v * W < count; ++v) Tail<T>(count - v * W).store(to + v * W, sums[v]);
       }
-      for (int64_t o = 0; o < width; ++o) columns[o * stride + i] = before[o];
     }
   }
 };
@@ -133,9 +142,8 @@ class NarrowMix {
     grad_mirror_ = take(of_grad, W);
     columns_ = p;
   }
-  static bool fits(const Rank2MixArgs<T>& a) {
-    return a.in > 0 && a.width > 0 && a.in <= kFew<T> && a.width <= kFew<T>;
-  }
+  // With more channels the way to planes and back costs more than full vectors bring.
+  static bool fits(const Rank2MixArgs<T>& a) { return a.in > 0 && a.width > 0 && a.in + a.width <= kFew<T>; }
   static int64_t bytes(const Rank2MixArgs<T>& a, int64_t longest) {
     const int64_t most = a.in > a.width ? a.in : a.width;
     return (2 * lanes<T> * (a.in + grad_channels(a)) + most) * padded<T>(longest) * int64_t(sizeof(T));

@@ -139,11 +139,6 @@ void sum_range(const Rank2Args<T>& a, T* cols, int64_t begin, int64_t end) {
   });
 }
 
-template <class T>
-inline Bits<T> number(int64_t k) {
-  return Bits<T>{} + decltype(Bits<T>{}[0] + 0)(k);
-}
-
 // The first of equals wins, and the first NaN over everything.
 template <bool kLargest, class T>
 inline void keep_better(Vec<T> x, int64_t k, Vec<T>& best, Bits<T>& from) {
