@@ -5,7 +5,6 @@
 // row of T is loaded once and feeds both outputs from cache.
 #include "../common/isa.h"
 #include "particles.h"
-#include "planes.h"
 #include "product.h"
 #include "rank2.h"
 
@@ -160,13 +159,13 @@ int64_t weight_size(const Rank2MixArgs<T>& a) {
 
 template <class Isa, class T>
 int64_t Rank2MixCpu<Isa, T>::packed_bytes(const Rank2MixArgs<T>& a, bool backward) {
-  if (NarrowMix<T>::fits(a)) return 0;
+  if (Rank2PlanesCpu<Isa, T>::fits(a)) return 0;
   return PackedMix<T>(a, backward, nullptr).size * int64_t(sizeof(T));
 }
 
 template <class Isa, class T>
 void Rank2MixCpu<Isa, T>::pack(const Rank2MixArgs<T>& a, bool backward, void* base) {
-  if (NarrowMix<T>::fits(a)) return;
+  if (Rank2PlanesCpu<Isa, T>::fits(a)) return;
   const PackedMix<T> packed(a, backward, base);
   auto put = [&](const T* w, const T* to) {
     const int64_t width = a.width;
@@ -183,7 +182,7 @@ void Rank2MixCpu<Isa, T>::pack(const Rank2MixArgs<T>& a, bool backward, void* ba
 template <class Isa, class T>
 void Rank2MixCpu<Isa, T>::forward(const Rank2MixArgs<T>& a, const void* base, void* scratch, int64_t begin,
                                   int64_t end) {
-  if (NarrowMix<T>::fits(a)) return NarrowMix<T>(a, longest_event(a.graph), scratch).forward(begin, end);
+  if (Rank2PlanesCpu<Isa, T>::fits(a)) return Rank2PlanesCpu<Isa, T>::forward(a, scratch, begin, end);
   const PackedMix<T> packed(a, false, base);
   const int64_t side = tile_side((a.in + a.width) * int64_t(sizeof(T)));
   over_events(a.graph, begin, end, [&](int64_t node, int64_t pair, int64_t n, int64_t p0, int64_t p1) {
@@ -222,7 +221,7 @@ Rank2Plan Rank2MixCpu<Isa, T>::plan(const Rank2MixArgs<T>& a) {
 
 template <class Isa, class T>
 int64_t Rank2MixCpu<Isa, T>::scratch_bytes(const Rank2MixArgs<T>& a, bool backward) {
-  if (NarrowMix<T>::fits(a)) return NarrowMix<T>::bytes(a, longest_event(a.graph));
+  if (Rank2PlanesCpu<Isa, T>::fits(a)) return Rank2PlanesCpu<Isa, T>::scratch_bytes(a);
   return !backward ? 0 : 2 * grad_tile_size(a) * int64_t(sizeof(T));
 }
 
@@ -233,10 +232,8 @@ void Rank2MixCpu<Isa, T>::backward(const Rank2MixArgs<T>& a, const void* base, c
   T* grad_transpose = grad_identity + (a.grad_identity ? weight_size(a) : 0);
   for (int64_t k = 0; k < plan.chunk_bytes / int64_t(sizeof(T)); k += lanes<T>) store(grad_identity + k, Vec<T>{});
   const int64_t begin = plan.first[chunk], end = plan.first[chunk + 1];
-  if (NarrowMix<T>::fits(a)) {
-    const NarrowMix<T> narrow(a, longest_event(a.graph), scratch);
-    return narrow.backward(begin, end, grad_identity, grad_transpose);
-  }
+  if (Rank2PlanesCpu<Isa, T>::fits(a))
+    return Rank2PlanesCpu<Isa, T>::backward(a, scratch, begin, end, grad_identity, grad_transpose);
   const PackedMix<T> packed(a, true, base);
   const int64_t side = backward_side(a), stride = padded<T>(a.width), C = a.in;
   over_events(a.graph, begin, end, [&](int64_t node, int64_t pair, int64_t n, int64_t p0, int64_t p1) {

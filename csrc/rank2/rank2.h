@@ -81,6 +81,18 @@ struct Rank2MixCpu {
   static void reduce_weights(const Rank2MixArgs<T>& args, const Rank2Plan& plan, void* partials);
 };
 
+// The mix where input and output together have few channels: lanes go across pairs, and nothing is packed. Its own
+// file, so that the compiler leaves the other one's loops as they are.
+template <class Isa, class T>
+struct Rank2PlanesCpu {
+  static bool fits(const Rank2MixArgs<T>& args);
+  static int64_t scratch_bytes(const Rank2MixArgs<T>& args);
+  static void forward(const Rank2MixArgs<T>& args, void* scratch, int64_t begin, int64_t end);
+  // Adds to the weights' gradients, [in][padded width] each.
+  static void backward(const Rank2MixArgs<T>& args, void* scratch, int64_t begin, int64_t end, T* to_identity,
+                       T* to_transpose);
+};
+
 #if defined(EK_WITH_CUDA)
 // Rows of `channels` in which sum and extremum leave parts of row sums; 0 where they need none.
 template <class S>

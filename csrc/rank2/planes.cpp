@@ -1,7 +1,8 @@
+// Compiled once per instruction set; no torch header and no standard container in here.
+//
 // The mix of pairs of few channels, with lanes across senders. A strip of a few rows i of an event is laid out in
 // planes, one a channel, [rows][n]: those of T_ij, and those of T_ji. What the strip gives is made of planes.
-#pragma once
-
+#include "../common/isa.h"
 #include "particles.h"
 #include "rank2.h"
 #include "shuffles.h"
@@ -142,8 +143,6 @@ class NarrowMix {
     grad_mirror_ = take(of_grad, W);
     columns_ = p;
   }
-  // With more channels the way to planes and back costs more than full vectors bring.
-  static bool fits(const Rank2MixArgs<T>& a) { return a.in > 0 && a.width > 0 && a.in + a.width <= kFew<T>; }
   static int64_t bytes(const Rank2MixArgs<T>& a, int64_t longest) {
     const int64_t most = a.in > a.width ? a.in : a.width;
     return (2 * lanes<T> * (a.in + grad_channels(a)) + most) * padded<T>(longest) * int64_t(sizeof(T));
@@ -220,4 +219,30 @@ class NarrowMix {
 };
 
 }  // namespace
+
+// With more channels the way to planes and back costs more than full vectors bring.
+template <class Isa, class T>
+bool Rank2PlanesCpu<Isa, T>::fits(const Rank2MixArgs<T>& a) {
+  return a.in > 0 && a.width > 0 && a.in + a.width <= kFew<T>;
+}
+
+template <class Isa, class T>
+int64_t Rank2PlanesCpu<Isa, T>::scratch_bytes(const Rank2MixArgs<T>& a) {
+  return NarrowMix<T>::bytes(a, longest_event(a.graph));
+}
+
+template <class Isa, class T>
+void Rank2PlanesCpu<Isa, T>::forward(const Rank2MixArgs<T>& a, void* scratch, int64_t begin, int64_t end) {
+  NarrowMix<T>(a, longest_event(a.graph), scratch).forward(begin, end);
+}
+
+template <class Isa, class T>
+void Rank2PlanesCpu<Isa, T>::backward(const Rank2MixArgs<T>& a, void* scratch, int64_t begin, int64_t end,
+                                      T* to_identity, T* to_transpose) {
+  NarrowMix<T>(a, longest_event(a.graph), scratch).backward(begin, end, to_identity, to_transpose);
+}
+
+template struct Rank2PlanesCpu<EK_ISA, float>;
+template struct Rank2PlanesCpu<EK_ISA, double>;
+
 }  // namespace ek
