@@ -51,7 +51,7 @@ gpu-test: $(VENV)/.with-dev
 	else echo "gpu-test: no compute-sanitizer on the PATH: left out"; fi
 
 # Quick: under five minutes on two cores. Full: repetitions enough for a table, one thread and all, large inputs, float64
-# too; an hour and a half. Results: a file for each network and kernels.json, in build/bench/quick or build/bench/full.
+# too; half an hour. Results: a file for each network and kernels.json, in build/bench/quick or build/bench/full.
 bench: KERNELS = --benchmark-max-time=0.05 --benchmark-min-rounds=3 --threads $(shell nproc)
 bench: FOLDER = build/bench/quick
 bench: NETWORKS = --quick
