@@ -47,7 +47,7 @@ def test_mean_divides_by_the_edges_heard(backend: str) -> None:
     assert ek.coordinate_update(x, weight, graph)[0].tolist() == [-1.0, -4.0]
 
 
-def test_gradient_of_the_clamp_is_that_of_torch(backend: str) -> None:
+def test_gradient_of_the_clamp_at_the_bound(backend: str) -> None:
     graph = ek.Graph.from_edge_index(PAIR, 2)
     nan = float("nan")
     # messages x_0 - x_1: inside, at the bound, just outside, NaN

@@ -106,7 +106,7 @@ void backward_range(const CoordinatesArgs<T>& args, int64_t begin, int64_t end) 
   const int dim = kDim < kMaxDim ? kDim : args.dim;
   const Points<kDim, T> points(args.x, g.num_nodes, dim), grads(args.grad_out, g.num_nodes, dim);
   const V bound = V{} + args.bound;
-  // torch.clamp's rule: one up to and at the bound, zero beyond, zero for NaN
+  // one up to and at the bound, zero beyond, zero for NaN
   auto pass = [&](V t, V grad) -> V {
     if (!args.bounded) return grad;
     grad = t <= bound ? grad : V{};

@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(CoordinatesArgs<T> a
   const GraphView& g = args.graph;
   const int dim = kDim < kMaxDim ? kDim : args.dim;
   const bool wide = aligned(args.x), wide_grad = aligned(args.grad_out);
-  // torch.clamp's rule: one up to and at the bound, zero beyond, zero for NaN
+  // one up to and at the bound, zero beyond, zero for NaN
   auto pass = [&](T t, T grad) { return !args.bounded || (t <= args.bound && t >= -args.bound) ? grad : T(0); };
   over_nodes(g, team, [&](int64_t i, int64_t event, int nth, bool there) {
     T x[kDim] = {}, y[kDim] = {}, grad[kDim] = {}, sum[kDim] = {};

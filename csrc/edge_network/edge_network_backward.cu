@@ -23,7 +23,7 @@ struct PointGradients {
                               [&](auto act) { value = act.value(last[e]); });
     return value;
   }
-  // torch.clamp's rule: one up to and at the bound, zero beyond, zero for NaN
+  // one up to and at the bound, zero beyond, zero for NaN
   __device__ double seed(int64_t i, int c, double t, double d) const {
     const double g = tile.number(args.grad_coordinates, args.wide, i * args.dim + c);
     return args.clamp == INFINITY || fabs(t * d) <= args.clamp ? g : 0.0;

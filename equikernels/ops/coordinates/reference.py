@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from ...graph import Graph
+
+
+def clamped(y: Tensor, bound: float) -> Tensor:
+    """y within [-bound, bound]. The derivative is one up to and at the bound, zero beyond it and at NaN, as the kernels
+    have it; torch.clamp's is that too, but in PyTorch 2.15, where it is zero at the bound."""
+    if bound == math.inf:
+        return y
+    return torch.where(y.abs() <= bound, y, y.detach().clamp(-bound, bound))
 
 
 def coordinate_update(
@@ -14,7 +24,7 @@ def coordinate_update(
     x_j = x[graph.sender]
     t = weight.unsqueeze(-1) * (x[graph.receiver] - x_j if difference else x_j)
     if clamp is not None:
-        t = t.clamp(-clamp, clamp)
+        t = clamped(t, clamp)
     total = torch.zeros_like(x).index_add(0, graph.receiver, t)
     if mean:
         total = total / graph.in_degree().clamp(min=1).unsqueeze(-1)

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...graph import Graph
+from ..coordinates.reference import clamped
 from ..invariants.reference import pairwise_invariants
 from ..message.reference import activate, aggregate
 from .spec import ACTIVATIONS, NORM, NORM_EPS, EdgeOptions, EdgeOutput, EdgeTensors
@@ -24,7 +25,7 @@ def edge_network(t: EdgeTensors, graph: Graph | None, options: EdgeOptions) -> E
         assert graph is not None
         assert t.x is not None
         step = outputs[-1].to(t.x.dtype) * (t.x[graph.receiver] - t.x[graph.sender])
-        coordinates = aggregate(step.clamp(-options.clamp, options.clamp), graph, mean=False)
+        coordinates = aggregate(clamped(step, options.clamp), graph, mean=False)
     return EdgeOutput(edges, messages, coordinates)
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ...graph import Graph
+from ..coordinates.reference import clamped
 from ..invariants.reference import pairwise_invariants
 from .spec import DIFFERENCE, SENDER, UNIT, MessageOptions, MessageTensors
 
@@ -92,5 +93,5 @@ def _evaluate(t: MessageTensors, graph: Graph, options: MessageOptions) -> tuple
         if options.head_tanh:
             weight = torch.tanh(weight)
         step = weight.to(t.x.dtype)[:, None] * displacement(t.x, graph, options)
-        coordinates = aggregate(step.clamp(-options.clamp, options.clamp), graph, options.mean_coordinates)
+        coordinates = aggregate(clamped(step, options.clamp), graph, options.mean_coordinates)
     return aggregate(m, graph, options.mean_messages), coordinates, m
