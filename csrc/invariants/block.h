@@ -3,14 +3,10 @@
 
 #include "../common/graph.h"
 #include "../common/minkowski.h"
-#include "../common/simd.h"
+#include "../common/vector_fma.h"
 
 namespace ek {
 namespace {
-
-struct VectorFma {
-  static inline vdouble apply(vdouble a, vdouble b, vdouble c) { return fma(a, b, c); }
-};
 
 constexpr int W = lanes<double>;
 constexpr int kBlock = 16;  // edges at a time: one AVX-512 register of float

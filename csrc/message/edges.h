@@ -5,6 +5,7 @@
 #include "../common/dense.h"
 #include "../common/graph.h"
 #include "../common/minkowski.h"
+#include "../common/vector_fma.h"
 #include "message.h"
 
 namespace ek {
@@ -118,10 +119,6 @@ class EdgeCursor {
   Row row_;           // complete graphs
 };
 
-struct DoubleFma {
-  static inline vdouble apply(vdouble a, vdouble b, vdouble c) { return fma(a, b, c); }
-};
-
 // Four-vectors at both ends of a block's edges, and what the messages need of them. Lanes past the block's last edge
 // hold numbers of no meaning.
 template <class X>
@@ -155,7 +152,7 @@ struct Geometry {
         a[c] = load(receiver[c] + e);
         b[c] = load(sender[c] + e);
       }
-      interval_and_product<sizeof(X) == 8, vdouble, DoubleFma>(a, b, args.metric, args.dim, square, dot);
+      interval_and_product<sizeof(X) == 8, vdouble, VectorFma>(a, b, args.metric, args.dim, square, dot);
       store(interval + e, square);
       store(product + e, dot);
     }

@@ -8,7 +8,7 @@
 
 #include "../common/isa.h"
 #include "../common/minkowski.h"
-#include "../common/simd.h"
+#include "../common/vector_fma.h"
 
 namespace ek {
 namespace {
@@ -20,10 +20,6 @@ constexpr int W = lanes<double>;
 static_assert(W <= NeighborsArgs::kSlack);
 constexpr double kInfinity = __builtin_inf();
 constexpr double kTwoPi = 6.283185307179586;
-
-struct VectorFma {
-  static inline vdouble apply(vdouble a, vdouble b, vdouble c) { return fma(a, b, c); }
-};
 
 // Which lanes a comparison found true: bit l stands for lane l.
 inline unsigned lane_mask(Bits<double> found) {

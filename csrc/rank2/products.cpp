@@ -6,6 +6,7 @@
 #include "../common/dimension.h"
 #include "../common/isa.h"
 #include "../common/minkowski.h"
+#include "../common/vector_fma.h"
 #include "particles.h"
 
 namespace ek {
@@ -13,13 +14,10 @@ namespace {
 
 constexpr int64_t kBlock = 64;  // senders whose coordinates are kept, component by component
 
-struct VectorFma {
-  static inline vdouble apply(vdouble a, vdouble b, vdouble c) { return fma(a, b, c); }
-};
-
 inline void store_some(float* p, int64_t count, vdouble v) {
   for (int64_t l = 0; l < lanes<double> && l < count; ++l) p[l] = float(v[l]);
 }
+inline void store_some(double* p, int64_t count, vdouble v) { Tail<double>(count).store(p, v); }
 
 template <int kDim, class T>
 void run_range(const Rank2ProductsArgs<T>& a, int64_t begin, int64_t end) {
@@ -34,21 +32,9 @@ void run_range(const Rank2ProductsArgs<T>& a, int64_t begin, int64_t end) {
       for (int64_t i = p0; i < p1; ++i) {
         T* out = a.out + pair + i * n + j0;
         for (int64_t j = 0; j < count; j += W) {
-          vdouble total;
-          if constexpr (sizeof(T) == 8) {
-            CompensatedSum<vdouble, VectorFma> sum;
-            for (int c = 0; c < dim; ++c)
-              sum.add_product(splat(double(a.x[(node + i) * dim + c]) * a.metric[c]), load(&y[c][j]));
-            total = sum.total();
-          } else {
-            total = vdouble{};
-            for (int c = 0; c < dim; ++c)
-              total += splat(double(a.x[(node + i) * dim + c])) * load(&y[c][j]) * a.metric[c];
-          }
-          if constexpr (sizeof(T) == 8)
-            Tail<double>(count - j).store(out + j, total);
-          else
-            store_some(out + j, count - j, total);
+          IntervalAndProduct<sizeof(T) == 8, vdouble, VectorFma> sums;  // of which no interval is asked for, nor made
+          for (int c = 0; c < dim; ++c) sums.add(splat(double(a.x[(node + i) * dim + c])), load(&y[c][j]), a.metric[c]);
+          store_some(out + j, count - j, sums.product());
         }
       }
     }
