@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "../common/dense.h"
+#include "../common/transpose.h"
 #include "../message/edges.h"
 
 namespace ek {
@@ -113,28 +114,6 @@ inline void apply(const T* in, int64_t in_channels, const T* packed, const T* bi
       apply_tile<kFrom, kRelu, kOut>(in + e, in_channels, packed, from, out + first * kEdges + e);
     packed += in_channels * kOut;
   });
-}
-
-template <int kDistance, bool kUpper, class V, size_t... I>
-inline V exchange(V a, V b, std::index_sequence<I...>) {
-  constexpr int W = sizeof...(I);
-  // a lane whose bit is clear comes from a, the others from b; the upper of both results takes the other halves
-  return __builtin_shufflevector(
-      a, b, (I & kDistance) ? int(kUpper ? W + I : W + I - kDistance) : int(kUpper ? I + kDistance : I)...);
-}
-
-// r[q][l] <-> r[l][q]
-template <class T, int kDistance = lanes<T> / 2>
-inline void transpose(Vec<T>* r) {
-  using Index = std::make_index_sequence<lanes<T>>;
-#pragma GCC unroll 16
-  for (int q = 0; q < lanes<T>; ++q)
-    if (!(q & kDistance)) {
-      const Vec<T> a = r[q], b = r[q + kDistance];
-      r[q] = exchange<kDistance, false>(a, b, Index{});
-      r[q + kDistance] = exchange<kDistance, true>(a, b, Index{});
-    }
-  if constexpr (kDistance > 1) transpose<T, kDistance / 2>(r);
 }
 
 // Rows [kEdges][stride], padded to whole vectors, to channels [channels][kEdges].

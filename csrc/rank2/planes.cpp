@@ -3,6 +3,7 @@
 // The mix of pairs of few channels, with lanes across senders. A strip of a few rows i of an event is laid out in
 // planes, one a channel, [rows][n]: those of T_ij, and those of T_ji. What the strip gives is made of planes.
 #include "../common/isa.h"
+#include "../common/transpose.h"
 #include "particles.h"
 #include "rank2.h"
 #include "shuffles.h"
@@ -51,7 +52,7 @@ struct Strip {
         const int64_t count = rows * channels - first;
         for (int64_t l = 0; l < W; ++l)
           load_run((pair + (j + l) * n + i0) * channels + first, j + l < n ? count : 0, 1, square + l, get);
-        transpose<1, T, W>(square);
+        transpose<T>(square);
         int64_t r = first / channels, c = first % channels;
         for (int64_t q = 0; q < W && q < count; ++q) {
           store(planes + c * plane() + r * columns() + j, square[q]);

@@ -1,7 +1,5 @@
-// Lanes that change places: rows of a few channels to one vector a channel and back, and a square of lanes transposed.
+// Lanes that change places: rows of a few channels to one vector a channel and back.
 #pragma once
-
-#include <utility>
 
 #include "flat.h"
 #include "product.h"
@@ -53,24 +51,6 @@ class Channels {
   int channels_;
   Bits<T> split_from_[kMost], join_from_[kMost], split_takes_[kMost][kMost], join_takes_[kMost][kMost];
 };
-
-// Exchanges, between two rows `step` apart, the lanes that stand on the wrong side of the diagonal.
-template <int kStep, class V, size_t... L>
-inline void exchange(V& a, V& b, std::index_sequence<L...>) {
-  constexpr int W = sizeof...(L);
-  const V first = __builtin_shufflevector(a, b, (int(L) & kStep ? W + int(L) - kStep : int(L))...);
-  b = __builtin_shufflevector(a, b, (int(L) & kStep ? W + int(L) : int(L) + kStep)...);
-  a = first;
-}
-
-// x[r] lane l  <->  x[l] lane r
-template <int kStep = 1, class T, int W>
-inline void transpose(Vec<T> (&x)[W]) {
-#pragma GCC unroll 16
-  for (int r = 0; r < W; ++r)
-    if (!(r & kStep)) exchange<kStep>(x[r], x[r | kStep], std::make_index_sequence<W>{});
-  if constexpr (2 * kStep < W) transpose<2 * kStep, T, W>(x);
-}
 
 }  // namespace
 }  // namespace ek
