@@ -80,7 +80,8 @@ struct ChainChunk {
           receive(args.channels[k], flows);
         }
         if (k == args.messages_at && args.grad_messages) {
-          read_receivers(block, args.channels[k]);
+          read_table(block, args.grad_messages, args.channels[k], block.receiver, args.channels[k], s.rows);
+          clear_rows(block, args.channels[k], s.rows);
           receive(args.channels[k], flows);
         }
         if (flows) through_layer(k);
@@ -96,14 +97,6 @@ struct ChainChunk {
   void receive(int64_t channels, bool& flows) {
     flows ? to_channels<true>(s.rows, channels, s.grad) : to_channels<false>(s.rows, channels, s.grad);
     flows = true;
-  }
-
-  void read_receivers(const EdgeBlock& block, int64_t channels) {
-    for_vectors<T>(channels, [&](int64_t c, auto io) {
-      const T* const from = args.grad_messages + c;
-      for (int e = 0; e < block.count; ++e) store(s.rows[e] + c, io.load(from + block.receiver[e] * channels));
-    });
-    clear_rows(block, channels, s.rows);
   }
 
   // grad: from layer k's outputs to those of the layer before; of the first, to z.

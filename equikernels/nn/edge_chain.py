@@ -12,8 +12,8 @@ from ..graph import Graph
 from ..ops.edge_network import EdgeLayer, EdgeNetwork, EdgeOutput, edge_network
 from .chain import chain_layers
 
-# Features of a node up to which edges read them as they are. What edges then multiply costs less than reading twice as
-# many numbers as the first layer is wide, however many edges a node has.
+# Features of a node up to which edges read them as they are. Against tables of products over nodes that is a tenth to a
+# half faster forward where nodes have an edge each, and at most a tenth slower where they have twenty.
 FEW = 32
 
 
