@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from typing import NoReturn
 
@@ -47,6 +48,16 @@ def check_tensor(
 def check_choice(op: str, argument: str, value: str, choices: Collection[str]) -> None:
     if value not in choices:
         fail(op, argument, "one of " + ", ".join(choices), repr(value))
+
+
+def check_bound(op: str, argument: str, value: float | None) -> float | None:
+    """A bound >= 0 as a schema takes it: no bound, which infinity is too, is None there. (A saved program keeps the
+    numbers of its calls as text in which infinity has no place.)"""
+    if value is None:
+        return None
+    if not value >= 0:
+        fail(op, argument, "a number >= 0 or None", value)
+    return None if value == math.inf else float(value)
 
 
 def _short(dtype: torch.dtype) -> str:

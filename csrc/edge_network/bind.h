@@ -10,7 +10,7 @@ namespace ek {
 #define EK_EDGE_NETWORK_SCHEMA                                                                       \
   "Tensor? receiver, Tensor? sender, Tensor? x, Tensor? edge_attr, Tensor weights, " EK_GRAPH_SCHEMA \
   ", bool ends_as_inputs, float[] metric, bool interval, bool product, bool psi, int[] widths, "     \
-  "int[] steps, float slope, int edges_at, int messages_at, bool coordinates, float clamp"
+  "int[] steps, float slope, int edges_at, int messages_at, bool coordinates, float? clamp"
 
 inline constexpr const char* kEdgeNetworkSchema =
     "edge_network(" EK_EDGE_NETWORK_SCHEMA ") -> (Tensor edges, Tensor messages, Tensor coordinates)";
@@ -33,7 +33,7 @@ struct EdgeNetworkInputs {
   double slope = 0;
   int64_t edges_at = -1, messages_at = -1;
   bool coordinates = false;
-  double clamp = 0;
+  std::optional<double> clamp;
 
   // A table whose rows are contiguous each: halves of one product come as they are.
   static void make_table(std::optional<Tensor>& t) {
@@ -112,7 +112,7 @@ struct EdgeNetworkInputs {
     a.edge_width = edge_attr ? edge_attr->size(1) : 0;
     a.edge_attr = pointer<T>(edge_attr);
     a.slope = slope;
-    a.clamp = clamp;
+    a.clamp = clamp.value_or(a.clamp);
     a.mean_coordinates = false;
     a.layers = int(widths.size());
     for (int k = 0; k < a.layers; ++k) {
@@ -145,13 +145,11 @@ template <class Device>
 struct EdgeNetworkOp {
   using Optional = const std::optional<Tensor>&;
 
-  static std::tuple<Tensor, Tensor, Tensor> forward(Optional receiver, Optional sender, Optional x, Optional edge_attr,
-                                                    const Tensor& weights, const Tensor& graph, int64_t num_edges,
-                                                    int64_t kind, bool ends_as_inputs,
-                                                    const std::vector<double>& metric, bool interval, bool product,
-                                                    bool psi, const std::vector<int64_t>& widths,
-                                                    const std::vector<int64_t>& steps, double slope, int64_t edges_at,
-                                                    int64_t messages_at, bool coordinates, double clamp) {
+  static std::tuple<Tensor, Tensor, Tensor> forward(
+      Optional receiver, Optional sender, Optional x, Optional edge_attr, const Tensor& weights, const Tensor& graph,
+      int64_t num_edges, int64_t kind, bool ends_as_inputs, const std::vector<double>& metric, bool interval,
+      bool product, bool psi, const std::vector<int64_t>& widths, const std::vector<int64_t>& steps, double slope,
+      int64_t edges_at, int64_t messages_at, bool coordinates, std::optional<double> clamp) {
     typename Device::Guard guard(weights);
     EdgeNetworkInputs in{receiver, sender,         x,        edge_attr,   weights,     graph, num_edges,
                          kind,     ends_as_inputs, metric,   interval,    product,     psi,   widths,
@@ -181,8 +179,8 @@ struct EdgeNetworkOp {
       Optional x, Optional edge_attr, const Tensor& weights, const Tensor& graph, int64_t num_edges, int64_t kind,
       bool ends_as_inputs, const std::vector<double>& metric, bool interval, bool product, bool psi,
       const std::vector<int64_t>& widths, const std::vector<int64_t>& steps, double slope, int64_t edges_at,
-      int64_t messages_at, bool coordinates, double clamp, bool want_receiver, bool want_sender, bool want_x,
-      bool want_edge_attr) {
+      int64_t messages_at, bool coordinates, std::optional<double> clamp, bool want_receiver, bool want_sender,
+      bool want_x, bool want_edge_attr) {
     typename Device::Guard guard(weights);
     EdgeNetworkInputs in{receiver, sender,         x,        edge_attr,   weights,     graph, num_edges,
                          kind,     ends_as_inputs, metric,   interval,    product,     psi,   widths,

@@ -15,7 +15,7 @@ namespace ek {
   ", Tensor? invariant_weight, Tensor? edge_attr, Tensor? edge_weight, Tensor? weight2, Tensor? bias2, "             \
   "Tensor? weight3, Tensor? bias3, Tensor? gate_weight, Tensor? gate_bias, Tensor? head_weight, Tensor? head_bias, " \
   "Tensor? head_out, float[] metric, bool interval, bool product, bool psi, int activation, float slope, "           \
-  "bool head_tanh, int direction, float clamp, bool mean_messages, bool mean_coordinates, bool bfloat16, bool tf32"
+  "bool head_tanh, int direction, float? clamp, bool mean_messages, bool mean_coordinates, bool bfloat16, bool tf32"
 
 inline constexpr const char* kMessageSchema =
     "message(" EK_MESSAGE_SCHEMA ", bool return_edges) -> (Tensor messages, Tensor coordinates, Tensor edges)";
@@ -56,7 +56,7 @@ struct MessageInputs {
   double slope = 0;
   bool head_tanh = false;
   int64_t direction = 0;
-  double clamp = 0;
+  std::optional<double> clamp;
   bool mean_messages = false, mean_coordinates = false;
 
   const Tensor& receiver() const { return *t[kReceiver]; }
@@ -144,7 +144,7 @@ struct MessageInputs {
     a.head_out = pointer<T>(kHeadOut);
     a.head_tanh = head_tanh;
     a.direction = Direction(direction);
-    a.clamp = clamp;
+    a.clamp = clamp.value_or(a.clamp);
     a.mean_messages = mean_messages;
     a.mean_coordinates = mean_coordinates;
     return a;
@@ -185,8 +185,8 @@ struct Message {
       Optional invariant_weight, Optional edge_attr, Optional edge_weight, Optional weight2, Optional bias2,
       Optional weight3, Optional bias3, Optional gate_weight, Optional gate_bias, Optional head_weight,
       Optional head_bias, Optional head_out, const std::vector<double>& metric, bool interval, bool product, bool psi,
-      int64_t activation, double slope, bool head_tanh, int64_t direction, double clamp, bool mean_messages,
-      bool mean_coordinates, bool bfloat16, bool tf32, bool return_edges) {
+      int64_t activation, double slope, bool head_tanh, int64_t direction, std::optional<double> clamp,
+      bool mean_messages, bool mean_coordinates, bool bfloat16, bool tf32, bool return_edges) {
     typename Device::Guard guard(receiver);
     MessageInputs in{{receiver, sender, x, invariant_weight, edge_attr, edge_weight, weight2, bias2, weight3, bias3,
                       gate_weight, gate_bias, head_weight, head_bias, head_out},
@@ -232,7 +232,7 @@ struct Message {
                                    Optional bias3, Optional gate_weight, Optional gate_bias, Optional head_weight,
                                    Optional head_bias, Optional head_out, const std::vector<double>& metric,
                                    bool interval, bool product, bool psi, int64_t activation, double slope,
-                                   bool head_tanh, int64_t direction, double clamp, bool mean_messages,
+                                   bool head_tanh, int64_t direction, std::optional<double> clamp, bool mean_messages,
                                    bool mean_coordinates, bool /*bfloat16*/, bool tf32, bool want_edge_attr) {
     typename Device::Guard guard(receiver);
     MessageInputs in{{receiver, sender, x, invariant_weight, edge_attr, edge_weight, weight2, bias2, weight3, bias3,

@@ -14,7 +14,7 @@
 
 namespace ek {
 
-#define EK_NEIGHBORS_OPTIONS "float radius, float[] metric, bool periodic, bool compensated, bool loop"
+#define EK_NEIGHBORS_OPTIONS "float? radius, float[] metric, bool periodic, bool compensated, bool loop"
 inline constexpr const char* kNearestSchema =
     "nearest_neighbors(Tensor x, " EK_GRAPH_SCHEMA ", SymInt k, " EK_NEIGHBORS_OPTIONS ") -> (Tensor, Tensor)";
 inline constexpr const char* kWithinSchema =
@@ -27,8 +27,8 @@ struct Neighbors {
 
   // (node [n, k], distance squared [n, k])
   static std::tuple<Tensor, Tensor> nearest(const Tensor& x_in, const Tensor& graph, int64_t num_edges, int64_t kind,
-                                            int64_t k, double radius, Metric metric, bool periodic, bool compensated,
-                                            bool loop) {
+                                            int64_t k, std::optional<double> radius, Metric metric, bool periodic,
+                                            bool compensated, bool loop) {
     STD_TORCH_CHECK(k >= 1, "nearest_neighbors: k: expected at least 1");
     Search search("nearest_neighbors", x_in, graph, num_edges, kind, radius, metric, periodic, compensated, loop);
     const int64_t n = search.x.size(0);
@@ -43,8 +43,8 @@ struct Neighbors {
 
   // (first [n + 1], node [E], distance squared [E]): those of node i are first[i] .. first[i + 1] - 1
   static std::tuple<Tensor, Tensor, Tensor> within(const Tensor& x_in, const Tensor& graph, int64_t num_edges,
-                                                   int64_t kind, double radius, Metric metric, bool periodic,
-                                                   bool compensated, bool loop) {
+                                                   int64_t kind, std::optional<double> radius, Metric metric,
+                                                   bool periodic, bool compensated, bool loop) {
     Search search("neighbors_within", x_in, graph, num_edges, kind, radius, metric, periodic, compensated, loop);
     const int64_t n = search.x.size(0);
     Tensor counts = torch::stable::new_zeros(search.x, {n + 1}, ScalarType::Long);
@@ -75,8 +75,8 @@ struct Neighbors {
     Tensor x, plane, node, last, axis;
     NeighborsArgs args;
 
-    Search(const char* op, const Tensor& x_in, const Tensor& graph, int64_t num_edges, int64_t kind, double radius,
-           Metric metric, bool periodic, bool compensated, bool loop)
+    Search(const char* op, const Tensor& x_in, const Tensor& graph, int64_t num_edges, int64_t kind,
+           std::optional<double> radius, Metric metric, bool periodic, bool compensated, bool loop)
         : x(dense(x_in)) {
       check_shape(x, op, "x", {-1, int64_t(metric.size())});
       STD_TORCH_CHECK(metric.size() >= 1 && metric.size() <= kMaxDim, op, ": metric: expected 1 to 8 entries");
@@ -87,7 +87,7 @@ struct Neighbors {
       args.events = graph_view(graph, n, num_edges, kind);
       args.dim = int(metric.size());
       args.loop = loop;
-      args.limit = std::min(radius * radius, DBL_MAX);
+      args.limit = radius ? std::min(*radius * *radius, DBL_MAX) : DBL_MAX;
       std::copy(metric.begin(), metric.end(), args.metric);
       const bool unit = std::all_of(metric.begin(), metric.end(), [](double m) { return m == 1; });
       args.separation = periodic      ? Separation::periodic

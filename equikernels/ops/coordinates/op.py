@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from ... import _native
 from ...backend import KERNELS, use_kernel
-from ...checks import FLOATING, REAL, check_choice, check_tensor, fail
+from ...checks import FLOATING, REAL, check_bound, check_choice, check_tensor, fail
 from ...graph import Graph
 from ...metric import MAX_DIM
 from ..autograd import call, double_backward, register_autograd
@@ -62,11 +61,9 @@ def coordinate_update(
         fail(OP, "x", f"1 to {MAX_DIM} coordinates", x.shape[1])
     check_graph(OP, graph, x)
     weight = _check_weight(weight, x, graph)
-    if clamp is not None and not clamp >= 0:
-        fail(OP, "clamp", "a bound >= 0 or None", clamp)
+    bound = check_bound(OP, "clamp", clamp)
     check_choice(OP, "reduce", reduce, ("mean", "sum"))
     check_choice(OP, "direction", direction, ("difference", "sender"))
-    bound = None if clamp is None or clamp == math.inf else float(clamp)
     options = float(c), bound, reduce == "mean", direction == "difference"
     if not use_kernel(OP, x, weight):
         return reference.coordinate_update(x, weight, graph, *options)

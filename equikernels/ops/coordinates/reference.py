@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from ...graph import Graph
 
 
-def clamped(y: Tensor, bound: float) -> Tensor:
-    """y within [-bound, bound]. The derivative is one up to and at the bound, zero beyond it and at NaN, as the kernels
-    have it; torch.clamp's is that too, but in PyTorch 2.15, where it is zero at the bound."""
-    if bound == math.inf:
+def clamped(y: Tensor, bound: float | None) -> Tensor:
+    """y within [-bound, bound], where there is a bound. The derivative is one up to and at the bound, zero beyond it
+    and at NaN, as the kernels have it; torch.clamp's is that too, but in PyTorch 2.15, where it is zero at the bound."""
+    if bound is None:
         return y
     return torch.where(y.abs() <= bound, y, y.detach().clamp(-bound, bound))
 
@@ -23,9 +21,7 @@ def coordinate_update(
 ) -> Tensor:
     x_j = x[graph.sender]
     t = weight.unsqueeze(-1) * (x[graph.receiver] - x_j if difference else x_j)
-    if clamp is not None:
-        t = clamped(t, clamp)
-    total = torch.zeros_like(x).index_add(0, graph.receiver, t)
+    total = torch.zeros_like(x).index_add(0, graph.receiver, clamped(t, clamp))
     if mean:
         total = total / graph.in_degree().clamp(min=1).unsqueeze(-1)
     return x + c * total

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from ... import _native
 from ...backend import KERNELS, use_kernel
-from ...checks import REAL, check_choice, check_tensor, fail
+from ...checks import REAL, check_bound, check_choice, check_tensor, fail
 from ...graph import Graph
 from ...metric import Metric, signature
 from ..autograd import call, double_backward, register_autograd
@@ -79,7 +78,7 @@ def edge_network(
         edges_at: number of the layer whose output e is returned.
         messages_at: number of the layer whose output is summed at the receivers.
         coordinates: return X; the last layer is then 1 wide.
-        clamp: bound on each component of what is summed in X; None: no bound.
+        clamp: bound on each component of what is summed in X; None or inf: no bound.
         negative_slope: of leaky_relu.
 
     Returns:
@@ -96,8 +95,6 @@ def edge_network(
     check_choice(OP, "invariants", invariants, ("none", *INVARIANTS))
     check_choice(OP, "ends", ends, ENDS)
     interval, product = INVARIANTS.get(invariants, (False, False))
-    if clamp is not None and not clamp >= 0:
-        fail(OP, "clamp", "a number >= 0 or None", clamp)
     options = EdgeOptions(
         ends == "inputs",
         [] if x is None else signature(OP, metric, x.shape[1]),
@@ -110,7 +107,7 @@ def edge_network(
         -1 if edges_at is None else edges_at,
         -1 if messages_at is None else messages_at,
         coordinates,
-        math.inf if clamp is None else clamp,
+        check_bound(OP, "clamp", clamp),
     )
     t = EdgeTensors(receiver, sender, x, edge_attr, weights)
     _check(t, graph, network, options)

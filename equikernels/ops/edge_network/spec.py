@@ -97,7 +97,7 @@ class EdgeOptions(NamedTuple):
     edges_at: int  # the layer whose output is returned by edge; -1: none
     messages_at: int  # the layer whose output is summed at the receivers; -1: none
     coordinates: bool
-    clamp: float
+    clamp: float | None
 
     def invariants(self) -> int:  # no property: the compiler of torch 2.10 does not see those of named tuples
         return self.interval + self.product

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from ... import _native
 from ...backend import KERNELS, use_kernel
-from ...checks import REAL, check_choice, check_tensor, fail
+from ...checks import REAL, check_bound, check_choice, check_tensor, fail
 from ...graph import Graph
 from ...metric import Metric, signature
 from ..autograd import call, double_backward, register_autograd
@@ -87,7 +86,7 @@ def message_passing(
         head_tanh: t through tanh.
         direction: what t multiplies: "difference" x_i - x_j; "unit", that over (its norm, held constant, + 1e-8);
             "norm_plus_one", over (its norm + 1); "sender" x_j.
-        clamp: bound on each component of t d; None: no bound.
+        clamp: bound on each component of t d; None or inf: no bound.
         reduce: "sum" or "mean" of the messages; over no edges it is 0.
         coordinate_reduce: the same for the coordinates.
         precision: "full", or "bfloat16": the products on edges, those of ``layers`` and of the head's W_x, take inputs
@@ -119,8 +118,6 @@ def message_passing(
         ("precision", precision, PRECISIONS),
     ):
         check_choice(OP, argument, value, choices)
-    if clamp is not None and not clamp >= 0:
-        fail(OP, "clamp", "a number >= 0 or None", clamp)
     options = MessageOptions(
         [] if t.x is None else signature(OP, metric, t.x.shape[1]),
         *INVARIANTS[invariants],
@@ -129,7 +126,7 @@ def message_passing(
         negative_slope,
         head_tanh,
         DIRECTIONS.index(direction),
-        math.inf if clamp is None else clamp,
+        check_bound(OP, "clamp", clamp),
         reduce == "mean",
         coordinate_reduce == "mean",
         precision == "bfloat16",

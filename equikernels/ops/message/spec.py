@@ -42,7 +42,7 @@ class MessageOptions(NamedTuple):
     slope: float
     head_tanh: bool
     direction: int
-    clamp: float
+    clamp: float | None
     mean_messages: bool
     mean_coordinates: bool
     bfloat16: bool

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ... import _native
 from ...backend import KERNELS, use_kernel
-from ...checks import REAL, check_choice, check_tensor, fail
+from ...checks import REAL, check_bound, check_choice, check_tensor, fail
 from ...graph import Graph
 from ...metric import Metric, eta_phi, signature
 from ..common import graph_arguments, lift
@@ -33,7 +33,7 @@ def k_nearest(
     metric: Metric = "euclidean",
     *,
     loop: bool = False,
-    radius: float = math.inf,
+    radius: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""The k nearest nodes of every node among those of its event, in tensors of a fixed size (for ``torch.compile``).
 
@@ -61,7 +61,7 @@ def k_nearest(
         ptr: int64 [n_events + 1]; event b owns rows ptr[b] .. ptr[b + 1] - 1. None: all are one event.
         metric: as above.
         loop: whether a node is a neighbour of its own, and one of the k.
-        radius: neighbours are at most this far, in the units of d.
+        radius: neighbours are at most this far, in the units of d; None or inf: however far.
 
     Returns:
         (index int64 [n, k], distance [n, k] in the dtype of x), filled up with (-1, inf) where there are fewer than k.
@@ -125,14 +125,14 @@ def knn_graph(
         ValueError, TypeError: wrong shape, dtype, device or option; the message names the argument.
     """
     check_choice(KNN, "flow", flow, FLOWS)
-    index, square = _nearest(KNN, x, k, ptr, metric, loop, math.inf, clip=True)
+    index, square = _nearest(KNN, x, k, ptr, metric, loop, None, clip=True)
     return _graph_of_rows(index, square, flow, _real(x) if return_distance else None)
 
 
 @overload
 def radius_graph(
     x: Tensor,
-    r: float,
+    r: float | None,
     ptr: Tensor | None = None,
     metric: Metric = "euclidean",
     *,
@@ -144,7 +144,7 @@ def radius_graph(
 @overload
 def radius_graph(
     x: Tensor,
-    r: float,
+    r: float | None,
     ptr: Tensor | None = None,
     metric: Metric = "euclidean",
     *,
@@ -155,7 +155,7 @@ def radius_graph(
 ) -> tuple[Graph, Tensor]: ...
 def radius_graph(
     x: Tensor,
-    r: float,
+    r: float | None,
     ptr: Tensor | None = None,
     metric: Metric = "euclidean",
     *,
@@ -170,7 +170,8 @@ def radius_graph(
 
     Args:
         x, ptr, metric, loop: see :func:`k_nearest`.
-        r: the radius, >= 0, in the units of the distance (Minkowski: those of x, not their square).
+        r: the radius, >= 0, in the units of the distance (Minkowski: those of x, not their square); None or
+            inf: however far.
         max_num_neighbors: keep only so many, the nearest. None keeps all, where ``torch_geometric.nn.radius_graph``
             keeps any 32 unless told otherwise.
         flow, return_distance: see :func:`knn_graph`.
@@ -188,25 +189,25 @@ def radius_graph(
             fail(RADIUS, "max_num_neighbors", "a number >= 1 or None", max_num_neighbors)
         index, square = _nearest(RADIUS, x, max_num_neighbors, ptr, metric, loop, r, clip=True)
         return _graph_of_rows(index, square, flow, dtype)
-    _check_radius(RADIUS, "r", r)
+    radius = check_bound(RADIUS, "r", r)
     wide, events, options = _prepare(RADIUS, x, ptr, metric, loop)
     if use_kernel(RADIUS, wide):
         within = torch.ops.equikernels.neighbors_within.default
-        first, index, square = within(wide, *graph_arguments(events, need_edges=False), float(r), *options)
+        first, index, square = within(wide, *graph_arguments(events, need_edges=False), radius, *options)
     else:
         eta, periodic, _, loop = options
-        first, index, square = reference.neighbors_within(wide, events, r, eta, periodic, loop)
+        first, index, square = reference.neighbors_within(wide, events, radius, eta, periodic, loop)
     centre = torch.repeat_interleave(first.diff(), output_size=index.shape[0])
     return _graph(index, centre, wide.shape[0], square, flow, dtype)
 
 
 def _nearest(
-    op: str, x: Tensor, k: int, ptr: Tensor | None, metric: Metric, loop: bool, radius: float, clip: bool
+    op: str, x: Tensor, k: int, ptr: Tensor | None, metric: Metric, loop: bool, radius: float | None, clip: bool
 ) -> tuple[Tensor, Tensor]:
     """(index, distance squared); ``clip``: no more columns than the largest event can fill."""
     if isinstance(k, float) or k < 1:
         fail(op, "k", "a number >= 1", k)
-    _check_radius(op, "radius" if op == K_NEAREST else "r", radius)
+    radius = check_bound(op, "radius" if op == K_NEAREST else "r", radius)
     wide, events, options = _prepare(op, x, ptr, metric, loop)
     if clip:
         assert events.ptr is not None
@@ -214,7 +215,7 @@ def _nearest(
         k = max(1, min(k, largest if loop else largest - 1))
     if use_kernel(op, wide):
         nearest = torch.ops.equikernels.nearest_neighbors.default
-        return nearest(wide, *graph_arguments(events, need_edges=False), k, float(radius), *options)
+        return nearest(wide, *graph_arguments(events, need_edges=False), k, radius, *options)
     eta, periodic, _, loop = options
     return reference.nearest_neighbors(wide, events, k, radius, eta, periodic, loop)
 
@@ -241,11 +242,6 @@ def _prepare(op: str, x: Tensor, ptr: Tensor | None, metric: Metric, loop: bool)
     eta = signature(op, metric, dim)
     # Where all terms have one sign nothing cancels, and products of float32 numbers are exact as they are.
     return wide, events, (eta, False, not narrow and min(eta) < 0, loop)
-
-
-def _check_radius(op: str, argument: str, radius: float) -> None:
-    if not radius >= 0:
-        fail(op, argument, "a distance >= 0", radius)
 
 
 def _real(x: Tensor) -> torch.dtype:

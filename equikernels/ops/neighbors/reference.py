@@ -15,7 +15,7 @@ PAIRS = 2**22  # distances in memory at a time
 
 
 def nearest_neighbors(
-    x: Tensor, events: Graph, k: int, radius: float, metric: list[float], periodic: bool, loop: bool
+    x: Tensor, events: Graph, k: int, radius: float | None, metric: list[float], periodic: bool, loop: bool
 ) -> tuple[Tensor, Tensor]:
     index = torch.full((x.shape[0], k), -1, device=x.device)
     square = torch.full((x.shape[0], k), math.inf, dtype=x.dtype, device=x.device)
@@ -28,7 +28,7 @@ def nearest_neighbors(
 
 
 def neighbors_within(
-    x: Tensor, events: Graph, radius: float, metric: list[float], periodic: bool, loop: bool
+    x: Tensor, events: Graph, radius: float | None, metric: list[float], periodic: bool, loop: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     count = x.new_zeros(x.shape[0] + 1, dtype=torch.int64)
     index, square = [count[:0]], [x[:0, 0]]
@@ -41,15 +41,16 @@ def neighbors_within(
 
 
 def _distances(
-    x: Tensor, events: Graph, radius: float, metric: list[float], periodic: bool, loop: bool
+    x: Tensor, events: Graph, radius: float | None, metric: list[float], periodic: bool, loop: bool
 ) -> Iterator[tuple[Tensor, int, Tensor]]:
     """(receivers [m], first node of their event of s, distance squared [m, s]); inf where there is no neighbour."""
     assert events.ptr is not None
     for first, last in pairwise(events.ptr.tolist()):
         for rows in torch.arange(first, last, device=x.device).split(max(1, PAIRS // max(1, last - first))):
             square = _distance2(x[rows, None], x[None, first:last], metric, periodic)
-            # exact, and safe from overflow: radius^2 may be inf, and inf <= inf
-            none = ~((square <= radius * radius) & square.isfinite())
+            none = ~square.isfinite()
+            if radius is not None:  # exact, and safe from overflow: radius^2 may be inf
+                none |= square > radius * radius
             if not loop:
                 none |= rows[:, None] == torch.arange(first, last, device=x.device)
             yield rows, first, square.masked_fill(none, math.inf)
