@@ -9,8 +9,8 @@ from ...graph import Graph
 
 
 def clamped(y: Tensor, bound: float | None) -> Tensor:
-    """y within [-bound, bound], where there is a bound. The derivative is one up to and at the bound, zero beyond it
-    and at NaN, as the kernels have it; torch.clamp's is that too, but in PyTorch 2.15, where it is zero at the bound."""
+    """y within [-bound, bound]; None: no bound. The derivative is one up to and at the bound, zero beyond it and at NaN,
+    as the kernels have it; torch.clamp's is that too, but in PyTorch 2.15, where it is zero at the bound."""
     if bound is None:
         return y
     return torch.where(y.abs() <= bound, y, y.detach().clamp(-bound, bound))

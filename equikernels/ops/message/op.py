@@ -225,19 +225,16 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.set_materialize_grads(False)
 
 
-def _arguments(ctx: Any) -> tuple[Any, ...]:
-    *tensors, table = ctx.saved_tensors
-    return (*tensors[:3], table, *ctx.sizes, *tensors[3:], *ctx.options)
-
-
 def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
     if all(g is None for g in grads):
         return (None,) * (_TENSORS + 3 + _OPTIONS + 1)
     # An output that was not asked for is empty, and tracing may still bring a (likewise empty) cotangent for it.
     grads = tuple(g if g is None or g.dim() == 2 else None for g in grads)
     want_edge_attr = ctx.needs_input_grad[7]
-    out = call("message_backward", *grads, *_arguments(ctx), want_edge_attr)
-    given = [g if t is not None else None for g, t in zip(out, ctx.saved_tensors[:-1], strict=True)]
+    *tensors, table = ctx.saved_tensors  # once: torch.utils.checkpoint keeps them for one reading
+    arguments = *tensors[:3], table, *ctx.sizes, *tensors[3:], *ctx.options
+    out = call("message_backward", *grads, *arguments, want_edge_attr)
+    given = [g if t is not None else None for g, t in zip(out, tensors, strict=True)]
     given[4] = given[4] if want_edge_attr else None
     return (*given[:3], None, None, None, *given[3:], *(None,) * (_OPTIONS + 1))
 
