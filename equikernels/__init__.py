@@ -16,7 +16,7 @@ from .ops.coordinates import coordinate_update
 from .ops.edge_network import EdgeLayer, EdgeNetwork, edge_network
 from .ops.encode import encode_invariants
 from .ops.invariants import pairwise_invariants
-from .ops.message import message_passing, message_statistics
+from .ops.message import Normed, message_passing, message_statistics
 from .ops.neighbors import k_nearest, knn_graph, radius_graph
 from .ops.rank2 import (
     aggregate_1to2,
@@ -52,6 +52,7 @@ __all__ = [
     "EdgeLayer",
     "EdgeNetwork",
     "Graph",
+    "Normed",
     "__version__",
     "active_isa",
     "aggregate_1to2",

@@ -325,6 +325,21 @@ def _message() -> list[Case]:
                 **moved,
             ),
             case(
+                "normed",
+                name,
+                message_inputs(4, 6, columns=1, head=4, coordinates=plane),
+                {**egnn, "direction": ek.Normed(0.3, 0.5), "wanted": "coordinates"},
+                vectors=("x", "out"),
+            ),
+            case(
+                "normed_held",
+                name,
+                message_inputs(5, columns=0, head=4, coordinates=plane),
+                {"metric": "euclidean", "direction": ek.Normed(inside=0.1, held=True), "clamp": 0.6},
+                **mixed,
+                smooth=False,
+            ),
+            case(
                 "sender",
                 name,
                 message_inputs(4, 33, columns=1, head=4),

@@ -12,6 +12,13 @@ import equikernels as ek
 from equikernels.ops.edge_network.spec import ACTIVATIONS, NORM
 
 Inputs = dict[str, Tensor]
+# What the coordinate update multiplies: name, direction, further options.
+DIRECTIONS: tuple[tuple[str, str | ek.Normed, dict[str, Any]], ...] = (
+    ("sender", "sender", {"clamp": 0.5}),
+    ("norm_plus_one", "norm_plus_one", {}),
+    ("normed", ek.Normed(0.3, 0.5), {"invariants": "interval"}),
+    ("normed_held", ek.Normed(inside=0.1, held=True), {}),
+)
 TYPICAL = ("complete", "sparse")
 LARGE = ("large_event", "random_sparse")
 
@@ -125,6 +132,22 @@ def cases(case: Callable[..., Any], graphs: tuple[str, ...]) -> list[Any]:
                 points=True,
                 attr=2,
                 vectors=("x", "out"),
+            ),
+            *(
+                make(
+                    f"direction {id}",
+                    name,
+                    (5, 1),
+                    (silu, ("tanh", False)),
+                    {"coordinates": True, "wanted": "coordinates", "direction": direction, **more},
+                    points=True,
+                    attr=2,
+                    vectors=("x", "out"),
+                    equivariant="clamp" not in more,
+                    smooth=id in ("normed", "sender"),
+                    invariants=int("invariants" in more),
+                )
+                for id, direction, more in DIRECTIONS
             ),
             make(
                 "rows",

@@ -81,7 +81,9 @@ def test_edge_network_too_large_for_shared_memory(emulator: Emulator) -> None:
         inputs = network_inputs(widths, attr=3, ends=())(torch.Generator().manual_seed(0), rows)
         weights, edge_attr = inputs["weights"].float().requires_grad_(), inputs["edge_attr"].float()
         network = ek.EdgeNetwork(weights, 3, widths, (1,) * 9)
-        options = EdgeOptions(False, [], False, False, True, list(widths), [1] * 9, 0.0, 8, -1, False, None)
+        options = EdgeOptions(
+            False, [], False, False, True, list(widths), [1] * 9, 0.0, 8, -1, False, 0, 0.0, 0.0, None
+        )
         limit = cuda_limit(EdgeTensors(None, None, None, edge_attr, weights), options)
         out = ek.edge_network(network, None, edge_attr=edge_attr, edges_at=8).edges
         assert out is not None

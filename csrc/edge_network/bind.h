@@ -7,10 +7,11 @@
 namespace ek {
 
 // steps: an activation's number, plus 8 with LayerNorm. Kind 3 is no graph: rows of edge_attr.
-#define EK_EDGE_NETWORK_SCHEMA                                                                       \
-  "Tensor? receiver, Tensor? sender, Tensor? x, Tensor? edge_attr, Tensor weights, " EK_GRAPH_SCHEMA \
-  ", bool ends_as_inputs, float[] metric, bool interval, bool product, bool psi, int[] widths, "     \
-  "int[] steps, float slope, int edges_at, int messages_at, bool coordinates, float? clamp"
+#define EK_EDGE_NETWORK_SCHEMA                                                                                    \
+  "Tensor? receiver, Tensor? sender, Tensor? x, Tensor? edge_attr, Tensor weights, " EK_GRAPH_SCHEMA              \
+  ", bool ends_as_inputs, float[] metric, bool interval, bool product, bool psi, int[] widths, "                  \
+  "int[] steps, float slope, int edges_at, int messages_at, bool coordinates, int direction, float norm_inside, " \
+  "float norm_offset, float? clamp"
 
 inline constexpr const char* kEdgeNetworkSchema =
     "edge_network(" EK_EDGE_NETWORK_SCHEMA ") -> (Tensor edges, Tensor messages, Tensor coordinates)";
@@ -33,6 +34,8 @@ struct EdgeNetworkInputs {
   double slope = 0;
   int64_t edges_at = -1, messages_at = -1;
   bool coordinates = false;
+  int64_t direction = 0;
+  double norm_inside = 0, norm_offset = 0;
   std::optional<double> clamp;
 
   // A table whose rows are contiguous each: halves of one product come as they are.
@@ -83,6 +86,7 @@ struct EdgeNetworkInputs {
     check_shape(weights, op, "weights", {size});
     STD_TORCH_CHECK(-1 <= edges_at && edges_at < layers && -1 <= messages_at && messages_at < layers, op,
                     ": edges_at, messages_at: out of range");
+    STD_TORCH_CHECK(0 <= direction && direction <= int(Direction::sender), op, ": direction: out of range");
     STD_TORCH_CHECK(!coordinates || widths.back() == 1, op, ": coordinates: expected a last layer of width 1");
     STD_TORCH_CHECK(!ends_as_inputs || end_width() > 0, op, ": receiver, sender: expected at least one column");
     STD_TORCH_CHECK(kind != kRows || ((receiver ? ends_as_inputs && n == num_edges : edge_attr.has_value()) &&
@@ -112,6 +116,9 @@ struct EdgeNetworkInputs {
     a.edge_width = edge_attr ? edge_attr->size(1) : 0;
     a.edge_attr = pointer<T>(edge_attr);
     a.slope = slope;
+    a.direction = Direction(direction);
+    a.norm_inside = norm_inside;
+    a.norm_offset = norm_offset;
     a.clamp = clamp.value_or(a.clamp);
     a.mean_coordinates = false;
     a.layers = int(widths.size());
@@ -149,11 +156,13 @@ struct EdgeNetworkOp {
       Optional receiver, Optional sender, Optional x, Optional edge_attr, const Tensor& weights, const Tensor& graph,
       int64_t num_edges, int64_t kind, bool ends_as_inputs, const std::vector<double>& metric, bool interval,
       bool product, bool psi, const std::vector<int64_t>& widths, const std::vector<int64_t>& steps, double slope,
-      int64_t edges_at, int64_t messages_at, bool coordinates, std::optional<double> clamp) {
+      int64_t edges_at, int64_t messages_at, bool coordinates, int64_t direction, double norm_inside,
+      double norm_offset, std::optional<double> clamp) {
     typename Device::Guard guard(weights);
-    EdgeNetworkInputs in{receiver, sender,         x,        edge_attr,   weights,     graph, num_edges,
-                         kind,     ends_as_inputs, metric,   interval,    product,     psi,   widths,
-                         steps,    slope,          edges_at, messages_at, coordinates, clamp};
+    EdgeNetworkInputs in{receiver,    sender,         x,        edge_attr,   weights,     graph,     num_edges,
+                         kind,        ends_as_inputs, metric,   interval,    product,     psi,       widths,
+                         steps,       slope,          edges_at, messages_at, coordinates, direction, norm_inside,
+                         norm_offset, clamp};
     in.check();
     const auto table = [&](bool wanted, const Tensor& like, int64_t rows, int64_t columns) {
       return wanted ? torch::stable::new_empty(like, {rows, columns}) : torch::stable::new_empty(weights, {0});
@@ -179,12 +188,13 @@ struct EdgeNetworkOp {
       Optional x, Optional edge_attr, const Tensor& weights, const Tensor& graph, int64_t num_edges, int64_t kind,
       bool ends_as_inputs, const std::vector<double>& metric, bool interval, bool product, bool psi,
       const std::vector<int64_t>& widths, const std::vector<int64_t>& steps, double slope, int64_t edges_at,
-      int64_t messages_at, bool coordinates, std::optional<double> clamp, bool want_receiver, bool want_sender,
-      bool want_x, bool want_edge_attr) {
+      int64_t messages_at, bool coordinates, int64_t direction, double norm_inside, double norm_offset,
+      std::optional<double> clamp, bool want_receiver, bool want_sender, bool want_x, bool want_edge_attr) {
     typename Device::Guard guard(weights);
-    EdgeNetworkInputs in{receiver, sender,         x,        edge_attr,   weights,     graph, num_edges,
-                         kind,     ends_as_inputs, metric,   interval,    product,     psi,   widths,
-                         steps,    slope,          edges_at, messages_at, coordinates, clamp};
+    EdgeNetworkInputs in{receiver,    sender,         x,        edge_attr,   weights,     graph,     num_edges,
+                         kind,        ends_as_inputs, metric,   interval,    product,     psi,       widths,
+                         steps,       slope,          edges_at, messages_at, coordinates, direction, norm_inside,
+                         norm_offset, clamp};
     in.check();
     const auto cotangent = [](Optional g, bool asked, const Tensor& like, const char* name, int64_t rows,
                               int64_t columns) {

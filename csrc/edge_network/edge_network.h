@@ -4,7 +4,7 @@
 //   h^0  = f_0(z), h^k = f_k(W_k h^(k-1) + b_k)   f: an activation, after LayerNorm (no affine) if asked
 //   e_ij = h^(edges_at)                           written once
 //   M_i  = sum over received edges of h^(messages_at)
-//   X_i  = sum over received edges of clamp(h^(layers-1) (x_i - x_j))
+//   X_i  = sum over received edges of clamp(h^(layers-1) d_ij), d_ij made from x_i - x_j, or x_j
 // Nothing else is stored per edge; the backward pass computes the layers again.
 #pragma once
 

@@ -29,16 +29,21 @@ struct PointGradients {
     return args.clamp == INFINITY || fabs(t * d) <= args.clamp ? g : 0.0;
   }
 
+  __device__ double of_t(int64_t i, int64_t j, double t, double norm) const {
+    double sum = 0;
+    for (int c = 0; c < args.dim; ++c) {
+      const double d = tile.direction(i, j, norm, c);
+      sum += seed(i, c, t, d) * d;
+    }
+    return sum;
+  }
+
   __device__ void through_update(T* grad) const {
     for (int e = threadIdx.x; e < L::kEdges; e += kChainThreads) {
       double sum = 0;
       if (e < tile.count) {
         const int64_t i = tile.base + tile.node[e], j = tile.sender[e];
-        const double value = t(e);
-        for (int c = 0; c < args.dim; ++c) {
-          const double d = tile.x(i, c) - tile.x(j, c);
-          sum += seed(i, c, value, d) * d;
-        }
+        sum = of_t(i, j, t(e), tile.norm(e));
       }
       grad[e] = T(sum);
     }
@@ -54,13 +59,24 @@ struct PointGradients {
         if (args.interval) of_interval = 2.0 * double(column[e]) / (1.0 + fabs(interval));
         if (args.product) of_product = double(column[(args.invariants() - 1) * L::kStride + e]) / (1.0 + fabs(product));
       }
-      const double value = moves ? double(t(e)) : 0.0;
+      const bool from_sender = moves && args.direction == Direction::sender;
+      const bool between = moves && !from_sender && i != j;  // x_i - x_i is 0, whatever x
+      const double value = moves ? double(t(e)) : 0.0, norm = moves ? tile.norm(e) : 1.0;
+      double of_norm = 0;  // what the norm itself passes on
+      if (between && args.direction == Direction::normed) {
+        const double root = norm - args.norm_offset;
+        of_norm = root == 0 ? 0.0 : of_t(i, j, value, norm) / root;
+      }
       for (int c = 0; c < args.dim; ++c) {
-        const double xi = tile.x(i, c), xj = tile.x(j, c), d = xi - xj, eta = args.metric[c];
-        double along = of_interval * eta * d;
-        if (moves && i != j) along += seed(i, c, value, d) * value;  // x_i - x_i is 0, whatever x
+        const double xi = tile.x(i, c), xj = tile.x(j, c), eta = args.metric[c];
+        double along = of_interval * eta * (xi - xj), sent = of_product * eta * xi;
+        if (between) {
+          const double d = tile.direction(i, j, norm, c), g = seed(i, c, value, d);
+          along += (has_norm(args.direction) ? g / norm - of_norm * eta * d : g) * value;
+        }
+        if (from_sender) sent += seed(i, c, value, xj) * value;
         to_receiver[c * L::kStride + e] = along + of_product * eta * xj;
-        args.grad_points[tile.edge[e] * args.dim + c] = of_product * eta * xi - along;
+        args.grad_points[tile.edge[e] * args.dim + c] = sent - along;
       }
     }
   }

@@ -11,9 +11,9 @@ __device__ inline void steps(const Tile<T, Form>& tile, const T* column, double*
   using L = Layers<T, Form::per_lane>;
   const ChainArgs<T>& args = tile.args;
   for (int e = threadIdx.x; e < tile.count; e += kChainThreads) {
-    const double t = column[e];
+    const double t = column[e], norm = tile.norm(e);
     for (int c = 0; c < args.dim; ++c) {
-      const double s = t * (tile.x(tile.base + tile.node[e], c) - tile.x(tile.sender[e], c));
+      const double s = t * tile.direction(tile.base + tile.node[e], tile.sender[e], norm, c);
       step[c * L::kStride + e] = s > args.clamp ? args.clamp : s < -args.clamp ? -args.clamp : s;  // NaN stays
     }
   }

@@ -161,6 +161,17 @@ struct Tile {
       sum_products<false>(i, j, interval, product);
   }
 
+  // What x_i - x_j is divided by on its way into d_ij.
+  __device__ double norm(int e) const {
+    if (!has_norm(args.direction)) return 1.0;
+    double interval = 0, product = 0;
+    products(e, interval, product);
+    return sqrt(interval + args.norm_inside) + args.norm_offset;
+  }
+  __device__ double direction(int64_t i, int64_t j, double norm, int c) const {
+    return args.direction == Direction::sender ? x(j, c) : (x(i, c) - x(j, c)) / norm;
+  }
+
   // s_ij, A_i and B_j where they are inputs, and a_ij.
   __device__ void read_inputs(T* column) const {
     const int invariants = args.invariants();

@@ -15,7 +15,8 @@ namespace ek {
   ", Tensor? invariant_weight, Tensor? edge_attr, Tensor? edge_weight, Tensor? weight2, Tensor? bias2, "             \
   "Tensor? weight3, Tensor? bias3, Tensor? gate_weight, Tensor? gate_bias, Tensor? head_weight, Tensor? head_bias, " \
   "Tensor? head_out, float[] metric, bool interval, bool product, bool psi, int activation, float slope, "           \
-  "bool head_tanh, int direction, float? clamp, bool mean_messages, bool mean_coordinates, bool bfloat16, bool tf32"
+  "bool head_tanh, int direction, float norm_inside, float norm_offset, float? clamp, bool mean_messages, bool "     \
+  "mean_coordinates, bool bfloat16, bool tf32"
 
 inline constexpr const char* kMessageSchema =
     "message(" EK_MESSAGE_SCHEMA ", bool return_edges) -> (Tensor messages, Tensor coordinates, Tensor edges)";
@@ -56,6 +57,7 @@ struct MessageInputs {
   double slope = 0;
   bool head_tanh = false;
   int64_t direction = 0;
+  double norm_inside = 0, norm_offset = 0;
   std::optional<double> clamp;
   bool mean_messages = false, mean_coordinates = false;
 
@@ -144,6 +146,8 @@ struct MessageInputs {
     a.head_out = pointer<T>(kHeadOut);
     a.head_tanh = head_tanh;
     a.direction = Direction(direction);
+    a.norm_inside = norm_inside;
+    a.norm_offset = norm_offset;
     a.clamp = clamp.value_or(a.clamp);
     a.mean_messages = mean_messages;
     a.mean_coordinates = mean_coordinates;
@@ -185,8 +189,9 @@ struct Message {
       Optional invariant_weight, Optional edge_attr, Optional edge_weight, Optional weight2, Optional bias2,
       Optional weight3, Optional bias3, Optional gate_weight, Optional gate_bias, Optional head_weight,
       Optional head_bias, Optional head_out, const std::vector<double>& metric, bool interval, bool product, bool psi,
-      int64_t activation, double slope, bool head_tanh, int64_t direction, std::optional<double> clamp,
-      bool mean_messages, bool mean_coordinates, bool bfloat16, bool tf32, bool return_edges) {
+      int64_t activation, double slope, bool head_tanh, int64_t direction, double norm_inside, double norm_offset,
+      std::optional<double> clamp, bool mean_messages, bool mean_coordinates, bool bfloat16, bool tf32,
+      bool return_edges) {
     typename Device::Guard guard(receiver);
     MessageInputs in{{receiver, sender, x, invariant_weight, edge_attr, edge_weight, weight2, bias2, weight3, bias3,
                       gate_weight, gate_bias, head_weight, head_bias, head_out},
@@ -201,6 +206,8 @@ struct Message {
                      slope,
                      head_tanh,
                      direction,
+                     norm_inside,
+                     norm_offset,
                      clamp,
                      mean_messages,
                      mean_coordinates};
@@ -232,8 +239,9 @@ struct Message {
                                    Optional bias3, Optional gate_weight, Optional gate_bias, Optional head_weight,
                                    Optional head_bias, Optional head_out, const std::vector<double>& metric,
                                    bool interval, bool product, bool psi, int64_t activation, double slope,
-                                   bool head_tanh, int64_t direction, std::optional<double> clamp, bool mean_messages,
-                                   bool mean_coordinates, bool /*bfloat16*/, bool tf32, bool want_edge_attr) {
+                                   bool head_tanh, int64_t direction, double norm_inside, double norm_offset,
+                                   std::optional<double> clamp, bool mean_messages, bool mean_coordinates,
+                                   bool /*bfloat16*/, bool tf32, bool want_edge_attr) {
     typename Device::Guard guard(receiver);
     MessageInputs in{{receiver, sender, x, invariant_weight, edge_attr, edge_weight, weight2, bias2, weight3, bias3,
                       gate_weight, gate_bias, head_weight, head_bias, head_out},
@@ -248,6 +256,8 @@ struct Message {
                      slope,
                      head_tanh,
                      direction,
+                     norm_inside,
+                     norm_offset,
                      clamp,
                      mean_messages,
                      mean_coordinates};

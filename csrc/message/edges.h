@@ -177,8 +177,6 @@ struct Geometry {
     if (args.product) finish(product, args.psi, out + (args.interval ? kEdges : 0));
   }
 
-  bool has_norm(Direction kind) const { return kind == Direction::detached_unit || kind == Direction::norm_plus_one; }
-
   template <class T>
   void directions(const MessageArgs<T, X>& args) {
     if (args.direction == Direction::sender) {
@@ -189,8 +187,8 @@ struct Geometry {
     for (int c = 0; c < args.dim; ++c)
       for (int e = 0; e < kEdges; e += W) store(direction[c] + e, load(receiver[c] + e) - load(sender[c] + e));
     if (!has_norm(args.direction)) return;
-    const double offset = args.direction == Direction::detached_unit ? args.epsilon : 1.0;
-    for (int e = 0; e < kEdges; ++e) norm[e] = __builtin_sqrt(interval[e]) + offset;
+    const double inside = args.norm_inside, offset = args.norm_offset;
+    for (int e = 0; e < kEdges; ++e) norm[e] = __builtin_sqrt(interval[e] + inside) + offset;
     for (int c = 0; c < args.dim; ++c)
       for (int e = 0; e < kEdges; e += W) store(direction[c] + e, load(direction[c] + e) / load(norm + e));
   }

@@ -22,7 +22,7 @@ __device__ inline void find_steps(const MessageArgs<float, X>& args, const TileR
   if (row < kRows && rows.owner[row] >= 0)
     with_room(args.dim, [&](auto dim) {
       const Pair<dim, X> pair(args, rows.owner[row], rows.other[row]);
-      const double norm = pair.norm(args.direction, args.epsilon), t = rows.factor[row];
+      const double norm = pair.norm(args), t = rows.factor[row];
 #pragma unroll
       for (int c = 0; c < dim; ++c) {
         const double y = t * pair.direction(args.direction, norm, c);

@@ -20,11 +20,12 @@ inline constexpr int kMessageDepth = 3;  // most layers of the edge network, the
 
 // What t_ij multiplies.
 enum class Direction : int {
-  difference,     // r = x_i - x_j
-  detached_unit,  // r / (sqrt(||r||^2) + epsilon), the norm held constant by the backward pass
-  norm_plus_one,  // r / (sqrt(||r||^2) + 1), differentiated; at ||r||^2 = 0 the norm's derivative is taken as 0
-  sender          // x_j
+  difference,   // r = x_i - x_j
+  normed_held,  // r / (sqrt(||r||^2 + inside) + offset), the norm held constant by the backward pass
+  normed,       // the same, differentiated; where the root is 0 its derivative is taken as 0
+  sender        // x_j
 };
+EK_HD bool has_norm(Direction d) { return d == Direction::normed_held || d == Direction::normed; }
 
 // A linear layer; gradients that are not wanted are null.
 template <class T>
@@ -64,7 +65,7 @@ struct MessageArgs {
   const T* head_out = nullptr;  // w_x [head.width] or null: no head
   bool head_tanh = false;
   Direction direction = Direction::difference;
-  double epsilon = 1e-8;
+  double norm_inside = 0, norm_offset = 0;
   double clamp = __builtin_inf();
 
   bool mean_messages = false, mean_coordinates = true;

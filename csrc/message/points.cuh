@@ -13,7 +13,7 @@ struct StepGradient {
 
   __device__ StepGradient(const MessageArgs<float, X>& args, const Pair<kDim, X>& pair, int64_t receiver,
                           int64_t degree, double t)
-      : norm(pair.norm(args.direction, args.epsilon)) {
+      : norm(pair.norm(args)) {
 #pragma unroll
     for (int c = 0; c < kDim; ++c) {
       if (c >= args.dim) continue;
@@ -61,12 +61,13 @@ __device__ inline void find_points(const MessageArgs<float, X>& args, bool recei
       if (head) {
         const StepGradient<dim, X> step(args, pair, i, rows.degree[r], t[r]);
         double along = 0;  // what the norm itself passes on
-        if (args.direction == Direction::norm_plus_one && pair.interval != 0) along = step.of_t / (step.norm - 1.0);
+        const double root = step.norm - args.norm_offset;
+        if (args.direction == Direction::normed && root != 0) along = step.of_t / root;
 #pragma unroll
         for (int c = 0; c < dim; ++c) {
           if (args.direction == Direction::sender)
             sum[c] = receiving ? 0.0 : step.g[c] * t[r];
-          else if (i != j)  // of a self-loop x_i - x_j is 0, whatever x: no gradient, even over epsilon
+          else if (i != j)  // of a self-loop x_i - x_j is 0, whatever x: no gradient, even over a small norm
             sum[c] = (step.g[c] / step.norm - along * args.metric[c] * step.d[c]) * t[r] * (receiving ? 1.0 : -1.0);
         }
       }

@@ -48,15 +48,18 @@ struct PointGradient {
         for (int e = 0; e < kEdges; ++e) to_sender[c][e] = grad_y[c][e] * t[e];
       return;
     }
-    if (geometry.has_norm(args.direction)) {
+    if (has_norm(args.direction)) {
       Lanes along = {};  // what the norm itself passes on
-      if (args.direction == Direction::norm_plus_one)
-        for (int e = 0; e < kEdges; ++e) along[e] = geometry.interval[e] == 0 ? 0.0 : sum[e] / (geometry.norm[e] - 1.0);
+      if (args.direction == Direction::normed)
+        for (int e = 0; e < kEdges; ++e) {
+          const double root = geometry.norm[e] - args.norm_offset;
+          along[e] = root == 0 ? 0.0 : sum[e] / root;
+        }
       for (int c = 0; c < dim; ++c)
         for (int e = 0; e < kEdges; ++e)
           grad_y[c][e] = grad_y[c][e] / geometry.norm[e] - along[e] * args.metric[c] * geometry.direction[c][e];
     }
-    // of a self-loop x_i - x_j is 0, whatever x: no gradient, even over epsilon
+    // of a self-loop x_i - x_j is 0, whatever x: no gradient, even over a small norm
     for (int e = 0; e < block.count; ++e)
       if (block.sender[e] == block.receiver[e])
         for (int c = 0; c < dim; ++c) grad_y[c][e] = 0;

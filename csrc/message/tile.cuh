@@ -80,9 +80,9 @@ struct Pair {
   }
 
   // What x_i - x_j is divided by on its way into d_ij.
-  __device__ double norm(Direction kind, double epsilon) const {
-    if (kind == Direction::detached_unit) return sqrt(interval) + epsilon;
-    return kind == Direction::norm_plus_one ? sqrt(interval) + 1.0 : 1.0;
+  template <class T>
+  __device__ double norm(const MessageArgs<T, X>& args) const {
+    return has_norm(args.direction) ? sqrt(interval + args.norm_inside) + args.norm_offset : 1.0;
   }
   __device__ double direction(Direction kind, double norm, int c) const {
     return kind == Direction::sender ? sender[c] : (receiver[c] - sender[c]) / norm;

@@ -9,7 +9,7 @@ from ...graph import Graph
 
 
 def clamped(y: Tensor, bound: float | None) -> Tensor:
-    """y within [-bound, bound]; None: no bound. The derivative is one up to and at the bound, zero beyond it and at NaN,
+    """y within [-bound, bound]; None: no bound. The derivative is one up to and at the bound, zero beyond it and NaN,
     as the kernels have it; torch.clamp's is that too, but in PyTorch 2.15, where it is zero at the bound."""
     if bound is None:
         return y

@@ -15,6 +15,7 @@ from ...graph import Graph
 from ...metric import Metric, signature
 from ..autograd import call, double_backward, register_autograd
 from ..common import check_edges, check_graph, graph_arguments, graph_from, lift
+from ..message.direction import Normed, direction_options
 from ..message.op import INVARIANTS
 from . import reference
 from .spec import ENDS, EdgeNetwork, EdgeOptions, EdgeOutput, EdgeTensors, cuda_limit, first_inputs
@@ -39,6 +40,7 @@ def edge_network(
     edges_at: int | None = None,
     messages_at: int | None = None,
     coordinates: bool = False,
+    direction: str | Normed = "difference",
     clamp: float | None = None,
     negative_slope: float = 0.01,
 ) -> EdgeOutput:
@@ -78,6 +80,7 @@ def edge_network(
         edges_at: number of the layer whose output e is returned.
         messages_at: number of the layer whose output is summed at the receivers.
         coordinates: return X; the last layer is then 1 wide.
+        direction: what it multiplies instead of x_i - x_j, as in :func:`message_passing`.
         clamp: bound on each component of what is summed in X; None or inf: no bound.
         negative_slope: of leaky_relu.
 
@@ -95,6 +98,7 @@ def edge_network(
     check_choice(OP, "invariants", invariants, ("none", *INVARIANTS))
     check_choice(OP, "ends", ends, ENDS)
     interval, product = INVARIANTS.get(invariants, (False, False))
+    which, inside, offset = direction_options(OP, direction)
     options = EdgeOptions(
         ends == "inputs",
         [] if x is None else signature(OP, metric, x.shape[1]),
@@ -107,6 +111,9 @@ def edge_network(
         -1 if edges_at is None else edges_at,
         -1 if messages_at is None else messages_at,
         coordinates,
+        which,
+        inside,
+        offset,
         check_bound(OP, "clamp", clamp),
     )
     t = EdgeTensors(receiver, sender, x, edge_attr, weights)

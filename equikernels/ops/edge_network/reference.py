@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from ...graph import Graph
 from ..coordinates.reference import clamped
 from ..invariants.reference import pairwise_invariants
-from ..message.reference import activate, aggregate
+from ..message.reference import activate, aggregate, displacement
 from .spec import ACTIVATIONS, NORM, NORM_EPS, EdgeOptions, EdgeOutput, EdgeTensors
 
 
@@ -24,7 +24,7 @@ def edge_network(t: EdgeTensors, graph: Graph | None, options: EdgeOptions) -> E
     if options.coordinates:
         assert graph is not None
         assert t.x is not None
-        step = outputs[-1].to(t.x.dtype) * (t.x[graph.receiver] - t.x[graph.sender])
+        step = outputs[-1].to(t.x.dtype) * displacement(t.x, graph, options)
         coordinates = aggregate(clamped(step, options.clamp), graph, mean=False)
     return EdgeOutput(edges, messages, coordinates)
 

@@ -97,6 +97,9 @@ class EdgeOptions(NamedTuple):
     edges_at: int  # the layer whose output is returned by edge; -1: none
     messages_at: int  # the layer whose output is summed at the receivers; -1: none
     coordinates: bool
+    direction: int
+    norm_inside: float
+    norm_offset: float
     clamp: float | None
 
     def invariants(self) -> int:  # no property: the compiler of torch 2.10 does not see those of named tuples

@@ -16,7 +16,8 @@ from ...metric import Metric, signature
 from ..autograd import call, double_backward, register_autograd
 from ..common import allows_tf32, check_graph, graph_arguments, graph_from, lift
 from . import reference
-from .spec import ACTIVATIONS, DIRECTIONS, PRECISIONS, MessageOptions, MessageTensors, cuda_limit
+from .direction import Normed, direction_options
+from .spec import ACTIVATIONS, PRECISIONS, MessageOptions, MessageTensors, cuda_limit
 
 OP = "message_passing"
 KERNELS[OP] = ("cpu", "cuda")
@@ -43,7 +44,7 @@ def message_passing(
     gate: Layer | None = None,
     head: tuple[Tensor, Tensor | None, Tensor] | None = None,
     head_tanh: bool = False,
-    direction: str = "difference",
+    direction: str | Normed = "difference",
     clamp: float | None = None,
     reduce: str = "sum",
     coordinate_reduce: str = "mean",
@@ -85,7 +86,7 @@ def message_passing(
         head: (W_x [K, H'], b_x [K] or None, w_x [K] or [1, K]): makes coordinates.
         head_tanh: t through tanh.
         direction: what t multiplies: "difference" x_i - x_j; "unit", that over (its norm, held constant, + 1e-8);
-            "norm_plus_one", over (its norm + 1); "sender" x_j.
+            "norm_plus_one", over (its norm + 1); a :class:`Normed`, over a norm of that form; "sender" x_j.
         clamp: bound on each component of t d; None or inf: no bound.
         reduce: "sum" or "mean" of the messages; over no edges it is 0.
         coordinate_reduce: the same for the coordinates.
@@ -112,12 +113,12 @@ def message_passing(
     for argument, value, choices in (
         ("invariants", invariants, INVARIANTS),
         ("activation", activation, ACTIVATIONS),
-        ("direction", direction, DIRECTIONS),
         ("reduce", reduce, ("sum", "mean")),
         ("coordinate_reduce", coordinate_reduce, ("sum", "mean")),
         ("precision", precision, PRECISIONS),
     ):
         check_choice(OP, argument, value, choices)
+    which, inside, offset = direction_options(OP, direction)
     options = MessageOptions(
         [] if t.x is None else signature(OP, metric, t.x.shape[1]),
         *INVARIANTS[invariants],
@@ -125,7 +126,9 @@ def message_passing(
         activation,
         negative_slope,
         head_tanh,
-        DIRECTIONS.index(direction),
+        which,
+        inside,
+        offset,
         check_bound(OP, "clamp", clamp),
         reduce == "mean",
         coordinate_reduce == "mean",
@@ -209,7 +212,7 @@ def _check_bias(argument: str, bias: Tensor | None, width: int, like: Tensor) ->
         check_tensor(OP, argument, bias, [width], like=like)
 
 
-# Arguments of the op: three tensors, three of the graph, twelve tensors, twelve options, return_edges.
+# Arguments of the op: three tensors, three of the graph, twelve tensors, the options, return_edges.
 _TENSORS = len(MessageTensors._fields)
 _OPTIONS = len(MessageOptions._fields)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
 from ...graph import Graph
 from ..coordinates.reference import clamped
 from ..invariants.reference import pairwise_invariants
-from .spec import DIFFERENCE, SENDER, UNIT, MessageOptions, MessageTensors
+from .direction import DIFFERENCE, NORMED_HELD, SENDER
+from .spec import MessageOptions, MessageTensors
 
 
 def activate(z: Tensor, name: str, slope: float) -> Tensor:
@@ -24,8 +27,21 @@ def aggregate(values: Tensor, graph: Graph, mean: bool) -> Tensor:
     return total / graph.in_degree().clamp(min=1)[:, None] if mean else total
 
 
-def displacement(x: Tensor, graph: Graph, options: MessageOptions) -> Tensor:
-    """What the head's weight multiplies, [E, D]."""
+class DirectionOptions(Protocol):
+    """Of message_passing, or of edge_network."""
+
+    @property
+    def metric(self) -> list[float]: ...
+    @property
+    def direction(self) -> int: ...
+    @property
+    def norm_inside(self) -> float: ...
+    @property
+    def norm_offset(self) -> float: ...
+
+
+def displacement(x: Tensor, graph: Graph, options: DirectionOptions) -> Tensor:
+    """What the coordinate update's weight multiplies, [E, D]."""
     x_i, x_j = x[graph.receiver], x[graph.sender]
     if options.direction == SENDER:
         return x_j
@@ -33,12 +49,12 @@ def displacement(x: Tensor, graph: Graph, options: MessageOptions) -> Tensor:
     if options.direction == DIFFERENCE:
         return d
     eta = torch.tensor(options.metric, dtype=x.dtype, device=x.device)
-    square = (d * d * eta).sum(-1, keepdim=True)
-    if options.direction == UNIT:
-        return d / (square.sqrt().detach() + 1e-8)
-    # At a coincident pair the norm has no derivative; it is taken as 0.
-    norm = torch.where(square == 0, square, torch.where(square == 0, 1, square).sqrt())
-    return d / (norm + 1)
+    square = (d * d * eta).sum(-1, keepdim=True) + options.norm_inside
+    if options.direction == NORMED_HELD:
+        return d / (square.sqrt().detach() + options.norm_offset)
+    # Where it is 0 the root has no derivative; it is taken as 0.
+    norm = torch.where(square == 0, 0.0, torch.where(square == 0, 1, square).sqrt())
+    return d / (norm + options.norm_offset)
 
 
 def linear(m: Tensor, weight: Tensor, bias: Tensor | None, bfloat16: bool) -> Tensor:

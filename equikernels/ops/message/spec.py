@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 ACTIVATIONS = ("identity", "relu", "leaky_relu", "silu", "gelu", "tanh")  # as csrc/common/activation_kind.h
-DIRECTIONS = ("difference", "unit", "norm_plus_one", "sender")  # as Direction in csrc/message/message.h
 PRECISIONS = ("full", "bfloat16")
-DIFFERENCE, UNIT, NORM_PLUS_ONE, SENDER = range(4)
 
 
 class MessageTensors(NamedTuple):
@@ -42,6 +40,8 @@ class MessageOptions(NamedTuple):
     slope: float
     head_tanh: bool
     direction: int
+    norm_inside: float
+    norm_offset: float
     clamp: float | None
     mean_messages: bool
     mean_coordinates: bool
