@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -314,7 +315,7 @@ def test_edges_are_ordered_once_per_batch(monkeypatch: pytest.MonkeyPatch) -> No
     model = ek.fuse_(nn.ModuleList(EdgeAggregators("2to2", 3, 3) for _ in range(3)))
     made = counted(monkeypatch, "_edge_rows")
     edge_index = edges()
-    for shuffled in (edge_index, edge_index.clone()):
+    for shuffled in (edge_index, edge_index.clone(), edge_index.flip(1)):
         x = torch.randn(edge_index.shape[1], 3)
         for layer in model:
             x = layer(x, edge_index=shuffled, batch=NODES)
@@ -337,14 +338,23 @@ def test_a_batch_scored_in_inference_mode_can_be_trained_on() -> None:
         out.sum().backward()
 
 
-def test_an_edge_too_many_or_too_few_is_named() -> None:
-    fused = ek.fuse_(EdgeAggregators("2to1", 3, 2))
+def test_with_an_edge_too_many_or_too_few_the_own_forward_runs_and_the_edge_is_named() -> None:
+    own = EdgeAggregators("2to1", 3, 2)
     whole = edges(shuffled=False)  # (0, 0), (0, 1), (0, 2), (1, 0), ...
 
     def message(edge_index: Tensor, batch: Tensor = NODES) -> str:
-        with pytest.raises(ValueError, match=r"^fuse_: ") as error:
-            fused(torch.randn(edge_index.shape[1], 3), edge_index, batch)
-        return str(error.value)
+        fused = ek.fuse_(copy.deepcopy(own))
+        x = torch.randn(edge_index.shape[1], 3)
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            try:
+                out = fused(x, edge_index, batch)
+            except Exception as error:  # as its own forward does
+                with pytest.raises(type(error)):
+                    own(x, edge_index, batch)
+            else:
+                assert torch.equal(out, own(x, edge_index, batch))
+        return str(warned[0].message).partition("runs: ")[2]
 
     keep = torch.ones(whole.shape[1], dtype=torch.bool)
     keep[3] = False

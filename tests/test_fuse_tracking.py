@@ -16,7 +16,6 @@ from .points import close, weighted
 
 MODELS = {
     "SO(2)": lambda: baselines.EuclidNetSO2(6, 2, 2, 0.1),
-    "SO(3)": lambda: baselines.EuclidNetSO3(6, 2, 0.1),
     "IN": lambda: baselines.InteractionNetwork(8, 2),
 }
 
@@ -51,10 +50,15 @@ def test_numbers_and_gradients_are_the_models_own(name: str, training: bool) -> 
 @pytest.mark.parametrize("name", MODELS)
 def test_what_is_fused_is_said(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     ek.fuse_(MODELS[name](), verbose=True)
-    kind = {"SO(2)": "EB (EuclidNet SO(2) block)", "SO(3)": "EBs.1 (EuclidNet SO(3) block)"}
+    kind = {"SO(2)": "EB (EuclidNet SO(2) block)"}
     report = capsys.readouterr().out
     assert f"fused: {kind.get(name, 'InteractionNetwork (InteractionNetwork)')}" in report
     assert "left alone" not in report
+
+
+def test_a_block_that_gains_nothing_is_left_alone() -> None:
+    with pytest.raises(ValueError, match=r"EBs.0 \(EuclidNet SO\(3\) block\?\): its own forward is faster"):
+        ek.fuse_(baselines.EuclidNetSO3(6, 2, 0.1))
 
 
 class Other(baselines.euclidnet.EB):

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Hashable
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakIdKeyDictionary
 
 from ..graph import Graph
 
+KEPT = 4  # batches that a model may alternate between, such as those of two heads or of a siamese network
+
+
+class _Made(NamedTuple):
+    what: Hashable
+    tensors: tuple[Tensor, ...]  # copies of what it was made of
+    result: Any
+
 
 class GraphCache:
-    """Graphs, and orders of pairs, by the tensors they are made of, for as long as those live and are not written to.
+    """The last few graphs, and orders of pairs, with copies of the tensors that they were made of.
 
-    The blocks of one model share a cache: the first block of a batch makes what the others find.
+    The blocks of one model share a cache: the first block of a batch makes what the others find. Contents are
+    compared at every look-up: tensors change in place, through NumPy, or because memory is used again. Comparing costs
+    a hundredth of a layer.
     """
 
     def __init__(self) -> None:
-        self._made: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        self._made: list[_Made] = []
 
     def graph(self, receiver: Tensor, sender: Tensor, num_nodes: int, ordered: bool) -> Graph:
         """The graph of an edge list.
@@ -30,6 +38,9 @@ class GraphCache:
             receiver, sender: int64 [E].
             num_nodes: n.
             ordered: per-edge tensors will be used, so edges must keep their order.
+
+        Raises:
+            ValueError: a node that does not exist.
         """
         if torch.compiler.is_compiling():  # the tensors are symbols there, and finding pairs needs their values
             return Graph.from_edge_index(torch.stack([sender, receiver]), num_nodes, validate=False)
@@ -37,18 +48,16 @@ class GraphCache:
         return self.once((receiver, sender), what, lambda: make_graph(receiver, sender, num_nodes, ordered))
 
     def once(self, tensors: tuple[Tensor, ...], what: Hashable, make: Callable[[], Any]) -> Any:
-        """What ``make`` gives, which is called once for the same tensors; it depends on their values and ``what``."""
-        # A row of an [2, E] tensor is a new tensor each time it is taken: its base is what lives through the batch.
-        key, *others = (t if t._base is None else t._base for t in tensors)
-        if key.is_inference() or any(t.is_inference() for t in others):
-            return make()  # writes to these are not counted
-        stamp = tuple(_stamp(t) for t in tensors)
-        known = self._made.setdefault(key, {})
-        # Another tensor's memory may have been freed and given to a new one: its address alone proves nothing.
-        if what not in known or known[what][0] != stamp or not _alive(known[what][1], others):
-            with torch.inference_mode(False):  # what is made for a score may be trained on later
-                known[what] = (stamp, [weakref.ref(o) for o in others], make())
-        return known[what][2]
+        """What ``make`` gives, which is called once for the same ``what`` and equal tensors."""
+        for k, made in enumerate(self._made):
+            if made.what == what and _equal(made.tensors, tensors):
+                if k > 0:
+                    self._made = [made, *(m for m in self._made if m is not made)]
+                return made.result
+        with torch.inference_mode(False):  # what is made for a score may be trained on later
+            made = _Made(what, tuple(t.detach().clone() for t in tensors), make())
+        self._made = [made, *self._made[: KEPT - 1]]
+        return made.result
 
     def __deepcopy__(self, memo: dict[int, object]) -> GraphCache:
         return GraphCache()
@@ -57,12 +66,11 @@ class GraphCache:
         return GraphCache, ()
 
 
-def _alive(references: list[weakref.ref[Tensor]], tensors: list[Tensor]) -> bool:
-    return all(r() is t for r, t in zip(references, tensors, strict=True))
-
-
-def _stamp(t: Tensor) -> tuple[object, ...]:
-    return t.data_ptr(), t.shape, t.stride(), t.device, t._version
+def _equal(known: tuple[Tensor, ...], given: tuple[Tensor, ...]) -> bool:
+    return all(
+        k.shape == t.shape and k.dtype == t.dtype and k.device == t.device and torch.equal(k, t)
+        for k, t in zip(known, given, strict=True)
+    )
 
 
 def make_graph(receiver: Tensor, sender: Tensor, num_nodes: int, ordered: bool) -> Graph:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import nn
 
-from ..nn.lgeb import lorentz_messages, lorentz_update
+from ..nn.lgeb import lorentz_layers, lorentz_messages, lorentz_update
+from ..nn.plain import expect_layers
 from .edges import GraphCache
-from .recipe import NotRecognisedError, Recipe, expect_layers, parameter_like, probe_edges, probe_values
+from .probe import SCALES, Numbers, Probe, probe_edges
+from .recipe import NotRecognisedError, Recipe
+from .takes import ends_of, takes_nodes
 
 
 @dataclass
@@ -19,36 +22,47 @@ class LorentzBlock(Recipe):
 
     name = "LorentzNet block"
     attributes = ("phi_e", "phi_h", "phi_m")
+    live = ("c_weight",)
+    omits = 2
 
     @classmethod
-    def read(cls, module: nn.Module, cache: GraphCache) -> list[Recipe]:
-        expect_layers(module, "phi_e", (nn.Linear, _BatchNorm, nn.ReLU, nn.Linear, nn.ReLU))
-        expect_layers(module, "phi_m", (nn.Linear, nn.Sigmoid))
-        expect_layers(module, "phi_h", (nn.Linear, _BatchNorm, nn.ReLU, nn.Linear))
-        if getattr(module, "phi_x", None) is not None:
-            expect_layers(module, "phi_x", (nn.Linear, nn.ReLU, nn.Linear))
+    def read(cls, module: Any, cache: GraphCache) -> list[Recipe]:
+        try:
+            lorentz_layers(module)
+            expect_layers(module, "phi_h", (nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear))
+        except ValueError as error:
+            raise NotRecognisedError(str(error)) from error
         if not isinstance(getattr(module, "c_weight", None), float | int):
             raise NotRecognisedError("c_weight is no number")
-        return [cls(returns=2, cache=cache)]
+        return [cls(cache)]
+
+    def called(self, module: Any) -> tuple[str, ...]:
+        return ("phi_h",)
 
     def run(self, module: Any, arguments: list[Any]) -> tuple[Any, ...]:
-        h, x, (receiver, sender), *attributes = arguments
+        h, x, edges, *attributes = arguments
         node_attr = attributes[0] if attributes else None
+        takes_nodes(h, x, module.phi_e[0], width=(module.phi_e[0].in_features - 2) // 2, dim=4)
+        receiver, sender = ends_of(edges, h)
         graph = self.cache.graph(receiver, sender, h.shape[0], ordered=False)
         phi_x = getattr(module, "phi_x", None)
         total, step = lorentz_messages(module.phi_e, phi_x, module.phi_m, h, x, graph, None)
         h, x = lorentz_update(module.phi_h, module.c_weight, h, x, total, step, node_attr)
         return (h, x, None)[: self.returns]
 
-    def probes(self, module: Any) -> list[list[Any]]:
-        like: Tensor = parameter_like(module)
+    def probes(self, module: Any) -> Iterator[Probe]:
         width = module.phi_h[3].out_features
         extra = module.phi_h[0].in_features - width - module.phi_e[3].out_features
         if module.phi_e[0].in_features != 2 * width + 2 or extra < 0:
             raise NotRecognisedError("phi_e or phi_h takes other inputs than the published block")
-        edges = list(probe_edges(like.device))
-        attributes = probe_values(5, extra, like) if extra else None
-        # Small momenta, and momenta whose steps meet the clamp at 100.
-        return [
-            [probe_values(5, width, like), probe_values(5, 4, like, scale), edges, attributes] for scale in (1.0, 1e6)
-        ]
+        device = module.phi_e[0].weight.device
+        numbers = Numbers(device)
+        for graph in probe_edges(device):
+            for scale in SCALES:
+                h, x = numbers.table(graph.nodes, width), numbers.table(graph.nodes, 4, scale=scale)
+                rest: list[Any] = [numbers.table(graph.nodes, extra)] if extra else []
+                if not extra and len(self.parameters) > 3:
+                    rest = [None]
+                edges = [graph.receiver, graph.sender]
+                arguments = [h, x, edges, *rest, *self.fixed.values()]
+                yield Probe(arguments, f"{graph.label}, x of size {scale:g}")

@@ -7,7 +7,7 @@ so that where messages and aggregators alternate, all runs on packed pairs.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,11 +16,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..checks import REAL
 from ..graph import Graph
+from ..models.pelican_nano import BASIS
 from ..ops.rank2 import linear_1to2, linear_2to0, linear_2to1, linear_2to2
 from .edges import GraphCache
 from .pairs import all_pairs, padded_rows
-from .recipe import NotRecognisedError, Recipe, RecipeOnCopies, parameter_like, probe_values
+from .probe import Numbers, Probe
+from .recipe import NotRecognisedError, OwnForward, Recipe, expect
+from .takes import cast
 
 ARGUMENTS = ("mask", "nobj", "softmask_ir", "irc_weight")  # behind the tensor
 EXTREMA = frozenset("xnXN")
@@ -34,13 +38,14 @@ LAYERS: dict[str, tuple[Callable[..., Tensor], int, int, int]] = {
 
 
 @dataclass
-class Aggregators(RecipeOnCopies):
+class Aggregators(Recipe):
     """forward(x, mask, nobj[, softmask_ir], irc_weight) of Eq2to2, Eq2to1, Eq2to0 and Eq1to2."""
 
     name = "PELICAN aggregators"
     attributes = ("config", "average_nobj", "alphas", "bias", "activation_fn")
 
     ranks: str = "2to2"
+    basis: tuple[int, ...] | None = None  # numbers (from 1) of the maps there are, of a layer that has not all
     own_dtype: bool = True  # whether ln nobj is of the tensor's dtype; else of torch's default one, as of any integer
 
     @classmethod
@@ -58,19 +63,30 @@ class Aggregators(RecipeOnCopies):
             for ranks, (_, maps, further, _) in LAYERS.items()
             if shape[-1] == maps + further * (len(config) - 1) and (further or len(config) == 1)
         ]
-        if len(shape) != 3 or not found:
+        maps: list[tuple[str, tuple[int, ...] | None]] = [(ranks, None) for ranks in found]
+        if len(shape) == 3 and shape[-1] == len(BASIS) and len(config) == 1:
+            maps.append(("2to2", BASIS))  # PELICAN-nano
+        if len(shape) != 3 or not maps:
             raise NotRecognisedError(f"coefs of shape {list(shape)} do not belong to config {config!r}")
         kinds = dtypes(module) if set(config) & EXTREMA else [True]
-        return [cls(returns=1, cache=cache, ranks=ranks, own_dtype=own) for ranks in found for own in kinds]
+        return [cls(cache, ranks=ranks, basis=basis, own_dtype=own) for ranks, basis in maps for own in kinds]
+
+    def known(self) -> set[int]:
+        return {k for k, p in enumerate(self.parameters) if k == 0 or p.name in ARGUMENTS}
+
+    def called(self, module: Any) -> tuple[str, ...]:
+        return () if fused_activation(module)[0] else ("activation_fn",)
 
     def run(self, module: Any, arguments: list[Any]) -> Any:
         x, *_ = arguments
         given = self.named(arguments)
         mask = given.get("mask")
         in_dims = 2 + int(self.ranks[0])
-        if not self.takes(module, given) or x.dim() != in_dims or x.shape[1] != x.shape[in_dims - 2]:
-            return NotImplemented
+        expect(self.takes(module, given))
+        expect(isinstance(x, Tensor) and x.dim() == in_dims and x.shape[1] == x.shape[in_dims - 2], "its input's shape")
+        takes_rank2(x, module.bias, coefficients(module).shape[0])
         events, size = x.shape[:2]
+        expect(takes_nobj(module, given.get("nobj"), events), "nobj of another shape than [B, 1]")
         out = self.packed(
             module,
             x.reshape(-1, x.shape[-1]),
@@ -102,6 +118,8 @@ class Aggregators(RecipeOnCopies):
         soft: Tensor | None = None,
     ) -> Tensor:
         """The layer on packed rows, before the mask."""
+        if set(module.config) == {"s"}:
+            nobj = None  # it is not looked at
         if nobj is not None:
             nobj = nobj.reshape(-1).to(rows.dtype) if self.own_dtype else nobj.reshape(-1)
         linear, _, _, free = LAYERS[self.ranks]
@@ -119,7 +137,7 @@ class Aggregators(RecipeOnCopies):
         biases = {"bias": module.bias.flatten()}
         if getattr(module, "diag_bias", None) is not None:
             biases["diag_bias"] = module.diag_bias.flatten()
-        coefs = coefficients(module)
+        coefs = self._coefficients(module)
         if soft is None:
             options["activation"] = activation if activation and module.activate_lin else "identity"
             out = linear(rows, pairs, coefs, **biases, **options)
@@ -130,30 +148,45 @@ class Aggregators(RecipeOnCopies):
         out = out + soft * linear(rows, pairs, coefs * masked, **options)
         return module.activation_fn(out) if module.activate_lin else out
 
-    def probes(self, module: Any) -> list[list[Any]]:
-        like = parameter_like(module)
-        real, pairs = probe_mask(like)
+    def _coefficients(self, module: Any) -> Tensor:
+        coefs = coefficients(module)
+        if self.basis is None:
+            return coefs
+        places = torch.tensor([k - 1 for k in self.basis], device=coefs.device)
+        return coefs.new_zeros(*coefs.shape[:2], LAYERS[self.ranks][1]).index_copy(2, places, coefs)
+
+    def probes(self, module: Any) -> Iterator[Probe]:
+        real, pairs = probe_mask(module.bias.device)
+        numbers = Numbers(module.bias.device)
         events, size = real.shape
         rank_in, rank_out = int(self.ranks[0]), int(self.ranks[-1])
-        x = probe_values(events * size**rank_in, coefficients(module).shape[0], like)
-        weight = probe_values(events, size, like).abs()
-        soft = probe_values(events, size**rank_out, like).view(events, 1, 1, *[size] * rank_out)
+        x = numbers.table(events * size**rank_in, coefficients(module).shape[0])
+        if self.basis is not None:  # of a layer for symmetric tensors
+            x = x.view(events, size, size, -1)
+            x = x + x.transpose(1, 2)
+        weight = numbers.table(events, size).abs()
+        soft = numbers.table(events, size**rank_out).view(events, 1, 1, *[size] * rank_out)
         given = {
             "mask": {2: pairs, 1: real[..., None], 0: None}[rank_out],
             "nobj": real.sum(-1, keepdim=True),
         }
-        _, *names = self.signature.parameters
-        x = x.view(events, *[size] * rank_in, -1)
-        probes = []
-        for extra in ({}, {"irc_weight": weight}, {"softmask_ir": soft}):
-            case = given | extra
-            if set(extra) <= set(names) and self.takes(module, case):
-                probes.append([x, *(case.get(name) for name in names)])
-        return probes
+        _, *parameters = self.parameters
+        names = [p.name for p in parameters]
+        x = x.reshape(events, *[size] * rank_in, -1)
+        tried: list[dict[str, Any]] = [{}, {"mask": None}, {"nobj": None}, {"mask": None, "nobj": None}]
+        tried += [{"irc_weight": weight}, {"softmask_ir": soft}, {"softmask_ir": soft, "irc_weight": weight}]
+        for other in tried:
+            case = given | other
+            if set(other) <= set(names) and self.takes(module, case):
+                values = [case.get(name, self.fixed.get(k)) for k, name in enumerate(names, 1)]
+                kind = "" if self.basis is None else "a symmetric tensor "
+                yield Probe(
+                    [x, *values], f"{kind}with {', '.join(n for n in names if case.get(n) is not None) or 'x alone'}"
+                )
 
 
 @dataclass
-class Messages(RecipeOnCopies):
+class Messages(Recipe):
     """forward(x, mask) of MessageNet: linear layers with activations, then masked BatchNorm, or none."""
 
     name = "PELICAN messages"
@@ -172,12 +205,17 @@ class Messages(RecipeOnCopies):
             raise NotRecognisedError("it has no layers")
         if norm is not None and not (isinstance(norm, _BatchNorm) and norm.running_mean is not None):
             raise NotRecognisedError(f"its norm is {type(norm).__name__}, not one over the pairs of a batch")
-        return [cls(returns=1, cache=cache, own_dtype=own) for own in (dtypes(module) if norm is not None else [True])]
+        return [cls(cache, own_dtype=own) for own in (dtypes(module) if norm is not None else [True])]
+
+    def known(self) -> set[int]:
+        return {0, 1}
+
+    def called(self, module: Any) -> tuple[str, ...]:
+        return ("linear", "activations")
 
     def run(self, module: Any, arguments: list[Any]) -> Any:
-        x, mask = arguments
-        if not can_pack(x, mask):
-            return NotImplemented
+        x, mask = arguments[:2]
+        expect(can_pack(x, mask))
         rows = padded_rows(mask, self.cache)
         return (rows.unpack(self.packed(module, rows.pack(x)), x.shape),)
 
@@ -187,16 +225,17 @@ class Messages(RecipeOnCopies):
         norm = normalisation(module)
         return rows if norm is None else batch_norm(norm, rows, self.own_dtype)
 
-    def probes(self, module: Any) -> list[list[Any]]:
+    def probes(self, module: Any) -> Iterator[Probe]:
         layers = module.linear
         width = layers[0].in_features if len(layers) else normalisation(module).num_features
-        like = parameter_like(module)
-        _, pairs = probe_mask(like)
-        return [[probe_values(pairs.numel(), width, like).view(*pairs.shape[:3], width), pairs]]
+        device = next(module.parameters()).device
+        for seed, pairs in enumerate((probe_mask(device)[1], odd_mask(device))):
+            x = Numbers(device, seed).table(*pairs.shape[:3], width)
+            yield Probe([x, pairs, *self.fixed.values()], "pairs" if seed == 0 else "a mask that is not one of pairs")
 
 
 @dataclass
-class Alternating(RecipeOnCopies):
+class Alternating(Recipe):
     """forward(x, mask, nobj[, softmask_ir], irc_weight) of Net2to2: messages, dropout, aggregators, on packed pairs."""
 
     name = "PELICAN stack"
@@ -214,8 +253,7 @@ class Alternating(RecipeOnCopies):
         aggregators = [variants(part, Aggregators, cache) for part in module.eq_layers]
         return [
             cls(
-                returns=1,
-                cache=cache,
+                cache,
                 messages=[m[i % len(m)] for m in messages],
                 aggregators=[a[k % len(a)] for a in aggregators],
             )
@@ -223,36 +261,59 @@ class Alternating(RecipeOnCopies):
             for k in range(max(map(len, aggregators)))
         ]
 
+    def known(self) -> set[int]:
+        return {k for k, p in enumerate(self.parameters) if k == 0 or p.name in ARGUMENTS}
+
+    def called(self, module: Any) -> tuple[str, ...]:
+        inside = ["dropout_layer"]
+        for k, (messages, aggregators) in enumerate(zip(self.messages, self.aggregators, strict=True)):
+            inside += [f"message_layers.{k}.{path}" for path in messages.called(module.message_layers[k])]
+            inside += [f"eq_layers.{k}.{path}" for path in aggregators.called(module.eq_layers[k])]
+        return tuple(inside)
+
     def run(self, module: Any, arguments: list[Any]) -> Any:
         x, *_ = arguments
         given = self.named(arguments)
         mask: Any = given.get("mask")
         nobj, weight = given.get("nobj"), given.get("irc_weight")
         parts = list(zip(module.message_layers, self.messages, module.eq_layers, self.aggregators, strict=True))
-        if not can_pack(x, mask) or given.get("softmask_ir") is not None or x.dim() != 4:
-            return NotImplemented
-        if not all(recipe.takes(part, given) for _, _, part, recipe in parts):
-            return NotImplemented
-        if any(part._forward_hooks or part._forward_pre_hooks for ends in parts for part in ends[::2]):
-            return NotImplemented  # somebody wants these layers called
+        expect(can_pack(x, mask) and given.get("softmask_ir") is None and x.dim() == 4)
+        expect(all(recipe.takes(part, given) for _, _, part, recipe in parts))
+        expect(all(takes_nobj(part, nobj, x.shape[0]) for _, _, part, _ in parts), "nobj of another shape than [B, 1]")
         where = padded_rows(mask, self.cache)
         if where.pairs is None or where.particles is None:
-            return NotImplemented
+            raise OwnForward
         if weight is not None:
             weight = weight.reshape(-1)[where.particles]
         rows = where.pack(x)
         for message_layer, message, layer, aggregators in parts:
             rows = message.packed(message_layer, rows)
-            if module.dropout:
+            if getattr(module, "dropout", False):
                 rows = module.dropout_layer(rows)
             rows = aggregators.packed(layer, rows, where.pairs, nobj, weight, padded_to=x.shape[1])
         return (where.unpack(rows, x.shape),)
 
-    def probes(self, module: Any) -> list[list[Any]]:
-        x = self.messages[0].probes(module.message_layers[0])[0][0]
-        self.aggregators[0].signature = self.signature
-        probes = [[x, *others] for _, *others in self.aggregators[0].probes(module.eq_layers[0])]
-        return [probe for probe in probes if self.named(probe).get("softmask_ir") is None]
+    def probes(self, module: Any) -> Iterator[Probe]:
+        x = next(self.messages[0].probes(module.message_layers[0])).arguments[0]
+        first = self.aggregators[0]
+        first.parameters, first.fixed = self.parameters, self.fixed
+        for probe in first.probes(module.eq_layers[0]):
+            given = self.named(probe.arguments)
+            if given.get("softmask_ir") is None and given.get("mask") is not None:
+                yield Probe([x, *probe.arguments[1:]], probe.label)
+
+
+def takes_rank2(x: Tensor, weight: Tensor, width: int) -> None:
+    """A padded tensor of this width, in the dtype of the weights or as autocast made it."""
+    expect(x.shape[-1] == width and (x.dtype == weight.dtype or cast(x)), f"input of {x.dtype}")
+    expect(weight.dtype in REAL and x.device == weight.device, f"weights of {weight.dtype}")
+
+
+def takes_nobj(module: Any, nobj: Any, events: int) -> bool:
+    """Whether a layer does not look at the multiplicity, or there is one number for each event."""
+    if nobj is None or set(module.config) == {"s"}:
+        return True
+    return isinstance(nobj, Tensor) and nobj.numel() == events and nobj.shape[:1] == (events,)
 
 
 def coefficients(module: Any) -> Tensor:
@@ -302,8 +363,9 @@ def batch_norm(norm: Any, rows: Tensor, own_dtype: bool = True) -> Tensor:
 
 
 def dtypes(module: Any) -> list[bool]:
-    """Whether integers may become numbers of the tensor's dtype, or of torch's default one, where that is another."""
-    return [True] if parameter_like(module).dtype == torch.get_default_dtype() else [False, True]
+    """Whether integers become numbers of the tensor's dtype, or of torch's default one. In float64, in which blocks are
+    compared, these are two formulas."""
+    return [False, True] if torch.get_default_dtype() != torch.float64 else [True]
 
 
 def variants(module: Any, kind: type[Any], cache: GraphCache) -> list[Any]:
@@ -317,8 +379,10 @@ def variants(module: Any, kind: type[Any], cache: GraphCache) -> list[Any]:
     return found
 
 
-def can_pack(x: Tensor, mask: Any) -> bool:
+def can_pack(x: Any, mask: Any) -> bool:
     """Whether there is a mask with a value per row; finding its rows needs its values."""
+    if not isinstance(x, Tensor) or not (x.dtype in REAL or cast(x)):
+        return False
     bools = isinstance(mask, Tensor) and mask.dtype == torch.bool
     return bools and mask.shape == (*x.shape[:-1], 1) and not torch.compiler.is_compiling()
 
@@ -330,7 +394,13 @@ def expect_arguments(module: Any) -> None:
         raise NotRecognisedError(f"its forward takes {', '.join(unknown)}, which the published layer does not")
 
 
-def probe_mask(like: Tensor) -> tuple[Tensor, Tensor]:
+def odd_mask(device: torch.device) -> Tensor:
+    """A mask [3, 4, 4, 1] that is not one of pairs."""
+    k = torch.arange(48, device=device).view(3, 4, 4, 1)
+    return (k * k) % 7 < 4
+
+
+def probe_mask(device: torch.device) -> tuple[Tensor, Tensor]:
     """Real particles of three events [3, 4], of one the second missing, and their pairs [3, 4, 4, 1]."""
-    real = torch.tensor([[1, 0, 1, 1], [1, 0, 0, 0], [1, 1, 1, 1]], dtype=torch.bool, device=like.device)
+    real = torch.tensor([[1, 0, 1, 1], [1, 0, 0, 0], [1, 1, 1, 1]], dtype=torch.bool, device=device)
     return real, (real[:, :, None] & real[:, None, :])[..., None]

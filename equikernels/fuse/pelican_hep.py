@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checks import check_tensor
+from ..checks import FLOATING, check_tensor
 from ..graph import Graph
 from ..ops.common import lift, without_autocast
 from ..ops.rank2 import rank2_broadcast, rank2_mix, rank2_reduce
@@ -18,14 +20,16 @@ from ..ops.rank2.op import spread_events
 from ..ops.segment import segment_reduce
 from .edges import GraphCache
 from .pairs import EdgeRows, edge_rows
-from .recipe import NotRecognisedError, Recipe, RecipeOnCopies, parameter_like, probe_values
+from .probe import Numbers, Probe
+from .recipe import NotRecognisedError, OwnForward, Recipe, expect
+from .takes import cast
 
 REDUCE_OF = {"sum": "sum", "mean": "sum", "amax": "max", "amin": "min"}
 RANKS_OF = {15: ("2to2",), 5: ("2to1", "1to2"), 2: ("2to0", "0to2")}
 
 
 @dataclass
-class EdgeAggregators(RecipeOnCopies):
+class EdgeAggregators(Recipe):
     """forward(x, edge_index, batch[, G]) of the aggregators from and to rank 2; edges (i, j) in any order.
 
     A mean over the diagonal divides by the number of edges, as one over all pairs does.
@@ -43,34 +47,39 @@ class EdgeAggregators(RecipeOnCopies):
         coefs = module.coeffs
         if not isinstance(coefs, Tensor) or coefs.dim() != 3 or coefs.shape[2] not in RANKS_OF:
             raise NotRecognisedError("coeffs is no tensor [in, out, maps]")
-        return [cls(returns=1, cache=cache, ranks=ranks) for ranks in RANKS_OF[coefs.shape[2]]]
+        return [cls(cache, ranks=ranks) for ranks in RANKS_OF[coefs.shape[2]]]
 
-    def named(self, arguments: list[Any]) -> dict[str, Any]:
-        given: dict[str, Any] = {}
-        for parameter, value in zip(self.signature.parameters.values(), arguments, strict=True):
-            if parameter.kind == parameter.VAR_POSITIONAL:
-                given |= zip(("edge_index", "batch"), value, strict=False)
-            elif parameter.kind == parameter.VAR_KEYWORD:
-                given |= value
-            else:
-                given[parameter.name] = value
-        return given
+    def describe(self, module: nn.Module) -> None:
+        """Its own forward takes (x, *args, **kwargs): the names are those of the aggregators."""
+        super().describe(module)
+        self.fixed = {}
+        self.parameters = tuple(
+            inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None)
+            for name in ("x", "edge_index", "batch", "G")
+        )
+
+    def call_own(self, module: nn.Module, arguments: list[Any]) -> Any:
+        x, *rest = arguments
+        names = ("edge_index", "batch", "G")
+        given = {name: value for name, value in zip(names, rest, strict=True) if value is not None}
+        own: Any = type(module).forward
+        return own(module, x, given.pop("edge_index"), given.pop("batch"), **given)
 
     def run(self, module: Any, arguments: list[Any]) -> Any:
-        x, *_ = arguments
-        given = self.named(arguments)
-        edge_index, batch = given.get("edge_index"), given.get("batch")
-        if torch.compiler.is_compiling() or not isinstance(edge_index, Tensor) or not isinstance(batch, Tensor):
-            return NotImplemented  # which edge is where needs their values
+        x, edge_index, batch, size = arguments
+        expect(not torch.compiler.is_compiling())  # which edge is where needs values
+        expect(isinstance(x, Tensor) and isinstance(edge_index, Tensor) and isinstance(batch, Tensor))
+        expect(x.dim() == 2 and (x.dtype == module.coeffs.dtype or cast(x)) and x.dtype in FLOATING, "its input")
+        expect(edge_index.dtype == batch.dtype == torch.int64 and edge_index.dim() == 2, "edges that are not int64")
         where = edge_rows(edge_index, batch, self.cache)
         if not where.self_loops and REDUCE_OF[module.aggr] != "sum" and self.ranks[0] == "2":
-            return NotImplemented  # an extremum over pairs without their diagonal
+            raise OwnForward("an extremum over pairs without their diagonal")
         coefs = module.coeffs  # [C, D, maps] whose numbers are used as those of [D, C, maps]
         weights = coefs.reshape(coefs.shape[1], coefs.shape[0], -1).permute(2, 1, 0)
         x = lift("fuse_", "x", x)
         check_tensor("fuse_", "x", x, ["rows", coefs.shape[0]], like=coefs)
         with without_autocast(x.device.type):
-            return (getattr(self, f"_{self.ranks}")(x, weights, where, module.aggr, given.get("G")),)
+            return (getattr(self, f"_{self.ranks}")(x, weights, where, module.aggr, size),)
 
     @staticmethod
     def _2to2(x: Tensor, weights: Tensor, where: EdgeRows, aggr: str, _: int | None) -> Tensor:
@@ -114,18 +123,20 @@ class EdgeAggregators(RecipeOnCopies):
         diag = spread_events(_mixed(x, weights, 1), pairs)
         return where.unpack(rank2_broadcast(diag=diag, event=_mixed(x, weights, 0), ptr=pairs))
 
-    def probes(self, module: Any) -> list[list[Any]]:
-        like = parameter_like(module)
-        batch = torch.tensor([0, 0, 0, 1, 2, 2, 2, 2], device=like.device)
-        ptr = torch.tensor([0, 3, 4, 8], device=like.device)
-        probes = []
+    def probes(self, module: Any) -> Iterator[Probe]:
+        device = module.coeffs.device
+        batch = torch.tensor([0, 0, 0, 1, 2, 2, 2, 2], device=device)
+        ptr = torch.tensor([0, 3, 4, 8], device=device)
+        numbers = Numbers(device)
         for self_loops in (True, False):
+            if not self_loops and REDUCE_OF[module.aggr] != "sum" and self.ranks[0] == "2":
+                continue
             edges = Graph.complete(ptr, self_loops).edge_index.flip(0)
-            shuffled = edges[:, probe_values(1, edges.shape[1], like).argsort().squeeze(0)]
+            shuffled = edges[:, numbers.table(edges.shape[1]).argsort()]
             rows = {"2": edges.shape[1], "1": batch.shape[0], "0": 3}[self.ranks[0]]
-            x = probe_values(rows, module.coeffs.shape[0], like)
-            probes.append([x, shuffled, batch])
-        return probes
+            x = numbers.table(rows, module.coeffs.shape[0])
+            for size in (None, 3) if self.ranks == "2to0" else (None,):
+                yield Probe([x, shuffled, batch, size], f"all pairs with{'' if self_loops else 'out'} self-loops")
 
 
 def _mixed(values: Tensor, weights: Tensor, *maps: int) -> Tensor:

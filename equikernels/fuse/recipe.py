@@ -1,171 +1,268 @@
-"""What fusing one kind of published block takes."""
+"""The fused form of one kind of published block, and the class of a block that runs it."""
 
 from __future__ import annotations
 
-import copy
+import functools
 import inspect
+import types
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
+from ..nn.plain import TENSORS, Layers, kind_of, numbers_of, obstacle, warn_once
 from .edges import GraphCache
+from .probe import Probe
+
+SIMPLE = (bool, int, float, str, type(None), types.FunctionType, types.BuiltinFunctionType)
 
 
 class NotRecognisedError(Exception):
-    """Why a module that looks like a published block is not one."""
+    """Why a module that looks like a published block is left alone."""
+
+    distance = float("inf")  # how far the nearest fused form is from its own
 
 
 class OtherNumbersError(NotRecognisedError):
-    """It takes what a published block takes, and gives something else."""
+    """The module takes what a published block takes, and gives something else."""
+
+    def __init__(self, text: str, distance: float) -> None:
+        super().__init__(text)
+        self.distance = distance
+
+
+class OwnForward(Exception):
+    """A call that the fused form does not know: the module's own forward has to run."""
 
 
 @dataclass
 class Recipe(ABC):
-    """A block that runs fused: what its forward does instead, on the module's own parameters and buffers.
+    """What the forward of a fused block does, on the module's own parameters and buffers.
 
-    A recipe is made by :meth:`read` from the module's structure and proved by :meth:`prove`, which runs the module's
-    own forward beside the fused one on a few particles.
+    :meth:`read` makes recipes from a module's structure, and :class:`equikernels.fuse.proof.Proof` compares each with
+    the module's own forward. The fused form runs only in calls like those that were compared.
     """
 
     name: ClassVar[str]
-    attributes: ClassVar[tuple[str, ...]]  # a module with these is looked at
+    attributes: ClassVar[tuple[str, ...]]  # a module that has these is looked at
+    live: ClassVar[tuple[str, ...]] = ()  # numbers of the module that are read at every call; the proof changes them
+    omits: ClassVar[int | None] = None  # from this output on, the fused form gives None
 
-    returns: int  # how many values the module's own forward gives
     cache: GraphCache
-    signature: inspect.Signature = field(init=False, repr=False)  # of the module's own forward
+    returns: int = field(default=1, init=False)  # values that the module's own forward gives
+    parameters: tuple[inspect.Parameter, ...] = field(default=(), init=False, repr=False)  # of its forward
+    proved: frozenset[tuple[bool, ...]] = field(default=frozenset(), init=False, repr=False)  # see pattern
+    kinds: tuple[tuple[Any, ...], ...] = field(default=(), init=False, repr=False)  # classes of the layers it reads
+    constants: dict[str, Any] = field(default_factory=dict, init=False, repr=False)  # the module's numbers and flags
+    writes: frozenset[int] = field(default=frozenset(), init=False, repr=False)  # arguments that its forward changes
+    fixed: dict[int, Any] = field(default_factory=dict, init=False, repr=False)  # arguments that have to be these
 
     @classmethod
     @abstractmethod
     def read(cls, module: nn.Module, cache: GraphCache) -> list[Recipe]:
-        """Recipes the structure allows, likeliest first. Raises NotRecognisedError with the reason."""
+        """Recipes that the structure allows, likeliest first. Raises NotRecognisedError with the reason."""
+
+    def called(self, module: Any) -> tuple[str, ...]:
+        """Paths of the modules inside that the fused form calls, as the module's own forward does."""
+        return ()
+
+    def layers(self, module: Any) -> Layers:
+        """The layers that the fused form does not call: it reads their parameters, or leaves them out."""
+        called = self.called(module)
+        return [
+            (path, layer)
+            for path, layer in module.named_modules()
+            if path and not any(path == c or path.startswith(f"{c}.") for c in called)
+        ]
 
     @abstractmethod
     def run(self, module: Any, arguments: list[Any]) -> tuple[Any, ...]:
         """The fused forward; arguments in the order of the module's own forward, defaults filled in.
 
-        NotImplemented where a call is one for the module's own forward."""
+        Raises OwnForward where there is no fused form of the call."""
 
     @abstractmethod
-    def probes(self, module: nn.Module) -> list[list[Any]]:
-        """Arguments on which both forwards must agree."""
+    def probes(self, module: nn.Module) -> Iterator[Probe]:
+        """Calls on which both forwards are compared, in float64."""
 
-    @torch.no_grad()
-    def prove(self, module: nn.Module) -> None:
-        """Raises NotRecognisedError where the module's own forward gives other numbers."""
-        training = {m: m.training for m in module.modules()}
-        module.eval()  # running statistics stay as they are
-        try:
-            self.agree(module, module)
-        finally:
-            for m, mode in training.items():
-                m.training = mode
+    def variants(self) -> list[Recipe]:
+        """Recipes that may serve more calls, where this one does not serve all."""
+        return []
 
-    def agree(self, module: nn.Module, own: nn.Module) -> None:
-        """Runs the fused forward of one module beside the own forward of another, on all probes."""
-        try:
-            with torch.autocast(parameter_like(module).device.type, enabled=False):
-                for probe in self.probes(module):
-                    self._agree_on(probe, module, own)
-        except NotRecognisedError:
-            raise
-        except Exception as error:  # the module's forward is anybody's code, and may fail in any way
-            raise NotRecognisedError(f"its forward does not take the published arguments ({error})") from error
+    def known(self) -> set[int]:
+        """Arguments, by place, that the fused form reads. Others have to be what they are by default."""
+        return set(range(4))
 
-    def _agree_on(self, probe: list[Any], module: nn.Module, own: nn.Module) -> None:
-        expected = own.forward(*_copied(probe))
-        expected = expected if isinstance(expected, tuple) else (expected,)
-        self.returns = len(expected)
-        result = self.run(module, self.bind(_copied(probe), {}))
-        if result is NotImplemented:
-            return
-        for ours, theirs in zip(result, expected, strict=True):
-            if isinstance(theirs, Tensor) and isinstance(ours, Tensor):
-                _compare(ours, theirs)
+    def describe(self, module: nn.Module) -> None:
+        """Keeps what the module is like now; another module, or the same later, has to be like it."""
+        parameters = inspect.signature(module.forward).parameters.values()
+        named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        self.parameters = tuple(p.replace(annotation=inspect.Parameter.empty) for p in named)
+        known = self.known()
+        self.fixed = {k: p.default for k, p in enumerate(self.parameters) if k not in known}
+        if unknown := [self.parameters[k].name for k, v in self.fixed.items() if v is inspect.Parameter.empty]:
+            raise NotRecognisedError(f"its forward takes {', '.join(unknown)}, which the published block does not")
+        self.kinds = self._kinds(self.layers(module))
+        self.constants = constants(module, self.live)
+
+    def obstacle(self, module: nn.Module) -> str | None:
+        """Why the module is no longer what was proved."""
+        for name, value in self.constants.items():
+            now = getattr(module, name, None)
+            if now is not value and not _same(now, value):
+                return f"{name} was {value!r} when it was fused, and is {now!r}"
+        return obstacle(module, self.layers, self._changed)
+
+    def _changed(self, layers: Layers) -> str | None:
+        now = self._kinds(layers)
+        if now == self.kinds:
+            return None
+        for (path, *kind), (_, *was) in zip(now, self.kinds, strict=False):
+            if kind != was:
+                return f"{path} is another layer than when it was fused"
+        return "it has other layers than when it was fused"
+
+    @staticmethod
+    def _kinds(layers: Layers) -> tuple[tuple[Any, ...], ...]:
+        return tuple((path, kind_of(layer), *numbers_of(layer)) for path, layer in layers)
 
     def bind(self, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Any]:
-        """What a call hands to :meth:`run`."""
-        bound = self.signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        return list(bound.arguments.values())
+        """The arguments of a call in the order of the module's own forward, defaults filled in.
+
+        Raises OwnForward where they do not fit: the module's own error is the better one."""
+        if len(args) > len(self.parameters):
+            raise OwnForward
+        values, left = list(args), dict(kwargs)
+        for parameter in self.parameters[len(args) :]:
+            value = left.pop(parameter.name, parameter.default)
+            if value is inspect.Parameter.empty:
+                raise OwnForward
+            values.append(value)
+        if left:
+            raise OwnForward
+        for k, value in self.fixed.items():
+            if values[k] is not value and (isinstance(value, Tensor) or values[k] != value):
+                raise OwnForward(f"{self.parameters[k].name} is given")
+        return values
+
+    def call_own(self, module: nn.Module, arguments: list[Any]) -> Any:
+        """The module's own forward on such arguments; hooks on the module itself are not part of it."""
+        by_name = {p.name: v for p, v in zip(self.parameters, arguments, strict=True) if p.kind is p.KEYWORD_ONLY}
+        own: Any = type(module).forward
+        return own(module, *arguments[: len(arguments) - len(by_name)], **by_name)
 
     def named(self, arguments: list[Any]) -> dict[str, Any]:
         """The arguments of a call by name."""
-        return dict(zip(self.signature.parameters, arguments, strict=True))
+        return {p.name: value for p, value in zip(self.parameters, arguments, strict=True)}
+
+    def unproved(self, arguments: list[Any]) -> str:
+        """Which arguments a call has that was not compared."""
+        given = [p.name for p, value in zip(self.parameters, arguments, strict=True) if value is not None]
+        return f"a call with {', '.join(given)} has no fused form"
+
+    def pattern(self, arguments: list[Any]) -> tuple[bool, ...]:
+        """Which arguments were given. Only patterns that were compared run fused."""
+        return tuple([value is not None for value in arguments])
 
 
-class RecipeOnCopies(Recipe):
-    """A recipe proved on copies of the module: with no parameter at a 0 or 1 that would hide what it does, without
-    dropout, and in training too."""
-
-    @torch.no_grad()
-    def prove(self, module: nn.Module) -> None:
-        fused, own = _stirred(module), _stirred(module)
-        for training in (False, True):
-            self.agree(fused.train(training), own.train(training))
-        for ours, theirs in zip(fused.buffers(), own.buffers(), strict=True):
-            _compare(ours, theirs)
+def constants(module: nn.Module, live: Sequence[str]) -> dict[str, Any]:
+    """The numbers, strings, flags, functions and tables that a module keeps, but those read at every call."""
+    simple: dict[str, Any] = {name: value for name, value in vars(module).items() if isinstance(value, SIMPLE)}
+    tables = {n: t for n, t in (*vars(module).items(), *module._buffers.items()) if isinstance(t, Tensor)}
+    simple.update({name: t.detach().clone() for name, t in tables.items()})
+    return {n: v for n, v in simple.items() if n != "training" and n not in live and not n.startswith("_")}
 
 
-def _stirred(module: nn.Module) -> nn.Module:
-    try:
-        twin = copy.deepcopy(module)
-    except Exception as error:  # anybody's code again
-        raise NotRecognisedError(f"it cannot be copied ({error})") from error
-    for parameter in twin.parameters():
-        parameter.add_(0.3 * probe_values(1, parameter.numel(), parameter).view_as(parameter))
-    for m in twin.modules():
-        if isinstance(m, nn.Dropout):
-            m.p = 0.0
-    return twin
+def _same(now: Any, value: Any) -> bool:
+    if isinstance(value, Tensor):
+        alike = isinstance(now, Tensor) and now.shape == value.shape and now.device == value.device
+        # Elsewhere than on the CPU a comparison would wait for the device.
+        return alike and (torch.compiler.is_compiling() or not value.is_cpu or torch.equal(now.to(value.dtype), value))
+    return type(now) is type(value) and bool(now == value)
 
 
-def _copied(arguments: list[Any]) -> list[Any]:
-    return [a.clone() if isinstance(a, Tensor) else a for a in arguments]
+def plain_tensor(value: Any, columns: int | None = None, rows: int | None = None) -> bool:
+    """Whether a value is a matrix of these sizes, and no tensor of another kind."""
+    return (
+        isinstance(value, Tensor)
+        and (type(value) in TENSORS or torch.compiler.is_compiling())
+        and value.dim() == 2
+        and (columns is None or value.shape[1] == columns)
+        and (rows is None or value.shape[0] == rows)
+    )
 
 
-def _compare(ours: Tensor, theirs: Tensor) -> None:
-    tolerance = 1e-3 if theirs.dtype == torch.float32 else 1e-9
-    scale = theirs.abs().amax().clamp(min=1e-30) if theirs.is_floating_point() else 1
-    if ours.shape != theirs.shape or not ((ours - theirs).abs().max() <= tolerance * scale):
-        raise OtherNumbersError("its forward computes something else than the published block")
+def expect(condition: bool, reason: str = "") -> None:
+    """Leaves the call to the module's own forward where the condition does not hold."""
+    if not condition:
+        raise OwnForward(reason)
 
 
-def fused_forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    """Stands in for the forward of a fused module."""
-    recipe: Recipe = self.equikernels_recipe  # type: ignore[assignment]
-    result = recipe.run(self, recipe.bind(args, kwargs))
-    if result is NotImplemented:
-        return type(self).forward(self, *args, **kwargs)
-    return result if recipe.returns > 1 else result[0]
+def run_fused(module: nn.Module, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """The forward of a fused block."""
+    recipe: Recipe | None = module.__dict__.get("equikernels_recipe")
+    own: Any = own_class(module).forward
+    if recipe is None:  # a copy made by a method of the user's class
+        return own(module, *args, **kwargs)
+    reason = "" if _transformed() else recipe.obstacle(module)
+    if reason is None:
+        try:
+            arguments = recipe.bind(args, kwargs)
+            if recipe.pattern(arguments) not in recipe.proved:
+                raise OwnForward(recipe.unproved(arguments))
+            result = recipe.run(module, arguments)
+            return result if recipe.returns > 1 else result[0]
+        except (OwnForward, TypeError, ValueError) as error:
+            # Its own forward may well take what ours refuses; if not, it raises an error of its own.
+            reason = str(error)
+    if reason:
+        warn_once(module, f"fuse_: {type(module).__name__}", reason, "its own forward runs")
+    return own(module, *args, **kwargs)
 
 
-def expect_layers(module: nn.Module, path: str, kinds: tuple[type | tuple[type, ...], ...]) -> nn.Sequential:
-    """The nn.Sequential at ``path``, made of layers of these kinds."""
-    layers = getattr(module, path, None)
-    if not isinstance(layers, nn.Sequential):
-        raise NotRecognisedError(f"{path} is no nn.Sequential")
-    if len(layers) != len(kinds) or not all(isinstance(m, kind) for m, kind in zip(layers, kinds, strict=True)):
-        found = ", ".join(type(m).__name__ for m in layers)
-        raise NotRecognisedError(f"{path} has other layers than the published block: {found}")
-    return layers
+def _transformed() -> bool:
+    """Whether torch.func or forward-mode AD is at work: fused ops run on the reference there."""
+    return torch._C._functorch.maybe_current_level() is not None or forward_ad._current_level >= 0
 
 
-def parameter_like(module: nn.Module) -> Tensor:
-    return next(module.parameters())
+def own_class(module: nn.Module) -> type[nn.Module]:
+    """The class that a fused module has had before."""
+    own: type[nn.Module] = type(module).equikernels_own  # type: ignore[attr-defined]
+    return own
 
 
-def probe_edges(device: torch.device) -> tuple[Tensor, Tensor]:
-    """All pairs of four particles but one edge, and a fifth particle that hears nobody: (receiver, sender)."""
-    pairs = [(i, j) for i in range(4) for j in range(4) if i != j][:-1]
-    receiver, sender = torch.tensor(pairs, device=device).t()
-    return receiver.contiguous(), sender.contiguous()
+def is_fused(module: nn.Module) -> bool:
+    return hasattr(type(module), "equikernels_own") and "equikernels_recipe" in module.__dict__
 
 
-def probe_values(rows: int, columns: int, like: Tensor, scale: float = 1.0) -> Tensor:
-    """Fixed numbers without a pattern: no random state is touched."""
-    k = torch.arange(rows * columns, dtype=torch.float64).reshape(rows, columns)
-    return (scale * torch.sin(1.3 * k + 0.7 * k * k)).to(like)
+@functools.cache
+def fused_class(own: Any) -> type[nn.Module]:
+    """A subclass, of the same name, that runs fused. Being a class, it serves copies, replicas and pickles alike."""
+
+    @functools.wraps(own.forward)
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return run_fused(self, args, kwargs)
+
+    def reduce(self: nn.Module, protocol: Any) -> Any:
+        make, arguments, *state = own.__reduce_ex__(self, protocol)
+        if make is _NEW:  # pickle would look for this class by its name, and find the other
+            return _make, (own, *arguments[1:]), *state
+        return make, arguments, *state
+
+    names = {name: getattr(own, name) for name in ("__module__", "__qualname__", "__doc__")}
+    body = {**names, "forward": forward, "__reduce_ex__": reduce, "equikernels_own": own}
+    kind = types.new_class(own.__name__, (own,), exec_body=lambda space: space.update(body))
+    return kind
+
+
+_NEW = object().__reduce_ex__(2)[0]
+
+
+def _make(own: type[nn.Module], *arguments: Any) -> nn.Module:
+    kind: Any = own
+    made: nn.Module = own.__new__(fused_class(kind), *arguments)
+    return made

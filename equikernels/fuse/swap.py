@@ -1,26 +1,28 @@
-"""fuse_ and unfuse_."""
+"""fuse_ and unfuse_: published blocks in any model run on fused kernels, or keep their own forward."""
 
 from __future__ import annotations
 
-import functools
-import inspect
-from typing import TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 from torch import nn
+from torch.nn.utils import parametrize
 
 from .edges import GraphCache
 from .egnn import EquivariantLayer
 from .lorentznet import LorentzBlock
 from .pelican import Aggregators, Alternating, Messages
 from .pelican_hep import EdgeAggregators
-from .recipe import NotRecognisedError, OtherNumbersError, Recipe, fused_forward
-from .tracking import EuclidBlockRecipe, EuclidPointsRecipe, InteractionRecipe
+from .proof import best
+from .recipe import NotRecognisedError, Recipe, fused_class, is_fused, own_class
+from .sample import compare_with_sample
+from .tracking import EuclidBlockRecipe, EuclidPoints, InteractionRecipe
 
 RECIPES: tuple[type[Recipe], ...] = (
     LorentzBlock,
     EquivariantLayer,
     EuclidBlockRecipe,
-    EuclidPointsRecipe,
     InteractionRecipe,
     Alternating,
     Messages,
@@ -31,94 +33,193 @@ RECIPES: tuple[type[Recipe], ...] = (
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def fuse_(model: Model, verbose: bool = False) -> Model:
+@dataclass
+class Report:
+    """What became of the blocks of a model: lines of one kind, with the blocks they are about."""
+
+    lines: dict[str, list[str]] = field(default_factory=dict)
+    left_alone: list[str] = field(default_factory=list)
+
+    def fused(self, block: str, name: str) -> None:
+        self.lines.setdefault(f"fused: {{}} ({name})", []).append(block)
+
+    def left(self, block: str, name: str, reason: object) -> None:
+        self.lines.setdefault(f"left alone: {{}} ({name}?): {reason}", []).append(block)
+        self.left_alone.append(f"left alone: {block} ({name}?): {reason}")
+
+    def __str__(self) -> str:
+        return "\n".join(line.replace("{}", _several(blocks), 1) for line, blocks in self.lines.items())
+
+
+def _several(blocks: list[str]) -> str:
+    return ", ".join(blocks) if len(blocks) < 4 else f"{blocks[0]}, {blocks[1]}, ..., {blocks[-1]} [{len(blocks)}]"
+
+
+def fuse_(model: Model, verbose: bool = False, *, sample: Sequence[Any] | None = None, strict: bool = False) -> Model:
     """Makes the published blocks inside a model run on fused kernels, in place.
 
     The model may come from any repository: blocks are recognised by their layers, and each is proved before it is
-    changed, by running its own forward beside the fused one on a few particles. Known are
+    changed. Known are
 
     - the LorentzNet block (arXiv 2201.08187);
-    - EGNN's E_GCL with its options and velocities (arXiv 2102.09844);
-    - EuclidNet's released SO(2) and SO(3) blocks (arXiv 2304.05293), and the Interaction Network (arXiv 2103.16701);
+    - EGNN's E_GCL (arXiv 2102.09844) with its options and velocities, and its forks: masks of nodes and edges, ranges
+      of the step, sums over a factor, other norms;
+    - EuclidNet's released SO(2) block (arXiv 2304.05293), and the Interaction Network (arXiv 2103.16701);
     - PELICAN's layers (arXiv 2307.16506) on padded tensors: Eq2to2, Eq2to1, Eq2to0 and Eq1to2 with all their options,
       its message layers with masked BatchNorm, and stacks of both, which run on packed pairs from end to end;
     - the aggregators of ``pelican-hep``, edges in any order.
 
-    Only ``forward`` of the recognised blocks is replaced. Parameters, buffers and hooks stay the very same objects:
-    optimizers, state dicts, DDP and train/eval go on working. An edge list becomes a graph once per batch, a complete
-    one where it joins all pairs of each event; a mask of pairs, and the order of ``pelican-hep``'s edges, are likewise
-    read once. A LorentzNet block that returned its messages [E, H] as third value returns None there. In training,
-    dropout inside a PELICAN stack draws numbers for real pairs only, so others than without ``fuse_``; and of several
-    equal extrema the first gets the gradient that PyTorch's amax and amin divide among them.
+    **What is proved.** Copies of the block in float64, with parameters, norms and factors moved away from 0 and 1, run
+    its own forward and the fused one: in evaluation and in training, on graphs with unequal degrees, isolated nodes,
+    self-loops and double edges, at small and large coordinates, with optional arguments given and left out. Outputs,
+    what is added to an input, gradients of all inputs and parameters, and running statistics agree to 1e-9 of their
+    largest value, or the block keeps its own forward. A forward that draws random numbers or sets attributes is left
+    alone, and so is a block with hooks, adapters or subclasses of PyTorch's layers inside.
 
-    A call without a fused form runs the block's own forward: a PELICAN layer with IRC weights and max or min, or with
-    a soft mask and activated aggregates; a stack without a mask of pairs, or with hooks on its layers; ``pelican-hep``
-    with max or min and no self-loops. So do, inside ``torch.compile``, message layers, stacks and ``pelican-hep``,
-    whose rows depend on values; PELICAN's aggregators are compiled as they are.
+    **Every call** checks that the block still holds those layers with nothing attached to them (hooks, adapters,
+    quantised or distributed weights), that its attributes are as they were, and that its arguments are of a kind that
+    was proved. Otherwise its own forward runs, and a warning says so once.
+
+    Parameters, buffers and hooks stay the very same objects: optimizers, state dicts, DDP and train/eval go on working.
+    An edge list becomes a graph once per batch, a complete one where it joins all pairs of each event; a mask of pairs,
+    and the order of ``pelican-hep``'s edges, are likewise read once. A LorentzNet block that returned its messages
+    [E, H] as third value returns None there. In training, dropout inside a PELICAN stack draws numbers for real pairs
+    only, so others than without ``fuse_``; and of several equal extrema the first gets the gradient that PyTorch's
+    amax and amin divide among them.
+
+    Inside ``torch.compile``, message layers, stacks and ``pelican-hep``, whose rows depend on values, run their own
+    forward; the other blocks are compiled as they are.
 
     Args:
         model: any module.
-        verbose: print what was fused, and what looked alike but was left alone, and why.
+        verbose: print what was fused, and what looked alike but was left alone, and why: which output differs from the
+            nearest fused form, and by how much.
+        sample: arguments of a call of the whole model. It is run before and after on float64 copies, in evaluation and
+            in training; blocks whose outputs or gradients differ get their own forward back, and the report names them.
+        strict: raise where anything that looks like a known block is left alone.
 
     Returns:
         The same model.
 
     Raises:
-        ValueError: nothing was recognised; the message says what was looked at. Later, from ``pelican-hep``'s
-            aggregators: events whose edges are not all pairs, with all self-loops or none; the message names an edge.
+        ValueError: nothing was recognised, or with ``strict`` something was left alone; the message says what was
+            looked at and why, and the model is as it was.
     """
-    cache = GraphCache()
-    report: list[str] = []
+    cache, report, known = GraphCache(), Report(), _Known()
+    new: list[nn.Module] = []
     fused = 0
-    for name, module in model.named_modules():
+    for name, module in list(model.named_modules()):
         if is_fused(module):
             fused += 1
             continue
-        for kind in RECIPES:
+        where = name or type(module).__name__
+        kinds: tuple[type[Recipe], ...] = RECIPES
+        if not any(hasattr(module, name) for name in ("phi_h", "phi_s")):
+            kinds = (*RECIPES, EuclidPoints)
+        for kind in kinds:
             if all(getattr(module, attribute, None) is not None for attribute in kind.attributes):
-                where = name or type(module).__name__
                 try:
-                    _fuse(module, kind, cache)
+                    _fuse(module, known.recipe(module, kind, cache))
                 except NotRecognisedError as reason:
-                    report.append(f"left alone: {where} ({kind.name}?): {reason}")
+                    report.left(where, kind.name, reason)
                 else:
-                    fused += 1
-                    report.append(f"fused: {where} ({kind.name})")
+                    new.append(module)
+                    report.fused(where, kind.name)
                     break
+    if sample is not None and new:
+        for module, why in compare_with_sample(model, sample).items():
+            name = next(n for n, m in model.named_modules() if m is module)
+            report.left(name, module.__dict__["equikernels_recipe"].name, why)
+            unfuse_(module, deep=False)
+            new.remove(module)
     if verbose:
-        print("\n".join(report) or "nothing new to fuse")
-    if fused == 0:
-        known = ", ".join(kind.name for kind in RECIPES)
-        looked = "; ".join(report) or "no module has the layers of one"
-        raise ValueError(f"fuse_: model: expected a published block ({known}), got none: {looked}")
+        print(report if report.lines else "nothing new to fuse")
+    if strict and report.left_alone:
+        for module in new:
+            unfuse_(module, deep=False)
+        raise ValueError(f"fuse_: strict: expected only blocks that can be fused, got {'; '.join(report.left_alone)}")
+    if fused + len(new) == 0:
+        names = ", ".join(kind.name for kind in RECIPES)
+        looked = "; ".join(report.left_alone) or "no module has the layers of one"
+        raise ValueError(f"fuse_: model: expected a published block ({names}), got none: {looked}")
     return model
 
 
-def unfuse_(model: Model) -> Model:
-    """Gives every fused block of a model its own forward back, in place."""
-    for module in model.modules():
+def unfuse_(model: Model, deep: bool = True) -> Model:
+    """Gives every fused block of a model its own forward back, in place; with ``deep=False`` the model itself only."""
+    for module in model.modules() if deep else (model,):
         if is_fused(module):
-            del module.forward, module.equikernels_recipe
+            module.__class__ = own_class(module)
+            del module.__dict__["equikernels_recipe"]
     return model
 
 
-def is_fused(module: nn.Module) -> bool:
-    return getattr(module.__dict__.get("forward"), "func", None) is fused_forward
+class _Known:
+    """Recipes, and reasons against them, of blocks that were compared: blocks alike are compared once."""
 
+    def __init__(self) -> None:
+        self._found: dict[Any, Recipe | NotRecognisedError] = {}
 
-def _fuse(module: nn.Module, kind: type[Recipe], cache: GraphCache) -> None:
-    if "forward" in module.__dict__:
-        raise NotRecognisedError("its forward has been replaced already")
-    reasons: list[NotRecognisedError] = []
-    for recipe in kind.read(module, cache):
-        recipe.signature = inspect.signature(module.forward)
+    def recipe(self, module: nn.Module, kind: type[Recipe], cache: GraphCache) -> Recipe:
+        if "forward" in module.__dict__:
+            raise NotRecognisedError("its forward has been replaced already")
+        if parametrize.is_parametrized(module):
+            raise NotRecognisedError("it has parametrizations of its own")
         try:
-            recipe.prove(module)
-        except NotRecognisedError as error:
-            reasons.append(error)
-            continue
-        # Not a submodule and not a buffer: state dicts do not see it. A partial, unlike a bound method, can be pickled.
-        module.__dict__["equikernels_recipe"] = recipe
-        module.__dict__["forward"] = functools.partial(fused_forward, module)
-        return
-    raise next((r for r in reasons if isinstance(r, OtherNumbersError)), reasons[0])
+            candidates = kind.read(module, cache)
+            key = _key(module, kind)
+        except NotRecognisedError:
+            raise
+        except Exception as error:  # a module of the user's, which may lack anything
+            raise NotRecognisedError(f"{type(error).__name__}: {error}") from error
+        if key is None or key not in self._found:
+            try:
+                found: Recipe | NotRecognisedError = best(module, kind, candidates)
+            except NotRecognisedError as reason:
+                found = reason
+            if key is None:
+                return _or_raise(found)
+            self._found[key] = found
+        return replace_recipe(_or_raise(self._found[key]))
+
+
+def _or_raise(found: Recipe | NotRecognisedError) -> Recipe:
+    if isinstance(found, NotRecognisedError):
+        raise found
+    return found
+
+
+def replace_recipe(recipe: Recipe) -> Recipe:
+    """A recipe of its own for a block, with the same cache."""
+    made = replace(recipe)
+    for name in ("returns", "parameters", "proved", "kinds", "constants", "writes", "fixed"):
+        setattr(made, name, getattr(recipe, name))
+    return made
+
+
+def _key(module: nn.Module, kind: type[Recipe]) -> Any:
+    """What a comparison depends on; None where a module holds what cannot be compared."""
+    parts: list[Any] = [kind]
+    for path, m in module.named_modules():
+        parts.append((path, type(m)))
+        for name, value in vars(m).items():
+            if name in ("_parameters", "_buffers", "_modules", "training") or name.endswith("_hooks"):
+                continue
+            if isinstance(value, bool | int | float | str | None | tuple | set | frozenset):
+                parts.append((path, name, repr(value)))
+            else:
+                return None
+    for name, t in (*module.named_parameters(), *module.named_buffers()):
+        parts.append((name, tuple(t.shape), t.dtype, t.device, isinstance(t, nn.Parameter) and t.requires_grad))
+    return tuple(parts)
+
+
+def _fuse(module: nn.Module, recipe: Recipe) -> None:
+    if reason := recipe.obstacle(module):
+        raise NotRecognisedError(reason)
+    own: Any = type(module)
+    try:
+        module.__class__ = fused_class(own)
+    except TypeError as error:
+        raise NotRecognisedError(f"its class cannot be derived from ({error})") from error
+    module.__dict__["equikernels_recipe"] = recipe

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..checks import REAL, check_choice, check_tensor, fail
 from ..graph import Graph
-from ..nn.chain import apply_rows, chain, row_network
+from ..nn.chain import RowNetwork, chain
 from ..nn.edge_chain import read_ends
 from ..nn.euclid import EuclidBlock, EuclidPointsBlock, PaperEuclidBlock
 from ..nn.linear import weight_and_bias
@@ -132,7 +132,7 @@ class EuclidNet(nn.Module):
         check_tensor(op, "x", x, ["n", 3], REAL)
         graph, order = as_graph(op, graph, x.shape[0]).by_receiver
         dtype = weight_and_bias(self.node_encoder[0])[0].dtype
-        h = apply_rows(row_network(op, "activation", self.node_encoder), x[:, 2:].to(dtype))
+        h = RowNetwork.of(op, "node_encoder", self.node_encoder)(x[:, 2:].to(dtype))
         e = read_ends(op, self.edge_encoder, h, None, graph, receiver_first=True)
         return h, x[:, :2], e, graph, order
 

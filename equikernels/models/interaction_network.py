@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..checks import REAL, check_tensor, fail
 from ..graph import Graph
 from ..nn.edge_chain import read_ends
-from ..nn.interaction import InteractionBlock, InteractionWeights, RelationalModel
+from ..nn.interaction import (
+    InteractionBlock,
+    InteractionWeights,
+    RelationalModel,
+    interaction_layers,
+    layer_by_layer,
+    replaced,
+)
+from ..nn.plain import obstacle, warn_once
 from ..ops.common import HasEdges, as_graph, of_data
 
 
@@ -68,8 +78,14 @@ class InteractionNetwork(nn.Module):
         check_tensor(op, "x", x, ["n", 3], REAL)
         check_tensor(op, "edge_attr", edge_attr, ["E", 4], like=x)
         graph = as_graph(op, graph, x.shape[0])
-        weights = InteractionWeights.of(self.R1, self.O)
-        edges: Tensor | None = None
+        edges: Any = None
+        if reason := obstacle(self, interaction_layers, replaced):
+            warn_once(self, op, reason)
+            for _ in range(self.n_layers):
+                x, edges = layer_by_layer(self, x, edge_attr, graph)
+            ends = torch.cat([x[graph.receiver], x[graph.sender], edges], dim=1)
+            return torch.sigmoid(self.R2(ends))
+        weights = InteractionWeights.of(self)
         for k in range(self.n_layers):
             x, edges = weights.one_pass(x, edge_attr, graph, return_edges=k == self.n_layers - 1)
         return read_ends(op, self.R2.layers, x, edges, graph, receiver_first=True, end="sigmoid")

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from ..graph import Graph
 from ..ops.edge_network import EdgeLayer, EdgeNetwork, EdgeOutput, edge_network
-from .chain import chain_layers
+from .chain import chain_itself, chain_layers
+from .plain import obstacle, warn_once
 
 # Features of a node up to which edges read them as they are. Against tables of products over nodes that is a tenth to a
 # half faster forward where nodes have an edge each, and at most a tenth slower where they have twenty.
@@ -51,7 +52,14 @@ def read_ends(
     receiver_first: bool = False,
     end: str = "identity",
 ) -> Tensor:
-    """A chain on the columns [h_j, h_i, a_ij] of every edge, or [h_i, h_j, a_ij]; ``end`` follows its last layer."""
+    """A chain on the columns [h_j, h_i, a_ij] of every edge, or [h_i, h_j, a_ij]; ``end`` ("sigmoid" or "identity")
+    follows its last layer. Where the chain is not plain, its layers are called one by one."""
+    if reason := obstacle(modules, chain_itself):
+        warn_once(modules, op, reason)
+        ends = (graph.receiver, graph.sender) if receiver_first else (graph.sender, graph.receiver)
+        columns = [*(nodes[i] for i in ends), *(() if edge_attr is None else (edge_attr,))]
+        out = modules(torch.cat(columns, dim=1))
+        return torch.sigmoid(out) if end == "sigmoid" else out
     layers, slope = chain_layers(op, "modules", modules)
     width = nodes.shape[1]
     first, second, q = layers[0].weight.tensor_split([width, 2 * width], dim=1)
@@ -59,6 +67,6 @@ def read_ends(
     if end != "identity":
         layers[-1] = layers[-1]._replace(activation=end)
     chain = EdgeChain.of(layers, u, v, q)
-    out = chain.run(nodes, graph, edge_attr=edge_attr, edges_at=len(layers) - 1, negative_slope=slope).edges
-    assert out is not None
-    return out
+    edges = chain.run(nodes, graph, edge_attr=edge_attr, edges_at=len(layers) - 1, negative_slope=slope).edges
+    assert edges is not None
+    return edges

@@ -12,9 +12,12 @@ from ..checks import check_choice, fail
 from ..graph import Graph
 from ..ops.common import as_graph
 from ..ops.message import message_passing
+from ..ops.message.direction import Normed
 from ..ops.message.spec import PRECISIONS
+from ..ops.segment import segment_reduce
 from .activation import fused_activation
 from .linear import weight_and_bias
+from .plain import Layers, expect_layers, obstacle, warn_once
 
 
 class EGCL(nn.Module):
@@ -37,6 +40,9 @@ class EGCL(nn.Module):
     residual there) and the older one of the N-body experiments (``clamp=100.0``, ``coords_weight``, ``norm_diff``; it
     moves x in place, this does not). State-dict keys, their order, and the initial weights a seed gives are the
     published ones.
+
+    Where something is attached to the layers of edge_mlp, coord_mlp or att_mlp (hooks, adapters, quantised weights), or
+    one of them has no fused form, all are called one by one, on a tensor of edges.
 
     At coincident points, self-loops included, all gradients are finite. With ``norm_diff`` the published formula
     gives NaN there; here the derivative of the norm is taken as 0.
@@ -142,7 +148,13 @@ class EGCL(nn.Module):
         return self._update(h, x, *self._messages(h, x, graph, edge_attr), node_attr)
 
     def _messages(self, h: Tensor, x: Tensor, graph: Graph, edge_attr: Tensor | None) -> tuple[Tensor, Tensor]:
-        return egnn_messages(
+        if reason := obstacle(self, egnn_layers):
+            warn_once(self, type(self).__name__, reason)
+            i, j = graph.receiver, graph.sender
+            m, step = self.message(h[i], h[j], x[i], x[j], edge_attr).tensor_split([-x.shape[1]], dim=1)
+            steps = segment_reduce(step, graph, self.coords_agg).to(x.dtype)
+            return segment_reduce(m.to(h.dtype), graph, "sum"), steps
+        total, moved = egnn_messages(
             self.edge_mlp,
             self.coord_mlp,
             self.att_mlp,
@@ -155,6 +167,23 @@ class EGCL(nn.Module):
             clamp=self.clamp,
             precision=self.precision,
         )
+        assert moved is not None
+        return total, moved
+
+    def message(self, h_i: Tensor, h_j: Tensor, x_i: Tensor, x_j: Tensor, edge_attr: Tensor | None) -> Tensor:
+        """[m, the step of x] of every edge j -> i, by calling the layers: [E, hidden_nf + D]."""
+        d = x_i - x_j
+        square = (d * d).sum(-1, keepdim=True)
+        inputs = [h_i, h_j, square.to(h_i.dtype)]
+        m = self.edge_mlp(torch.cat(inputs if edge_attr is None else [*inputs, edge_attr], dim=1))
+        if self.att_mlp is not None:
+            m = m * self.att_mlp(m)
+        if self.direction == "unit":
+            d = d / (square.sqrt().detach() + 1e-8)
+        elif self.direction == "norm_plus_one":
+            d = d / (torch.where(square > 0, square, 1).sqrt() * (square > 0) + 1)
+        step = d * self.coord_mlp(m)
+        return torch.cat([m, step if self.clamp is None else step.clamp(-self.clamp, self.clamp)], dim=1)
 
     def _update(
         self, h: Tensor, x: Tensor, total: Tensor, step: Tensor, node_attr: Tensor | None
@@ -217,27 +246,54 @@ class EGCLVelocity(EGCL):
         return updated, moved + self.coord_mlp_vel(h) * vel
 
 
+def egnn_layers(block: Any) -> Layers:
+    """The layers of a block that :func:`egnn_messages` reads. ``coord_mlp`` and ``att_mlp`` may be missing.
+
+    Raises:
+        ValueError: they are not the published ones, or have activations without a fused form.
+    """
+    layers = [*expect_layers(block, "edge_mlp", (nn.Linear, None, nn.Linear, None))]
+    activations = [block.edge_mlp[1], block.edge_mlp[3]]
+    head = getattr(block, "coord_mlp", None)
+    if head is not None:
+        tanh = (nn.Tanh,) if isinstance(head, nn.Sequential) and len(head) == 4 else ()
+        layers += expect_layers(block, "coord_mlp", (nn.Linear, None, nn.Linear, *tanh))
+        activations.append(head[1])
+        if head[2].bias is not None:
+            raise ValueError("coord_mlp.2 has a bias")
+    if getattr(block, "att_mlp", None) is not None:
+        layers += expect_layers(block, "att_mlp", (nn.Linear, nn.Sigmoid))
+    if len({fused_activation("E_GCL", "act_fn", module) for module in activations}) > 1:
+        raise ValueError("edge_mlp and coord_mlp have different activations")
+    return layers
+
+
 def egnn_messages(
     edge_mlp: nn.Sequential,
-    coord_mlp: nn.Sequential,
+    coord_mlp: nn.Sequential | None,
     att_mlp: nn.Sequential | None,
     h: Tensor,
     x: Tensor,
     graph: Graph,
     edge_attr: Tensor | None,
     *,
-    direction: str,
+    direction: str | Normed,
     coords_agg: str,
     clamp: float | None,
+    tanh: bool = False,
     precision: str = "full",
-) -> tuple[Tensor, Tensor]:
-    """Summed messages [n, H] and the coordinates' step [n, D], on anybody's modules of the published shape: edge_mlp
-    Linear, act, Linear, act; coord_mlp Linear, act, Linear without bias (, Tanh); att_mlp Linear, Sigmoid."""
+) -> tuple[Tensor, Tensor | None]:
+    """Summed messages [n, H] and the coordinates' step [n, D] (None without coord_mlp), on any modules of the published
+    shape: edge_mlp Linear, act, Linear, act; coord_mlp Linear, act, Linear without bias (, Tanh); att_mlp Linear,
+    Sigmoid. ``tanh``: of what coord_mlp gives, where that has none of its own."""
     weight, bias = weight_and_bias(edge_mlp[0])
     n_input = h.shape[1]
     # A linear layer on [h_i, h_j, r_ij, a_ij] is U h_i + V h_j + S r_ij + Q a_ij: products over nodes, not over edges.
     u, v, s, q = weight.tensor_split([n_input, 2 * n_input, 2 * n_input + 1], dim=1)
     activation, slope = fused_activation("EGCL", "act_fn", edge_mlp[1])
+    head = None
+    if coord_mlp is not None:
+        head = (*weight_and_bias(coord_mlp[0]), weight_and_bias(coord_mlp[2])[0])
     total, step = message_passing(
         F.linear(h, u, bias),
         F.linear(h, v),
@@ -251,8 +307,8 @@ def egnn_messages(
         edge_weight=None if edge_attr is None else q,
         layers=[weight_and_bias(edge_mlp[2])],
         gate=None if att_mlp is None else weight_and_bias(att_mlp[0]),
-        head=(*weight_and_bias(coord_mlp[0]), weight_and_bias(coord_mlp[2])[0]),
-        head_tanh=len(coord_mlp) > 3,
+        head=head,
+        head_tanh=tanh or (coord_mlp is not None and len(coord_mlp) > 3),
         direction=direction,
         clamp=clamp,
         coordinate_reduce=coords_agg,
@@ -260,5 +316,4 @@ def egnn_messages(
         activation=activation,
         negative_slope=slope,
     )[:2]
-    assert step is not None
     return total, step

@@ -9,12 +9,15 @@ from torch import Tensor, nn
 
 from ..checks import fail
 from ..graph import Graph
+from ..metric import psi
 from ..ops.edge_network import EdgeNetwork, edge_network
 from ..ops.message import message_passing
-from .chain import apply_rows, chain, chain_layers, row_network
+from ..ops.segment import segment_reduce
+from .chain import RowNetwork, chain, chain_at, chain_layers, one_slope
 from .edge_chain import EdgeChain
 from .edge_norm import EdgeInput, fold_batch_norm
 from .linear import weight_and_bias
+from .plain import Layers, expect_layers, obstacle, warn_once
 
 CLAMP = 100.0
 
@@ -56,8 +59,12 @@ class EuclidBlock(nn.Module):
         self.phi_m = chain([n_hidden, *h], activation, layernorm, nn.Sigmoid())
         self.phi_s = chain([2 * n_hidden, *h], activation, layernorm)
 
-    def prepare(self) -> PreparedBlock:
-        """The weights as the op takes them, for any number of calls of :meth:`forward`."""
+    def prepare(self) -> PreparedBlock | None:
+        """The weights as the op takes them, for any number of calls of :meth:`forward`; None where layers are called
+        one by one, because something is attached to them or they have no fused form."""
+        if reason := obstacle(self, euclid_layers):
+            warn_once(self, type(self).__name__, reason)
+            return None
         return PreparedBlock.of(self)
 
     def forward(
@@ -80,30 +87,61 @@ class EuclidBlock(nn.Module):
         """
         if h.shape != (graph.num_nodes, self.n_hidden):
             fail("EuclidBlock", "h", f"shape [{graph.num_nodes}, {self.n_hidden}]", list(h.shape))
-        return (prepared or self.prepare()).round(self.c_weight, h, x, e, graph)
+        prepared = prepared or self.prepare()
+        if prepared is not None:
+            return prepared.round(self.c_weight, h, x, e, graph)
+        i, j = graph.receiver, graph.sender
+        e = self.edge_update(h[i], h[j], x[i], x[j], e)
+        m, step = self.message(x[i], x[j], e).tensor_split([-x.shape[1]], dim=1)
+        total, moved = segment_reduce(m.to(h.dtype), graph, "sum"), segment_reduce(step, graph, "sum").to(x.dtype)
+        update = self.phi_s(torch.cat([h, total], dim=1))
+        return torch.add(h, update, alpha=self.c_weight), torch.add(x, moved, alpha=self.c_weight), e, total
+
+    def edge_update(self, h_i: Tensor, h_j: Tensor, x_i: Tensor, x_j: Tensor, e: Tensor) -> Tensor:
+        """e' [E, n_hidden], by calling the layers."""
+        square, product = (v.sum(-1, keepdim=True) for v in ((x_i - x_j).square(), x_i * x_j))
+        return self.phi_e(torch.cat([psi(square).to(e.dtype), psi(product).to(e.dtype), h_i, h_j, e], dim=1))
+
+    def message(self, x_i: Tensor, x_j: Tensor, e: Tensor) -> Tensor:
+        """[m, the step of x] of every edge j -> i, by calling the layers: [E, n_hidden + D]."""
+        m = self.phi_m(e)
+        return torch.cat([m, ((x_i - x_j) * self.phi_x(m)).clamp(-CLAMP, CLAMP)], dim=1)
+
+
+def euclid_layers(block: Any) -> Layers:
+    """The layers of a block that the fused pass over edges reads.
+
+    Raises:
+        ValueError: they are not the published ones.
+    """
+    return [layer for name in ("phi_e", "phi_m", "phi_x") for layer in chain_at(block, name)]
 
 
 class PreparedBlock(NamedTuple):
     edge: EdgeChain
-    node: EdgeNetwork
+    node: RowNetwork
     edges_at: int
     messages_at: int
     slope: float
 
     @classmethod
     def of(cls, block: Any) -> PreparedBlock:
-        """Of anybody's module with the released block's phi_e, phi_m, phi_x and phi_s."""
+        """Of any module with the released block's phi_e, phi_m, phi_x and phi_s.
+
+        Raises:
+            ValueError: layers without a fused form.
+        """
         op = "EuclidBlock"
         parts = [chain_layers(op, name, getattr(block, name)) for name in ("phi_e", "phi_m", "phi_x")]
-        (edge, slope), (message, _), (head, _) = parts
+        edge, message, head = (layers for layers, _ in parts)
         width = edge[-1].weight.shape[0]
         invariants, u, v, q = edge[0].weight.tensor_split([2, 2 + width, 2 + 2 * width], dim=1)
         return cls(
             EdgeChain.of([*edge, *message, *head], u, v, q, invariants),
-            row_network(op, "phi_s", block.phi_s),
+            RowNetwork.of(op, "phi_s", block.phi_s),
             len(edge) - 1,
             len(edge) + len(message) - 1,
-            slope,
+            slope_of(op, parts),
         )
 
     def round(self, c: float, h: Tensor, x: Tensor, e: Tensor, graph: Graph) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -123,8 +161,14 @@ class PreparedBlock(NamedTuple):
         assert out.edges is not None
         assert out.messages is not None
         assert out.coordinates is not None
-        update = apply_rows(self.node, h, out.messages)
+        update = self.node(h, out.messages)
         return torch.add(h, update, alpha=c), torch.add(x, out.coordinates, alpha=c), out.edges, out.messages
+
+
+def slope_of(op: str, parts: list[Any]) -> float:
+    """The slope of all LeakyReLU in parts of one edge network, each (layers, slope)."""
+    leaky = {slope for layers, slope in parts if any(layer.activation == "leaky_relu" for layer in layers)}
+    return one_slope(op, leaky)
 
 
 class PaperEuclidBlock(nn.Module):
@@ -161,10 +205,12 @@ class PaperEuclidBlock(nn.Module):
         op, width = "PaperEuclidBlock", self.n_hidden
         if h.shape != (graph.num_nodes, width):
             fail(op, "h", f"shape [{graph.num_nodes}, {width}]", list(h.shape))
-        (edge, slope), (message, _), (head, _) = (
-            chain_layers(op, name, getattr(self, name)) for name in ("phi_e", "phi_m", "phi_x")
-        )
-        common: dict[str, Any] = {"x": x, "invariants": "both", "negative_slope": slope}
+        if reason := obstacle(self, euclid_layers):
+            warn_once(self, op, reason)
+            return self._layer_by_layer(h, x, e, graph)
+        parts = [chain_layers(op, name, getattr(self, name)) for name in ("phi_e", "phi_m", "phi_x")]
+        edge, message, head = (layers for layers, _ in parts)
+        common: dict[str, Any] = {"x": x, "invariants": "both", "negative_slope": slope_of(op, parts)}
         e = edge_network(EdgeNetwork.of(edge), graph, edge_attr=e, edges_at=len(edge) - 1, **common).edges  # type: ignore[assignment]
         u, v, q, s = message[0].weight.tensor_split([width, 2 * width, 3 * width], dim=1)
         out = EdgeChain.of([*message, *head], u, v, q, s).run(
@@ -177,8 +223,18 @@ class PaperEuclidBlock(nn.Module):
         )
         assert out.messages is not None
         assert out.coordinates is not None
-        update = apply_rows(row_network(op, "phi_h", self.phi_h), h, out.messages)
+        update = RowNetwork.of(op, "phi_h", self.phi_h)(h, out.messages)
         return h + update, torch.add(x, out.coordinates, alpha=self.c_weight), e, out.messages
+
+    def _layer_by_layer(self, h: Tensor, x: Tensor, e: Tensor, graph: Graph) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        i, j = graph.receiver, graph.sender
+        d = x[i] - x[j]
+        s = [psi(v.sum(-1, keepdim=True)).to(h.dtype) for v in (d.square(), x[i] * x[j])]
+        e = self.phi_e(torch.cat([*s, e], dim=1))
+        m = self.phi_m(torch.cat([h[i], h[j], e, *s], dim=1))
+        total, moved = segment_reduce(m, graph, "sum"), segment_reduce(d * self.phi_x(m), graph, "sum")
+        update = self.phi_h(torch.cat([h, total], dim=1))
+        return h + update, torch.add(x, moved, alpha=self.c_weight), e, total
 
 
 class EuclidPointsBlock(nn.Module):
@@ -213,7 +269,27 @@ class EuclidPointsBlock(nn.Module):
 
     def forward(self, x: Tensor, graph: Graph, return_edges: bool = False) -> tuple[Tensor, Tensor | None]:
         """(x' [n, D], and with ``return_edges`` m [E, n_hidden])."""
+        if reason := obstacle(self, points_layers):
+            warn_once(self, type(self).__name__, reason)
+            i, j = graph.receiver, graph.sender
+            d = x[i] - x[j]
+            s = [psi(v.sum(-1, keepdim=True)) for v in (d.square(), x[i] * x[j])]
+            m = self.phi_e(torch.cat(s, dim=1).to(weight_and_bias(self.phi_e[0])[0].dtype))
+            m = m * self.phi_m(m)
+            moved = segment_reduce((d * self.phi_x(m)).clamp(-CLAMP, CLAMP), graph, "mean")
+            return torch.add(x, moved, alpha=self.c_weight), m if return_edges else None
         return euclid_points(self.phi_e, self.phi_x, self.phi_m, self.c_weight, x, graph, return_edges)
+
+
+def points_layers(block: Any) -> Layers:
+    """The layers of a block that :func:`euclid_points` reads.
+
+    Raises:
+        ValueError: they are not the published ones.
+    """
+    layers = [*expect_layers(block, "phi_e", (nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear, nn.ReLU))]
+    layers += expect_layers(block, "phi_m", (nn.Linear, nn.Sigmoid))
+    return [*layers, *expect_layers(block, "phi_x", (nn.Linear, nn.ReLU, nn.Linear))]
 
 
 def euclid_points(

@@ -6,8 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from ..graph import Graph
-from .chain import chain_layers
+from ..ops.segment import segment_reduce
+from .chain import chain_itself, chain_layers
 from .edge_chain import EdgeChain
+from .plain import obstacle, warn_once
 
 
 class FreeStream(nn.Module):
@@ -41,9 +43,15 @@ class FreeStream(nn.Module):
             graph: the edges, over n nodes.
         """
         nodes = torch.cat([s, x.to(s.dtype), f], dim=1)
-        layers, _ = chain_layers("FreeStream", "phi_g", self.phi_g)
+        if reason := obstacle(self.phi_g, chain_itself):
+            warn_once(self, "FreeStream", reason)
+            g = self.phi_g(torch.cat([nodes[graph.receiver], nodes[graph.sender], m], dim=1))
+            return f + self.phi_f(torch.cat([nodes, segment_reduce(g, graph, "sum")], dim=1))
+        layers, slope = chain_layers("FreeStream", "phi_g", self.phi_g)
         width = nodes.shape[1]
         u, v, q = layers[0].weight.tensor_split([width, 2 * width], dim=1)
-        out = EdgeChain.of(layers, u, v, q).run(nodes, graph, edge_attr=m, messages_at=len(layers) - 1)
+        out = EdgeChain.of(layers, u, v, q).run(
+            nodes, graph, edge_attr=m, messages_at=len(layers) - 1, negative_slope=slope
+        )
         assert out.messages is not None
         return f + self.phi_f(torch.cat([nodes, out.messages], dim=1))

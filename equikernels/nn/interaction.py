@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from ..checks import fail
 from ..graph import Graph
-from ..ops.edge_network import EdgeNetwork
-from .chain import apply_rows, chain, chain_layers, row_network
+from ..ops.segment import segment_reduce
+from .chain import RowNetwork, chain, chain_at, chain_layers
 from .edge_chain import EdgeChain
+from .linear import weight_and_bias
+from .plain import Layers, obstacle, warn_once
 
 
 class RelationalModel(nn.Module):
@@ -53,25 +56,53 @@ class InteractionBlock(nn.Module):
         ):
             if value.shape != (rows, width):
                 fail("InteractionBlock", name, f"shape [{rows}, {width}]", list(value.shape))
-        x, edges = InteractionWeights.of(self.R1, self.O).one_pass(x, edge_attr, graph, return_edges=True)
+        if reason := obstacle(self, interaction_layers, replaced):
+            warn_once(self, type(self).__name__, reason)
+            return layer_by_layer(self, x, edge_attr, graph)
+        x, edges = InteractionWeights.of(self).one_pass(x, edge_attr, graph, return_edges=True)
         assert edges is not None
         return x, edges
+
+    def edge_update(self, x_i: Tensor, x_j: Tensor, edge_attr: Tensor) -> Tensor:
+        """E, by calling the layers."""
+        return self.R1(torch.cat([x_i, x_j, edge_attr], dim=1))
+
+    def message(self, effects: Tensor) -> Tensor:
+        """E."""
+        return effects
+
+
+def interaction_layers(block: Any) -> Layers:
+    """The layers of a block that a fused pass reads.
+
+    Raises:
+        ValueError: R1, O or, in a network, R2 holds others than plain layers.
+    """
+    layers: list[tuple[str, nn.Module]] = []
+    for name in ("R1", "O", *(("R2",) if hasattr(block, "R2") else ())):
+        layers += [(name, getattr(block, name)), *chain_at(block, f"{name}.layers")]
+    return layers
 
 
 class InteractionWeights(NamedTuple):
     """R_1 and O as the op takes them, for any number of passes."""
 
     edge: EdgeChain
-    node: EdgeNetwork
+    slope: float
+    node: RowNetwork
 
     @classmethod
-    def of(cls, relational: Any, objects: Any) -> InteractionWeights:
-        """Of anybody's modules with three linear layers under ``layers``, ReLU between."""
+    def of(cls, block: Any) -> InteractionWeights:
+        """Of any module that has R1 and O, with linear layers and activations under ``layers``.
+
+        Raises:
+            ValueError: layers without a fused form.
+        """
         op = "InteractionNetwork"
-        layers, _ = chain_layers(op, "R1", relational.layers)
-        width = objects.layers[0].weight.shape[1] - layers[-1].weight.shape[0]
+        layers, slope = chain_layers(op, "R1", block.R1.layers)
+        width = weight_and_bias(block.O.layers[0])[0].shape[1] - layers[-1].weight.shape[0]
         u, v, q = layers[0].weight.tensor_split([width, 2 * width], dim=1)
-        return cls(EdgeChain.of(layers, u, v, q), row_network(op, "O", objects.layers))
+        return cls(EdgeChain.of(layers, u, v, q), slope, RowNetwork.of(op, "O", block.O.layers))
 
     def one_pass(self, x: Tensor, edge_attr: Tensor, graph: Graph, return_edges: bool) -> tuple[Tensor, Tensor | None]:
         """(x', and E if asked for)."""
@@ -82,6 +113,21 @@ class InteractionWeights(NamedTuple):
             edge_attr=edge_attr,
             edges_at=last if return_edges else None,
             messages_at=last,
+            negative_slope=self.slope,
         )
         assert out.messages is not None
-        return apply_rows(self.node, x, out.messages), out.edges
+        return self.node(x, out.messages), out.edges
+
+
+def layer_by_layer(block: Any, x: Tensor, edge_attr: Tensor, graph: Graph) -> tuple[Tensor, Tensor]:
+    """One pass of a block whose R1 and O are called: (x', E)."""
+    effects = block.R1(torch.cat([x[graph.receiver], x[graph.sender], edge_attr], dim=1))
+    return block.O(torch.cat([x, segment_reduce(effects, graph, "sum")], dim=1)), effects
+
+
+def replaced(layers: Layers) -> str | None:
+    """Which of the relational models is another class."""
+    for path, layer in layers:
+        if "." not in path and type(layer).forward is not RelationalModel.forward:
+            return f"{path} is a {type(layer).__name__}"
+    return None

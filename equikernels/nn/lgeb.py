@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..checks import check_choice, fail
 from ..graph import Graph
+from ..metric import psi
 from ..ops.message import message_passing
 from ..ops.message.spec import PRECISIONS
+from ..ops.segment import segment_reduce
 from .edge_norm import EdgeInput, fold_batch_norm
 from .linear import weight_and_bias
+from .plain import Layers, expect_layers, obstacle, warn_once
+
+CLAMP = 100.0
 
 
 class LGEB(nn.Module):
@@ -22,6 +29,9 @@ class LGEB(nn.Module):
         m_{ij} \leftarrow \phi_m(m_{ij}) m_{ij} \\
         x_i' &= x_i + c \, \mathrm{mean}_j \, \mathrm{clamp}((x_i - x_j) \phi_x(m_{ij}), -100, 100) \\
         h_i' &= h_i + \phi_h(h_i, \textstyle\sum_j m_{ij}, s_i)
+
+    Where something is attached to the layers of phi_e, phi_x or phi_m (hooks, adapters, quantised weights), or one of
+    them is another layer than published, all are called one by one, on a tensor of edges.
 
     State-dict keys are the published ones. The statistics of phi_e's BatchNorm run over edges, those of phi_h's over
     nodes. The published code, which pads, counts padding among the nodes when it trains; see
@@ -116,8 +126,30 @@ class LGEB(nn.Module):
     def _messages(
         self, h: Tensor, x: Tensor, graph: Graph, edge_attr: Tensor | None, return_edges: bool = False
     ) -> tuple[Tensor | None, ...]:
+        if reason := obstacle(self, lorentz_layers):
+            warn_once(self, type(self).__name__, reason)
+            return self._layer_by_layer(h, x, graph, edge_attr)[: 2 + return_edges]
         phi_x = None if self.last_layer else self.phi_x
         return lorentz_messages(self.phi_e, phi_x, self.phi_m, h, x, graph, edge_attr, self.precision, return_edges)
+
+    def message(self, h_i: Tensor, h_j: Tensor, x_i: Tensor, x_j: Tensor, edge_attr: Tensor | None) -> Tensor:
+        """[m, the step of x] of every edge j -> i, by calling the layers: [E, n_hidden + 4]."""
+        metric = x_i.new_tensor([1.0] + [-1.0] * (x_i.shape[1] - 1))
+        d = x_i - x_j
+        interval, product = ((v * metric).sum(-1, keepdim=True) for v in (d * d, x_i * x_j))
+        inputs = [h_i, h_j, psi(interval).to(h_i.dtype), psi(product).to(h_i.dtype)]
+        m = self.phi_e(torch.cat(inputs if edge_attr is None else [*inputs, edge_attr], dim=1))
+        m = m * self.phi_m(m)
+        step = torch.zeros_like(d) if self.last_layer else (d * self.phi_x(m)).clamp(-CLAMP, CLAMP)
+        return torch.cat([m, step], dim=1)
+
+    def _layer_by_layer(
+        self, h: Tensor, x: Tensor, graph: Graph, edge_attr: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        i, j = graph.receiver, graph.sender
+        m, step = self.message(h[i], h[j], x[i], x[j], edge_attr).tensor_split([-x.shape[1]], dim=1)
+        moved = None if self.last_layer else segment_reduce(step, graph, "mean").to(x.dtype)
+        return segment_reduce(m.to(h.dtype), graph, "sum"), moved, m
 
     def _update(
         self, h: Tensor, x: Tensor, total: Tensor | None, step: Tensor | None, node_attr: Tensor | None
@@ -150,6 +182,21 @@ class LGEB(nn.Module):
             if (value is None and width > 0) or (value is not None and value.shape != (rows, width)):
                 got = None if value is None else list(value.shape)
                 fail("LGEB", name, f"shape [{rows}, {width}]" if width else "None", got)
+
+
+def lorentz_layers(block: Any) -> Layers:
+    """The layers of a block that :func:`lorentz_messages` reads.
+
+    Raises:
+        ValueError: they are not the published ones.
+    """
+    layers = [*expect_layers(block, "phi_e", (nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear, nn.ReLU))]
+    layers += expect_layers(block, "phi_m", (nn.Linear, nn.Sigmoid))
+    if getattr(block, "phi_x", None) is not None:
+        layers += expect_layers(block, "phi_x", (nn.Linear, nn.ReLU, nn.Linear))
+        if block.phi_x[2].bias is not None:
+            raise ValueError("phi_x.2 has a bias")
+    return layers
 
 
 def lorentz_messages(
@@ -188,7 +235,7 @@ def lorentz_messages(
         layers=[weight_and_bias(phi_e[3])],
         gate=weight_and_bias(phi_m[0]),
         head=None if phi_x is None else (*weight_and_bias(phi_x[0]), weight_and_bias(phi_x[2])[0]),
-        clamp=100.0,
+        clamp=CLAMP,
         precision=precision,
         return_edges=return_edges,
     )

@@ -23,10 +23,9 @@ except ImportError as error:
 
 from ..checks import check_tensor, fail
 from ..graph import Graph
-from ..metric import psi
 from ..ops.common import as_graph
 from .egcl import EGCL
-from .euclid import CLAMP, EuclidBlock
+from .euclid import EuclidBlock
 from .interaction import InteractionBlock
 from .lgeb import LGEB
 
@@ -91,12 +90,6 @@ def _target(nodes: Nodes) -> Tensor:
     return nodes if isinstance(nodes, Tensor) else nodes[1]
 
 
-def _invariants(x_i: Tensor, x_j: Tensor, metric: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """x_i - x_j, and its square and the product [E, 1]."""
-    d = x_i - x_j
-    return d, (d * d * metric).sum(-1, keepdim=True), (x_i * x_j * metric).sum(-1, keepdim=True)
-
-
 def _mean(total: Tensor, edge_index: Tensor, nodes: int) -> Tensor:
     return total / degree(edge_index[1], nodes, total.dtype).clamp(min=1)[:, None]
 
@@ -122,16 +115,6 @@ class LGEBConv(LGEB, MessagePassing):
             total, step = (t if t is None else t[:n] for t in self._messages(*of_nodes, ends.graph, edge_attr))
         return self._update(_target(h), _target(x), total, step, node_attr)
 
-    def message(self, h_i: Tensor, h_j: Tensor, x_i: Tensor, x_j: Tensor, edge_attr: Tensor | None) -> Tensor:
-        """[m, what moves x]."""
-        metric = x_i.new_tensor([1.0] + [-1.0] * (x_i.shape[1] - 1))
-        d, interval, product = _invariants(x_i, x_j, metric)
-        inputs = [h_i, h_j, psi(interval).to(h_i.dtype), psi(product).to(h_i.dtype)]
-        m = self.phi_e(torch.cat(inputs if edge_attr is None else [*inputs, edge_attr], dim=1))
-        m = m * self.phi_m(m)
-        step = torch.zeros_like(d) if self.last_layer else (d * self.phi_x(m)).clamp(-CLAMP, CLAMP)
-        return torch.cat([m, step], dim=1)
-
 
 class EGConv(EGCL, MessagePassing):
     """:class:`EGCL` (arXiv 2102.09844): arguments and state dict are its own."""
@@ -152,20 +135,6 @@ class EGConv(EGCL, MessagePassing):
         else:
             total, step = (t[:n] for t in self._messages(*of_nodes, ends.graph, edge_attr))
         return self._update(_target(h), _target(x), total, step, node_attr)
-
-    def message(self, h_i: Tensor, h_j: Tensor, x_i: Tensor, x_j: Tensor, edge_attr: Tensor | None) -> Tensor:
-        """[m, what moves x]."""
-        d, square, _ = _invariants(x_i, x_j, x_i.new_ones(()))
-        inputs = [h_i, h_j, square.to(h_i.dtype)]
-        m = self.edge_mlp(torch.cat(inputs if edge_attr is None else [*inputs, edge_attr], dim=1))
-        if self.att_mlp is not None:
-            m = m * self.att_mlp(m)
-        if self.direction == "unit":
-            d = d / (square.sqrt().detach() + 1e-8)
-        elif self.direction == "norm_plus_one":
-            d = d / (torch.where(square > 0, square, 1).sqrt() * (square > 0) + 1)
-        step = d * self.coord_mlp(m)
-        return torch.cat([m, step if self.clamp is None else step.clamp(-self.clamp, self.clamp)], dim=1)
 
 
 class EuclidConv(EuclidBlock, MessagePassing):
@@ -188,16 +157,6 @@ class EuclidConv(EuclidBlock, MessagePassing):
         update = self.phi_s(torch.cat([h, total], dim=1))
         return h + self.c_weight * update, x + self.c_weight * step, e
 
-    def edge_update(self, h_i: Tensor, h_j: Tensor, x_i: Tensor, x_j: Tensor, e: Tensor) -> Tensor:
-        """e'."""
-        _, square, product = _invariants(x_i, x_j, x_i.new_ones(()))
-        return self.phi_e(torch.cat([psi(square).to(e.dtype), psi(product).to(e.dtype), h_i, h_j, e], dim=1))
-
-    def message(self, x_i: Tensor, x_j: Tensor, e: Tensor) -> Tensor:
-        """[m, what moves x]."""
-        m = self.phi_m(e)
-        return torch.cat([m, ((x_i - x_j) * self.phi_x(m)).clamp(-CLAMP, CLAMP)], dim=1)
-
 
 class InteractionConv(InteractionBlock, MessagePassing):
     """:class:`InteractionBlock` (arXiv 2103.16701): arguments and state dict are its own."""
@@ -212,11 +171,3 @@ class InteractionConv(InteractionBlock, MessagePassing):
         effects = self.edge_updater(ends.edge_index, x=x, edge_attr=edge_attr, size=ends.size)  # type: ignore[operator]
         total = self.propagate(ends.edge_index, effects=effects, size=ends.size)  # type: ignore[operator]
         return self.O(torch.cat([_target(x), total], dim=1)), effects
-
-    def edge_update(self, x_i: Tensor, x_j: Tensor, edge_attr: Tensor) -> Tensor:
-        """E."""
-        return self.R1(torch.cat([x_i, x_j, edge_attr], dim=1))
-
-    def message(self, effects: Tensor) -> Tensor:
-        """E."""
-        return effects

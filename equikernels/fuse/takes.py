@@ -1,0 +1,45 @@
+"""What fused blocks take of a call; other calls are left to the block's own forward."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..checks import REAL
+from ..metric import MAX_DIM
+from ..ops.common import LOW_PRECISION
+from .recipe import expect, plain_tensor
+
+
+def takes_nodes(h: Any, x: Any, layer: nn.Module, width: int, dim: int | None = None) -> None:
+    """Node features [n, width] in the dtype of the weights, and coordinates [n, dim] in it or in float64."""
+    expect(plain_tensor(h, width) and plain_tensor(x, dim, h.shape[0]), "features or coordinates of another shape")
+    expect(2 <= x.shape[1] <= MAX_DIM, f"coordinates of {x.shape[1]} dimensions")
+    takes_dtype(h, layer)
+    expect(x.dtype in (h.dtype, torch.float64) or cast(x), f"coordinates of {x.dtype} beside features of {h.dtype}")
+    expect(x.device == h.device)
+
+
+def takes_dtype(t: Tensor, layer: nn.Module) -> None:
+    """A tensor in the dtype of the weights, which has a kernel; or in 16 bits, where autocast made it."""
+    weights = next(p.dtype for p in layer._parameters.values() if p is not None) if layer._parameters else None
+    known = weights in (None, t.dtype) and t.dtype in REAL
+    expect(known or (cast(t) and weights in (None, *REAL)), f"features of {t.dtype} beside weights of {weights}")
+
+
+def cast(t: Tensor) -> bool:
+    """Whether autocast may have lowered this tensor's precision."""
+    return t.dtype in LOW_PRECISION and torch.is_autocast_enabled(t.device.type)
+
+
+def ends_of(edges: Any, like: Tensor) -> tuple[Tensor, Tensor]:
+    """The two rows of an edge list, as published code unpacks it: index tensors [E], int64."""
+    expect(isinstance(edges, Tensor | list | tuple) and len(edges) == 2, "edges that are no pair of index tensors")
+    first, second = edges
+    for end in (first, second):
+        expect(isinstance(end, Tensor) and end.dim() == 1 and end.dtype == torch.int64, "edges that are not int64")
+        expect(end.device == like.device)
+    expect(first.shape == second.shape)
+    return first, second
