@@ -86,7 +86,8 @@ def rank2_inputs(p4: Tensor, pairs: Graph, stabilizer: Stabilizer) -> Tensor:
     channels = []
     if functionals:
         values = p4 @ p4.new_tensor(functionals).t()
-        channels.append(values[pairs.receiver] * values[pairs.sender])
+        j, i = pairs._edges
+        channels.append(values[i] * values[j])
     if stabilizer.dot or stabilizer.through_dot:
         channels.append(rank2_products(p4, pairs))
     if stabilizer.through_dot:
@@ -119,5 +120,6 @@ def jet_frame(dots: Tensor, pairs: Graph, eps: float = 1e-12) -> tuple[Tensor, T
     energy = rank2_reduce(dots, pairs)[0]  # times the mass of the jet
     mass2 = spread_events(segment_reduce(energy, pairs.events, "sum"), pairs)
     weight = torch.where(mass2 > 0, energy / torch.where(mass2 > 0, mass2, 1.0), 0.0)
-    angles = 2 * dots / (eps + energy[pairs.receiver] * weight[pairs.sender])
+    j, i = pairs._edges
+    angles = 2 * dots / (eps + energy[i] * weight[j])
     return weight.squeeze(1), angles

@@ -241,9 +241,8 @@ def slots_of(name: str, network: Any, pairs: Graph, padded_to: int | None) -> in
         return None
     if not network.extrema:
         return None
-    assert pairs.ptr is not None
     free = pairs.device.type == "cpu" and not torch.compiler.is_compiling()
-    longest = int(pairs.ptr.diff().max()) if pairs.ptr.shape[0] > 1 and (padded_to is None or free) else 0
+    longest = int(pairs._ptr.diff().max()) if pairs._ptr.shape[0] > 1 and (padded_to is None or free) else 0
     if padded_to is not None and padded_to < longest:
         fail(name, "padded_to", f"at least {longest}, the longest event", padded_to)
     return (longest if padded_to is None else padded_to) + network.spurions.shape[0]
