@@ -7,22 +7,16 @@ Triton; elsewhere the reference runs. A backend asked for by name is used or ref
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ContextDecorator
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from . import _native, _triton
+from . import _chosen, _native, _triton
+from ._chosen import BACKENDS, DEFAULT
 
-BACKENDS = ("auto", "reference", "cpu", "cuda", "triton")
 AUTO = {"cpu": ("cpu",), "cuda": ("cuda", "triton")}  # device -> backends, the first that can is used
-
-_name = os.environ.get("EQUIKERNELS_BACKEND", "auto") or "auto"
-if _name not in BACKENDS:
-    raise ValueError(f"EQUIKERNELS_BACKEND: expected one of {', '.join(BACKENDS)}, got {_name!r}")
 
 # op -> devices with a C++ kernel; filled by the op modules. Those with a Triton kernel are in _triton.KERNELS.
 KERNELS: dict[str, tuple[str, ...]] = {}
@@ -31,15 +25,31 @@ KERNELS: dict[str, tuple[str, ...]] = {}
 COMPOSED: set[str] = set()
 
 
-_triton.choose(_name == "triton")
+_traced: tuple[str, ...] = ()  # while Dynamo traces: backends of the blocks it is in
+
+if DEFAULT == "triton":
+    _triton.choose(True)
 
 
-@contextmanager
-def use_backend(name: str) -> Iterator[None]:
-    """Chooses the backend inside a ``with`` block, for the whole process.
+def current() -> str:
+    """The backend chosen in this context."""
+    if torch.compiler.is_dynamo_compiling():
+        return _traced[-1] if _traced else _chosen.name
+    return _chosen.current()
 
-    A backward pass uses the backend that is chosen when it runs; where the forward pass ran on the reference, so does
-    its backward pass.
+
+class use_backend(ContextDecorator):
+    """Chooses the backend inside a ``with`` block, or a decorated function, for this context.
+
+    A context is a thread or an asyncio task (:mod:`contextvars`). A task sees what was chosen where it was created; a
+    thread starts with the default, which is ``EQUIKERNELS_BACKEND`` or "auto", unless it runs in a copy of a context
+    (``contextvars.copy_context().run``). A generator shares the context of its caller: what it chooses between two
+    values, the caller sees.
+
+    A backward pass runs on the backend of its forward pass, whatever is chosen when, and in whichever thread, it runs.
+    Two things go by what is chosen where backward runs, which for GPUs is a thread of autograd's, on the default: a
+    forward pass that it runs again (activation checkpointing), and whether a backward pass made by torch.compile calls
+    CUDA C++ or Triton.
 
     Args:
         name: "auto", "reference", "cpu", "cuda" (CUDA C++) or "triton".
@@ -47,20 +57,40 @@ def use_backend(name: str) -> Iterator[None]:
     Raises:
         ValueError: no such backend.
     """
-    if name not in BACKENDS:
-        raise ValueError(f"use_backend: name: expected one of {', '.join(BACKENDS)}, got {name!r}")
-    before = _name
-    _choose(name)
-    try:
-        yield
-    finally:
-        _choose(before)
+
+    def __init__(self, name: str) -> None:
+        if name not in BACKENDS:
+            raise ValueError(f"use_backend: name: expected one of {', '.join(BACKENDS)}, got {name!r}")
+        self.name = name
+
+    def __enter__(self) -> None:
+        if torch.compiler.is_dynamo_compiling():
+            _trace(self.name)
+            return
+        if self.name == "triton":
+            _triton.choose(True)
+        _chosen.blocks.set((*_chosen.blocks.get(), (self, self.name)))
+
+    def __exit__(self, *raised: object) -> None:
+        if torch.compiler.is_dynamo_compiling():
+            _trace(None)
+            return
+        # Blocks need not end in the order in which they began, where generators hold them, nor in the same context.
+        inside = _chosen.blocks.get()
+        for k in reversed(range(len(inside))):
+            if inside[k][0] is self:
+                _chosen.blocks.set(inside[:k] + inside[k + 1 :])
+                break
+        if self.name == "triton":
+            _triton.choose(False)
 
 
-def _choose(name: str) -> None:
-    global _name
-    _name = name
-    _triton.choose(name == "triton")
+def _trace(name: str | None) -> None:
+    """Enters a block that Dynamo traces, or leaves the innermost."""
+    global _traced
+    if name == "triton":
+        torch._dynamo.graph_break()  # kernels are told apart where compiled code runs, which is behind the block
+    _traced = _traced[:-1] if name is None else (*_traced, name)
 
 
 def _refusal(op: str, backend: str, device: torch.device) -> str | None:
@@ -88,27 +118,29 @@ def use_kernel(op: str, *tensors: Tensor, cuda_limit: str | None = None) -> bool
     Raises:
         RuntimeError: a backend was asked for by name that cannot run here.
     """
-    if _name == "reference":
+    name = current()
+    if name == "reference":
         return False
     device = tensors[0].device
-    named = _name != "auto"
-    if named and _name in AUTO and device.type != _name:  # whatever the transform
-        raise RuntimeError(f"{op}: backend {_name!r} was asked for, but the tensors are on {device.type!r}")
+    named = name != "auto"
+    if named and name in AUTO and device.type != name:  # whatever the transform
+        raise RuntimeError(f"{op}: backend {name!r} was asked for, but the tensors are on {device.type!r}")
     if _transformed(tensors):
         return False
-    for backend in (_name,) if named else AUTO.get(device.type, ()):
+    for backend in (name,) if named else AUTO.get(device.type, ()):
         reason = _refusal(op, backend, device) or (cuda_limit if backend == "cuda" else None)
         if reason is None:
             return True
         if named:
-            raise RuntimeError(f"{op}: backend {_name!r} was asked for: {reason}")
+            raise RuntimeError(f"{op}: backend {name!r} was asked for: {reason}")
     return False
 
 
 def use_shortcut(op: str, *tensors: Tensor) -> bool:
     """As :func:`use_kernel`, for an op that others can be put together to: where a backend asked for by name lacks the
     kernel, they run on that backend."""
-    if _name not in ("auto", "reference") and _refusal(op, _name, tensors[0].device) is not None:
+    name = current()
+    if name not in ("auto", "reference") and _refusal(op, name, tensors[0].device) is not None:
         return False
     return use_kernel(op, *tensors)
 
@@ -143,15 +175,16 @@ def backends() -> BackendReport:
 
 def _served(op: str, device: torch.device) -> str:
     """What runs on a device under the backend chosen now, and where that is not a kernel, why."""
-    if _name == "reference":
+    name = current()
+    if name == "reference":
         return "reference (EQUIKERNELS_BACKEND or use_backend says so)"
     reasons = {}
-    for backend in AUTO[device.type] if _name == "auto" else (_name,):
+    for backend in AUTO[device.type] if name == "auto" else (name,):
         reasons[backend] = _refusal(op, backend, device)
         if reasons[backend] is None:
             return _kernel(backend)
-    if _name != "auto":
-        return f"refused ({reasons[_name]})"
+    if name != "auto":
+        return f"refused ({reasons[name]})"
     if op in COMPOSED and device.type not in KERNELS[op]:
         return "made of other ops"
     told = [r for backend, r in reasons.items() if r is not None and _has_kernel(op, backend)]
@@ -178,7 +211,7 @@ class BackendReport(dict[str, dict[str, str]]):
     """op -> device -> what runs there."""
 
     def __str__(self) -> str:
-        lines = [f"backend: {_name}"]
+        lines = [f"backend: {current()}"]
         for op, devices in self.items():
             lines += [f"  {op}"] + [f"    {device:6s} {what}" for device, what in devices.items()]
         return "\n".join(lines)

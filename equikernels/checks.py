@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Collection, Sequence
-from typing import NoReturn
+from typing import NoReturn, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -43,6 +44,18 @@ def check_tensor(
             fail(op, argument, f"device {like.device}", value.device)
         if dtypes is None and value.dtype != like.dtype:
             fail(op, argument, f"dtype {_short(like.dtype)}", _short(value.dtype), TypeError)
+
+
+def as_int(op: str, argument: str, value: SupportsIndex | None) -> int:
+    """An integer of Python, NumPy or PyTorch, as Python's; a symbolic one as it is. Truth values are refused."""
+    if isinstance(value, int | torch.SymInt) and not isinstance(value, bool):
+        return value  # type: ignore[return-value]
+    if not isinstance(value, bool):
+        try:
+            return operator.index(value)  # type: ignore[arg-type]
+        except TypeError:
+            pass
+    fail(op, argument, "an integer", repr(value), TypeError)
 
 
 def check_choice(op: str, argument: str, value: str, choices: Collection[str]) -> None:

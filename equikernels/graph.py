@@ -5,14 +5,15 @@ A graph is built once per batch and reused by every layer and by backward.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, SupportsIndex
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
-from .checks import check_tensor, fail
+from .checks import as_int, check_tensor, fail
+from .indices import all_pairs, check_indices, group, normal, own
+from .indices import check_offsets as _check_offsets
 
 CSR, COMPLETE, COMPLETE_WITH_SELF_LOOPS = 0, 1, 2  # kinds, as the ops' schemas number them
 
@@ -28,16 +29,13 @@ class Graph:
     other graph holds its edges grouped by receiver and by sender (CSR and its transpose), each sorted stably; both
     are made on first use and kept.
 
-    Attributes:
-        num_nodes: number of nodes n.
-        num_edges: number of edges E.
-        is_complete: every pair of nodes of the same event is joined both ways.
-        self_loops: for a complete graph, whether i -> i is an edge too.
+    Kernels read memory at a graph's indices, which are checked once. A graph therefore owns them and does not change:
+    constructors copy what they are given, :attr:`edge_index`, :attr:`sender`, :attr:`receiver`, :attr:`ptr` and
+    :attr:`table` give copies, and attributes cannot be set. (As a pytree a graph hands out the tensors themselves:
+    write to none of them.)
     """
 
-    num_nodes: int
-    is_complete: bool
-    self_loops: bool
+    _num_nodes: int
     _num_edges: int | None
     _kind: int
     _table: Tensor | None  # what kernels read, one int64 vector; see table
@@ -59,13 +57,11 @@ class Graph:
         edge_index: Tensor | None = None,
     ) -> Graph:
         graph = object.__new__(cls)
-        graph.num_nodes = num_nodes
-        graph.is_complete = kind != CSR
-        graph.self_loops = kind == COMPLETE_WITH_SELF_LOOPS
+        graph._num_nodes = num_nodes
         graph._num_edges = num_edges
         graph._kind = kind
-        graph._table = None if table is None else _normal(table)
-        graph._edge_index = None if edge_index is None else _normal(edge_index)
+        graph._table = None if table is None else normal(table)
+        graph._edge_index = None if edge_index is None else normal(edge_index)
         graph._events = None
         graph._pairs = None
         graph._by_receiver = None
@@ -77,8 +73,8 @@ class Graph:
         ptr: Tensor,
         self_loops: bool = False,
         *,
-        num_nodes: int | None = None,
-        num_edges: int | None = None,
+        num_nodes: SupportsIndex | None = None,
+        num_edges: SupportsIndex | None = None,
         validate: bool = True,
     ) -> Graph:
         """Joins all pairs of nodes of each event.
@@ -89,29 +85,36 @@ class Graph:
             num_nodes: ptr[-1], where known; given together with ``validate=False`` nothing is read back from the
                 device.
             num_edges: sum of n_b (n_b - 1), or of n_b^2 with self-loops, where known.
-            validate: check the values of ``ptr`` (on CUDA this waits for the device).
+            validate: check the values of ``ptr`` and ``num_edges`` (on CUDA this waits for the device).
 
         Raises:
-            ValueError: ``ptr`` has a wrong shape, does not start at 0, decreases, or does not end at ``num_nodes``.
-            TypeError: ``ptr`` is not int64.
+            ValueError: ``ptr`` has a wrong shape, does not start at 0, decreases, or does not end at ``num_nodes``;
+                ``num_edges`` is another number.
+            TypeError: ``ptr`` is not int64, or a number is no integer.
         """
         op = "Graph.complete"
         check_tensor(op, "ptr", ptr, ["n_events + 1"], [torch.int64])
         if ptr.shape[0] < 1:
             fail(op, "ptr", "at least one entry", list(ptr.shape))
-        ptr = ptr.detach().contiguous()
+        nodes = None if num_nodes is None else as_int(op, "num_nodes", num_nodes)
+        known = None if num_edges is None else as_int(op, "num_edges", num_edges)
+        ptr = own(ptr)
         counts = ptr.diff()
         if validate:
-            _check_offsets(op, "ptr", ptr, counts, num_nodes)
+            _check_offsets(op, "ptr", ptr, counts, nodes)
         edges = counts * counts if self_loops else counts * (counts - 1)
         table = torch.cat([ptr, edges.new_zeros(1), edges.cumsum(0)])
-        if num_nodes is None:
-            num_nodes = int(ptr[-1])
-        return cls._new(num_nodes, num_edges, COMPLETE_WITH_SELF_LOOPS if self_loops else COMPLETE, table)
+        if validate and known is not None and int(table[-1]) != known:
+            fail(op, "num_edges", f"{int(table[-1])} edges", known)
+        if nodes is None:
+            nodes = int(ptr[-1])
+        return cls._new(nodes, known, COMPLETE_WITH_SELF_LOOPS if self_loops else COMPLETE, table)
 
     @classmethod
-    def from_edge_index(cls, edge_index: Tensor, num_nodes: int | None = None, *, validate: bool = True) -> Graph:
-        """Takes PyTorch Geometric's edge list.
+    def from_edge_index(
+        cls, edge_index: Tensor, num_nodes: SupportsIndex | None = None, *, validate: bool = True
+    ) -> Graph:
+        """Takes a copy of PyTorch Geometric's edge list.
 
         Args:
             edge_index: int64 [2, E], row 0 the senders (source), row 1 the receivers (target); any order, duplicates
@@ -122,7 +125,7 @@ class Graph:
 
         Raises:
             ValueError: wrong shape, or an index out of range.
-            TypeError: not int64.
+            TypeError: not int64, or ``num_nodes`` is no integer.
         """
         op = "Graph.from_edge_index"
         if hasattr(edge_index, "as_tensor") and hasattr(edge_index, "sparse_size"):
@@ -132,14 +135,13 @@ class Graph:
         check_tensor(op, "edge_index", edge_index, [2, "E"], [torch.int64])
         if num_nodes is None:
             fail(op, "num_nodes", "a number", "None")
-        assert num_nodes is not None
-        if num_nodes < 0:
-            fail(op, "num_nodes", "a number >= 0", num_nodes)
-        if validate and edge_index.numel() > 0:
-            low, high = (int(v) for v in edge_index.aminmax())
-            if low < 0 or high >= num_nodes:
-                fail(op, "edge_index", f"indices in [0, {num_nodes})", f"[{low}, {high}]")
-        return cls._new(num_nodes, edge_index.shape[1], CSR, edge_index=edge_index.detach())
+        nodes = as_int(op, "num_nodes", num_nodes)
+        if nodes < 0:
+            fail(op, "num_nodes", "a number >= 0", nodes)
+        edge_index = own(edge_index)
+        if validate:
+            check_indices(op, "edge_index", edge_index, nodes)
+        return cls._new(nodes, edge_index.shape[1], CSR, edge_index=edge_index)
 
     @classmethod
     def from_csr(cls, rowptr: Tensor, col: Tensor, *, validate: bool = True) -> Graph:
@@ -160,55 +162,77 @@ class Graph:
         if rowptr.shape[0] < 1:
             fail(op, "rowptr", "at least one entry", list(rowptr.shape))
         num_nodes, num_edges = rowptr.shape[0] - 1, col.shape[0]
-        rowptr, col = rowptr.detach().contiguous(), col.detach().contiguous()
+        rowptr, col = own(rowptr), own(col)
         counts = rowptr.diff()
         if validate:
             _check_offsets(op, "rowptr", rowptr, counts, num_edges)
-            if num_edges > 0:
-                low, high = (int(v) for v in col.aminmax())
-                if low < 0 or high >= num_nodes:
-                    fail(op, "col", f"indices in [0, {num_nodes})", f"[{low}, {high}]")
+            check_indices(op, "col", col, num_nodes)
         receiver = torch.repeat_interleave(counts, output_size=num_edges)
         identity = torch.arange(num_edges, device=col.device)
-        out_ptr, out_edge = _group(col, num_nodes)
+        out_ptr, out_edge = group(col, num_nodes)
         table = torch.cat([rowptr, col, identity, out_ptr, receiver[out_edge], out_edge])
         return cls._new(num_nodes, num_edges, CSR, table, torch.stack([col, receiver]))
+
+    @classmethod
+    def batch(cls, graphs: Sequence[Graph]) -> Graph:
+        """The graphs side by side, as one: nodes and edges of the first come first, then those of the second, ...
+
+        ``torch.utils.data.default_collate`` makes a batch of graphs with it. Complete graphs of one kind make a
+        complete graph; any others, one that has all edges listed. Nothing is read back from the device.
+
+        Raises:
+            ValueError: no graphs, or graphs on several devices.
+            TypeError: something is no graph.
+        """
+        return _state.batch(graphs)
+
+    @property
+    def num_nodes(self) -> int:
+        """Number of nodes n."""
+        return self._num_nodes
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every pair of nodes of the same event is joined both ways, and by nothing else."""
+        return self._kind != CSR
+
+    @property
+    def self_loops(self) -> bool:
+        """For a complete graph, whether i -> i is an edge too."""
+        return self._kind == COMPLETE_WITH_SELF_LOOPS
 
     @property
     def num_edges(self) -> int:
         """Number of edges E. For a complete graph made without it, this reads one number from the device."""
         if self._num_edges is None:
-            num_edges: int = self.table[-1].item()  # type: ignore[assignment]
+            num_edges: int = self._indices[-1].item()  # type: ignore[assignment]
             torch._check(num_edges >= 0)  # tells export what it may assume of a number it cannot see
             self._num_edges = num_edges
         return self._num_edges
 
     @property
     def ptr(self) -> Tensor | None:
-        """First node of each event, [n_events + 1]; complete graphs only."""
-        return self.table[: self.table.shape[0] // 2] if self.is_complete else None
+        """A copy of the first node of each event, [n_events + 1]; complete graphs only."""
+        return self._ptr.clone() if self.is_complete else None
 
     @property
     def device(self) -> torch.device:
-        return self.table.device if self._edge_index is None else self._edge_index.device
+        return self._indices.device if self._edge_index is None else self._edge_index.device
 
     @property
     def edge_index(self) -> Tensor:
-        """[2, E] int64: row 0 senders, row 1 receivers, in the order of per-edge tensors."""
-        if self._edge_index is None:
-            edge_index = self._enumerate_pairs() if self.is_complete else self._edges_from_csr()
-            self._edge_index = _normal(edge_index)
-        return self._edge_index
+        """A copy of [2, E] int64: row 0 senders, row 1 receivers, in the order of per-edge tensors."""
+        return self._edges.clone()
 
     @property
     def sender(self) -> Tensor:
-        """[E] int64: the node each edge leaves."""
-        return self.edge_index[0]
+        """A copy of [E] int64: the node each edge leaves."""
+        return self._edges[0].clone()
 
     @property
     def receiver(self) -> Tensor:
-        """[E] int64: the node each edge arrives at."""
-        return self.edge_index[1]
+        """A copy of [E] int64: the node each edge arrives at."""
+        return self._edges[1].clone()
 
     def in_degree(self) -> Tensor:
         """[num_nodes] int64: edges each node receives."""
@@ -230,8 +254,7 @@ class Graph:
         the event of each node.
         """
         if self._events is None:
-            ptr = self.ptr
-            assert ptr is not None, "only a complete graph knows its events"
+            ptr = self._ptr
             event = torch.repeat_interleave(ptr.diff(), output_size=self.num_nodes)
             # sorted by both ends, and both ends are the same
             side = [ptr, event, torch.arange(self.num_nodes, device=ptr.device)]
@@ -248,17 +271,15 @@ class Graph:
         if self.self_loops:
             return self
         if self._pairs is None:
-            ptr = self.ptr
-            assert ptr is not None, "only a complete graph knows its events"
-            self._pairs = Graph.complete(ptr, self_loops=True, num_nodes=self.num_nodes, validate=False)
+            self._pairs = Graph.complete(self._ptr, self_loops=True, num_nodes=self.num_nodes, validate=False)
         return self._pairs
 
     @property
     def reversed(self) -> Graph:
         """The same edges, in the same order, with senders and receivers exchanged."""
         if self.is_complete:
-            return Graph.from_edge_index(self.edge_index.flip(0), self.num_nodes, validate=False)
-        in_table, out_table = self.table.chunk(2)
+            return Graph._new(self.num_nodes, self.num_edges, CSR, edge_index=self._edges.flip(0))
+        in_table, out_table = self._indices.chunk(2)
         edge_index = None if self._edge_index is None else self._edge_index.flip(0)
         return Graph._new(self.num_nodes, self.num_edges, CSR, torch.cat([out_table, in_table]), edge_index)
 
@@ -266,8 +287,14 @@ class Graph:
     def by_receiver(self) -> tuple[Graph, Tensor]:
         """The same edges in the order in which kernels walk them, by receiver, and the edge [E] each of them is here.
 
-        A network that keeps memory on edges reads and writes it in a row then. Made on first use.
+        A network that keeps memory on edges reads and writes it in a row then. Made on first use; the second is a copy.
         """
+        graph, order = self._ordered
+        return graph, order.clone()
+
+    @property
+    def _ordered(self) -> tuple[Graph, Tensor]:
+        """by_receiver itself; do not write to the second."""
         if self._by_receiver is None:
             if self.is_complete:
                 self._by_receiver = self, torch.arange(self.num_edges, device=self.device)
@@ -276,52 +303,89 @@ class Graph:
                 places = torch.arange(in_edge.shape[0], device=in_edge.device)
                 place = torch.empty_like(in_edge).index_copy_(0, in_edge, places)
                 table = torch.cat([in_ptr, sender, places, out_ptr, receiver, place[out_edge]])
-                self._by_receiver = Graph._new(self.num_nodes, self.num_edges, CSR, _normal(table)), _normal(in_edge)
+                self._by_receiver = Graph._new(self.num_nodes, self.num_edges, CSR, normal(table)), normal(in_edge)
         return self._by_receiver
 
     @property
     def table(self) -> Tensor:
-        """What the kernels read, one int64 vector; made on first use.
+        """A copy of what the kernels read, one int64 vector.
 
         A complete graph: ptr, edge_ptr (first edge of each event). Any other: in_ptr, sender, in_edge, out_ptr,
         receiver, out_edge, that is CSR by receiver, its transpose, and for each slot the edge it stands for.
         """
+        return self._indices.clone()
+
+    @property
+    def _ptr(self) -> Tensor:
+        """ptr itself: a view of what kernels read."""
+        assert self.is_complete, "only a complete graph knows its events"
+        return self._indices[: self._indices.shape[0] // 2]
+
+    @property
+    def _indices(self) -> Tensor:
+        """The table itself, made on first use; write to neither this nor a view of it."""
         if self._table is None:
             assert self._edge_index is not None
             sender, receiver = self._edge_index[0], self._edge_index[1]
-            in_ptr, in_edge = _group(receiver, self.num_nodes)
-            out_ptr, out_edge = _group(sender, self.num_nodes)
+            in_ptr, in_edge = group(receiver, self.num_nodes)
+            out_ptr, out_edge = group(sender, self.num_nodes)
             table = torch.cat([in_ptr, sender[in_edge], in_edge, out_ptr, receiver[out_edge], out_edge])
-            self._table = _normal(table)
+            self._table = normal(table)
         return self._table
 
+    @property
+    def _edges(self) -> Tensor:
+        """edge_index itself, made on first use; write to neither this nor a view of it."""
+        if self._edge_index is None:
+            edge_index = self._all_pairs() if self.is_complete else self._edges_from_csr()
+            self._edge_index = normal(edge_index)
+        return self._edge_index
+
     def _parts(self) -> list[Tensor]:
-        table = self.table
+        table = self._indices
         if self.is_complete:
             return list(table.chunk(2))
         n, e = self.num_nodes + 1, self._num_edges
         return list(table.split([n, e, e, n, e, e]))
 
-    def to(self, device: torch.device | str) -> Graph:
-        """The same graph on another device; what has been derived so far is moved, not made again."""
-        leaves, context = _flatten(self)
-        return _unflatten([leaf.to(device) if isinstance(leaf, Tensor) else leaf for leaf in leaves], context)
+    def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> Graph:
+        """The same graph on another device, itself where it is there; what has been derived so far is moved too."""
+        device = torch.empty(0, device=device).device  # with its index
+        return self if device == self.device else self._map(lambda t: t.to(device, non_blocking=non_blocking))
+
+    def cpu(self) -> Graph:
+        return self.to("cpu")
+
+    def cuda(self, device: torch.device | str | int = "cuda", *, non_blocking: bool = False) -> Graph:
+        return self.to(device, non_blocking=non_blocking)
+
+    def pin_memory(self) -> Graph:
+        """The same graph in pinned memory; a ``DataLoader`` with ``pin_memory=True`` calls this."""
+        return self._map(lambda t: t.pin_memory())
+
+    def is_pinned(self) -> bool:
+        return all(t.is_pinned() for t in (self._table, self._edge_index) if t is not None)
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Graph:
+        table, edges = (None if t is None else function(t) for t in (self._table, self._edge_index))
+        return Graph._new(self._num_nodes, self._num_edges, self._kind, table, edges)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Graph:
+        return self._map(torch.clone)
+
+    def __copy__(self) -> Graph:
+        return self._map(lambda t: t)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _state.reduced(self)
 
     def __repr__(self) -> str:
         kind = "complete" if self.is_complete else "sparse"
         return f"Graph({kind}, num_nodes={self.num_nodes}, num_edges={self.num_edges})"
 
-    def _enumerate_pairs(self) -> Tensor:
+    def _all_pairs(self) -> Tensor:
         ptr, edge_ptr = self._parts()
-        counts, edge_counts = ptr.diff(), edge_ptr.diff()
-        event = torch.repeat_interleave(edge_counts, output_size=self.num_edges)
-        width = (counts if self.self_loops else counts - 1)[event]
-        k = torch.arange(self.num_edges, device=ptr.device) - edge_ptr[event]
-        i = torch.div(k, width, rounding_mode="floor")
-        j = k - i * width
-        if not self.self_loops:
-            j = j + (j >= i)
-        return torch.stack([j, i]) + ptr[event]
+        return all_pairs(ptr, edge_ptr, self.num_edges, self.self_loops)
 
     def _edges_from_csr(self) -> Tensor:
         in_ptr, sender, in_edge = self._parts()[:3]
@@ -330,52 +394,4 @@ class Graph:
         return torch.empty_like(edges).index_copy_(1, in_edge, edges)
 
 
-def _normal(t: Tensor) -> Tensor:
-    """A graph first used under torch.inference_mode may be trained on later, which inference tensors cannot be."""
-    if torch.compiler.is_compiling() or not isinstance(t, Tensor) or not t.is_inference():
-        return t
-    with torch.inference_mode(False):
-        return t.clone()
-
-
-def _check_offsets(op: str, argument: str, ptr: Tensor, counts: Tensor, end: int | None) -> None:
-    if int(ptr[0]) != 0:
-        fail(op, argument, "a first entry of 0", int(ptr[0]))
-    if counts.numel() > 0 and int(counts.min()) < 0:
-        b = int(counts.argmin())
-        fail(op, argument, "entries that do not decrease", f"{int(ptr[b])} before {int(ptr[b + 1])} at entry {b + 1}")
-    if end is not None and int(ptr[-1]) != end:
-        fail(op, argument, f"a last entry of {end}", int(ptr[-1]))
-
-
-def _group(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Sorts edges stably by an end. Returns (ptr [size + 1], order [E]): edges order[ptr[i]:ptr[i + 1]] have end i."""
-    order = torch.argsort(index, stable=True)
-    nodes = torch.arange(size + 1, device=index.device)
-    return torch.searchsorted(index[order], nodes), order
-
-
-def _flatten(graph: Graph) -> tuple[list[Any], int]:
-    if graph.is_complete:
-        return [graph.table, graph.num_nodes, graph._num_edges], graph._kind
-    return [graph.table, graph.num_nodes, graph._num_edges, graph.edge_index], graph._kind
-
-
-def _unflatten(leaves: Iterable[Any], kind: int) -> Graph:
-    table, num_nodes, num_edges, *edge_index = leaves
-    return Graph._new(num_nodes, num_edges, kind, table, *edge_index)
-
-
-def _flatten_with_keys(graph: Graph) -> tuple[list[tuple[Any, Any]], int]:
-    leaves, kind = _flatten(graph)
-    names = ("table", "num_nodes", "num_edges", "edge_index")
-    return [(pytree.GetAttrKey(name), leaf) for name, leaf in zip(names, leaves, strict=False)], kind
-
-
-pytree.register_pytree_node(
-    Graph,
-    _flatten,
-    _unflatten,
-    flatten_with_keys_fn=_flatten_with_keys,
-    serialized_type_name="equikernels.Graph",
-)
+from . import graph_state as _state  # noqa: E402 (it needs the class)

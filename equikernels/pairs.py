@@ -67,9 +67,9 @@ def unpack_pairs(
     if packed.dim() == 0:
         fail(op, "packed", "shape [n_pairs, ...]", [])
     if isinstance(ptr, Graph):
-        if ptr.ptr is None:
+        if not ptr.is_complete:
             fail(op, "ptr", "offsets or a complete graph", "a sparse graph")
-        ptr, validate = ptr.ptr, False
+        ptr, validate = ptr._ptr, False
     elif validate:
         Graph.complete(ptr)
     check_tensor(op, "ptr", ptr, ["B + 1"], [torch.int64])

@@ -130,7 +130,7 @@ class EuclidNet(nn.Module):
         order of the second graph, which is :attr:`Graph.by_receiver` of the first."""
         op = type(self).__name__
         check_tensor(op, "x", x, ["n", 3], REAL)
-        graph, order = as_graph(op, graph, x.shape[0]).by_receiver
+        graph, order = as_graph(op, graph, x.shape[0])._ordered
         dtype = weight_and_bias(self.node_encoder[0])[0].dtype
         h = RowNetwork.of(op, "node_encoder", self.node_encoder)(x[:, 2:].to(dtype))
         e = read_ends(op, self.edge_encoder, h, None, graph, receiver_first=True)
@@ -183,7 +183,7 @@ class EuclidNetSO3(nn.Module):
         op = "EuclidNetSO3"
         x, graph, _ = of_data(op, x, graph)
         check_tensor(op, "x", x, ["n", 3], REAL)
-        graph, order = as_graph(op, graph, x.shape[0]).by_receiver
+        graph, order = as_graph(op, graph, x.shape[0])._ordered
         x, m = self.rounds(x, graph)
         return in_order(read_ends(op, self.edge_mlp, x.to(m.dtype), m, graph, end="sigmoid"), order)
 

@@ -120,11 +120,11 @@ class LorentzNet(nn.Module):
         check_tensor(op, "x", x, ["n", 4], REAL)
         check_tensor(op, "scalars", scalars, [x.shape[0], self.n_scalar], FLOATING)
         graph = ptr if isinstance(ptr, Graph) else Graph.complete(ptr, num_nodes=x.shape[0])
-        if graph._kind != COMPLETE or graph.ptr is None:
+        if graph._kind != COMPLETE:
             fail(op, "ptr", "offsets, or a complete graph without self-loops", graph)
         if graph.num_nodes != x.shape[0]:
             fail(op, "ptr", f"{x.shape[0]} nodes", graph.num_nodes)
-        slots = self._slots(graph.ptr, x.shape[0], padded_to)
+        slots = self._slots(graph._ptr, x.shape[0], padded_to)
         events = graph.events
         if slots is not None and self.training:
             x, scalars, graph = _with_padding(x, scalars, graph, events.num_nodes * slots - x.shape[0])
@@ -152,9 +152,8 @@ class LorentzNet(nn.Module):
 
 def _with_padding(x: Tensor, scalars: Tensor, graph: Graph, rows: int) -> tuple[Tensor, Tensor, Graph]:
     """Adds rows of zeros that hear nobody: each is an event of one particle."""
-    assert graph.ptr is not None
     n = graph.num_nodes
-    ptr = torch.cat([graph.ptr, torch.arange(n + 1, n + 1 + rows, device=x.device)])
+    ptr = torch.cat([graph._ptr, torch.arange(n + 1, n + 1 + rows, device=x.device)])
     padded = Graph.complete(ptr, num_nodes=n + rows, num_edges=graph.num_edges, validate=False)
     x, scalars = (torch.cat([t, t.new_zeros(rows, t.shape[1])]) for t in (x, scalars))
     return x, scalars, padded

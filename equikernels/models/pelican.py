@@ -12,7 +12,7 @@ from ..checks import check_choice, fail
 from ..graph import Graph
 from ..nn.pelican import Eq2to0, Eq2to1
 from ..ops.segment import segment_reduce
-from .pelican_inputs import STABILIZERS, projections
+from .pelican_inputs import STABILIZERS, constant, projections
 from .pelican_state import trunk_sizes
 from .pelican_trunk import MLP, Trunk
 
@@ -167,8 +167,6 @@ class PELICANRegressor(Trunk):
             "1_0" with the sum of the four weights in place of one for each component.
     """
 
-    projections: Tensor
-
     def __init__(
         self,
         *,
@@ -185,10 +183,9 @@ class PELICANRegressor(Trunk):
         super().__init__(average_nobj=average_nobj, **options)
         if not mlp_out:
             fail("PELICANRegressor", "mlp_out", "True", mlp_out)
-        parts = projections("so13" if self.method == "spurions" else self.stabilizer, self.compat)
-        self.register_buffer("projections", parts, persistent=False)
+        self.projections = projections("so13" if self.method == "spurions" else self.stabilizer, self.compat)
         self.num_targets = num_targets
-        widths = [*options["num_channels_out"], num_targets * parts.shape[0]]
+        widths = [*options["num_channels_out"], num_targets * len(self.projections)]
         self.msg_2to1 = self.last_message()
         self.agg_2to1 = Eq2to1(
             options["num_channels_m_out"][-1],
@@ -216,8 +213,8 @@ class PELICANRegressor(Trunk):
         """A network of the widths of ``state``, not yet filled; see :meth:`PELICANClassifier.from_state_dict`."""
         sizes, out = trunk_sizes(state, "msg_2to1", "agg_2to1", "mlp_out_1")
         check_choice("PELICANRegressor", "stabilizer", stabilizer, tuple(STABILIZERS))
-        parts = projections("so13" if method == "spurions" else stabilizer, False).shape[0]
-        sizes |= {"num_targets": max(out[-1] // parts, 1), **options}
+        parts = projections("so13" if method == "spurions" else stabilizer, False)
+        sizes |= {"num_targets": max(out[-1] // len(parts), 1), **options}
         sizes |= {"stabilizer": stabilizer, "method": method, "config": config, "config_out": config_out}
         return cls(average_nobj=average_nobj, **sizes)
 
@@ -244,8 +241,8 @@ class PELICANRegressor(Trunk):
         x, T, pairs, of_batch = self.rank2(p4, ptr, scalars, padded_to)
         c = self.msg_2to1.then(self.agg_2to1, T, pairs, self.dropout_layer, **of_batch)
         c = self.mlp_out_1(self.dropout_layer_out(c))
-        c = c.view(-1, self.num_targets, self.projections.shape[0])
-        parts = torch.einsum("wab,nb->nwa", self.projections.to(x.dtype), x)
+        c = c.view(-1, self.num_targets, len(self.projections))
+        parts = torch.einsum("wab,nb->nwa", constant(self.projections, x), x)
         terms = (c.to(x.dtype)[..., None] * parts[:, None]).sum(2)
         total = segment_reduce(terms.flatten(1), pairs.events, "sum").view(-1, self.num_targets, 4) / self.scale
         return total.squeeze(1) if self.num_targets == 1 else total, c

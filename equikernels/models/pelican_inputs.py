@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,6 +53,27 @@ STABILIZERS = {
 }
 
 
+_made: dict[tuple[Any, ...], Tensor] = {}
+
+
+def constant(values: Sequence[Any], like: Tensor) -> Tensor:
+    """Nested tuples as a tensor of the dtype and device of another, made on first use and kept.
+
+    A buffer that no state dict holds would be lost where a network is made on the meta device, and rounded where it is
+    cast.
+    """
+    if torch.compiler.is_compiling():
+        return torch.tensor(values, dtype=like.dtype, device=like.device)
+    key = values, like.dtype, like.device
+    if key not in _made:
+        with torch.inference_mode(False):
+            made = torch.tensor(values, dtype=like.dtype, device=like.device)
+        if type(made) is not Tensor:  # a fake one
+            return made
+        _made[key] = made
+    return _made[key]
+
+
 def first_weights(width: int, stabilizer: Stabilizer) -> Tensor:
     """[width, q]: with these every stabilizer starts from p_i . p_j alone (without it, from what comes closest)."""
     if stabilizer.dot:
@@ -60,24 +83,23 @@ def first_weights(width: int, stabilizer: Stabilizer) -> Tensor:
     return torch.tensor(row).repeat(width, 1)
 
 
-def projections(name: str, compat: bool) -> Tensor:
+def projections(name: str, compat: bool) -> tuple[tuple[tuple[float, ...], ...], ...]:
     """[w, 4, 4], acting on columns (E, px, py, pz): the covariant linear maps a weight each is learned for."""
     if compat and name in ("1", "1_0"):
-        return torch.eye(4).repeat(4, 1, 1)
-    if name == "se2":
+        out = np.tile(np.eye(4), (4, 1, 1))
+    elif name == "se2" and compat:
+        out = np.zeros((2, 4, 4))
+        out[0, 0, 3] = out[0, 3, 3] = 1
+        out[1] = np.diag([1, 1, 1, 0])
+        out[1, 0, 3] = out[1, 3, 0] = -1
+    elif name == "se2":
         # n (n . p) for n = (1, 0, 0, 1), which the group keeps
-        along = torch.outer(torch.tensor([1.0, 0, 0, 1]), torch.tensor([1.0, 0, 0, -1]))
-        if not compat:
-            return torch.stack([torch.eye(4), along])
-        published = torch.zeros(2, 4, 4)
-        published[0, 0, 3] = published[0, 3, 3] = 1
-        published[1] = torch.diag(torch.tensor([1.0, 1, 1, 0]))
-        published[1, 0, 3] = published[1, 3, 0] = -1
-        return published
-    out = torch.zeros(len(STABILIZERS[name].parts), 4, 4)
-    for w, part in enumerate(STABILIZERS[name].parts):
-        out[w, part, part] = 1
-    return out
+        out = np.stack([np.eye(4), np.outer([1, 0, 0, 1], [1, 0, 0, -1])])
+    else:
+        out = np.zeros((len(STABILIZERS[name].parts), 4, 4))
+        for w, part in enumerate(STABILIZERS[name].parts):
+            out[w, part, part] = 1
+    return tuple(tuple(map(tuple, matrix)) for matrix in out.tolist())
 
 
 def rank2_inputs(p4: Tensor, pairs: Graph, stabilizer: Stabilizer) -> Tensor:
@@ -85,8 +107,9 @@ def rank2_inputs(p4: Tensor, pairs: Graph, stabilizer: Stabilizer) -> Tensor:
     functionals = stabilizer.functionals[stabilizer.through_dot :]
     channels = []
     if functionals:
-        values = p4 @ p4.new_tensor(functionals).t()
-        channels.append(values[pairs.receiver] * values[pairs.sender])
+        values = p4 @ constant(functionals, p4).t()
+        j, i = pairs._edges
+        channels.append(values[i] * values[j])
     if stabilizer.dot or stabilizer.through_dot:
         channels.append(rank2_products(p4, pairs))
     if stabilizer.through_dot:
@@ -119,5 +142,6 @@ def jet_frame(dots: Tensor, pairs: Graph, eps: float = 1e-12) -> tuple[Tensor, T
     energy = rank2_reduce(dots, pairs)[0]  # times the mass of the jet
     mass2 = spread_events(segment_reduce(energy, pairs.events, "sum"), pairs)
     weight = torch.where(mass2 > 0, energy / torch.where(mass2 > 0, mass2, 1.0), 0.0)
-    angles = 2 * dots / (eps + energy[pairs.receiver] * weight[pairs.sender])
+    j, i = pairs._edges
+    angles = 2 * dots / (eps + energy[i] * weight[j])
     return weight.squeeze(1), angles

@@ -13,7 +13,7 @@ from ..graph import Graph
 from ..nn.pelican import Eq2to0, MessageBlock
 from ..ops.rank2.op import pairs_of
 from ..packing import prepend
-from .pelican_inputs import STABILIZERS, rank2_inputs
+from .pelican_inputs import STABILIZERS, constant, rank2_inputs
 from .pelican_state import batchnorm as batchnorm_of
 from .pelican_state import factorized
 from .pelican_trunk import Net2to2, slots_of
@@ -43,8 +43,6 @@ class PELICANNano(nn.Module):
         compat: as in :class:`PELICANClassifier`.
     """
 
-    spurions: Tensor
-
     def __init__(
         self,
         n_hidden: int,
@@ -72,8 +70,7 @@ class PELICANNano(nn.Module):
         super().__init__()
         if not masked:
             fail("PELICANNano", "masked", "True: packed events have no padding", masked)
-        beams = STABILIZERS["so2_0"].spurions if add_beams else ()
-        self.register_buffer("spurions", torch.tensor(beams, dtype=torch.float).view(-1, 4), persistent=False)
+        self.spurion_vectors = STABILIZERS["so2_0"].spurions if add_beams else ()
         self.compat, self.scale = compat, scale
         self.extrema = bool(set(config + config_out) & set("xnXN"))
         self.net2to2 = Net2to2(
@@ -118,14 +115,19 @@ class PELICANNano(nn.Module):
         sizes = {"factorize": factorized(state), "batchnorm": batchnorm_of(state), **options}
         return cls(width, config=config, config_out=config_out, average_nobj=average_nobj, **sizes)
 
+    @property
+    def spurions(self) -> Tensor:
+        """The beams, [k, 4]; a copy."""
+        return torch.tensor(self.spurion_vectors, dtype=torch.float, device=self.agg_2to0.bias.device).view(-1, 4)
+
     def forward(self, p4: Tensor, ptr: Tensor | Graph, *, padded_to: int | None = None) -> Tensor:
         """Logits (-y, +y) of each event, [n_events, 2]; arguments as in :meth:`PELICANClassifier.forward`."""
         name = "PELICANNano"
         check_tensor(name, "p4", p4, ["n", 4], REAL)
         pairs = pairs_of(name, ptr, p4, None, p4.shape[0])
         slots = slots_of(name, self, pairs, padded_to)
-        if self.spurions.shape[0] > 0:
-            (p4,), pairs = prepend(pairs, (p4, self.spurions.to(p4.dtype)))
+        if self.spurion_vectors:
+            (p4,), pairs = prepend(pairs, (p4, constant(self.spurion_vectors, p4)))
         T = rank2_inputs(p4, pairs, STABILIZERS["so13"]).to(self.agg_2to0.coefs.dtype)
         T = self.net2to2(T, pairs, padded_to=slots)
         y = self.msg_2to0.then(self.agg_2to0, T, pairs, self.dropout_layer, padded_to=slots)

@@ -17,7 +17,7 @@ from ..ops.common import without_autocast
 from ..ops.rank2 import pairwise_linear
 from ..ops.rank2.op import pairs_of
 from ..packing import prepend
-from .pelican_inputs import STABILIZERS, Stabilizer, first_weights, input_weights, jet_frame, rank2_inputs
+from .pelican_inputs import STABILIZERS, Stabilizer, constant, first_weights, input_weights, jet_frame, rank2_inputs
 from .softdrop import softdrop_multiplicity
 
 METHODS = ("input", "spurions")
@@ -94,8 +94,6 @@ class Net2to2(nn.Module):
 class Trunk(nn.Module):
     """A PELICAN network up to its last aggregation."""
 
-    spurions: Tensor
-
     def __init__(
         self,
         *,
@@ -146,9 +144,8 @@ class Trunk(nn.Module):
         self.stabilizer, self.method, self.compat = stabilizer, method, compat
         self.config, self.config_out = config, config_out
         self.irc_safe, self.strict_irc, self.scale = irc_safe, strict_irc, scale
-        spurions = STABILIZERS[stabilizer].spurions if method == "spurions" else ()
+        self.spurion_vectors = spurions = STABILIZERS[stabilizer].spurions if method == "spurions" else ()
         self.inputs = STABILIZERS["so13" if spurions else stabilizer]
-        self.register_buffer("spurions", torch.tensor(spurions, dtype=torch.float).view(-1, 4), persistent=False)
         self.num_data_scalars = DATASETS[dataset]
         self.num_scalars = self.num_data_scalars + (1 + len(spurions) if spurions else 0)
 
@@ -189,6 +186,11 @@ class Trunk(nn.Module):
         self.last: dict[str, Any] = {"config": config_out, **shared}
         self.last_message = partial(MessageBlock, num_channels_m_out, activation=activation, batchnorm=batchnorm)
 
+    @property
+    def spurions(self) -> Tensor:
+        """The vectors prepended to each event, [k, 4]; a copy."""
+        return torch.tensor(self.spurion_vectors, dtype=torch.float, device=self.linear.weight.device).view(-1, 4)
+
     def rank2(
         self, p4: Tensor, ptr: Tensor | Graph, scalars: Tensor | None, padded_to: int | None
     ) -> tuple[Tensor, Tensor, Graph, dict[str, Any]]:
@@ -208,14 +210,14 @@ class Trunk(nn.Module):
             fail(name, "scalars", "None with dataset=''", f"shape {list(scalars.shape)}")
 
         slots = slots_of(name, self, pairs, padded_to)
-        k = self.spurions.shape[0]
+        k = len(self.spurion_vectors)
         if k > 0:
             labels = torch.eye(k + 1, dtype=weight_like.dtype, device=p4.device)
             known, added = labels[:1].expand(p4.shape[0], -1), labels[1:]
             if scalars is not None:
                 known = torch.cat([scalars, known], dim=1)
                 added = torch.cat([scalars.new_zeros(k, scalars.shape[1]), added], dim=1)
-            (p4, scalars), pairs = prepend(pairs, (p4, self.spurions.to(p4.dtype)), (known, added))
+            (p4, scalars), pairs = prepend(pairs, (p4, constant(self.spurion_vectors, p4)), (known, added))
 
         r = rank2_inputs(p4, pairs, self.inputs)
         weight, nobj = None, None
@@ -241,9 +243,8 @@ def slots_of(name: str, network: Any, pairs: Graph, padded_to: int | None) -> in
         return None
     if not network.extrema:
         return None
-    assert pairs.ptr is not None
     free = pairs.device.type == "cpu" and not torch.compiler.is_compiling()
-    longest = int(pairs.ptr.diff().max()) if pairs.ptr.shape[0] > 1 and (padded_to is None or free) else 0
+    longest = int(pairs._ptr.diff().max()) if pairs._ptr.shape[0] > 1 and (padded_to is None or free) else 0
     if padded_to is not None and padded_to < longest:
         fail(name, "padded_to", f"at least {longest}, the longest event", padded_to)
-    return (longest if padded_to is None else padded_to) + network.spurions.shape[0]
+    return (longest if padded_to is None else padded_to) + len(network.spurion_vectors)

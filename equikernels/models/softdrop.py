@@ -35,10 +35,9 @@ def softdrop_multiplicity(
     Returns:
         int64 [n_events].
     """
-    assert pairs.ptr is not None
     values, first = dots.flatten().double().cpu().numpy(), 0
     counts = []
-    for n in pairs.ptr.diff().tolist():
+    for n in pairs._ptr.diff().tolist():
         jet = values[first : first + n * n].reshape(n, n)
         counts.append(_splittings(jet, zcut, beta, radius, eps) if n > 1 else 0)
         first += n * n

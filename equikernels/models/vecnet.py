@@ -141,7 +141,7 @@ class VecNetTracking(EuclidNet):
         h, f, _, e, by_receiver = self.streams(x, graph, free)
         nodes = h if f is None else torch.cat([h, f], dim=1)
         out = read_ends("VecNetTracking", self.edge_mlp, nodes, e, by_receiver, end="sigmoid")
-        return in_order(out, graph.by_receiver[1])
+        return in_order(out, graph._ordered[1])
 
     def streams(
         self, x: Tensor, graph: Graph | Tensor, free: Tensor | None = None

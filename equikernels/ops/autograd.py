@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.library import Library
 
+from ..backend import current, use_backend
+
 _library = Library("equikernels", "IMPL")  # what is registered in it lives as long as it
 
 
@@ -34,13 +36,17 @@ def register_autograd(name: str, backward: Callable[..., tuple[Any, ...]], setup
             return op.redispatch(keyset & torch._C._after_autograd_keyset, *arguments)
 
     def differentiable(ctx: Any, *arguments: Any) -> Any:
+        ctx.backend = current()
         inputs = arguments[:-1]  # the keyset comes last, so that needs_input_grad counts the inputs from 0
         output = below(arguments[-1], inputs)
         setup_context(ctx, inputs, output)
         return output
 
     def adjoint(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
-        return *backward(ctx, *grads), None
+        if ctx.backend == current():
+            return *backward(ctx, *grads), None
+        with use_backend(ctx.backend):
+            return *backward(ctx, *grads), None
 
     members = {"forward": staticmethod(differentiable), "backward": staticmethod(adjoint)}
     function = type(name, (torch.autograd.Function,), members)

@@ -101,7 +101,7 @@ def graph_arguments(graph: Graph, need_edges: bool = True) -> GraphArguments:
     """Without per-edge tensors an op on a complete graph need not know the number of edges: 0 stands for it then,
     and nothing is read back from the device."""
     num_edges = graph.num_edges if need_edges or not graph.is_complete else graph._num_edges or 0
-    return graph.table, num_edges, graph._kind
+    return graph._indices, num_edges, graph._kind
 
 
 def graph_from(table: Tensor, num_edges: int, kind: int, num_nodes: int) -> Graph:

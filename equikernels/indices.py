@@ -1,0 +1,65 @@
+"""Index tensors: copied where they come from outside, checked before a kernel reads memory at them, sorted."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .checks import fail
+
+
+def own(t: Tensor) -> Tensor:
+    """A contiguous copy that nobody else holds. A graph first used under torch.inference_mode may be trained on later,
+    which inference tensors cannot be."""
+    t = t.detach()
+    if torch.compiler.is_compiling() or not torch.is_inference_mode_enabled():
+        return t.clone(memory_format=torch.contiguous_format)
+    with torch.inference_mode(False):
+        return t.clone(memory_format=torch.contiguous_format)
+
+
+def normal(t: Tensor) -> Tensor:
+    """What has been derived, as no inference tensor: see :func:`own`."""
+    if torch.compiler.is_compiling() or not isinstance(t, Tensor) or not t.is_inference():
+        return t
+    with torch.inference_mode(False):
+        return t.clone()
+
+
+def check_offsets(op: str, argument: str, ptr: Tensor, counts: Tensor, end: int | None) -> None:
+    """``counts`` are the differences of ``ptr``, of which none overflows where no entry is negative."""
+    first, last, lowest, least = torch.stack([ptr[0], ptr[-1], ptr.min(), torch.cat([counts, ptr[:1]]).min()]).tolist()
+    if first != 0:
+        fail(op, argument, "a first entry of 0", first)
+    if lowest < 0 or least < 0:
+        b = int((ptr[1:] < ptr[:-1]).nonzero()[0])
+        fail(op, argument, "entries that do not decrease", f"{int(ptr[b])} before {int(ptr[b + 1])} at entry {b + 1}")
+    if end is not None and last != end:
+        fail(op, argument, f"a last entry of {end}", last)
+
+
+def check_indices(op: str, argument: str, index: Tensor, size: int) -> None:
+    if index.numel() > 0:
+        low, high = torch.stack(index.aminmax()).tolist()
+        if low < 0 or high >= size:
+            fail(op, argument, f"indices in [0, {size})", f"[{low}, {high}]")
+
+
+def group(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Sorts edges stably by an end. Returns (ptr [size + 1], order [E]): edges order[ptr[i]:ptr[i + 1]] have end i."""
+    order = torch.argsort(index, stable=True)
+    nodes = torch.arange(size + 1, device=index.device)
+    return torch.searchsorted(index[order], nodes), order
+
+
+def all_pairs(ptr: Tensor, edge_ptr: Tensor, num_edges: int, self_loops: bool) -> Tensor:
+    """The edges of a complete graph, [2, num_edges]."""
+    counts, edge_counts = ptr.diff(), edge_ptr.diff()
+    event = torch.repeat_interleave(edge_counts, output_size=num_edges)
+    width = (counts if self_loops else counts - 1)[event]
+    k = torch.arange(num_edges, device=ptr.device) - edge_ptr[event]
+    i = torch.div(k, width, rounding_mode="floor")
+    j = k - i * width
+    if not self_loops:
+        j = j + (j >= i)
+    return torch.stack([j, i]) + ptr[event]

@@ -1,0 +1,182 @@
+"""Networks made, cast and copied in PyTorch's ways: on the meta device, without initialisation, in other dtypes."""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import equikernels as ek
+from equikernels.models import pelican_inputs
+
+from .golden import jets
+from .test_pelican import small
+
+SPURIONS = {"stabilizer": "so2", "method": "spurions"}
+
+
+def _jets() -> dict[str, Any]:
+    p4, ptr = jets(5, 4, 1)
+    return {"p4": p4.float(), "ptr": ptr}
+
+
+def _tagger() -> tuple[Any, ...]:
+    p = _jets()
+    return p["p4"], torch.randn(len(p["p4"]), 2), p["ptr"]
+
+
+def _hits() -> tuple[Tensor, ek.Graph]:
+    return torch.randn(7, 3), ek.Graph.from_edge_index(torch.randint(0, 7, (2, 20)), 7)
+
+
+def _points() -> tuple[Tensor, Tensor, ek.Graph]:
+    x, graph = _hits()
+    return torch.randn(7, 5), x, graph
+
+
+def _free() -> tuple[Any, ...]:
+    inputs = _tagger()
+    return *inputs, torch.randn(len(inputs[0]), 3)
+
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[], tuple[Any, ...]]]] = {
+    "LorentzNet": (lambda: ek.models.LorentzNet(2, 8, n_layers=2, dropout=0.1), _tagger),
+    "VecNet": (lambda: ek.models.VecNet(2, 8, 4, 3, n_layers=2), _free),
+    "EGNN": (lambda: ek.models.EGNN(5, 8, 3, n_layers=2, attention=True), _points),
+    "EGNNVelocity": (
+        lambda: ek.models.EGNNVelocity(5, 0, 8, n_layers=2),
+        lambda: (*_points(), torch.randn(7, 3)),
+    ),
+    "RadialField": (
+        lambda: ek.models.RadialField(8, n_layers=2),
+        lambda: (*_hits(), torch.randn(7, 3)),
+    ),
+    "EuclidNet": (lambda: ek.models.EuclidNet(8), _hits),
+    "EuclidNet, paper": (lambda: ek.models.EuclidNet(8, variant="paper"), _hits),
+    "EuclidNetSO3": (lambda: ek.models.EuclidNetSO3(), _hits),
+    "InteractionNetwork": (lambda: ek.models.InteractionNetwork(8), lambda: (*_hits(), torch.randn(20, 4))),
+    "VecNetTracking": (lambda: ek.models.VecNetTracking(8, 4, 3), lambda: (*_hits(), torch.randn(7, 3))),
+    "PELICANNano": (lambda: ek.models.PELICANNano(2, batchnorm="b"), lambda: tuple(_jets().values())),
+    "PELICANClassifier": (
+        lambda: ek.models.PELICANClassifier(**small(**SPURIONS, config="sMxn", batchnorm="b")),
+        lambda: tuple(_jets().values()),
+    ),
+    "PELICANRegressor": (
+        lambda: ek.models.PELICANRegressor(**small(**SPURIONS, config="S")),
+        lambda: tuple(_jets().values()),
+    ),
+    "PELICANRegressor, se2": (
+        lambda: ek.models.PELICANRegressor(**small(stabilizer="se2")),
+        lambda: tuple(_jets().values()),
+    ),
+    "PELICANClassifier, strict IRC": (
+        lambda: ek.models.PELICANClassifier(**small(strict_irc=True)),
+        lambda: tuple(_jets().values()),
+    ),
+}
+
+
+def outputs(model: nn.Module, inputs: tuple[Any, ...]) -> list[Tensor]:
+    with torch.no_grad():
+        out = model.eval()(*inputs)
+    return [out] if isinstance(out, Tensor) else list(out)
+
+
+def same(model: nn.Module, inputs: tuple[Any, ...], expected: list[Tensor]) -> None:
+    for got, want in zip(outputs(model, inputs), expected, strict=True):
+        assert torch.equal(got, want)
+
+
+@pytest.fixture(params=NETWORKS)
+def network(request: pytest.FixtureRequest) -> tuple[Callable[[], nn.Module], nn.Module, tuple[Any, ...], list[Tensor]]:
+    make, make_inputs = NETWORKS[request.param]
+    model, inputs = make(), make_inputs()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return make, model, inputs, outputs(model, inputs)
+
+
+def _to_empty(make: Callable[[], nn.Module], state: dict[str, Tensor]) -> nn.Module:
+    with torch.device("meta"):
+        model = make()
+    model = model.to_empty(device="cpu")
+    for t in [*model.parameters(), *model.buffers()]:
+        t.data.fill_(77)  # what there may be in uninitialised memory
+    model.load_state_dict(state)
+    return model
+
+
+def _assigned(make: Callable[[], nn.Module], state: dict[str, Tensor]) -> nn.Module:
+    with torch.device("meta"):
+        model = make()
+    model.load_state_dict(state, assign=True)
+    return model
+
+
+WAYS = {"to_empty": _to_empty, "assign": _assigned}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_made_on_the_meta_device(network: Any, way: str) -> None:
+    make, model, inputs, expected = network
+    pelican_inputs._made.clear()
+    same(WAYS[way](make, model.state_dict()), inputs, expected)
+
+
+def test_copies_give_the_same(network: Any) -> None:
+    _, model, inputs, expected = network
+    same(copy.deepcopy(model), inputs, expected)
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    same(torch.load(file, weights_only=False), inputs, expected)
+
+
+def test_everything_that_is_no_parameter_is_in_the_state_dict(network: Any) -> None:
+    _, model, _, _ = network
+    assert {name for name, _ in model.named_buffers()} <= set(model.state_dict())
+    for module in model.modules():
+        kept = [name for name, value in vars(module).items() if isinstance(value, Tensor)]
+        assert kept == []
+
+
+def test_casting_there_and_back_loses_nothing_but_digits(network: Any) -> None:
+    """What is constant stays exact under casts of the weights: float64 results before and behind one of float16."""
+    make, model, inputs, _ = network
+    wide = [t.double() if isinstance(t, Tensor) and t.is_floating_point() else t for t in inputs]
+    state = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    straight = make()
+    straight.load_state_dict(state)
+    expected = outputs(straight.double(), tuple(wide))
+    same(copy.deepcopy(model).half().double(), tuple(wide), expected)
+
+
+def test_skip_init() -> None:
+    """PyTorch's skip_init makes modules on the meta device; it asks for a parameter ``device``."""
+    for kind, options in ((ek.models.PELICANClassifier, small(**SPURIONS)), (ek.models.PELICANNano, {"n_hidden": 2})):
+        model = kind(**options)
+        twin = torch.nn.utils.skip_init(kind, **options)
+        twin.load_state_dict(model.state_dict())
+        inputs = tuple(_jets().values())
+        same(twin, inputs, outputs(model, inputs))
+
+
+def test_constants_are_kept_and_are_nobodys() -> None:
+    model = ek.models.PELICANClassifier(**small(**SPURIONS)).eval()
+    inputs = tuple(_jets().values())
+    pelican_inputs._made.clear()
+    with torch.inference_mode():
+        expected = model(*inputs)
+    kept = list(pelican_inputs._made.values())
+    assert kept
+    assert not any(t.is_inference() for t in kept)
+    model.spurions.fill_(5)
+    with torch._subclasses.FakeTensorMode(allow_non_fake_inputs=True):
+        pelican_inputs.constant(((1.0, 2.0),), torch.zeros(1))
+    same(model, inputs, [expected])
+    assert [id(t) for t in pelican_inputs._made.values()] == [id(t) for t in kept]
