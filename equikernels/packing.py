@@ -209,12 +209,8 @@ def _offsets(counts: Tensor) -> Tensor:
     return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
 
 
-def _counts(op: str, packed: Tensor, ptr: Tensor, validate: bool) -> Tensor:
-    """Rows of each event, of a checked batch."""
-    if not isinstance(packed, Tensor):
-        fail(op, "packed", "a tensor", type(packed).__name__, TypeError)
-    if packed.dim() == 0:
-        fail(op, "packed", "shape [n_total, ...]", [])
+def check_offsets(op: str, ptr: Tensor, packed: Tensor, *, validate: bool) -> Tensor:
+    """Rows of each event of a batch whose ``ptr`` has been checked, its values with ``validate`` only."""
     check_tensor(op, "ptr", ptr, ["B + 1"], [torch.int64])
     if ptr.shape[0] < 1:
         fail(op, "ptr", "at least one entry", list(ptr.shape))
@@ -224,6 +220,15 @@ def _counts(op: str, packed: Tensor, ptr: Tensor, validate: bool) -> Tensor:
     if validate:
         _check_offsets(op, "ptr", ptr, counts, packed.shape[0])
     return counts
+
+
+def _counts(op: str, packed: Tensor, ptr: Tensor, validate: bool) -> Tensor:
+    """Rows of each event, of a checked batch."""
+    if not isinstance(packed, Tensor):
+        fail(op, "packed", "a tensor", type(packed).__name__, TypeError)
+    if packed.dim() == 0:
+        fail(op, "packed", "shape [n_total, ...]", [])
+    return check_offsets(op, ptr, packed, validate=validate)
 
 
 def prepend(pairs: Graph, *parts: tuple[Tensor, Tensor]) -> tuple[list[Tensor], Graph]:

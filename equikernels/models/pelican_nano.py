@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import REAL, check_tensor, fail
+from ..data.order import warn_of_order
 from ..graph import Graph
 from ..nn.pelican import Eq2to0, MessageBlock
 from ..ops.rank2.op import pairs_of
@@ -122,6 +123,7 @@ class PELICANNano(nn.Module):
         """Logits (-y, +y) of each event, [n_events, 2]; arguments as in :meth:`PELICANClassifier.forward`."""
         name = "PELICANNano"
         check_tensor(name, "p4", p4, ["n", 4], REAL)
+        warn_of_order(name, "p4", p4)
         pairs = pairs_of(name, ptr, p4, None, p4.shape[0])
         slots = slots_of(name, self, pairs, padded_to)
         if self.spurions.shape[0] > 0:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import FLOATING, REAL, check_choice, check_tensor, fail
+from ..data.order import warn_of_order
 from ..graph import Graph
 from ..nn.pelican import Encoder, Eq1to2, Eq2to2, MessageBlock, activate, make_linear
 from ..ops.common import without_autocast
@@ -195,6 +196,7 @@ class Trunk(nn.Module):
         """(p4 with spurions, T after the last 2 -> 2 layer, its pairs, what aggregators need to know of the batch)."""
         name = type(self).__name__
         check_tensor(name, "p4", p4, ["n", 4], REAL)
+        warn_of_order(name, "p4", p4)
         pairs = pairs_of(name, ptr, p4, None, p4.shape[0])
         if pairs.num_nodes != p4.shape[0]:
             fail(name, "ptr", f"{p4.shape[0]} particles", pairs.num_nodes)
