@@ -11,6 +11,7 @@ from ..graph import Graph
 from ..nn.edge_chain import read_ends
 from ..nn.interaction import InteractionBlock, InteractionWeights, RelationalModel
 from ..ops.common import HasEdges, as_graph, of_data
+from .inputs import check_features
 
 
 class InteractionNetwork(nn.Module):
@@ -66,6 +67,7 @@ class InteractionNetwork(nn.Module):
         if edge_attr is None:
             fail(op, "edge_attr", "shape [E, 4]", None)
         check_tensor(op, "x", x, ["n", 3], REAL)
+        check_features(op, "x", x, x.shape[0], 3, next(self.parameters()))
         check_tensor(op, "edge_attr", edge_attr, ["E", 4], like=x)
         graph = as_graph(op, graph, x.shape[0])
         weights = InteractionWeights.of(self.R1, self.O)

@@ -135,7 +135,7 @@ class PELICANClassifier(Trunk):
             p4: [n, 4] four-momenta (E, px, py, pz) in GeV, float32 or float64; may be float64 beside float32 weights.
             ptr: int64 [n_events + 1]; event b owns particles ptr[b] .. ptr[b + 1] - 1. Or the complete graph made from
                 it, which is checked and read once.
-            scalars: [n, 12] with ``dataset``, in the dtype of the weights.
+            scalars: [n, 12] with ``dataset``, any floating dtype; used in the dtype of the weights.
             padded_to: ``compat`` only: the number of particles events are padded to (spurions not counted); by default
                 that of the longest event, for which a CUDA device is waited for.
 

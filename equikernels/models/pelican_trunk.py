@@ -14,10 +14,11 @@ from ..checks import FLOATING, REAL, check_choice, check_tensor, fail
 from ..data.order import warn_of_order
 from ..graph import Graph
 from ..nn.pelican import Encoder, Eq1to2, Eq2to2, MessageBlock, activate, make_linear
-from ..ops.common import without_autocast
+from ..ops.common import stored_as, without_autocast
 from ..ops.rank2 import pairwise_linear
 from ..ops.rank2.op import pairs_of
 from ..packing import prepend
+from .inputs import check_weights
 from .pelican_inputs import STABILIZERS, Stabilizer, first_weights, input_weights, jet_frame, rank2_inputs
 from .softdrop import softdrop_multiplicity
 
@@ -201,6 +202,7 @@ class Trunk(nn.Module):
         if pairs.num_nodes != p4.shape[0]:
             fail(name, "ptr", f"{p4.shape[0]} particles", pairs.num_nodes)
         weight_like = self.linear.weight
+        check_weights(name, weight_like, stored_as(p4))
         if self.num_data_scalars:
             if scalars is None:
                 fail(name, "scalars", f"shape [n, {self.num_data_scalars}]", "None")
