@@ -64,7 +64,9 @@ class PELICANClassifier(Trunk):
         irc_safe: infrared- and collinear-safe variant for massless particles, "so13" and letters s, m, S, M (all but s
             use the SoftDrop multiplicity, which is slow). As published, logits still change a little under a collinear
             splitting, and batch statistics in training are not safe.
-        strict_irc: exactly collinear-safe: without the maps and bias on the diagonal. Not published.
+        strict_irc: infrared- and collinear-safe to rounding (float64 momenta: 1e-12 of the logits; float32: 1e-7, and
+            what sums in a float32 network add), jets of one particle and of particles all going one way included:
+            without the maps and bias on the diagonal, energies taken as \|p\|, products from directions. Not published.
         dropout, drop_rate, drop_rate_out: elementwise.
         batchnorm: None, "b" (published networks), "i" or "l"; see :class:`equikernels.nn.MessageBlock`.
         dataset: "" or "jc", "qg": 12 scalars a particle.

@@ -19,7 +19,15 @@ from ..ops.rank2 import pairwise_linear
 from ..ops.rank2.op import pairs_of
 from ..packing import prepend
 from .inputs import check_weights
-from .pelican_inputs import STABILIZERS, Stabilizer, first_weights, input_weights, jet_frame, rank2_inputs
+from .pelican_inputs import (
+    STABILIZERS,
+    Stabilizer,
+    first_weights,
+    input_weights,
+    jet_frame,
+    rank2_inputs,
+    strict_jet_frame,
+)
 from .softdrop import softdrop_multiplicity
 
 METHODS = ("input", "spurions")
@@ -221,11 +229,14 @@ class Trunk(nn.Module):
                 added = torch.cat([scalars.new_zeros(k, scalars.shape[1]), added], dim=1)
             (p4, scalars), pairs = prepend(pairs, (p4, self.spurions.to(p4.dtype)), (known, added))
 
-        r = rank2_inputs(p4, pairs, self.inputs)
         weight, nobj = None, None
+        if self.strict_irc:
+            weight, r, dots = strict_jet_frame(p4, pairs)
+        else:
+            r = dots = rank2_inputs(p4, pairs, self.inputs)
         if self.irc_safe:
-            dots = r
-            weight, r = jet_frame(dots, pairs)
+            if weight is None:
+                weight, r = jet_frame(dots, pairs)
             if set(self.config + self.config_out) & set("mM" if self.compat else "mMS"):
                 nobj = softdrop_multiplicity(r if self.compat else dots, pairs)
             weight = weight.to(weight_like.dtype)
