@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping
-from typing import IO, Any
+from collections.abc import Iterator, Mapping
+from typing import IO, Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor, nn
 
+from .checkpoint_file import Inert, read
 from .models import (
     EuclidNet,
     EuclidNetSO3,
@@ -20,8 +21,10 @@ from .models import (
     PELICANRegressor,
 )
 
-WRAPPERS = ("model_state", "state_dict", "model_state_dict", "model")
-PREFIXES = ("module.", "mod.", "model.")  # DistributedDataParallel, weaver, Lightning
+# What wrappers put into keys, anywhere: torch.compile, activation checkpoints, FullyShardedDataParallel.
+INSERTED = ("_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module.")
+PARALLEL = "module."  # DistributedDataParallel, AveragedModel
+BESIDE = ("n_averaged",)  # AveragedModel's own
 
 # Network -> keys that name it; their shapes, with the blocks', give its widths.
 NETWORKS: dict[type[Any], tuple[str, ...]] = {
@@ -46,14 +49,30 @@ ARGUMENTS: dict[type[Any], tuple[str, ...]] = {
 LEGACY = ("input_encoder.alphas", "message_layer.", "eq2to0.")  # PELICAN before 2023
 
 
+class Candidate(NamedTuple):
+    """A network that a file may hold."""
+
+    prefix: str  # of its keys, names of the dicts around it included
+    network: type[Any]
+    missing: list[str]  # of the keys that name it
+    state: dict[str, Tensor]
+    arguments: Mapping[str, Any]
+
+
 def load_checkpoint(
-    file: str | os.PathLike[str] | IO[bytes], *, dtype: torch.dtype | None = None, **options: Any
+    file: str | os.PathLike[str] | IO[bytes],
+    *,
+    prefix: str | None = None,
+    dtype: torch.dtype | None = None,
+    **options: Any,
 ) -> nn.Module:
     """Builds the network a file holds, and fills it.
 
-    The file is a state dict, or a dict with one under "model_state", "state_dict", "model_state_dict" or "model".
-    Prefixes "module.", "mod." and "model." are taken off keys, as often as they occur. It is read with
-    ``weights_only=True``: nothing in it is executed.
+    The file is what ``torch.save`` wrote: a state dict, alone or in dicts under any names ("model_state", "state_dict",
+    ...), its keys under any prefix. What wrappers put into keys ("module.", "_orig_mod.") is taken out of them. The
+    network is found by the keys it must have; keys and values outside its prefix (metrics, losses, optimizers) are left
+    alone, all under it must be its own. The file is read with ``weights_only=True``: nothing in it is executed.
+    Optimizers and schedulers of PyTorch are passed over, objects of other classes refused.
 
     Networks known, and what the tensors of their files do not tell, given as keywords:
 
@@ -68,45 +87,116 @@ def load_checkpoint(
 
     Args:
         file: a path or an open binary file.
-        dtype: of the network; the file's by default.
+        prefix: which network, where the file holds several (an exponential moving average beside the model, say), such
+            as ``"ema."``; the error lists those there are.
+        dtype: of the network; the file's by default, float32 for files of 16 bits.
         options: keywords of the network's ``from_state_dict``.
 
     Returns:
         The network, on the CPU, in training mode as any new module.
 
     Raises:
-        ValueError: no known network; or keys missing, unexpected, or of the wrong shape, all of which are listed.
+        ValueError: no known network, or several; keys missing, unexpected, or of the wrong shape, all of which are
+            listed; a file of another kind, or a damaged one.
         TypeError: no state dict; a required keyword is missing or one is unknown.
+        pickle.UnpicklingError: the file holds objects of classes, which are named.
     """
-    content, arguments = _read(file)
-    state = _published_keys(content)
-    network = _recognise(state)
-    model = network.from_state_dict(state, **{**_stored_options(network, arguments), **options})
-    _check_keys(network.__name__, state, model.state_dict())
+    found = _choose(read(file), prefix)
+    network, state = found.network, found.state
+    model = network.from_state_dict(state, **{**_stored_options(network, found.arguments), **options})
+    expected = model.state_dict()
+    state = {key: value for key, value in state.items() if key in expected or key not in BESIDE}
+    _check_keys(network.__name__, state, expected)
     model.to(dtype or _dtype(state))
     model.load_state_dict(state)
     return model
 
 
-def _read(file: str | os.PathLike[str] | IO[bytes]) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
-    """(state dict, the training script's arguments)."""
-    # Training scripts like to store their argparse.Namespace: a plain holder of values, safe to rebuild.
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    arguments: Any = {}
-    while isinstance(content, Mapping) and (inner := [k for k in WRAPPERS if isinstance(content.get(k), Mapping)]):
-        arguments = content.get("args", arguments)
-        content = content[inner[0]]
+def _choose(content: Any, prefix: str | None) -> Candidate:
     if not isinstance(content, Mapping):
         raise TypeError(f"load_checkpoint: file: expected a state dict, got {type(content).__name__}")
-    strays = [key for key, value in content.items() if not isinstance(value, Tensor)]
-    if strays or not content:
-        raise TypeError(f"load_checkpoint: file: expected a state dict, got one with {strays[:8] or 'nothing'}")
-    arguments = vars(arguments) if isinstance(arguments, argparse.Namespace) else arguments
-    return content, arguments if isinstance(arguments, Mapping) else {}
+    tables = list(_tables(content, "", {}, set()))
+    if not tables:
+        raise TypeError(f"load_checkpoint: file: expected a state dict, got one with {list(content)[:8] or 'nothing'}")
+    candidates = [candidate for table in tables for candidate in _candidates(*table)]
+    whole = [candidate for candidate in candidates if not candidate.missing]
+    if prefix is not None:
+        stem = prefix if prefix.endswith(".") or not prefix else f"{prefix}."
+        chosen = [c for c in candidates if c.prefix == stem] or [
+            c for c in whole if f".{c.prefix}".endswith(f".{stem}")
+        ]
+        if len(chosen) != 1:
+            raise ValueError(f"load_checkpoint: prefix: expected one of {_listed(whole)}, got {prefix!r}")
+        whole = candidates = chosen
+    if len(whole) > 1:
+        raise ValueError(f"load_checkpoint: file: expected one network, or prefix=..., got {_listed(whole)}")
+    if whole and not whole[0].missing:
+        return whole[0]
+    keys = [key for _, table, _ in tables for key in table]
+    if old := [key for key in keys if any(f".{name}" in f".{key}" for name in LEGACY)]:
+        raise ValueError(f"load_checkpoint: file: expected a PELICAN of 2023 or later, got keys of 2022: {old[:8]}")
+    if not candidates:
+        names = ", ".join(n.__name__ for n in NETWORKS)
+        raise ValueError(f"load_checkpoint: file: expected keys of {names}, got {keys[:8]}")
+    nearest = max(candidates, key=lambda c: (len(NETWORKS[c.network]) - len(c.missing), -len(c.missing)))
+    _refuse(nearest.network.__name__, [f"missing: {nearest.prefix}{key}" for key in nearest.missing])
+
+
+def _listed(candidates: list[Candidate]) -> str:
+    return ", ".join(f"{c.prefix!r} ({c.network.__name__})" for c in candidates) or "no whole network"
+
+
+Table = tuple[str, dict[str, Tensor], Mapping[str, Any]]
+
+
+def _tables(content: Mapping[Any, Any], path: str, arguments: Mapping[str, Any], seen: set[int]) -> Iterator[Table]:
+    """Every dict of the file that has tensors: (names of the dicts around it, tensors, the script's arguments)."""
+    if id(content) in seen:
+        return
+    seen.add(id(content))
+    stored = content.get("args", arguments)
+    stored = vars(stored) if isinstance(stored, argparse.Namespace) else stored
+    arguments = stored if isinstance(stored, Mapping) else arguments
+    tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    if tensors:
+        yield path, tensors, arguments
+    for key, value in content.items():
+        if isinstance(key, str) and isinstance(value, Mapping):
+            yield from _tables(value, f"{path}{key}.", arguments, seen)
+
+
+def _candidates(path: str, table: Mapping[str, Tensor], arguments: Mapping[str, Any]) -> Iterator[Candidate]:
+    """The networks of a dict, whole or in part: one for every prefix under which there are keys that name one."""
+    state: dict[str, Tensor] = {}
+    for key, value in table.items():
+        name = _plain(key)
+        if name in state:
+            raise ValueError(f"load_checkpoint: file: expected distinct keys, got {name!r} twice without wrappers")
+        state[name] = value
+    if twice := [key for key in state if key.startswith(PARALLEL) and key.removeprefix(PARALLEL) in state]:
+        name = twice[0].removeprefix(PARALLEL)
+        raise ValueError(f"load_checkpoint: file: expected distinct keys, got {name!r} twice without wrappers")
+    named = {key for keys in NETWORKS.values() for key in keys}
+    prefixes = {key.removesuffix(name) for key in state for name in named if f".{key}".endswith(f".{name}")}
+    for prefix in sorted(prefixes, key=lambda p: (len(p), p)):
+        part = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        missing = {network: [key for key in keys if key not in part] for network, keys in NETWORKS.items()}
+        present = {network: len(NETWORKS[network]) - len(absent) for network, absent in missing.items()}
+        network = max(NETWORKS, key=lambda n: (present[n], -len(missing[n])))
+        if present[network] > len(missing[network]) or not prefix:
+            yield Candidate(path + prefix, network, missing[network], part, arguments)
+
+
+def _plain(key: str) -> str:
+    """A key without what wrappers put into it; "module." stays where it comes first, as part of the prefix."""
+    for inserted in INSERTED:
+        key = key.replace(inserted, "")
+    first = PARALLEL if key.startswith(PARALLEL) else ""
+    return first + f".{key.removeprefix(first)}".replace(f".{PARALLEL}", ".").removeprefix(".")
 
 
 def _stored_options(network: type[Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    arguments = {name: value for name, value in arguments.items() if not isinstance(value, Inert)}
     options = {name: arguments[name] for name in ARGUMENTS.get(network, ()) if name in arguments}
     if network in ARGUMENTS and "nobj_avg" in arguments:
         options["average_nobj"] = arguments["nobj_avg"]
@@ -115,33 +205,6 @@ def _stored_options(network: type[Any], arguments: Mapping[str, Any]) -> dict[st
     if "stabilizer" in options and arguments.get("dataset") in ("jc", "qg"):
         options["dataset"] = arguments["dataset"]
     return options
-
-
-def _published_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    stripped: dict[str, Tensor] = {}
-    for key, value in state.items():
-        name = key
-        while prefix := next((p for p in PREFIXES if name.startswith(p)), None):
-            name = name.removeprefix(prefix)
-        if name in stripped:
-            raise ValueError(f"load_checkpoint: file: expected distinct keys, got {name!r} twice without prefixes")
-        stripped[name] = value
-    return stripped
-
-
-def _recognise(state: Mapping[str, Tensor]) -> type[Any]:
-    if old := [key for key in state if key.startswith(LEGACY)]:
-        raise ValueError(f"load_checkpoint: file: expected a PELICAN of 2023 or later, got keys of 2022: {old[:8]}")
-    absent = {network: [key for key in keys if key not in state] for network, keys in NETWORKS.items()}
-    present = {network: len(NETWORKS[network]) - len(missing) for network, missing in absent.items()}
-    network = max(NETWORKS, key=lambda n: (present[n], -len(absent[n])))
-    missing = absent[network]
-    if present[network] == 0:
-        names = ", ".join(n.__name__ for n in NETWORKS)
-        raise ValueError(f"load_checkpoint: file: expected keys of {names}, got {list(state)[:8]}")
-    if missing:
-        _refuse(network.__name__, [f"missing: {key}" for key in missing])
-    return network
 
 
 def _check_keys(network: str, state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
@@ -156,9 +219,11 @@ def _check_keys(network: str, state: Mapping[str, Tensor], expected: Mapping[str
         _refuse(network, problems)
 
 
-def _refuse(network: str, problems: list[str]) -> None:
+def _refuse(network: str, problems: list[str]) -> NoReturn:
     raise ValueError(f"load_checkpoint: file: expected the keys of {network}, got\n  " + "\n  ".join(problems))
 
 
 def _dtype(state: Mapping[str, Tensor]) -> torch.dtype:
-    return next(value.dtype for value in state.values() if value.is_floating_point())
+    """The widest dtype of the file, at least float32."""
+    found = {value.dtype for value in state.values() if value.is_floating_point()}
+    return torch.float64 if torch.float64 in found else torch.float32

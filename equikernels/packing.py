@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .checks import check_tensor, fail
 from .graph import Graph, _check_offsets
+from .ragged import check_counts, is_unknown, rows_of
 
 if TYPE_CHECKING:
     import awkward
@@ -160,36 +162,59 @@ def unpack_nested(packed: Tensor, ptr: Tensor, *, validate: bool = True) -> Tens
 
 
 def pack_awkward(array: awkward.Array, fields: Sequence[str] | None = None) -> tuple[Tensor, Tensor]:
-    """Packs an awkward array of type ``B * var * number``, ``B * var * D * number`` or ``B * var * {E: number, ...}``.
+    """Packs an awkward array of type ``B * var * number``, ``B * var * D * number``, ``B * var * {E: number, ...}`` or
+    ``B * {E: var * number, ...}``.
+
+    A missing event (None, as ``ak.firsts`` leaves where there is no jet) is an event without rows. Nothing else may be
+    missing.
 
     Args:
         array: ragged in axis 1 only.
-        fields: for records, which to take, in order, as the columns of the result: ("E", "px", "py", "pz"), say.
+        fields: for records, which to take, in order, as the columns of the result: ("E", "px", "py", "pz"), say. Their
+            dtypes are brought to NumPy's common one.
 
     Returns:
         (packed [n_total, ...] on the CPU, in the array's dtype, ptr int64 [B + 1]). No gradient.
 
     Raises:
-        ValueError: missing ``fields``, or no such ones.
+        ValueError: missing ``fields``, or no such ones; a value is missing; fields of different lengths in some event;
+            rows of different lengths.
+        TypeError: no awkward array, or something else than numbers in it.
         ImportError: awkward is not installed.
     """
     import awkward as ak
 
     op = "pack_awkward"
-    names = list(ak.fields(array))
-    if fields is None and names:
-        fail(op, "fields", f"names of columns, from {', '.join(names)}", None)
-    if fields is not None:
-        missing = [name for name in fields if name not in names]
+    if not isinstance(array, ak.Array):
+        fail(op, "array", "an awkward array", type(array).__name__, TypeError)
+    if isinstance(fields, str):
+        fail(op, "fields", "a list of names", repr(fields), TypeError)
+    names, unknown = list(ak.fields(array)), is_unknown(array)
+    if fields is None:
+        if names:
+            fail(op, "fields", f"names of columns, from {', '.join(names)}", None)
+        rows, counts = rows_of(op, "array", array)
+    elif len(fields) == 0:
+        fail(op, "fields", "at least one name", "none")
+    else:
+        missing = [name for name in fields if name not in names and not unknown]
         if missing:
             fail(op, "fields", f"names from {', '.join(names) or 'a record array (this is none)'}", missing[0])
-        columns = [pack_awkward(array[name]) for name in fields]
-        return torch.stack([packed for packed, _ in columns], dim=-1), columns[0][1]
-    if array.ndim < 2:
-        fail(op, "array", "events of rows, type B * var * ...", str(array.type))
-    counts = torch.from_numpy(ak.to_numpy(ak.num(array, axis=1)).astype("int64"))
-    packed = ak.to_numpy(ak.flatten(array, axis=1), allow_missing=False)
-    return torch.from_numpy(packed.copy()), _offsets(counts)
+        columns = [array if unknown else array[name] for name in fields]
+        for name, column in zip(fields, columns, strict=True):
+            if inner := ak.fields(column):
+                fail(op, "fields", f"columns of numbers, not records: {name} has {', '.join(inner)}", name)
+        parts = [rows_of(op, f"array[{name!r}]", column) for name, column in zip(fields, columns, strict=True)]
+        check_counts(op, list(fields), [counts for _, counts in parts])
+        for name, (rows, _) in zip(fields, parts, strict=True):
+            if rows.shape != parts[0][0].shape:
+                fail(op, f"array[{name!r}]", f"shape {list(parts[0][0].shape)}, as {fields[0]} has", list(rows.shape))
+        rows, counts = np.stack([rows for rows, _ in parts], axis=-1), parts[0][1]
+    try:
+        packed = torch.from_numpy(np.array(rows))  # a copy
+    except TypeError:
+        fail(op, "array", "numbers PyTorch has a dtype for", rows.dtype, TypeError)
+    return packed, _offsets(torch.from_numpy(counts))
 
 
 def unpack_awkward(packed: Tensor, ptr: Tensor) -> Any:
@@ -209,12 +234,8 @@ def _offsets(counts: Tensor) -> Tensor:
     return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
 
 
-def _counts(op: str, packed: Tensor, ptr: Tensor, validate: bool) -> Tensor:
-    """Rows of each event, of a checked batch."""
-    if not isinstance(packed, Tensor):
-        fail(op, "packed", "a tensor", type(packed).__name__, TypeError)
-    if packed.dim() == 0:
-        fail(op, "packed", "shape [n_total, ...]", [])
+def check_offsets(op: str, ptr: Tensor, packed: Tensor, *, validate: bool) -> Tensor:
+    """Rows of each event of a batch whose ``ptr`` has been checked, its values with ``validate`` only."""
     check_tensor(op, "ptr", ptr, ["B + 1"], [torch.int64])
     if ptr.shape[0] < 1:
         fail(op, "ptr", "at least one entry", list(ptr.shape))
@@ -224,6 +245,15 @@ def _counts(op: str, packed: Tensor, ptr: Tensor, validate: bool) -> Tensor:
     if validate:
         _check_offsets(op, "ptr", ptr, counts, packed.shape[0])
     return counts
+
+
+def _counts(op: str, packed: Tensor, ptr: Tensor, validate: bool) -> Tensor:
+    """Rows of each event, of a checked batch."""
+    if not isinstance(packed, Tensor):
+        fail(op, "packed", "a tensor", type(packed).__name__, TypeError)
+    if packed.dim() == 0:
+        fail(op, "packed", "shape [n_total, ...]", [])
+    return check_offsets(op, ptr, packed, validate=validate)
 
 
 def prepend(pairs: Graph, *parts: tuple[Tensor, Tensor]) -> tuple[list[Tensor], Graph]:

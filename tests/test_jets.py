@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from fractions import Fraction
 
 import pytest
@@ -67,18 +68,49 @@ def test_slices_and_batches() -> None:
         next(jets.batches(0))
 
 
+def exact_square(row: list[float]) -> Fraction:
+    e, *p = (Fraction(v) for v in row)
+    return e * e - sum(v * v for v in p)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_mass_is_that_of_the_numbers_given(dtype: torch.dtype) -> None:
-    rows = golden_jets(6)[0] @ boost(4.0).T
-    rows = rows.to(dtype)
+@pytest.mark.parametrize("rapidity", [0.0, 4.0, 12.0])
+def test_mass_is_that_of_the_numbers_given(dtype: torch.dtype, rapidity: float) -> None:
+    """Masses over nine orders of magnitude, at momenta up to 1e8 times as large."""
+    generator = torch.Generator().manual_seed(0)
+    momenta = torch.randn(300, 3, generator=generator, dtype=torch.float64) * 10 ** (
+        6 * torch.rand(300, 1, generator=generator, dtype=torch.float64) - 3
+    )
+    masses = 10 ** (9 * torch.rand(300, generator=generator, dtype=torch.float64) - 6)
+    rows = torch.cat([(momenta.square().sum(1) + masses.square()).sqrt()[:, None], momenta], dim=1)
+    rows = (rows @ boost(rapidity).T).to(dtype)
     mass = invariant_mass(rows)
     assert mass.dtype == dtype
     for row, value in zip(rows.tolist(), mass.tolist(), strict=True):
-        e, *p = (Fraction(v) for v in row)
-        exact = math.sqrt(abs(e * e - sum(v * v for v in p)))
-        # float64 products of float64 numbers are themselves rounded: E^2 eps / m^2 of relative error
-        slack = 1e-6 if dtype == torch.float32 else 4e-16 * row[0] ** 2 / exact**2 + 1e-15
-        assert value == pytest.approx(exact, rel=slack)
+        exact = math.sqrt(abs(exact_square(row)))
+        # the square is that of twice the precision: half of 2^-52, and 2^-104 of E^2; of float32, 2^-52 of E^2
+        rounding = 2.0**-52 if dtype == torch.float32 else 2.0**-100
+        slack = 1e-7 if dtype == torch.float32 else 4e-16
+        assert abs(value - exact) <= slack * exact + rounding * row[0] ** 2 / max(exact, 1e-300)
+
+
+def test_mass_of_an_electron_of_3_tev() -> None:
+    p = torch.tensor([[0.6, 0.0, 0.8], [1 / 3, 2 / 3, 2 / 3], [0.0, 0.0, 1.0]], dtype=torch.float64) * 3000.0
+    rows = torch.cat([(p.square().sum(1) + 0.000511**2).sqrt()[:, None], p], dim=1)
+    pairs = ek.pairwise_invariants(rows, ek.Graph.from_edge_index(torch.arange(3).repeat(2, 1), 3), psi=False)[:, 1]
+    for row, mass, pair in zip(rows.tolist(), invariant_mass(rows).tolist(), pairs.tolist(), strict=True):
+        exact = math.sqrt(exact_square(row))
+        assert mass == pytest.approx(exact, rel=4e-16)
+        assert mass == pytest.approx(math.sqrt(pair), rel=4e-16)
+
+
+def test_mass_of_numbers_that_are_no_particles() -> None:
+    rows = [[math.inf, 0, 0, 1], [1e301, 0, 0, 1], [1e153, 0, 0, 1e152], [math.nan, 0, 0, 1], [1, 0, math.nan, 0]]
+    mass = invariant_mass(torch.tensor(rows, dtype=torch.float64))
+    assert mass[:2].tolist() == [math.inf, math.inf]
+    assert mass[2].item() == pytest.approx(1e153 * math.sqrt(0.99), rel=4e-16)
+    assert mass[3:].isnan().all()
+    assert invariant_mass(torch.tensor(rows[3:])).isnan().all()
 
 
 def test_mass_of_a_massless_particle() -> None:
@@ -90,6 +122,8 @@ def test_mass_of_a_massless_particle() -> None:
     assert torch.allclose(p4.grad[2], torch.tensor([13.0, -3.0, -4.0, 0.0]) / 12)
     massive = golden_jets(5)[0].requires_grad_()
     assert torch.autograd.gradcheck(invariant_mass, (massive,))
+    assert torch.autograd.gradgradcheck(invariant_mass, (massive,))
+    torch.testing.assert_close(torch.func.vmap(lambda p: invariant_mass(p[None])[0])(massive), invariant_mass(massive))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -140,6 +174,21 @@ ERRORS = [
     (lambda: with_beams(ROWS[:, :3], PTR), ValueError, r"with_beams: p4: expected shape \[n, 4\]"),
     (lambda: with_beams(ROWS.half(), PTR), TypeError, "with_beams: p4: expected dtype float32 or float64"),
     (lambda: with_beams(ROWS, PTR.int()), TypeError, "with_beams: ptr: expected dtype int64"),
+    *(
+        (lambda ptr=ptr: with_beams(torch.ones(10, 4), torch.tensor(ptr)), ValueError, f"with_beams: ptr: expected {m}")
+        for ptr, m in (
+            ([0, 3, 12, 10], "entries that do not decrease, got 12 before 10 at entry 3"),
+            ([1, 10], "a first entry of 0, got 1"),
+            ([-1, 10], "a first entry of 0, got -1"),
+            ([0, 9], "a last entry of 10, got 9"),
+            ([0, 11], "a last entry of 10, got 11"),
+            ([0, -3, 10], "entries that do not decrease, got 0 before -3"),
+            ([0], "a last entry of 10, got 0"),
+        )
+    ),
+    (lambda: with_beams(ROWS, PTR[:0]), ValueError, "with_beams: ptr: expected at least one entry"),
+    (lambda: with_beams(ROWS, PTR[None]), ValueError, r"with_beams: ptr: expected shape \[B \+ 1\], got \[1, 2\]"),
+    (lambda: with_beams(ROWS, [0, 3]), TypeError, "with_beams: ptr: expected a tensor, got list"),
     (lambda: with_beams(ROWS, PTR.to("meta")), ValueError, "with_beams: ptr: expected device cpu, got meta"),
     (lambda: top_tagging_scalars(ROWS, ROWS[:, 0]), TypeError, "top_tagging_scalars: is_beam: expected dtype bool"),
     (
@@ -152,7 +201,7 @@ ERRORS = [
 ]
 
 
-@pytest.mark.parametrize(("call", "kind", "message"), ERRORS, ids=[message[:40] for _, _, message in ERRORS])
+@pytest.mark.parametrize(("call", "kind", "message"), ERRORS, ids=[message[:50] for _, _, message in ERRORS])
 def test_errors_name_the_argument(call, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         call()
@@ -171,3 +220,71 @@ def test_beams_compile_with_changing_sizes() -> None:
 
 def test_the_package_offers_them() -> None:
     assert ek.data.load_sample_jets is load_sample_jets
+
+
+@pytest.fixture
+def no_warning_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("equikernels.data.order._warned", set())
+
+
+def doors(p4: torch.Tensor) -> list:
+    """Functions and networks that take four-momenta as they come."""
+    n = p4.shape[0]
+    ptr, rows = torch.tensor([0, n]), torch.zeros(n, dtype=torch.bool)
+    widths = {"num_channels_scalar": 1, "num_channels_m": [[3]], "num_channels_2to2": [2]}
+    widths |= {"num_channels_out": [2], "num_channels_m_out": [3, 2]}
+    classifier, nano = ek.models.PELICANClassifier(**widths), ek.models.PELICANNano(1)
+    return [
+        ("with_beams", lambda: with_beams(p4, ptr)),
+        ("top_tagging_scalars", lambda: top_tagging_scalars(p4, rows)),
+        ("PELICANClassifier", lambda: classifier(p4, ptr)),
+        ("PELICANNano", lambda: nano(p4, ptr)),
+    ]
+
+
+@pytest.mark.usefixtures("no_warning_yet")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_energy_in_the_last_column_gets_a_warning(dtype: torch.dtype) -> None:
+    p4 = load_sample_jets()[:1].p4.to(dtype)
+    turned = p4[:, [1, 2, 3, 0]]
+    for name, call in doors(turned):
+        with pytest.warns(UserWarning, match=rf"^{name}: \w+: expected \(E, px, py, pz\), got E < \|p\|") as caught:
+            call()
+        assert str(caught[0].message).endswith("[:, [3, 0, 1, 2]]")
+        with warnings.catch_warnings():  # once
+            warnings.simplefilter("error")
+            call()
+    assert torch.equal(turned[:, [3, 0, 1, 2]], p4)
+
+
+@pytest.mark.usefixtures("no_warning_yet")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3, 1e30])
+def test_four_momenta_get_no_warning(dtype: torch.dtype, scale: float) -> None:
+    """Massless to rounding, at rest, smeared, zero: none is taken for another order."""
+    p4 = load_sample_jets()[:20].p4
+    smeared = p4 * torch.tensor([0.9999, 1, 1, 1])
+    half = torch.cat([p4[:10], p4[:10, [1, 2, 3, 0]]])
+    for rows in (p4, p4.half().to(dtype), smeared, half, torch.zeros(5, 4), p4[:0], torch.full((3, 4), math.nan)):
+        for _, call in doors(scale * rows.to(dtype)):
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                call()
+
+
+@pytest.mark.usefixtures("no_warning_yet")
+def test_no_warning_while_a_graph_is_traced() -> None:
+    p4, ptr = torch.tensor([[0.0, 0.0, 0.0, 5.0]]), torch.tensor([0, 1])
+
+    def inputs(p4: torch.Tensor) -> torch.Tensor:
+        return with_beams(p4, ptr)[0]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        torch.compile(inputs, fullgraph=True, backend="eager")(p4)
+        torch.func.vmap(invariant_mass)(p4[None])
+        torch.func.jvp(inputs, (p4,), (p4,))
+        with torch.device("meta"):
+            top_tagging_scalars(torch.empty(3, 4), torch.empty(3, dtype=torch.bool))
+    with pytest.warns(UserWarning, match="with_beams"):
+        inputs(p4)

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from ..checks import REAL, check_tensor, fail
 from ..graph import Graph
-from ..metric import psi
-from ..packing import prepend
+from ..metric import minkowski_square, psi
+from ..packing import check_offsets, prepend
+from .order import warn_of_order
 
 # The particle species of quark/gluon tagging, in the order of their one-hot columns: e, mu, gamma, K_L, pi, K, n, p.
 PDG_IDS = (11, 13, 22, 130, 211, 321, 2112, 2212)
@@ -74,43 +75,49 @@ def load_sample_jets() -> Jets:
 def invariant_mass(p4: Tensor) -> Tensor:
     """sqrt(|E^2 - p^2|) of each row.
 
-    Products are formed in float64, where those of float32 numbers are exact: the mass is that of the numbers given. A
-    massless particle whose momentum was rounded to float32 has a mass of about 3e-4 E.
+    The square is formed as :func:`equikernels.pairwise_invariants` forms it, of float32 numbers in float64, of float64
+    numbers in twice that: the mass is that of the numbers given. A massless particle whose momentum was rounded to
+    float32 has a mass of about 3e-4 E, to float64 of about 1e-8 E.
 
     Args:
         p4: [n, 4], float32 or float64, GeV.
 
     Returns:
-        [n] in the dtype of p4, GeV. The derivative at mass 0, which does not exist, is taken as 0.
+        [n] in the dtype of p4, GeV; NaN where a component is. The derivative at mass 0, which does not exist, is taken
+        as 0.
     """
     check_tensor("invariant_mass", "p4", p4, ["n", 4], REAL)
-    square = p4.double().square()
-    mass2 = (square[:, 0] - square[:, 1:].sum(1)).abs()
-    positive = mass2 > 0
-    return torch.where(positive, torch.where(positive, mass2, 1.0).sqrt(), 0.0).to(p4.dtype)
+    mass2 = minkowski_square(p4).abs()
+    zero = mass2 == 0
+    return torch.where(zero, 0.0, torch.where(zero, 1.0, mass2).sqrt()).to(p4.dtype)
 
 
-def with_beams(p4: Tensor, ptr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def with_beams(p4: Tensor, ptr: Tensor, *, validate: bool = True) -> tuple[Tensor, Tensor, Tensor]:
     """Prepends the two beams, (sqrt 2, 0, 0, +1) and (sqrt 2, 0, 0, -1) of unit mass, to every jet.
 
-    Nothing is read back from the device. LorentzNet on jets with beams is invariant under Lorentz transformations of
-    jets and beams together.
+    LorentzNet on jets with beams is invariant under Lorentz transformations of jets and beams together.
 
     Args:
         p4: [n, 4] constituents, float32 or float64.
         ptr: int64 [B + 1].
+        validate: check the values of ``ptr`` (on CUDA this waits for the device; under ``torch.compile`` and
+            ``torch.export`` it is not done). Without it nothing is read back, and a wrong ``ptr`` is undefined
+            behaviour.
 
     Returns:
         (x [n + 2 B, 4], ptr int64 [B + 1] of x, is_beam bool [n + 2 B]).
 
     Raises:
-        ValueError, TypeError: wrong shape, dtype or device.
+        ValueError, TypeError: wrong shape, dtype or device; ``ptr`` does not start at 0, decreases or does not end at
+            n.
+
+    Warns:
+        UserWarning: most rows have E < |p|, as in (px, py, pz, E). Looked for on the CPU only.
     """
     op = "with_beams"
     check_tensor(op, "p4", p4, ["n", 4], REAL)
-    check_tensor(op, "ptr", ptr, ["B + 1"], [torch.int64])
-    if ptr.device != p4.device:
-        fail(op, "ptr", f"device {p4.device}", ptr.device)
+    check_offsets(op, ptr, p4, validate=validate and not torch.compiler.is_compiling())
+    warn_of_order(op, "p4", p4)
     jets = Graph.complete(ptr, True, num_nodes=p4.shape[0], validate=False)
     beams = p4.new_tensor([[2**0.5, 0, 0, 1], [2**0.5, 0, 0, -1]])
     table = jets.table
@@ -131,12 +138,16 @@ def top_tagging_scalars(x: Tensor, is_beam: Tensor) -> Tensor:
 
     Raises:
         ValueError, TypeError: wrong shape, dtype or device.
+
+    Warns:
+        UserWarning: as :func:`with_beams`.
     """
     op = "top_tagging_scalars"
     check_tensor(op, "x", x, ["n", 4], REAL)
     check_tensor(op, "is_beam", is_beam, [x.shape[0]], [torch.bool])
     if is_beam.device != x.device:
         fail(op, "is_beam", f"device {x.device}", is_beam.device)
+    warn_of_order(op, "x", x)
     kind = torch.stack([~is_beam, is_beam], dim=1)
     return psi(kind * invariant_mass(x).unsqueeze(1))
 

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
-from ..checks import fail
+from ..checks import FLOATING, check_tensor
 from ..graph import Graph
 from ..nn import EGCL, EGCLVelocity, RadialFieldLayer
 from ..ops.common import as_graph
+from .inputs import check_dtype, check_features
 
 
 class EGNN(nn.Module):
@@ -82,7 +83,7 @@ class EGNN(nn.Module):
             ValueError, TypeError: wrong shape, dtype or device.
         """
         graph = as_graph("EGNN", graph, x.shape[0])
-        _check_features("EGNN", h, x, self.embedding_in)
+        check_features("EGNN", "h", h, x.shape[0], self.embedding_in.in_features, self.embedding_in.weight)
         h = self.embedding_in(h)
         for layer in _layers(self, self.n_layers):
             h, x = layer(h, x, graph, edge_attr)
@@ -151,7 +152,7 @@ class EGNNVelocity(nn.Module):
             ValueError, TypeError: wrong shape, dtype or device.
         """
         graph = as_graph("EGNNVelocity", graph, x.shape[0])
-        _check_features("EGNNVelocity", h, x, self.embedding)
+        check_features("EGNNVelocity", "h", h, x.shape[0], self.embedding.in_features, self.embedding.weight)
         h = self.embedding(h)
         for layer in _layers(self, self.n_layers):
             h, x = layer(h, x, graph, vel, edge_attr)
@@ -185,6 +186,9 @@ class RadialField(nn.Module):
         """Updates coordinates. Arguments, result and errors are those of
         :meth:`equikernels.nn.RadialFieldLayer.forward`; the speeds ||v_i|| are computed here, not passed."""
         graph = as_graph("RadialField", graph, x.shape[0])
+        check_tensor("RadialField", "vel", vel, dtypes=FLOATING)
+        if edge_attr is not None and self.n_layers > 0:
+            check_dtype("RadialField", "edge_attr", edge_attr, next(self.parameters()))
         for layer in _layers(self, self.n_layers):
             x = layer(x, graph, vel, edge_attr)
         return x
@@ -192,8 +196,3 @@ class RadialField(nn.Module):
 
 def _layers(model: nn.Module, n_layers: int) -> Iterator[nn.Module]:
     return (model.get_submodule(f"gcl_{k}") for k in range(n_layers))
-
-
-def _check_features(op: str, h: Tensor, x: Tensor, embedding: nn.Linear) -> None:
-    if h.shape != (x.shape[0], embedding.in_features):
-        fail(op, "h", f"shape [{x.shape[0]}, {embedding.in_features}]", list(h.shape))

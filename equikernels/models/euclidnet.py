@@ -18,6 +18,7 @@ from ..nn.edge_chain import read_ends
 from ..nn.euclid import EuclidBlock, EuclidPointsBlock, PaperEuclidBlock
 from ..nn.linear import weight_and_bias
 from ..ops.common import HasEdges, as_graph, of_data
+from .inputs import check_weights
 
 VARIANTS = ("repo", "paper")
 
@@ -131,8 +132,9 @@ class EuclidNet(nn.Module):
         op = type(self).__name__
         check_tensor(op, "x", x, ["n", 3], REAL)
         graph, order = as_graph(op, graph, x.shape[0])._ordered
-        dtype = weight_and_bias(self.node_encoder[0])[0].dtype
-        h = RowNetwork.of(op, "node_encoder", self.node_encoder)(x[:, 2:].to(dtype))
+        weight = weight_and_bias(self.node_encoder[0])[0]
+        check_weights(op, weight)
+        h = RowNetwork.of(op, "node_encoder", self.node_encoder)(x[:, 2:].to(weight.dtype))
         e = read_ends(op, self.edge_encoder, h, None, graph, receiver_first=True)
         return h, x[:, :2], e, graph, order
 
@@ -183,6 +185,7 @@ class EuclidNetSO3(nn.Module):
         op = "EuclidNetSO3"
         x, graph, _ = of_data(op, x, graph)
         check_tensor(op, "x", x, ["n", 3], REAL)
+        check_weights(op, weight_and_bias(self.edge_mlp[0])[0])
         graph, order = as_graph(op, graph, x.shape[0])._ordered
         x, m = self.rounds(x, graph)
         return in_order(read_ends(op, self.edge_mlp, x.to(m.dtype), m, graph, end="sigmoid"), order)

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from ..checks import FLOATING, REAL, check_choice, check_tensor, fail
+from ..checks import REAL, check_choice, check_tensor, fail
 from ..graph import COMPLETE, Graph
 from ..nn import LGEB
 from ..ops.segment import segment_reduce
+from .inputs import cast_features
 
 READOUTS = ("masked_mean", "padded_mean")
 
@@ -102,7 +103,7 @@ class LorentzNet(nn.Module):
 
         Args:
             x: [n, 4] four-momenta (E, px, py, pz) in GeV, float32 or float64; may be float64 beside float32 weights.
-            scalars: [n, n_scalar], in the dtype of the weights.
+            scalars: [n, n_scalar], any floating dtype; used in the dtype of the weights.
             ptr: int64 [n_events + 1]; event b owns nodes ptr[b] .. ptr[b + 1] - 1. Or the complete graph made from it,
                 which spares checking it here and, with ``num_edges``, waiting for the device; torch.compile and
                 torch.export need the graph.
@@ -118,7 +119,7 @@ class LorentzNet(nn.Module):
         """
         op = "LorentzNet"
         check_tensor(op, "x", x, ["n", 4], REAL)
-        check_tensor(op, "scalars", scalars, [x.shape[0], self.n_scalar], FLOATING)
+        scalars = cast_features(op, "scalars", scalars, x.shape[0], self.n_scalar, self.embedding.weight)
         graph = ptr if isinstance(ptr, Graph) else Graph.complete(ptr, num_nodes=x.shape[0])
         if graph._kind != COMPLETE:
             fail(op, "ptr", "offsets, or a complete graph without self-loops", graph)

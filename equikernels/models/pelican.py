@@ -64,7 +64,9 @@ class PELICANClassifier(Trunk):
         irc_safe: infrared- and collinear-safe variant for massless particles, "so13" and letters s, m, S, M (all but s
             use the SoftDrop multiplicity, which is slow). As published, logits still change a little under a collinear
             splitting, and batch statistics in training are not safe.
-        strict_irc: exactly collinear-safe: without the maps and bias on the diagonal. Not published.
+        strict_irc: infrared- and collinear-safe to rounding (float64 momenta: 1e-12 of the logits; float32: 1e-7, and
+            what sums in a float32 network add), jets of one particle and of particles all going one way included:
+            without the maps and bias on the diagonal, energies taken as \|p\|, products from directions. Not published.
         dropout, drop_rate, drop_rate_out: elementwise.
         batchnorm: None, "b" (published networks), "i" or "l"; see :class:`equikernels.nn.MessageBlock`.
         dataset: "" or "jc", "qg": 12 scalars a particle.
@@ -135,7 +137,7 @@ class PELICANClassifier(Trunk):
             p4: [n, 4] four-momenta (E, px, py, pz) in GeV, float32 or float64; may be float64 beside float32 weights.
             ptr: int64 [n_events + 1]; event b owns particles ptr[b] .. ptr[b + 1] - 1. Or the complete graph made from
                 it, which is checked and read once.
-            scalars: [n, 12] with ``dataset``, in the dtype of the weights.
+            scalars: [n, 12] with ``dataset``, any floating dtype; used in the dtype of the weights.
             padded_to: ``compat`` only: the number of particles events are padded to (spurions not counted); by default
                 that of the longest event, for which a CUDA device is waited for.
 

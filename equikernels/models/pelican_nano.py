@@ -9,10 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import REAL, check_tensor, fail
+from ..data.order import warn_of_order
 from ..graph import Graph
 from ..nn.pelican import Eq2to0, MessageBlock
+from ..ops.common import stored_as
 from ..ops.rank2.op import pairs_of
 from ..packing import prepend
+from .inputs import check_weights
 from .pelican_inputs import STABILIZERS, constant, rank2_inputs
 from .pelican_state import batchnorm as batchnorm_of
 from .pelican_state import factorized
@@ -124,6 +127,8 @@ class PELICANNano(nn.Module):
         """Logits (-y, +y) of each event, [n_events, 2]; arguments as in :meth:`PELICANClassifier.forward`."""
         name = "PELICANNano"
         check_tensor(name, "p4", p4, ["n", 4], REAL)
+        check_weights(name, self.agg_2to0.coefs, stored_as(p4))
+        warn_of_order(name, "p4", p4)
         pairs = pairs_of(name, ptr, p4, None, p4.shape[0])
         slots = slots_of(name, self, pairs, padded_to)
         if self.spurion_vectors:

@@ -11,13 +11,24 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import FLOATING, REAL, check_choice, check_tensor, fail
+from ..data.order import warn_of_order
 from ..graph import Graph
 from ..nn.pelican import Encoder, Eq1to2, Eq2to2, MessageBlock, activate, make_linear
-from ..ops.common import without_autocast
+from ..ops.common import stored_as, without_autocast
 from ..ops.rank2 import pairwise_linear
 from ..ops.rank2.op import pairs_of
 from ..packing import prepend
-from .pelican_inputs import STABILIZERS, Stabilizer, constant, first_weights, input_weights, jet_frame, rank2_inputs
+from .inputs import check_weights
+from .pelican_inputs import (
+    STABILIZERS,
+    Stabilizer,
+    constant,
+    first_weights,
+    input_weights,
+    jet_frame,
+    rank2_inputs,
+    strict_jet_frame,
+)
 from .softdrop import softdrop_multiplicity
 
 METHODS = ("input", "spurions")
@@ -197,10 +208,12 @@ class Trunk(nn.Module):
         """(p4 with spurions, T after the last 2 -> 2 layer, its pairs, what aggregators need to know of the batch)."""
         name = type(self).__name__
         check_tensor(name, "p4", p4, ["n", 4], REAL)
+        warn_of_order(name, "p4", p4)
         pairs = pairs_of(name, ptr, p4, None, p4.shape[0])
         if pairs.num_nodes != p4.shape[0]:
             fail(name, "ptr", f"{p4.shape[0]} particles", pairs.num_nodes)
         weight_like = self.linear.weight
+        check_weights(name, weight_like, stored_as(p4))
         if self.num_data_scalars:
             if scalars is None:
                 fail(name, "scalars", f"shape [n, {self.num_data_scalars}]", "None")
@@ -219,11 +232,14 @@ class Trunk(nn.Module):
                 added = torch.cat([scalars.new_zeros(k, scalars.shape[1]), added], dim=1)
             (p4, scalars), pairs = prepend(pairs, (p4, constant(self.spurion_vectors, p4)), (known, added))
 
-        r = rank2_inputs(p4, pairs, self.inputs)
         weight, nobj = None, None
+        if self.strict_irc:
+            weight, r, dots = strict_jet_frame(p4, pairs)
+        else:
+            r = dots = rank2_inputs(p4, pairs, self.inputs)
         if self.irc_safe:
-            dots = r
-            weight, r = jet_frame(dots, pairs)
+            if weight is None:
+                weight, r = jet_frame(dots, pairs)
             if set(self.config + self.config_out) & set("mM" if self.compat else "mMS"):
                 nobj = softdrop_multiplicity(r if self.compat else dots, pairs)
             weight = weight.to(weight_like.dtype)

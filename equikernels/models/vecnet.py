@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checks import FLOATING, REAL, check_tensor, fail
+from ..checks import REAL, check_tensor, fail
 from ..graph import COMPLETE, Graph
 from ..nn.edge_chain import read_ends
 from ..nn.free_stream import FreeStream
 from ..ops.common import as_graph
 from ..ops.segment import segment_reduce
 from .euclidnet import EuclidNet, in_order
+from .inputs import cast_features
 from .lorentznet import LorentzNet
 
 
@@ -64,7 +65,7 @@ class VecNet(LorentzNet):
 
         Args:
             x, scalars, ptr: as :meth:`LorentzNet.forward`.
-            free: [n, n_free_input]; not needed with a width of 0.
+            free: [n, n_free_input], any floating dtype, used in that of the weights; not needed with a width of 0.
 
         Returns:
             [n_events, n_class].
@@ -83,7 +84,7 @@ class VecNet(LorentzNet):
         """(s [n, n_hidden], f [n, n_free] or None, x [n, 4], graph) after all layers."""
         op = "VecNet"
         check_tensor(op, "x", x, ["n", 4], REAL)
-        check_tensor(op, "scalars", scalars, [x.shape[0], self.n_scalar], FLOATING)
+        scalars = cast_features(op, "scalars", scalars, x.shape[0], self.n_scalar, self.embedding.weight)
         graph = ptr if isinstance(ptr, Graph) else Graph.complete(ptr, num_nodes=x.shape[0])
         if graph._kind != COMPLETE or graph.num_nodes != x.shape[0]:
             fail(op, "ptr", f"offsets of {x.shape[0]} nodes, or a complete graph over them without self-loops", graph)
@@ -174,10 +175,9 @@ def _check_free(op: str, n_free: int, n_free_input: int) -> None:
 def _encode_free(op: str, encoder: nn.Linear, like: Tensor, free: Tensor | None) -> Tensor:
     if free is None and encoder.in_features == 0:
         free = like.new_empty(like.shape[0], 0)
-    if free is None or free.shape != (like.shape[0], encoder.in_features):
-        got = None if free is None else list(free.shape)
-        fail(op, "free", f"shape [{like.shape[0]}, {encoder.in_features}]", got)
-    return encoder(free)
+    if free is None:
+        fail(op, "free", f"shape [{like.shape[0]}, {encoder.in_features}]", None)
+    return encoder(cast_features(op, "free", free, like.shape[0], encoder.in_features, encoder.weight))
 
 
 def _counts(model: Any, readout: Tensor, ends: int) -> tuple[int, int]:

@@ -1,0 +1,40 @@
+"""A warning where four-momenta seem to be given in another order of components."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor
+
+from ..metric import minkowski_square
+
+ROWS = 1024  # looked at, spread over the batch
+SLACK = 1e-3  # of p^2: more than rounding and more than a smeared massless particle lacks
+_warned: set[str] = set()
+
+
+def warn_of_order(op: str, argument: str, p4: Tensor) -> None:
+    """Warns, once per process and ``op``, where more than half of the rows of p4 [n, 4] have E < |p|.
+
+    Nothing is read back from a device, and nothing is looked at while a graph is traced.
+    """
+    if not _readable(p4) or p4.shape[0] == 0 or op in _warned:
+        return
+    rows = p4.detach()[:: -(-p4.shape[0] // ROWS)]
+    spacelike = minkowski_square(rows.float()) < -SLACK * rows[:, 1:].double().square().sum(1)
+    count = int(spacelike.sum())
+    if 2 * count > rows.shape[0]:
+        _warned.add(op)
+        warnings.warn(
+            f"{op}: {argument}: expected (E, px, py, pz), got E < |p| in {count} of {rows.shape[0]} rows; for "
+            f"(px, py, pz, E) pass {argument}[:, [3, 0, 1, 2]]",
+            stacklevel=3,
+        )
+
+
+def _readable(t: Tensor) -> bool:
+    if t.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    # neither a stand-in for a tensor nor one inside torch.func
+    return type(t) in (Tensor, torch.nn.Parameter) and not torch._C._functorch.is_functorch_wrapped_tensor(t)

@@ -1,0 +1,39 @@
+"""Features at the door of a network: in the dtype of its weights, or refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..checks import FLOATING, REAL, check_tensor, fail
+
+
+def check_weights(op: str, weight: Tensor, dtypes: Sequence[torch.dtype] = REAL) -> None:
+    """The weights must be of a dtype that the kernels read."""
+    if weight.dtype not in dtypes:
+        names = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+        expected = f"dtype {names} (for products of 16 bits: torch.autocast)"
+        fail(op, "weights", expected, str(weight.dtype).removeprefix("torch."), TypeError)
+
+
+def cast_features(op: str, argument: str, value: Tensor, rows: int, width: int, weight: Tensor) -> Tensor:
+    """``value`` [rows, width] of any floating dtype, in that of ``weight``, which multiplies it."""
+    check_weights(op, weight)
+    check_tensor(op, argument, value, [rows, width], FLOATING)
+    return value.to(weight.dtype)
+
+
+def check_features(op: str, argument: str, value: Tensor, rows: int, width: int, weight: Tensor) -> None:
+    """``value`` must be [rows, width] and, outside autocast, of the dtype of ``weight``."""
+    check_weights(op, weight)
+    check_tensor(op, argument, value, [rows, width])
+    check_dtype(op, argument, value, weight)
+
+
+def check_dtype(op: str, argument: str, value: Tensor, weight: Tensor) -> None:
+    """``value`` must be of the dtype of ``weight``; under autocast of any that products are made of."""
+    check_tensor(op, argument, value)
+    autocast = torch.is_autocast_enabled(value.device.type)
+    check_tensor(op, argument, value, dtypes=FLOATING if autocast else [weight.dtype])
