@@ -355,6 +355,11 @@ def _message() -> list[Case]:
                 vectors=(),
             ),
         ]
+    for name in TYPICAL:
+        cases += [
+            case(activation, name, message_inputs(9, 7, head=5), {"activation": activation}, **mixed)
+            for activation in ("sigmoid", "elu", "softplus", "mish", "hardswish", "gelu_tanh")
+        ]
     # A self-loop's unit vector is 0 / 1e-8: its derivatives cancel only to rounding at that scale, in any formula.
     for name in ("complete", "csr", "large_event"):
         cases.append(

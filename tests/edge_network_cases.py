@@ -150,6 +150,19 @@ def cases(case: Callable[..., Any], graphs: tuple[str, ...]) -> list[Any]:
                 for id, direction, more in DIRECTIONS
             ),
             make(
+                "activations",
+                name,
+                (9, 17, 5, 8, 33, 4),
+                (
+                    *((act, False) for act in ("elu", "softplus", "mish")),
+                    ("hardswish", True),
+                    ("gelu_tanh", True),
+                    silu,
+                ),
+                {"messages_at": 4, "edges_at": 5, "wanted": "messages"},
+                attr=2,
+            ),
+            make(
                 "rows",
                 name,
                 (6, 2),

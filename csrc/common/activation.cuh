@@ -63,6 +63,49 @@ struct DeviceTanh {
   }
 };
 
+// Those that fewer networks have, behind a call of which there is one, so that the others' code stays as it is.
+template <class T>
+__device__ __noinline__ T other_value(Activation kind, T a) {
+  switch (kind) {
+    case Activation::elu: return a > T(0) ? a : std::expm1(a);
+    case Activation::softplus: return a > T(20) ? a : std::log1p(std::exp(a));
+    case Activation::mish: return a * std::tanh(std::log1p(std::exp(a)));
+    case Activation::hardswish: return a * (a <= T(-3) ? T(0) : a >= T(3) ? T(6) : a + T(3)) / T(6);
+    case Activation::gelu_tanh: {
+      const T u = T(0.79788456080286535588) * (a + T(0.044715) * a * a * a);
+      return T(0.5) * a * (T(1) + std::tanh(u));
+    }
+    default: return a;
+  }
+}
+template <class T>
+__device__ __noinline__ T other_slope(Activation kind, T a) {
+  switch (kind) {
+    case Activation::elu: return a > T(0) ? T(1) : std::exp(a);
+    case Activation::softplus: {
+      const T z = std::exp(a);
+      return a > T(20) ? T(1) : z / (z + T(1));
+    }
+    case Activation::mish: {
+      const T t = std::tanh(std::log1p(std::exp(a)));
+      return t + a * (T(1) - t * t) / (T(1) + std::exp(-a));
+    }
+    case Activation::hardswish: return a <= T(-3) ? T(0) : a >= T(3) ? T(1) : a / T(3) + T(0.5);
+    case Activation::gelu_tanh: {
+      const T t = std::tanh(T(0.79788456080286535588) * (a + T(0.044715) * a * a * a));
+      const T inner = T(0.79788456080286535588) * (T(1) + T(3 * 0.044715) * a * a);
+      return T(0.5) * (T(1) + t) + T(0.5) * a * (T(1) - t * t) * inner;
+    }
+    default: return T(1);
+  }
+}
+template <class T>
+struct DeviceOther {
+  Activation kind;
+  __device__ T value(T a) const { return other_value(kind, a); }
+  __device__ T slope(T a) const { return other_slope(kind, a); }
+};
+
 // f(the activation): the branch is outside of f's loops.
 template <class T, class F>
 __device__ inline void with_device_activation(Activation kind, double slope, F&& f) {
@@ -74,6 +117,7 @@ __device__ inline void with_device_activation(Activation kind, double slope, F&&
     case Activation::gelu: return f(DeviceGelu<T>{});
     case Activation::tanh: return f(DeviceTanh<T>{});
     case Activation::sigmoid: return f(DeviceSigmoid<T>{});
+    default: return f(DeviceOther<T>{kind});
   }
 }
 

@@ -149,18 +149,5 @@ struct Sigmoid {
   }
 };
 
-template <class T, class F>
-inline void with_activation(Activation kind, double slope, F&& f) {
-  switch (kind) {
-    case Activation::identity: return f(Identity<T>{});
-    case Activation::relu: return f(Relu<T>{});
-    case Activation::leaky_relu: return f(LeakyRelu<T>{T(slope)});
-    case Activation::silu: return f(Silu<T>{});
-    case Activation::gelu: return f(Gelu<T>{});
-    case Activation::tanh: return f(Tanh<T>{});
-    case Activation::sigmoid: return f(Sigmoid<T>{});
-  }
-}
-
 }  // namespace
 }  // namespace ek

@@ -6,7 +6,7 @@
 
 namespace ek {
 
-// steps: an activation's number, plus 8 with LayerNorm. Kind 3 is no graph: rows of edge_attr.
+// steps: an activation's number, plus 16 with LayerNorm. Kind 3 is no graph: rows of edge_attr.
 #define EK_EDGE_NETWORK_SCHEMA                                                                                    \
   "Tensor? receiver, Tensor? sender, Tensor? x, Tensor? edge_attr, Tensor weights, " EK_GRAPH_SCHEMA              \
   ", bool ends_as_inputs, float[] metric, bool interval, bool product, bool psi, int[] widths, "                  \
@@ -22,7 +22,7 @@ inline constexpr const char* kEdgeNetworkBackwardSchema =
     "Tensor x, Tensor edge_attr, Tensor weights)";
 
 struct EdgeNetworkInputs {
-  static constexpr int64_t kRows = 3, kNorm = 8;
+  static constexpr int64_t kRows = 3, kNorm = 16;
 
   std::optional<Tensor> receiver, sender, x, edge_attr;
   Tensor weights, graph;
@@ -78,7 +78,7 @@ struct EdgeNetworkInputs {
     int64_t in = int(interval) + int(product) + end_inputs() + (edge_attr ? edge_attr->size(1) : 0), size = 0;
     for (int64_t k = 0; k < layers; ++k) {
       STD_TORCH_CHECK(1 <= widths[k] && widths[k] <= kMostChannels, op, ": widths: expected 1 to 512");
-      STD_TORCH_CHECK(0 <= steps[k] && steps[k] < 2 * kNorm && steps[k] % kNorm <= int(Activation::sigmoid), op,
+      STD_TORCH_CHECK(0 <= steps[k] && steps[k] < 2 * kNorm && steps[k] % kNorm <= int(Activation::gelu_tanh), op,
                       ": steps: out of range");
       size += (in + 1) * widths[k];
       in = widths[k];

@@ -109,7 +109,7 @@ struct MessageInputs {
       check_shape(*t[kHeadOut], op, "head_out", {t[kHeadWeight]->size(0)});
       if (has(kHeadBias)) check_shape(*t[kHeadBias], op, "head_bias", {t[kHeadWeight]->size(0)});
     }
-    STD_TORCH_CHECK(0 <= activation && activation <= int(Activation::tanh), op, ": activation: out of range");
+    STD_TORCH_CHECK(0 <= activation && activation <= int(Activation::gelu_tanh), op, ": activation: out of range");
     STD_TORCH_CHECK(0 <= direction && direction <= int(Direction::sender), op, ": direction: out of range");
   }
 

@@ -2,6 +2,7 @@
 // tables to messages that the forward and the backward pass share.
 #pragma once
 
+#include "../common/more_activations.h"
 #include "edges.h"
 
 namespace ek {

@@ -12,6 +12,7 @@
 
 #define __global__
 #define __device__
+#define __noinline__
 #define __host__
 #define __shared__  // only as `extern __shared__`: the memory that a launch asks for
 #define __forceinline__ inline

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ...checks import check_tensor, fail
+from ..message.spec import ACTIVATIONS
 
-ACTIVATIONS = ("identity", "relu", "leaky_relu", "silu", "gelu", "tanh", "sigmoid")  # as csrc/common/activation_kind.h
-NORM = 8  # added to an activation's number: LayerNorm comes before it
+NORM = 16  # added to an activation's number: LayerNorm comes before it
 NORM_EPS = 1e-5
 MOST_LAYERS = 32  # as kMostLayers in csrc/edge_network/edge_network.h
 
@@ -22,7 +22,7 @@ class EdgeLayer(NamedTuple):
     Attributes:
         weight: W [out, in], as nn.Linear holds it.
         bias: b [out] or None.
-        activation: "identity", "relu", "leaky_relu", "silu", "gelu", "tanh" or "sigmoid".
+        activation: a name, as :func:`message_passing` lists them.
         norm: normalise before the activation.
     """
 

@@ -80,7 +80,8 @@ def message_passing(
         edge_attr: a [E, K], with
         edge_weight: Q [H, K].
         layers: up to two further (weight [H', H], bias [H'] or None), as nn.Linear holds them.
-        activation: "relu", "leaky_relu", "silu", "gelu", "tanh" or "identity".
+        activation: "relu", "leaky_relu", "silu", "gelu", "gelu_tanh" (its approximation by tanh), "tanh", "sigmoid",
+            "elu" (alpha 1), "softplus" (beta 1, threshold 20), "mish", "hardswish" or "identity".
         negative_slope: of leaky_relu.
         gate: (w_g [H'] or [1, H'], b_g [1] or None).
         head: (W_x [K, H'], b_x [K] or None, w_x [K] or [1, K]): makes coordinates.

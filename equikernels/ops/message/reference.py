@@ -19,6 +19,8 @@ def activate(z: Tensor, name: str, slope: float) -> Tensor:
         return z
     if name == "leaky_relu":
         return torch.nn.functional.leaky_relu(z, slope)
+    if name == "gelu_tanh":
+        return torch.nn.functional.gelu(z, approximate="tanh")
     return getattr(torch if name in ("tanh", "sigmoid") else torch.nn.functional, name)(z)
 
 
