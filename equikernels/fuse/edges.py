@@ -80,7 +80,7 @@ def make_graph(receiver: Tensor, sender: Tensor, num_nodes: int, ordered: bool) 
     if ptr is None:
         return graph
     complete = Graph.complete(ptr, num_nodes=num_nodes, num_edges=receiver.shape[0], validate=False)
-    if torch.equal(complete.edge_index, graph.edge_index):
+    if torch.equal(complete._edges, graph._edges):
         return complete
     if not ordered and torch.equal(_key(complete).sort().values, _key(graph).sort().values):
         return complete
@@ -88,7 +88,8 @@ def make_graph(receiver: Tensor, sender: Tensor, num_nodes: int, ordered: bool) 
 
 
 def _key(graph: Graph) -> Tensor:
-    return graph.receiver * graph.num_nodes + graph.sender
+    sender, receiver = graph._edges
+    return receiver * graph.num_nodes + sender
 
 
 def _events(receiver: Tensor, num_nodes: int) -> Tensor | None:

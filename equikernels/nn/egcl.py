@@ -150,7 +150,7 @@ class EGCL(nn.Module):
     def _messages(self, h: Tensor, x: Tensor, graph: Graph, edge_attr: Tensor | None) -> tuple[Tensor, Tensor]:
         if reason := obstacle(self, egnn_layers):
             warn_once(self, type(self).__name__, reason)
-            i, j = graph.receiver, graph.sender
+            j, i = graph._edges
             m, step = self.message(h[i], h[j], x[i], x[j], edge_attr).tensor_split([-x.shape[1]], dim=1)
             steps = segment_reduce(step, graph, self.coords_agg).to(x.dtype)
             return segment_reduce(m.to(h.dtype), graph, "sum"), steps

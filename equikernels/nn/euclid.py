@@ -90,7 +90,7 @@ class EuclidBlock(nn.Module):
         prepared = prepared or self.prepare()
         if prepared is not None:
             return prepared.round(self.c_weight, h, x, e, graph)
-        i, j = graph.receiver, graph.sender
+        j, i = graph._edges
         e = self.edge_update(h[i], h[j], x[i], x[j], e)
         m, step = self.message(x[i], x[j], e).tensor_split([-x.shape[1]], dim=1)
         total, moved = segment_reduce(m.to(h.dtype), graph, "sum"), segment_reduce(step, graph, "sum").to(x.dtype)
@@ -227,7 +227,7 @@ class PaperEuclidBlock(nn.Module):
         return h + update, torch.add(x, out.coordinates, alpha=self.c_weight), e, out.messages
 
     def _layer_by_layer(self, h: Tensor, x: Tensor, e: Tensor, graph: Graph) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        i, j = graph.receiver, graph.sender
+        j, i = graph._edges
         d = x[i] - x[j]
         s = [psi(v.sum(-1, keepdim=True)).to(h.dtype) for v in (d.square(), x[i] * x[j])]
         e = self.phi_e(torch.cat([*s, e], dim=1))
@@ -271,7 +271,7 @@ class EuclidPointsBlock(nn.Module):
         """(x' [n, D], and with ``return_edges`` m [E, n_hidden])."""
         if reason := obstacle(self, points_layers):
             warn_once(self, type(self).__name__, reason)
-            i, j = graph.receiver, graph.sender
+            j, i = graph._edges
             d = x[i] - x[j]
             s = [psi(v.sum(-1, keepdim=True)) for v in (d.square(), x[i] * x[j])]
             m = self.phi_e(torch.cat(s, dim=1).to(weight_and_bias(self.phi_e[0])[0].dtype))

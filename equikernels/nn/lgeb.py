@@ -146,7 +146,7 @@ class LGEB(nn.Module):
     def _layer_by_layer(
         self, h: Tensor, x: Tensor, graph: Graph, edge_attr: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        i, j = graph.receiver, graph.sender
+        j, i = graph._edges
         m, step = self.message(h[i], h[j], x[i], x[j], edge_attr).tensor_split([-x.shape[1]], dim=1)
         moved = None if self.last_layer else segment_reduce(step, graph, "mean").to(x.dtype)
         return segment_reduce(m.to(h.dtype), graph, "sum"), moved, m
