@@ -238,10 +238,13 @@ def assert_same(own: nn.Module, fused: nn.Module, args: list[Any], kwargs: dict[
 
 
 def runs_fused(module: nn.Module, args: list[Any], kwargs: dict[str, Any] | None = None) -> bool:
-    """Whether a call uses one of the fused ops."""
+    """Whether a call uses one of the fused ops. The module's statistics stay as they are."""
+    before = [b.clone() for b in module.buffers()]
     with RecordOps() as record, torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         module(*copy.deepcopy(args), **copy.deepcopy(kwargs or {}))
+        for b, was in zip(module.buffers(), before, strict=True):
+            b.copy_(was)
     return bool(record.calls)
 
 

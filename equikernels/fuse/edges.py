@@ -49,6 +49,8 @@ class GraphCache:
 
     def once(self, tensors: tuple[Tensor, ...], what: Hashable, make: Callable[[], Any]) -> Any:
         """What ``make`` gives, which is called once for the same ``what`` and equal tensors."""
+        if torch.compiler.is_compiling():
+            return make()
         for k, made in enumerate(self._made):
             if made.what == what and _equal(made.tensors, tensors):
                 if k > 0:

@@ -39,6 +39,10 @@ class OwnForward(Exception):
     """A call that the fused form does not know: the module's own forward has to run."""
 
 
+# What a call may fail with. PyTorch's activation checkpointing stops a forward by an exception of another class.
+ERRORS = (OwnForward, TypeError, ValueError, RuntimeError, AttributeError, LookupError, ArithmeticError, AssertionError)
+
+
 @dataclass
 class Recipe(ABC):
     """What the forward of a fused block does, on the module's own parameters and buffers.
@@ -210,7 +214,7 @@ def run_fused(module: nn.Module, args: Sequence[Any], kwargs: dict[str, Any]) ->
             expect(all(map(_is_plain, arguments)), "a tensor of another class")
             result = recipe.run(module, arguments)
             return result if recipe.returns > 1 else result[0]
-        except Exception as error:
+        except ERRORS as error:
             # Its own forward may well take what ours refuses; if not, it raises an error of its own.
             reason = str(error)
     if reason:
@@ -253,7 +257,8 @@ def fused_class(own: Any) -> type[nn.Module]:
         try:
             pickle.dumps(self.__dict__.get("equikernels_recipe"))
         except Exception:  # such as a default argument that is a lambda: the copy has its own forward
-            return make, (own, *arguments[1:]), *state
+            kept = [_without_recipe(part) for part in state]
+            return _make_own, (own, *arguments[1:]), *kept
         # pickle would look for this class by its name, and find the other
         return _make, (own, *arguments[1:]), *state
 
@@ -264,6 +269,16 @@ def fused_class(own: Any) -> type[nn.Module]:
 
 
 _NEW = object().__reduce_ex__(2)[0]
+
+
+def _without_recipe(state: Any) -> Any:
+    return {k: v for k, v in state.items() if k != "equikernels_recipe"} if isinstance(state, dict) else state
+
+
+def _make_own(own: type[nn.Module], *arguments: Any) -> nn.Module:
+    kind: Any = own
+    made: nn.Module = kind.__new__(kind, *arguments)
+    return made
 
 
 def _make(own: type[nn.Module], *arguments: Any) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,8 +29,7 @@ def compare_with_sample(model: nn.Module, sample: Sequence[Any]) -> dict[nn.Modu
     Raises:
         ValueError: the model's own forward fails on the sample, or the model cannot be copied.
     """
-    arguments = list(sample) if isinstance(sample, tuple | list) else [sample]
-    probe = Probe([_double(value) for value in arguments], "sample")
+    probe = Probe([_double(value) for value in _arguments(model, sample)], "sample")
     try:
         own, fused = (_without_dropout(double_copy(model, fused)) for fused in (False, True))
         inputs, theirs = _own_outcomes(own, probe, [name for name, m in fused.named_modules() if is_fused(m)])
@@ -45,6 +45,17 @@ def compare_with_sample(model: nn.Module, sample: Sequence[Any]) -> dict[nn.Modu
         if not blocks:
             break
     return wrong
+
+
+def _arguments(model: nn.Module, sample: Any) -> list[Any]:
+    """A sample as positional arguments. A dictionary whose keys are names of arguments gives those."""
+    if isinstance(sample, dict):
+        try:
+            bound = inspect.signature(model.forward).bind(**sample)
+        except TypeError:
+            return [sample]
+        return [sample] if bound.kwargs else list(bound.args)
+    return list(sample) if isinstance(sample, tuple | list) else [sample]
 
 
 Outcomes = list[tuple[Outcome, nn.Module]]

@@ -17,6 +17,7 @@ from .pelican_hep import EdgeAggregators
 from .proof import best
 from .recipe import NotRecognisedError, Recipe, fused_class, is_fused, own_class
 from .sample import compare_with_sample
+from .state import INTERNAL
 from .tracking import EuclidBlockRecipe, EuclidPoints, InteractionRecipe
 
 RECIPES: tuple[type[Recipe], ...] = (
@@ -43,6 +44,10 @@ class Report:
     def fused(self, block: str, name: str) -> None:
         self.lines.setdefault(f"fused: {{}} ({name})", []).append(block)
 
+    def take_back(self, block: str) -> None:
+        """A block that was fused is so no more."""
+        self.lines = {line: left for line, blocks in self.lines.items() if (left := [b for b in blocks if b != block])}
+
     def left(self, block: str, name: str, reason: object) -> None:
         self.lines.setdefault(f"left alone: {{}} ({name}?): {reason}", []).append(block)
         self.left_alone.append(f"left alone: {block} ({name}?): {reason}")
@@ -55,7 +60,7 @@ def _several(blocks: list[str]) -> str:
     return ", ".join(blocks) if len(blocks) < 4 else f"{blocks[0]}, {blocks[1]}, ..., {blocks[-1]} [{len(blocks)}]"
 
 
-def fuse_(model: Model, verbose: bool = False, *, sample: Sequence[Any] | None = None, strict: bool = False) -> Model:
+def fuse_(model: Model, verbose: bool = False, *, sample: Any = None, strict: bool = False) -> Model:
     """Makes the published blocks inside a model run on fused kernels, in place.
 
     The model may come from any repository: blocks are recognised by their layers, and each is proved before it is
@@ -94,8 +99,9 @@ def fuse_(model: Model, verbose: bool = False, *, sample: Sequence[Any] | None =
         model: any module.
         verbose: print what was fused, and what looked alike but was left alone, and why: which output differs from the
             nearest fused form, and by how much.
-        sample: arguments of a call of the whole model. It is run before and after on float64 copies, in evaluation and
-            in training; blocks whose outputs or gradients differ get their own forward back, and the report names them.
+        sample: arguments of a call of the whole model: a tuple or list, a dictionary by name, or a single one. The
+            model is run before and after on float64 copies, in evaluation and in training; blocks whose outputs or
+            gradients differ get their own forward back, and the report names them.
         strict: raise where anything that looks like a known block is left alone.
 
     Returns:
@@ -127,16 +133,21 @@ def fuse_(model: Model, verbose: bool = False, *, sample: Sequence[Any] | None =
         for kind_name, why in left:
             report.left(where, kind_name, why)
     if sample is not None and new:
-        for module, difference in compare_with_sample(model, sample).items():
+        try:
+            wrong = compare_with_sample(model, sample)
+        except ValueError:
+            _unfuse(new)
+            raise
+        for module, difference in wrong.items():
             name = next(n for n, m in model.named_modules() if m is module)
-            report.left(name, module.__dict__["equikernels_recipe"].name, difference)
+            report.take_back(name or type(model).__name__)
+            report.left(name or type(model).__name__, module.__dict__["equikernels_recipe"].name, difference)
             unfuse_(module, deep=False)
             new.remove(module)
     if verbose:
         print(report if report.lines else "nothing new to fuse")
     if strict and report.left_alone:
-        for module in new:
-            unfuse_(module, deep=False)
+        _unfuse(new)
         raise ValueError(f"fuse_: strict: expected only blocks that can be fused, got {'; '.join(report.left_alone)}")
     if fused + len(new) == 0:
         names = ", ".join(kind.name for kind in RECIPES)
@@ -167,6 +178,11 @@ def _kinds(module: nn.Module) -> list[type[Recipe]]:
     if has(*EuclidPoints.attributes) and not (has("phi_h") or has("phi_s")):
         kinds.append(EuclidPoints)
     return kinds
+
+
+def _unfuse(modules: Sequence[nn.Module]) -> None:
+    for module in modules:
+        unfuse_(module, deep=False)
 
 
 class _Known:
@@ -220,7 +236,7 @@ def _key(module: nn.Module, kind: type[Recipe]) -> Any:
     for path, m in module.named_modules():
         parts.append((path, type(m)))
         for name, value in vars(m).items():
-            if name in ("_parameters", "_buffers", "_modules", "training") or name.endswith("_hooks"):
+            if name in INTERNAL:
                 continue
             if isinstance(value, bool | int | float | str | None | tuple | set | frozenset):
                 parts.append((path, name, repr(value)))

@@ -24,7 +24,7 @@ def takes_nodes(h: Any, x: Any, layer: nn.Module, width: int, dim: int | None = 
 
 def takes_dtype(t: Tensor, layer: nn.Module) -> None:
     """A tensor in the dtype of the weights, which has a kernel; or in 16 bits, where autocast made it."""
-    weights = next(p.dtype for p in layer._parameters.values() if p is not None) if layer._parameters else None
+    weights = getattr(getattr(layer, "weight", None), "dtype", None)  # of a replica too, whose weights are attributes
     known = weights in (None, t.dtype) and t.dtype in REAL
     expect(known or (cast(t) and weights in (None, *REAL)), f"features of {t.dtype} beside weights of {weights}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from operator import itemgetter
@@ -32,6 +33,7 @@ class _Known:
     __slots__ = (
         "children",
         "containers",
+        "forwards",
         "hooks",
         "layers",
         "named",
@@ -52,6 +54,7 @@ class _Known:
         self.hooks = [hooks for *tables, _ in self.tables for hooks in tables]
         self.parameters = [parameters for *_, parameters in self.tables if parameters]
         self.sizes = [len(state) for state in self.states]
+        self.forwards = [(kind, kind.forward) for kind in {*self.types}]
         self.numbers = [(state, key, state[key]) for state in self.states for key in _NUMBERS if key in state]
         self.containers = [m.__dict__["_modules"] for m in (block, *self.layers) if m.__dict__["_modules"]]
         self.children = [tuple(children.values()) for children in self.containers]
@@ -66,6 +69,9 @@ class _Known:
             for p in parameters.values():
                 if p is not None and type(p) not in TENSORS:
                     return False
+        for kind, forward in self.forwards:
+            if kind.forward is not forward:
+                return False
         for state, key, value in self.numbers:
             if state.get(key) != value:
                 return False
@@ -131,9 +137,11 @@ def attached(layers: Layers) -> str | None:
 
 
 def kind_of(layer: nn.Module) -> Any:
-    """The forward that a layer's class has. SyncBatchNorm counts as BatchNorm: fused norms know both; a fused block
-    counts as what it was."""
+    """The forward that a layer's class has, or its __call__ where it has one of its own. SyncBatchNorm counts as
+    BatchNorm: fused norms know both; a fused block counts as what it was."""
     kind = type(layer)
+    if kind.__call__ is not nn.Module.__call__:
+        return kind.__call__
     forward = getattr(getattr(kind, "equikernels_own", kind), "forward", None)
     return _BatchNorm.forward if forward is nn.SyncBatchNorm.forward else forward
 
@@ -179,9 +187,11 @@ def warn_once(owner: nn.Module, what: str, reason: str, instead: str = "its laye
     if torch.compiler.is_compiling():
         return
     told = _told.setdefault(owner, set())
-    if reason not in told:
-        told.add(reason)
+    kind = _NUMBER.sub("", reason)  # sizes and values differ from batch to batch
+    if kind not in told:
+        told.add(kind)
         warnings.warn(f"{what}: {instead}: {reason}", stacklevel=4)
 
 
+_NUMBER = re.compile(r"[-+]?\d[\d.e+-]*")
 _told: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()
