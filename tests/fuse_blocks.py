@@ -176,7 +176,7 @@ def awake(module: nn.Module, seed: int = 3) -> nn.Module:
     module = module.double()
     with torch.no_grad():
         for p in module.parameters():
-            size = 0.4 if p.dim() < 2 else p.shape[1] ** -0.5
+            size = 0.4 if p.dim() < 2 else max(p.shape[1], 1) ** -0.5
             p += size * torch.randn(p.shape, generator=generator, dtype=torch.float64)
     return module
 

@@ -8,5 +8,8 @@ from torch import nn
 
 
 def weight_and_bias(layer: nn.Module) -> tuple[Any, Any]:
-    """(weight [out, in], bias [out] or None) of an nn.Linear, or of what stands for one."""
+    """(weight [out, in], bias [out] or None) of an nn.Linear, or of what stands for one. A quantised layer, which is
+    called and not read, gives its weight as numbers, so that their dtype can be asked for."""
+    if callable(layer.weight):
+        return layer.weight().dequantize(), layer.bias()
     return layer.weight, layer.bias

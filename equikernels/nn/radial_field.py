@@ -12,6 +12,7 @@ from ..graph import Graph
 from ..ops.common import as_graph
 from ..ops.coordinates import coordinate_update
 from ..ops.invariants import pairwise_invariants
+from .linear import weight_and_bias
 
 
 class RadialFieldLayer(nn.Module):
@@ -68,7 +69,7 @@ class RadialFieldLayer(nn.Module):
             fail(op, "edge_attr", "None", got)
         if self.edge_attr_nf > 0 and got != [graph.num_edges, self.edge_attr_nf]:
             fail(op, "edge_attr", f"shape [{graph.num_edges}, {self.edge_attr_nf}]", got)
-        dtype = self.coord_mlp_vel[0].get_parameter("weight").dtype
+        dtype = weight_and_bias(self.coord_mlp_vel[0])[0].dtype
         square = pairwise_invariants(x, graph, metric="euclidean", psi=False)[:, :1]
         distance = torch.where(square > 0, square, 1).sqrt() * (square > 0)
         edge = distance.to(dtype)
