@@ -9,10 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...checks import REAL, check_tensor
+from ...checks import FLOATING, REAL, check_choice, check_tensor, fail
 from ...graph import Graph
 from ...metric import Metric, signature
-from ..common import check_graph, lift
+from ..common import check_edges, check_graph, lift
 from ..invariants import pairwise_invariants
 from ..invariants.moments import invariant_moments
 from ..segment import gather_segment_reduce, segment_reduce
@@ -76,6 +76,7 @@ def message_deviations(
     check_tensor(OP, "receiver", receiver, ["n", "H"], REAL)
     check_tensor(OP, "sender", sender, list(receiver.shape), like=receiver)
     check_graph(OP, graph, receiver)
+    _check_columns(receiver, x, graph, invariant_weight, invariants, edge_attr, edge_weight)
     hears, sends = graph.in_degree().double()[:, None], graph.out_degree().double()[:, None]
     count = hears.sum()
     a, b = receiver.double(), sender.double()
@@ -96,6 +97,30 @@ def message_deviations(
     gram = gram - count * torch.outer(mean_u, mean_u)
     square = ((weight @ gram) * weight).sum(1) + (a * per_receiver + b * per_sender).sum(0)
     return count, mean + weight @ mean_u, square
+
+
+def _check_columns(
+    receiver: Tensor,
+    x: Tensor | None,
+    graph: Graph,
+    invariant_weight: Tensor | None,
+    invariants: str,
+    edge_attr: Tensor | None,
+    edge_weight: Tensor | None,
+) -> None:
+    width = receiver.shape[1]
+    check_choice(OP, "invariants", invariants, INVARIANTS)
+    if invariant_weight is not None:
+        if x is None:
+            fail(OP, "x", "a tensor, for invariants", "None")
+        check_tensor(OP, "x", x, [graph.num_nodes, "D"], REAL)
+        check_tensor(OP, "invariant_weight", invariant_weight, [width, sum(INVARIANTS[invariants])], FLOATING)
+    if (edge_attr is None) != (edge_weight is None):
+        fail(OP, "edge_weight", "to come with edge_attr", "only one of them")
+    if edge_attr is not None and edge_weight is not None:
+        check_tensor(OP, "edge_attr", edge_attr, ["E", "K"], FLOATING)
+        check_edges(OP, "edge_attr", edge_attr, graph)
+        check_tensor(OP, "edge_weight", edge_weight, [width, edge_attr.shape[1]], FLOATING)
 
 
 def _sum_of_senders(b: Tensor, graph: Graph) -> Tensor:
