@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..checks import FLOATING, check_tensor
 from ..graph import Graph
 from ..nn import EGCL, EGCLVelocity, RadialFieldLayer
+from ..nn.rows import apply_linear
 from ..ops.common import as_graph
 from .inputs import check_dtype, check_features
 
@@ -84,10 +85,10 @@ class EGNN(nn.Module):
         """
         graph = as_graph("EGNN", graph, x.shape[0])
         check_features("EGNN", "h", h, x.shape[0], self.embedding_in.in_features, self.embedding_in.weight)
-        h = self.embedding_in(h)
+        h = apply_linear(self.embedding_in, h)
         for layer in _layers(self, self.n_layers):
             h, x = layer(h, x, graph, edge_attr)
-        return self.embedding_out(h), x
+        return apply_linear(self.embedding_out, h), x
 
 
 class EGNNVelocity(nn.Module):
@@ -153,7 +154,7 @@ class EGNNVelocity(nn.Module):
         """
         graph = as_graph("EGNNVelocity", graph, x.shape[0])
         check_features("EGNNVelocity", "h", h, x.shape[0], self.embedding.in_features, self.embedding.weight)
-        h = self.embedding(h)
+        h = apply_linear(self.embedding, h)
         for layer in _layers(self, self.n_layers):
             h, x = layer(h, x, graph, vel, edge_attr)
         return x

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..checks import REAL, check_choice, check_tensor, fail
 from ..graph import COMPLETE, Graph
 from ..nn import LGEB
+from ..nn.rows import apply_layers, apply_linear
 from ..ops.segment import segment_reduce
 from .inputs import cast_features
 
@@ -129,12 +130,12 @@ class LorentzNet(nn.Module):
         events = graph.events
         if slots is not None and self.training:
             x, scalars, graph = _with_padding(x, scalars, graph, events.num_nodes * slots - x.shape[0])
-        h = self.embedding(scalars)
+        h = apply_linear(self.embedding, scalars)
         for block in self.LGEBs:
             h, x = block(h, x, graph, node_attr=scalars)
         total = segment_reduce(h[: events.num_edges], events, "sum")
         size = slots if slots is not None else events.in_degree().clamp(min=1).unsqueeze(1).to(total.dtype)
-        return self.graph_dec(total / size)
+        return apply_layers(self.graph_dec, total / size)
 
     def _slots(self, ptr: Tensor, n: int, padded_to: int | None) -> int | None:
         """N of the padded mean; None for the masked one."""

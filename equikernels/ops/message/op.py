@@ -137,7 +137,8 @@ def message_passing(
         allows_tf32(receiver),
     )
     _check(t, graph, options)
-    if use_kernel(OP, *[v for v in t if v is not None], cuda_limit=cuda_limit(t)):
+    # Kernels walk over tables that hold something.
+    if receiver.shape[1] > 0 and use_kernel(OP, *[v for v in t if v is not None], cuda_limit=cuda_limit(t)):
         need_edges = return_edges or edge_attr is not None
         out = call("message", *t[:3], *graph_arguments(graph, need_edges), *t[3:], *options.encoded(), return_edges)
         messages, coordinates, edges = out[0], out[1] if head is not None else None, out[2]

@@ -65,7 +65,8 @@ def pairwise_linear(
         fail(OP, "moments", "True or False", moments)
     slope = slope_of(OP, activation, negative_slope)
     rows = T if T.dim() == 2 else T.reshape(-1, T.shape[-1])
-    if use_shortcut(OP, T, weight, *([] if bias is None else [bias])):
+    # Kernels multiply tables that hold something.
+    if weight.numel() > 0 and use_shortcut(OP, T, weight, *([] if bias is None else [bias])):
         out = call("rows_layer", rows, weight, bias, slope, moments)
     else:
         out = reference.rows_layer(rows, weight, bias, slope, moments)
