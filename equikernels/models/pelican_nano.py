@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import REAL, check_tensor, fail
+from ..export import for_any_size
 from ..graph import Graph
 from ..nn.pelican import Eq2to0, MessageBlock
 from ..ops.rank2.op import pairs_of
@@ -120,6 +121,7 @@ class PELICANNano(nn.Module):
         """The beams, [k, 4]; a copy."""
         return torch.tensor(self.spurion_vectors, dtype=torch.float, device=self.agg_2to0.bias.device).view(-1, 4)
 
+    @for_any_size
     def forward(self, p4: Tensor, ptr: Tensor | Graph, *, padded_to: int | None = None) -> Tensor:
         """Logits (-y, +y) of each event, [n_events, 2]; arguments as in :meth:`PELICANClassifier.forward`."""
         name = "PELICANNano"
