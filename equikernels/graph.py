@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .checks import as_int, check_tensor, fail
+from .export import for_any_size
 from .indices import all_pairs, check_indices, group, normal, own
 from .indices import check_offsets as _check_offsets
 
@@ -68,6 +69,7 @@ class Graph:
         return graph
 
     @classmethod
+    @for_any_size
     def complete(
         cls,
         ptr: Tensor,
@@ -111,6 +113,7 @@ class Graph:
         return cls._new(nodes, known, COMPLETE_WITH_SELF_LOOPS if self_loops else COMPLETE, table)
 
     @classmethod
+    @for_any_size
     def from_edge_index(
         cls, edge_index: Tensor, num_nodes: SupportsIndex | None = None, *, validate: bool = True
     ) -> Graph:
@@ -144,6 +147,7 @@ class Graph:
         return cls._new(nodes, edge_index.shape[1], CSR, edge_index=edge_index)
 
     @classmethod
+    @for_any_size
     def from_csr(cls, rowptr: Tensor, col: Tensor, *, validate: bool = True) -> Graph:
         """Takes edges already grouped by receiver: receiver i hears ``col[rowptr[i]:rowptr[i + 1]]``.
 
@@ -251,8 +255,7 @@ class Graph:
         """The nodes as edges of their events; complete graphs only, made on first use.
 
         Segment sums over this graph are sums over the particles of each event, and ``events.receiver`` [num_nodes] is
-        the event of each node.
-        """
+        the event of each node."""
         if self._events is None:
             ptr = self._ptr
             event = torch.repeat_interleave(ptr.diff(), output_size=self.num_nodes)
@@ -266,8 +269,7 @@ class Graph:
     def pairs(self) -> Graph:
         """All pairs (i, j) of nodes of the same event, i = j included, row-major: the rows of a rank-2 tensor.
 
-        Complete graphs only; made on first use. ``pairs.receiver`` and ``pairs.sender`` are i and j.
-        """
+        Complete graphs only; made on first use. ``pairs.receiver`` and ``pairs.sender`` are i and j."""
         if self.self_loops:
             return self
         if self._pairs is None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from torch import Tensor, nn
 
 from ..checks import FLOATING, check_tensor
+from ..export import for_any_size
 from ..graph import Graph
 from ..nn import EGCL, EGCLVelocity, RadialFieldLayer
 from ..nn.rows import apply_linear
@@ -66,6 +67,7 @@ class EGNN(nn.Module):
             )
             self.add_module(f"gcl_{k}", layer)
 
+    @for_any_size
     def forward(
         self, h: Tensor, x: Tensor, graph: Graph | Tensor, edge_attr: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -137,6 +139,7 @@ class EGNNVelocity(nn.Module):
             )
             self.add_module(f"gcl_{k}", layer)
 
+    @for_any_size
     def forward(
         self, h: Tensor, x: Tensor, graph: Graph | Tensor, vel: Tensor, edge_attr: Tensor | None = None
     ) -> Tensor:
@@ -183,6 +186,7 @@ class RadialField(nn.Module):
         for k in range(n_layers):
             self.add_module(f"gcl_{k}", RadialFieldLayer(hidden_nf, edge_attr_nf, act_fn))
 
+    @for_any_size
     def forward(self, x: Tensor, graph: Graph | Tensor, vel: Tensor, edge_attr: Tensor | None = None) -> Tensor:
         """Updates coordinates. Arguments, result and errors are those of
         :meth:`equikernels.nn.RadialFieldLayer.forward`; the speeds ||v_i|| are computed here, not passed."""

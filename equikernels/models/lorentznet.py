@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import REAL, check_choice, check_tensor, fail
+from ..export import for_any_size
 from ..graph import COMPLETE, Graph
 from ..nn import LGEB
 from ..nn.rows import apply_layers, apply_linear
@@ -99,6 +100,7 @@ class LorentzNet(nn.Module):
         n_class = state["graph_dec.3.weight"].shape[0]
         return cls(width[-1], width[0], n_class, n_layers, c_weight, dropout, readout, precision=precision)
 
+    @for_any_size
     def forward(self, x: Tensor, scalars: Tensor, ptr: Tensor | Graph, *, padded_to: int | None = None) -> Tensor:
         """Logits of each event.
 

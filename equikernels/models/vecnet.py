@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import REAL, check_tensor, fail
+from ..export import for_any_size
 from ..graph import COMPLETE, Graph
 from ..nn.edge_chain import read_ends
 from ..nn.free_stream import FreeStream
@@ -59,6 +60,7 @@ class VecNet(LorentzNet):
             self.free = nn.ModuleList(FreeStream(n_hidden, 4, n_hidden, n_free) for _ in range(n_layers))
             self.graph_dec[0] = nn.Linear(n_hidden + n_free, n_hidden)
 
+    @for_any_size
     def forward(  # type: ignore[override]
         self, x: Tensor, scalars: Tensor, ptr: Tensor | Graph, free: Tensor | None = None
     ) -> Tensor:
@@ -136,6 +138,7 @@ class VecNetTracking(EuclidNet):
             self.free = nn.ModuleList(FreeStream(n_hidden, 2, n_hidden, n_free) for _ in range(n_graph_iters))
             self.edge_mlp[0] = nn.Linear(3 * n_hidden + 2 * n_free, n_hidden)
 
+    @for_any_size
     def forward(  # type: ignore[override]
         self, x: Tensor, graph: Graph | Tensor, free: Tensor | None = None
     ) -> Tensor:
