@@ -89,7 +89,8 @@ class Graph:
             num_nodes: ptr[-1], where known; given together with ``validate=False`` nothing is read back from the
                 device.
             num_edges: sum of n_b (n_b - 1), or of n_b^2 with self-loops, where known.
-            validate: check the values of ``ptr`` (on CUDA this waits for the device).
+            validate: check the values of ``ptr`` (on CUDA this waits for the device). Without it a wrong ``ptr``, or
+                one that does not end at ``num_nodes``, is undefined behaviour in the kernels.
 
         Raises:
             ValueError: ``ptr`` has a wrong shape, does not start at 0, decreases, or does not end at ``num_nodes``.
@@ -107,6 +108,8 @@ class Graph:
         table = torch.cat([ptr, edges.new_zeros(1), edges.cumsum(0)])
         if num_nodes is None:
             num_nodes = int(ptr[-1])
+            if validate and num_nodes >= 2**31 and int(counts.max()) >= 2**31:
+                fail(op, "ptr", "events of fewer than 2^31 nodes", int(counts.max()))
         return cls._new(num_nodes, num_edges, COMPLETE_WITH_SELF_LOOPS if self_loops else COMPLETE, table)
 
     @classmethod
@@ -148,7 +151,8 @@ class Graph:
         Args:
             rowptr: int64 [num_nodes + 1], starts at 0, does not decrease, ends at E.
             col: int64 [E], senders.
-            validate: check the values (on CUDA this waits for the device).
+            validate: check the values (on CUDA this waits for the device). Wrong ones that are not checked here are
+                undefined behaviour in the kernels.
 
         Raises:
             ValueError: wrong shape, offsets that are no offsets, or an index out of range.
@@ -339,6 +343,8 @@ def _normal(t: Tensor) -> Tensor:
 
 
 def _check_offsets(op: str, argument: str, ptr: Tensor, counts: Tensor, end: int | None) -> None:
+    if ptr.is_meta:
+        fail(op, argument, "a tensor with values to check", "one on device meta")
     if int(ptr[0]) != 0:
         fail(op, argument, "a first entry of 0", int(ptr[0]))
     if counts.numel() > 0 and int(counts.min()) < 0:
