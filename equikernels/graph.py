@@ -87,7 +87,8 @@ class Graph:
             num_nodes: ptr[-1], where known; given together with ``validate=False`` nothing is read back from the
                 device.
             num_edges: sum of n_b (n_b - 1), or of n_b^2 with self-loops, where known.
-            validate: check the values of ``ptr`` and ``num_edges`` (on CUDA this waits for the device).
+            validate: check the values of ``ptr`` and ``num_edges`` (on CUDA this waits for the device). Without it a
+                wrong ``ptr``, or one that does not end at ``num_nodes``, is undefined behaviour in the kernels.
 
         Raises:
             ValueError: ``ptr`` has a wrong shape, does not start at 0, decreases, or does not end at ``num_nodes``;
@@ -110,6 +111,8 @@ class Graph:
             fail(op, "num_edges", f"{int(table[-1])} edges", known)
         if nodes is None:
             nodes = int(ptr[-1])
+            if validate and nodes >= 2**31 and int(counts.max()) >= 2**31:
+                fail(op, "ptr", "events of fewer than 2^31 nodes", int(counts.max()))
         return cls._new(nodes, known, COMPLETE_WITH_SELF_LOOPS if self_loops else COMPLETE, table)
 
     @classmethod
@@ -154,7 +157,8 @@ class Graph:
         Args:
             rowptr: int64 [num_nodes + 1], starts at 0, does not decrease, ends at E.
             col: int64 [E], senders.
-            validate: check the values (on CUDA this waits for the device).
+            validate: check the values (on CUDA this waits for the device). Wrong ones that are not checked here are
+                undefined behaviour in the kernels.
 
         Raises:
             ValueError: wrong shape, offsets that are no offsets, or an index out of range.

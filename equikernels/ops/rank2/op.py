@@ -277,6 +277,8 @@ def pairs_of(op: str, ptr: Pairs, like: Tensor, num_pairs: int | None, num_nodes
     else:
         if not isinstance(ptr, Tensor):
             fail(op, "ptr", "a tensor or a Graph", type(ptr).__name__, TypeError)
+        if ptr.device != like.device:
+            fail(op, "ptr", f"device {like.device}", ptr.device)
         known = num_pairs if compiling else None
         pairs = Graph.complete(ptr, True, num_nodes=num_nodes, num_edges=known, validate=not compiling)
     if pairs.device != like.device:
