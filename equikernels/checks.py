@@ -7,6 +7,7 @@ import operator
 from collections.abc import Collection, Sequence
 from typing import NoReturn, SupportsIndex
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,7 +33,7 @@ def check_tensor(
     if shape is not None:
         fits = len(value.shape) == len(shape)
         for size, wanted in zip(value.shape, shape, strict=False):  # all() takes twice as long
-            if isinstance(wanted, int) and size != wanted:
+            if isinstance(wanted, int | np.integer) and size != wanted:
                 fits = False
         if not fits:
             letters = ", ".join(str(s) for s in shape)

@@ -27,4 +27,7 @@ def for_any_size(forward: Forward) -> Forward:
         with torch.fx.experimental._config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
             return forward(*arguments, **options)
 
-    return told  # type: ignore[return-value]
+    # Dynamo keeps what it has compiled, and counts it, by code object: each forward needs one of its own.
+    function: Any = told
+    function.__code__ = function.__code__.replace(co_name=forward.__name__)
+    return function

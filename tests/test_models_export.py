@@ -128,6 +128,20 @@ def test_a_graph_made_inside() -> None:
     holds(OfEdges().eval(), of_edges, (ROWS, ROWS, {1: AUTO}), (12, 50), [(20, 90), (1, 1), (3, 0)])
 
 
+def test_each_forward_is_compiled_by_itself() -> None:
+    """Dynamo counts recompilations, of which it allows eight, by code object."""
+    classes = {type(make()) for make, _ in NETWORKS.values()} | {ek.models.LorentzNet, ek.models.EuclidNet}
+    forwards = [kind.forward for kind in classes]
+    made = [ek.Graph.complete, ek.Graph.from_edge_index, ek.Graph.from_csr]
+    codes = {id(f.__code__) for f in (*forwards, *(f.__func__ for f in made))}  # type: ignore[attr-defined]
+    assert len(codes) == len(set(forwards)) + len(made)
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(recompile_limit=1, fail_on_recompile_limit_hit=True):
+        for name in ("EGNN", "EuclidNet", "InteractionNetwork"):
+            make, inputs = NETWORKS[name]
+            torch.compile(make().eval(), backend="eager", fullgraph=True, dynamic=True)(*inputs())
+
+
 def test_decompositions_within_the_same_context() -> None:
     make, shapes = JETS["LorentzNet"]
     model = NETWORKS["LorentzNet"][0]().eval()
