@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from .checks import check_tensor, fail
-from .graph import Graph, _check_offsets
+from .graph import Graph
+from .indices import check_offsets
 
 
 def pack_pairs(padded: Tensor, mask: Tensor, *, num_pairs: int | None = None) -> tuple[Tensor, Tensor]:
@@ -77,7 +78,7 @@ def unpack_pairs(
         fail(op, "ptr", f"device {packed.device}", ptr.device)
     counts = ptr.diff()
     if validate:
-        _check_offsets(op, "ptr", ptr, counts, None)
+        check_offsets(op, "ptr", ptr, counts, None)
         if counts.numel() > 0 and int(counts.max()) > packed.shape[0]:
             fail(op, "ptr", f"events of at most {packed.shape[0]} particles", int(counts.max()))
     if validate and int((counts * counts).sum()) != packed.shape[0]:
