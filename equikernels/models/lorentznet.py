@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import REAL, check_choice, check_tensor, fail
+from ..data.order import warn_of_order
 from ..export import for_any_size
 from ..graph import COMPLETE, Graph
 from ..nn import LGEB
@@ -122,6 +123,7 @@ class LorentzNet(nn.Module):
         """
         op = "LorentzNet"
         check_tensor(op, "x", x, ["n", 4], REAL)
+        warn_of_order(op, "x", x)
         scalars = cast_features(op, "scalars", scalars, x.shape[0], self.n_scalar, self.embedding.weight)
         graph = ptr if isinstance(ptr, Graph) else Graph.complete(ptr, num_nodes=x.shape[0])
         if graph._kind != COMPLETE:

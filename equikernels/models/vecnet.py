@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import REAL, check_tensor, fail
+from ..data.order import warn_of_order
 from ..export import for_any_size
 from ..graph import COMPLETE, Graph
 from ..nn.edge_chain import read_ends
@@ -88,6 +89,7 @@ class VecNet(LorentzNet):
         """(s [n, n_hidden], f [n, n_free] or None, x [n, 4], graph) after all layers."""
         op = "VecNet"
         check_tensor(op, "x", x, ["n", 4], REAL)
+        warn_of_order(op, "x", x)
         scalars = cast_features(op, "scalars", scalars, x.shape[0], self.n_scalar, self.embedding.weight)
         graph = ptr if isinstance(ptr, Graph) else Graph.complete(ptr, num_nodes=x.shape[0])
         if graph._kind != COMPLETE or graph.num_nodes != x.shape[0]:
