@@ -27,7 +27,7 @@ class EGNN(nn.Module):
         hidden_nf: width of the layers, at most 512.
         out_node_nf: width of h'.
         in_edge_nf: width of the edge attributes.
-        act_fn: SiLU, ReLU, LeakyReLU, GELU (not approximated), Tanh or Identity.
+        act_fn: an activation that :func:`equikernels.message_passing` has (SiLU, ReLU, ELU, ...).
         n_layers: number of layers.
         residual: add h to each layer's update.
         attention: gate the messages.
@@ -102,7 +102,7 @@ class EGNNVelocity(nn.Module):
         in_node_nf: width of h; 1, the speed, in the published experiment.
         in_edge_nf: width of the edge attributes; 2, the product of charges and the initial squared distance.
         hidden_nf: width of the layers, at most 512.
-        act_fn: SiLU, ReLU, LeakyReLU, GELU (not approximated), Tanh or Identity.
+        act_fn: an activation that :func:`equikernels.message_passing` has (SiLU, ReLU, ELU, ...).
         n_layers: number of layers.
         coords_weight: factor of the coordinate update.
         recurrent: add h to each layer's update; True in the published experiment.

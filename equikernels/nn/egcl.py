@@ -53,7 +53,7 @@ class EGCL(nn.Module):
         hidden_nf: width of the messages, at most 512.
         edges_in_d: width of the edge attributes a.
         nodes_att_dim: width of the node attributes s.
-        act_fn: SiLU, ReLU, LeakyReLU, GELU (not approximated), Tanh or Identity; the same everywhere.
+        act_fn: an activation that :func:`equikernels.message_passing` has (SiLU, ReLU, ELU, ...); the same everywhere.
         recurrent: add h to what phi_h gives.
         coords_weight: c.
         attention: gate the messages.
