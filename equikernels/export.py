@@ -10,6 +10,9 @@ import torch
 
 Forward = TypeVar("Forward", bound=Callable[..., Any])
 
+# Earlier versions cannot trace what is derived from such sizes: there, a program takes three events or more.
+TAKES_ANY_SIZE = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 13)
+
 
 def for_any_size(forward: Forward) -> Forward:
     """A forward, or a graph's constructor, that torch.export turns into a program for any number of events, particles
@@ -17,8 +20,10 @@ def for_any_size(forward: Forward) -> Forward:
 
     PyTorch assumes of a size that it derives (events from a graph's table, say) that it is at least two wherever
     broadcasting or contiguity ask, and writes that into the program as a condition. Here it is told not to.
-    ``run_decompositions``, which asks again, needs the same context around it.
+    ``run_decompositions``, which asks again, needs the same context around it. Before PyTorch 2.13 nothing is told.
     """
+    if not TAKES_ANY_SIZE:
+        return forward
 
     @wraps(forward)
     def told(*arguments: Any, **options: Any) -> Any:

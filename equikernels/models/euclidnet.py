@@ -136,7 +136,7 @@ class EuclidNet(nn.Module):
         graph, order = as_graph(op, graph, x.shape[0])._ordered
         weight = weight_and_bias(self.node_encoder[0])[0]
         check_weights(op, weight)
-        h = RowNetwork.of(op, "node_encoder", self.node_encoder)(x[:, 2:].to(weight.dtype))
+        h = RowNetwork.of(op, "node_encoder", self.node_encoder).run(x[:, 2:].to(weight.dtype))
         e = read_ends(op, self.edge_encoder, h, None, graph, receiver_first=True)
         return h, x[:, :2], e, graph, order
 
