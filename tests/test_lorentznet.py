@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 import equikernels as ek
-from equikernels.export import TAKES_ANY_SIZE
 from equikernels import baselines
 from equikernels.data import load_sample_jets, top_tagging_scalars, with_beams
+from equikernels.export import TAKES_ANY_SIZE
 from equikernels.models import LorentzNet
 from equikernels.nn import LGEB
 
