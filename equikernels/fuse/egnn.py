@@ -52,12 +52,14 @@ class EquivariantLayer(Recipe):
     messages: str = "sum"  # "sum", "mean" or "normalization_factor"
     step: Step | None = None
     mask_steps: bool = False  # whether an edge mask multiplies steps, beside messages
+    mask_nodes: bool = True  # whether a node mask multiplies features
     mask_points: bool = False  # whether a node mask multiplies coordinates, beside features
 
     @classmethod
     def read(cls, module: Any, cache: GraphCache) -> list[Recipe]:
         try:
-            egnn_layers(module)
+            with torch.no_grad():  # the slope of a PReLU has no gradient: training runs the own forward
+                egnn_layers(module)
             expect_layers(module, "node_mlp", (nn.Linear, None, nn.Linear))
         except ValueError as error:
             raise NotRecognisedError(str(error)) from error
@@ -80,7 +82,13 @@ class EquivariantLayer(Recipe):
         ]
 
     def variants(self) -> list[Recipe]:
-        return [replace(self, mask_steps=s, mask_points=p) for s, p in product((True, False), repeat=2) if s or p]
+        nodes = ((True, False), (True, True), (False, False), (False, True))
+        return [
+            replace(self, mask_steps=steps, mask_nodes=of_h, mask_points=of_x)
+            for of_h, of_x in nodes
+            for steps in ((True, False) if self.step is not None else (False,))
+            if (steps, of_h, of_x) != (False, True, False)
+        ]
 
     def called(self, module: Any) -> tuple[str, ...]:
         return ("node_mlp", "coord_mlp_vel")
@@ -102,6 +110,7 @@ class EquivariantLayer(Recipe):
         edge_attr, node_attr, vel = given.get("edge_attr"), given.get("node_attr"), given.get("vel")
         edge_mask, node_mask = given.get("edge_mask"), given.get("node_mask")
         takes_nodes(h, x, module.edge_mlp[0], self.n_in)
+        expect(node_mask is None or not node_mask.requires_grad, "a node mask that is differentiated")
         expect((edge_attr is not None) == (module.edge_mlp[0].in_features > 2 * self.n_in + 1))
         row, col = ends_of(edges, h)
         total, moved = self._messages(module, h, x, row, col, edge_attr, edge_mask)
@@ -116,7 +125,7 @@ class EquivariantLayer(Recipe):
             moved = drift if moved is None else moved + drift
         new_x = x if moved is None else x.add_(moved) if 2 in self.writes else x + moved
         if node_mask is not None:
-            new_h = new_h * node_mask
+            new_h = new_h * node_mask if self.mask_nodes else new_h
             new_x = new_x * node_mask if self.mask_points else new_x
         return (new_h, new_x, edge_attr)[: self.returns]
 
@@ -202,16 +211,19 @@ class EquivariantLayer(Recipe):
         for present in masks:
             numbers = Numbers(device)
             for graph in probe_edges(device):
-                for scale in SCALES:
+                for scale, features in SCALES:
                     tables = self._tables(numbers, graph, extra, nodes, present)
                     x = numbers.table(graph.nodes, 3, scale=scale)
                     arguments: list[Any] = [None] * len(self.parameters)
-                    arguments[:3] = [numbers.table(graph.nodes, self.n_in), [graph.receiver, graph.sender], x]
+                    h = numbers.table(graph.nodes, self.n_in, scale=features)
+                    arguments[:3] = [h, [graph.receiver, graph.sender], x]
                     for k in self.fixed:
                         arguments[k] = self.fixed[k]
                     for role, place in roles.items():
                         arguments[place] = tables.get(role)
-                    label = ", ".join([graph.label, f"coord of size {scale:g}", *sorted(present)])
+                    label = ", ".join(
+                        [graph.label, f"h and coord of size {features:g} and {scale:g}", *sorted(present)]
+                    )
                     yield Probe(arguments, label, frozenset(roles[name] for name in given))
 
     @staticmethod
@@ -222,7 +234,8 @@ class EquivariantLayer(Recipe):
         tables |= {"node_attr": numbers.table(graph.nodes, nodes)} if nodes else {}
         for name, rows in (("edge_mask", edges), ("node_mask", graph.nodes)):
             if name in masks:
-                tables[name] = (numbers.table(rows, 1) > -0.5).double()
+                kept = (numbers.table(rows, 1) > -0.5).double()
+                tables[name] = kept if name == "edge_mask" else kept * numbers.table(rows, 1)  # any factors
         return tables
 
 

@@ -63,14 +63,14 @@ class LorentzBlock(Recipe):
         device = module.phi_e[0].weight.device
         numbers = Numbers(device)
         for graph in probe_edges(device):
-            for scale in SCALES:
-                h, x = numbers.table(graph.nodes, width), numbers.table(graph.nodes, 4, scale=scale)
+            for scale, features in SCALES:
+                h, x = numbers.table(graph.nodes, width, scale=features), numbers.table(graph.nodes, 4, scale=scale)
                 rest: list[Any] = [numbers.table(graph.nodes, extra)] if extra else []
                 if not extra and len(self.parameters) > 3:
                     rest = [None]
                 edges = [graph.receiver, graph.sender]
                 arguments = [h, x, edges, *rest, *self.fixed.values()]
-                yield Probe(arguments, f"{graph.label}, x of size {scale:g}")
+                yield Probe(arguments, f"{graph.label}, h and x of size {features:g} and {scale:g}")
 
 
 def third_output(recipe: Recipe, module: nn.Module, arguments: list[Any]) -> Tensor:

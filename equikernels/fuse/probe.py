@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-SCALES = (1.0, 1e-2, 1e5)  # of coordinates: the last one reaches the clamps of published blocks
+# Of coordinates and of features. Large coordinates reach the clamps of published blocks, large features other ones.
+SCALES = ((1.0, 1.0), (1e-2, 1.0), (1e5, 1.0), (1.0, 1e4))
 
 
 @dataclass

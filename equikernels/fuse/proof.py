@@ -14,8 +14,10 @@ from torch.utils import _pytree as pytree
 from .lazy import LazyTensor
 from .probe import Numbers, Probe
 from .recipe import NotRecognisedError, OtherNumbersError, OwnForward, Recipe, is_fused, own_class
+from .state import attributes, random_states
 
 TOLERANCE = 1e-9
+SINGLE_TOLERANCE = 1e-2  # in float32: sees other dtypes and formulas, not roundings
 # A gradient that is small beside the others, such as that of a bias before a norm, is compared on their scale.
 SMALL_GRADIENT = 1e-3
 
@@ -25,6 +27,7 @@ class Outcome(NamedTuple):
 
     outputs: dict[str, Any]  # also what was added to an input
     gradients: dict[str, Tensor]
+    structure: str = ""  # of containers
 
 
 class Proof:
@@ -89,6 +92,18 @@ class Proof:
                     differences(ours, theirs, label)
                 if training:
                     compare_buffers(fused, own)
+            self._compare_single(recipe, cases[0][1])
+
+    def _compare_single(self, recipe: Recipe, probe: Probe) -> None:
+        """In float32 both give the same dtypes, and about the same numbers."""
+        single = Probe([_float(value) for value in probe.arguments], probe.label, probe.constant)
+        own, fused = (copy.deepcopy(m).eval().float() for m in (self.own, self.fused))
+        try:
+            theirs = call(own, single, lambda arguments: recipe.call_own(own, arguments), False)
+        except Exception as error:
+            raise NotRecognisedError(f"its forward does not run in float32 ({_short(error)})") from error
+        ours = self._fused(recipe, fused, single, theirs, differentiate=False)
+        differences(ours, theirs, f"float32, {probe.label}", SINGLE_TOLERANCE)
 
     def _own(self, recipe: Recipe, own: nn.Module, k: int, probe: Probe, training: bool) -> Outcome:
         """The own forward's outcome; in evaluation, where nothing changes, it is computed once for all candidates."""
@@ -117,30 +132,34 @@ class Proof:
 
     def _watched(self, recipe: Recipe, own: nn.Module, probe: Probe, again: bool) -> Outcome:
         second = copy.deepcopy(own) if again else None
-        before, state = _attributes(own), torch.get_rng_state()
+        before, states = attributes(own), random_states()
         outcome = call(own, probe, lambda arguments: recipe.call_own(own, arguments))
-        if not torch.equal(torch.get_rng_state(), state):
+        if random_states() != states:
             raise NotRecognisedError("its forward draws random numbers")
-        changed = [name for name, value in _attributes(own).items() if before.get(name, _MISSING) is not value]
-        if changed or len(before) > len(_attributes(own)):
-            raise NotRecognisedError(f"its forward sets {changed[0] if changed else 'attributes'} on the module")
-        if second is not None and not own.training:
-            for (name, b), was in zip(own.named_buffers(), second.buffers(), strict=True):
-                if _distance(b, was, 0.0) > 0:
-                    raise NotRecognisedError(f"its forward changes {name} in evaluation")
-        if second is not None:
-            torch.rand(1)  # the second call finds another random state
-            repeated = call(second, probe, lambda arguments: recipe.call_own(second, arguments))
-            try:
-                differences(repeated, outcome, "", tolerance=1e-13)
-            except OtherNumbersError as error:
-                raise NotRecognisedError("two calls of its forward differ") from error
+        after = attributes(own)
+        if changed := [name for name in before.keys() | after.keys() if before.get(name, own) != after.get(name, own)]:
+            raise NotRecognisedError(f"its forward changes {min(changed)} of the module")
+        if second is None:
+            return outcome
+        tables = {**dict(second.named_parameters()), **({} if own.training else dict(second.named_buffers()))}
+        for name, t in (*own.named_parameters(), *own.named_buffers()):
+            if name in tables and _distance(t.detach(), tables[name].detach(), 0.0) > 0:
+                raise NotRecognisedError(f"its forward changes {name}")
+        torch.rand(1)  # the second call finds another random state, and in evaluation no gradients
+        repeated = call(second, probe, lambda arguments: recipe.call_own(second, arguments), own.training)
+        try:
+            first = outcome if own.training else outcome._replace(gradients={})
+            differences(repeated, first, "", tolerance=1e-13)
+        except OtherNumbersError as error:
+            raise NotRecognisedError("two calls of its forward differ") from error
         return outcome
 
     def _fused(
         self, recipe: Recipe, fused: nn.Module, probe: Probe, theirs: Outcome, differentiate: bool = True
     ) -> Outcome:
         recipe.returns = int(theirs.outputs["number"])
+        if theirs.structure not in ("*", str(("*",) * max(recipe.returns, 2))):
+            raise NotRecognisedError(f"its forward gives {theirs.structure}, no tensor or tuple of them")
         written = [name.split()[1] for name in theirs.outputs if name.endswith("afterwards")]
         recipe.writes = frozenset(int(place) for place in written if place.isdigit())
         try:
@@ -150,9 +169,6 @@ class Proof:
         except Exception as error:  # an error in a recipe leaves the block alone
             raise NotRecognisedError(f"its fused form fails ({_short(error)})") from error
         return outcome
-
-
-_MISSING = object()
 
 
 def double_copy(module: nn.Module, fused: bool = False) -> nn.Module:
@@ -183,6 +199,8 @@ def twin(module: nn.Module, kind: type[Recipe]) -> nn.Module:
                 size = 0.3 if p.dim() < 2 else 1 / max(p[0].numel(), 1) ** 0.5
                 p.add_(numbers.table(*p.shape, scale=size).to(p))
         for m in made.modules():
+            if isinstance(m, nn.PReLU):  # a fused op reads the slope, and gives no gradient of it
+                m.weight.abs_().add_(0.05).requires_grad_(False)
             if isinstance(m, _BatchNorm) and m.running_mean is not None and m.running_var is not None:
                 m.running_mean.add_(numbers.table(*m.running_mean.shape, scale=0.3).to(m.running_mean))
                 m.running_var.mul_(numbers.table(*m.running_var.shape, scale=0.3).exp().to(m.running_var))
@@ -196,21 +214,23 @@ def twin(module: nn.Module, kind: type[Recipe]) -> nn.Module:
 def call(module: nn.Module, probe: Probe, run: Any, differentiate: bool = True) -> Outcome:
     """Runs a forward on copies of the arguments, and differentiates a fixed weighted sum of what it gives."""
     leaves: dict[str, Tensor] = {}
-    given: dict[str, Tensor] = {}
+    given: dict[str, tuple[Tensor, Tensor]] = {}
 
     def copied(path: tuple[Any, ...], value: Any) -> Any:
         if not isinstance(value, Tensor):
             return value
         name = "input " + ".".join(str(getattr(part, "idx", getattr(part, "key", part))) for part in path)
         if not value.is_floating_point() or getattr(path[0], "idx", None) in probe.constant:
-            return value.clone()
+            given[name] = value.clone(), value
+            return given[name][0]
         leaves[name] = value.detach().clone().requires_grad_()
-        given[name] = leaves[name] * 1  # a forward may write to it
-        return given[name]
+        given[name] = leaves[name] * 1, value  # a forward may write to it
+        return given[name][0]
 
     arguments = pytree.tree_map_with_path(copied, probe.arguments)
-    with torch.enable_grad():
+    with torch.set_grad_enabled(differentiate):
         result = run(list(arguments))
+    structure = _structure(result)
     result = pytree.tree_leaves(result, is_leaf=lambda value: value is None)
     result = [value.tensor() if isinstance(value, LazyTensor) else value for value in result]
     outputs: dict[str, Any] = {"number": len(result)}
@@ -219,11 +239,11 @@ def call(module: nn.Module, probe: Probe, run: Any, differentiate: bool = True) 
         for name, leaf in leaves.items():
             if _floats(value) and value.shape == leaf.shape and value.dtype == leaf.dtype:
                 outputs[f"output {k} less {name}"] = (value - leaf).detach()
-    for name, value in given.items():
-        if not torch.equal(value.detach(), leaves[name].detach()):
-            outputs[f"{name} afterwards"] = value.detach()
+    for name, (copied_value, was) in given.items():
+        if not torch.equal(copied_value.detach(), was):
+            outputs[f"{name} afterwards"] = copied_value.detach()
     if not differentiate:
-        return Outcome(outputs, {})
+        return Outcome(outputs, {}, structure)
     numbers = Numbers(torch.device("cpu"), seed=7)
     terms = []
     for value in result:
@@ -240,7 +260,16 @@ def call(module: nn.Module, probe: Probe, run: Any, differentiate: bool = True) 
     gradients = {
         name: torch.zeros_like(t) if g is None else g for (name, t), g in zip(named.items(), grads, strict=True)
     }
-    return Outcome(outputs, gradients)
+    return Outcome(outputs, gradients, structure)
+
+
+def _structure(result: Any) -> str:
+    """How a result holds its tensors."""
+    return str(pytree.tree_map_only(Tensor | type(None), lambda _: "*", result, is_leaf=lambda v: v is None))
+
+
+def _float(value: Any) -> Any:
+    return pytree.tree_map_only(Tensor, lambda t: t.float() if t.is_floating_point() else t, value)
 
 
 def _floats(value: Any) -> bool:
@@ -287,19 +316,11 @@ def _distance(ours: Any, theirs: Any, least: float) -> float:
 
 
 def compare_buffers(fused: nn.Module, own: nn.Module, tolerance: float = TOLERANCE) -> None:
+    if dict(fused.named_buffers()).keys() != dict(own.named_buffers()).keys():
+        raise NotRecognisedError("its forward registers buffers")
     for (name, ours), theirs in zip(fused.named_buffers(), own.buffers(), strict=True):
         if (distance := _distance(ours, theirs, 0.0)) > tolerance:
             raise OtherNumbersError(f"its forward updates {name} otherwise than the published block", distance)
-
-
-def _attributes(module: nn.Module) -> dict[str, Any]:
-    """What a module and those inside keep beside parameters, buffers and modules."""
-    return {
-        f"{path}.{name}".lstrip("."): value
-        for path, m in module.named_modules()
-        for name, value in vars(m).items()
-        if name not in ("_parameters", "_buffers", "_modules")
-    }
 
 
 def _short(error: Exception) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import pickle
 import types
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -14,11 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from ..nn.plain import TENSORS, Layers, kind_of, numbers_of, obstacle, warn_once
+from ..nn.plain import TENSORS, Layers, kind_of, layers_of, numbers_of, obstacle, warn_once
 from .edges import GraphCache
 from .probe import Probe
-
-SIMPLE = (bool, int, float, str, type(None), types.FunctionType, types.BuiltinFunctionType)
+from .state import Kept, kept_by
 
 
 class NotRecognisedError(Exception):
@@ -56,7 +56,7 @@ class Recipe(ABC):
     parameters: tuple[inspect.Parameter, ...] = field(default=(), init=False, repr=False)  # of its forward
     proved: frozenset[tuple[bool, ...]] = field(default=frozenset(), init=False, repr=False)  # see pattern
     kinds: tuple[tuple[Any, ...], ...] = field(default=(), init=False, repr=False)  # classes of the layers it reads
-    constants: dict[str, Any] = field(default_factory=dict, init=False, repr=False)  # the module's numbers and flags
+    kept: list[Kept] = field(default_factory=list, init=False, repr=False)  # the module's numbers, flags, tables, code
     writes: frozenset[int] = field(default=frozenset(), init=False, repr=False)  # arguments that its forward changes
     fixed: dict[int, Any] = field(default_factory=dict, init=False, repr=False)  # arguments that have to be these
 
@@ -105,16 +105,20 @@ class Recipe(ABC):
         self.fixed = {k: p.default for k, p in enumerate(self.parameters) if k not in known}
         if unknown := [self.parameters[k].name for k, v in self.fixed.items() if v is inspect.Parameter.empty]:
             raise NotRecognisedError(f"its forward takes {', '.join(unknown)}, which the published block does not")
-        self.kinds = self._kinds(self.layers(module))
-        self.constants = constants(module, self.live)
+        layers = self.layers(module)
+        self.kinds = self._kinds(layers)
+        self.kept = kept_by(module, layers, self.live)
 
     def obstacle(self, module: nn.Module) -> str | None:
         """Why the module is no longer what was proved."""
-        for name, value in self.constants.items():
-            now = getattr(module, name, None)
-            if now is not value and not _same(now, value):
-                return f"{name} was {value!r} when it was fused, and is {now!r}"
-        return obstacle(module, self.layers, self._changed)
+        reason = obstacle(module, self.layers, self._changed) or self.kept[0].changed(module)
+        if reason is None and len(self.kept) > 1:
+            layers = layers_of(module, self.layers)
+            for kept in self.kept[1:]:
+                path, inside = layers[kept.place]
+                if (change := kept.changed(inside)) is not None:
+                    return f"{path}: {change}"
+        return reason
 
     def _changed(self, layers: Layers) -> str | None:
         now = self._kinds(layers)
@@ -133,7 +137,7 @@ class Recipe(ABC):
         """The arguments of a call in the order of the module's own forward, defaults filled in.
 
         Raises OwnForward where they do not fit: the module's own error is the better one."""
-        if len(args) > len(self.parameters):
+        if len(args) > len(self.parameters) or any(p.kind is p.KEYWORD_ONLY for p in self.parameters[: len(args)]):
             raise OwnForward
         values, left = list(args), dict(kwargs)
         for parameter in self.parameters[len(args) :]:
@@ -144,7 +148,7 @@ class Recipe(ABC):
         if left:
             raise OwnForward
         for k, value in self.fixed.items():
-            if values[k] is not value and (isinstance(value, Tensor) or values[k] != value):
+            if values[k] is not value and (isinstance(value, Tensor) or bool(values[k] != value)):
                 raise OwnForward(f"{self.parameters[k].name} is given")
         return values
 
@@ -169,27 +173,16 @@ class Recipe(ABC):
         return tuple([value is not None for value in arguments])
 
 
-def constants(module: nn.Module, live: Sequence[str]) -> dict[str, Any]:
-    """The numbers, strings, flags, functions and tables that a module keeps, but those read at every call."""
-    simple: dict[str, Any] = {name: value for name, value in vars(module).items() if isinstance(value, SIMPLE)}
-    tables = {n: t for n, t in (*vars(module).items(), *module._buffers.items()) if isinstance(t, Tensor)}
-    simple.update({name: t.detach().clone() for name, t in tables.items()})
-    return {n: v for n, v in simple.items() if n != "training" and n not in live and not n.startswith("_")}
-
-
-def _same(now: Any, value: Any) -> bool:
-    if isinstance(value, Tensor):
-        alike = isinstance(now, Tensor) and now.shape == value.shape and now.device == value.device
-        # Elsewhere than on the CPU a comparison would wait for the device.
-        return alike and (torch.compiler.is_compiling() or not value.is_cpu or torch.equal(now.to(value.dtype), value))
-    return type(now) is type(value) and bool(now == value)
+def _is_plain(value: Any) -> bool:
+    """Whether a value is no tensor of a class that overrides PyTorch's functions."""
+    return not isinstance(value, Tensor) or type(value) in TENSORS or torch.compiler.is_compiling()
 
 
 def plain_tensor(value: Any, columns: int | None = None, rows: int | None = None) -> bool:
     """Whether a value is a matrix of these sizes, and no tensor of another kind."""
     return (
         isinstance(value, Tensor)
-        and (type(value) in TENSORS or torch.compiler.is_compiling())
+        and _is_plain(value)
         and value.dim() == 2
         and (columns is None or value.shape[1] == columns)
         and (rows is None or value.shape[0] == rows)
@@ -214,9 +207,10 @@ def run_fused(module: nn.Module, args: Sequence[Any], kwargs: dict[str, Any]) ->
             arguments = recipe.bind(args, kwargs)
             if recipe.pattern(arguments) not in recipe.proved:
                 raise OwnForward(recipe.unproved(arguments))
+            expect(all(map(_is_plain, arguments)), "a tensor of another class")
             result = recipe.run(module, arguments)
             return result if recipe.returns > 1 else result[0]
-        except (OwnForward, TypeError, ValueError) as error:
+        except Exception as error:
             # Its own forward may well take what ours refuses; if not, it raises an error of its own.
             reason = str(error)
     if reason:
@@ -225,8 +219,13 @@ def run_fused(module: nn.Module, args: Sequence[Any], kwargs: dict[str, Any]) ->
 
 
 def _transformed() -> bool:
-    """Whether torch.func or forward-mode AD is at work: fused ops run on the reference there."""
-    return torch._C._functorch.maybe_current_level() is not None or forward_ad._current_level >= 0
+    """Whether torch.func or forward-mode AD is at work, where fused ops run on the reference; or whether the call is
+    written down, by torch.jit.trace or make_fx, where a graph that was read from values would become a constant."""
+    if torch._C._functorch.maybe_current_level() is not None or forward_ad._current_level >= 0:
+        return True
+    if torch.compiler.is_compiling():
+        return False
+    return torch.jit.is_tracing() or torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None
 
 
 def own_class(module: nn.Module) -> type[nn.Module]:
@@ -249,13 +248,18 @@ def fused_class(own: Any) -> type[nn.Module]:
 
     def reduce(self: nn.Module, protocol: Any) -> Any:
         make, arguments, *state = own.__reduce_ex__(self, protocol)
-        if make is _NEW:  # pickle would look for this class by its name, and find the other
-            return _make, (own, *arguments[1:]), *state
-        return make, arguments, *state
+        if make is not _NEW:
+            return make, arguments, *state
+        try:
+            pickle.dumps(self.__dict__.get("equikernels_recipe"))
+        except Exception:  # such as a default argument that is a lambda: the copy has its own forward
+            return make, (own, *arguments[1:]), *state
+        # pickle would look for this class by its name, and find the other
+        return _make, (own, *arguments[1:]), *state
 
     names = {name: getattr(own, name) for name in ("__module__", "__qualname__", "__doc__")}
     body = {**names, "forward": forward, "__reduce_ex__": reduce, "equikernels_own": own}
-    kind = types.new_class(own.__name__, (own,), exec_body=lambda space: space.update(body))
+    kind: type[nn.Module] = types.new_class(own.__name__, (own,), exec_body=lambda space: space.update(body))
     return kind
 
 

@@ -113,23 +113,23 @@ def fuse_(model: Model, verbose: bool = False, *, sample: Sequence[Any] | None =
             fused += 1
             continue
         where = name or type(module).__name__
-        kinds: tuple[type[Recipe], ...] = RECIPES
-        if not any(hasattr(module, name) for name in ("phi_h", "phi_s")):
-            kinds = (*RECIPES, EuclidPoints)
-        for kind in kinds:
-            if all(getattr(module, attribute, None) is not None for attribute in kind.attributes):
-                try:
-                    _fuse(module, known.recipe(module, kind, cache))
-                except NotRecognisedError as reason:
-                    report.left(where, kind.name, reason)
-                else:
-                    new.append(module)
-                    report.fused(where, kind.name)
-                    break
+        left: list[tuple[str, NotRecognisedError]] = []
+        for kind in _kinds(module):
+            try:
+                _fuse(module, known.recipe(module, kind, cache))
+            except NotRecognisedError as reason:
+                left.append((kind.name, reason))
+            else:
+                new.append(module)
+                report.fused(where, kind.name)
+                left.clear()
+                break
+        for kind_name, why in left:
+            report.left(where, kind_name, why)
     if sample is not None and new:
-        for module, why in compare_with_sample(model, sample).items():
+        for module, difference in compare_with_sample(model, sample).items():
             name = next(n for n, m in model.named_modules() if m is module)
-            report.left(name, module.__dict__["equikernels_recipe"].name, why)
+            report.left(name, module.__dict__["equikernels_recipe"].name, difference)
             unfuse_(module, deep=False)
             new.remove(module)
     if verbose:
@@ -152,6 +152,21 @@ def unfuse_(model: Model, deep: bool = True) -> Model:
             module.__class__ = own_class(module)
             del module.__dict__["equikernels_recipe"]
     return model
+
+
+def _kinds(module: nn.Module) -> list[type[Recipe]]:
+    """Recipes whose attributes a module has."""
+
+    def has(*names: str) -> bool:
+        try:
+            return all(getattr(module, name, None) is not None for name in names)
+        except Exception:  # a property of the user's
+            return False
+
+    kinds = [kind for kind in RECIPES if has(*kind.attributes)]
+    if has(*EuclidPoints.attributes) and not (has("phi_h") or has("phi_s")):
+        kinds.append(EuclidPoints)
+    return kinds
 
 
 class _Known:
@@ -177,6 +192,8 @@ class _Known:
                 found: Recipe | NotRecognisedError = best(module, kind, candidates)
             except NotRecognisedError as reason:
                 found = reason
+            except Exception as error:  # nothing that a module does may stop the others
+                found = NotRecognisedError(f"{type(error).__name__}: {error}")
             if key is None:
                 return _or_raise(found)
             self._found[key] = found
@@ -192,7 +209,7 @@ def _or_raise(found: Recipe | NotRecognisedError) -> Recipe:
 def replace_recipe(recipe: Recipe) -> Recipe:
     """A recipe of its own for a block, with the same cache."""
     made = replace(recipe)
-    for name in ("returns", "parameters", "proved", "kinds", "constants", "writes", "fixed"):
+    for name in ("returns", "parameters", "proved", "kinds", "kept", "writes", "fixed"):
         setattr(made, name, getattr(recipe, name))
     return made
 

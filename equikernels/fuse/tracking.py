@@ -61,11 +61,14 @@ class EuclidBlockRecipe(Recipe):
         h = module.phi_m[0].in_features
         numbers = Numbers(module.phi_m[0].weight.device)
         for graph in probe_edges(numbers.device):
-            for scale in SCALES:
-                v, s = numbers.table(graph.nodes, 2, scale=scale), numbers.table(graph.nodes, h)
+            for scale, features in SCALES:
+                v, s = numbers.table(graph.nodes, 2, scale=scale), numbers.table(graph.nodes, h, scale=features)
                 e = numbers.table(graph.receiver.shape[0], h)
                 rest = list(self.fixed.values())
-                yield Probe([v, [graph.receiver, graph.sender], s, e, *rest], f"{graph.label}, v of size {scale:g}")
+                yield Probe(
+                    [v, [graph.receiver, graph.sender], s, e, *rest],
+                    f"{graph.label}, s and v of size {features:g} and {scale:g}",
+                )
 
 
 @dataclass
@@ -136,9 +139,10 @@ class InteractionRecipe(Recipe):
         attributes = module.R1.layers[0].in_features - 2 * width
         numbers = Numbers(module.O.layers[4].weight.device)
         for graph in probe_edges(numbers.device):
-            x, a = numbers.table(graph.nodes, width), numbers.table(graph.sender.shape[0], attributes)
-            edges = torch.stack([graph.sender, graph.receiver])
-            yield Probe([x, edges, a, *self.fixed.values()], graph.label)
+            for size in (1.0, 1e4):
+                x, a = numbers.table(graph.nodes, width, scale=size), numbers.table(graph.sender.shape[0], attributes)
+                edges = torch.stack([graph.sender, graph.receiver])
+                yield Probe([x, edges, a, *self.fixed.values()], f"{graph.label}, x of size {size:g}")
 
 
 def _widths(module: Any, name: str) -> tuple[int, int]:
