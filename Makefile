@@ -1,4 +1,4 @@
-# make demo | test | gpu-test | bench | bench-full | bench-check | gpu-bench | plots | wheel | lint | clean
+# make demo | test | asan | gpu-test | bench | bench-full | bench-check | gpu-bench | plots | wheel | lint | clean
 #
 #   TORCH=...    what pip installs as torch (default: the tested version), or TORCH=system: the torch that PYTHON
 #                already sees, left as it is
@@ -25,7 +25,7 @@ SOURCES := $(shell find csrc equikernels bench -name '*.py' -o -name '*.cpp' -o 
 # Python 3.11 and later: the working directory is not searched for modules.
 export PYTHONSAFEPATH = 1
 
-.PHONY: demo test gpu-test bench bench-full bench-check gpu-bench plots wheel lint clean
+.PHONY: demo test asan gpu-test bench bench-full bench-check gpu-bench plots wheel lint clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.with-demo
@@ -34,6 +34,22 @@ demo: $(VENV)/.with-demo
 # One torch thread per test process; tests that need more ask for them.
 test: $(VENV)/.with-demo $(VENV)/.with-dev
 	EQUIKERNELS_TEST_INSTALLED=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+# The CPU kernels of the portable instruction set under AddressSanitizer and UBSan, in a build of their own beside a copy
+# of the package: every sample case, its inputs strided and bad ones too. Minutes to build, some more to run.
+ASAN := build/asan
+ASAN_CHECKS := values_and_gradients or non_contiguous or bad_values
+asan: $(VENV)/.with-dev
+	PATH="$(abspath $(BIN)):$$PATH" cmake -S . -B $(ASAN)/cmake -G Ninja -DEK_CUDA=0 \
+	  -DEK_SANITIZE=address,alignment,bounds,shift,integer-divide-by-zero,signed-integer-overflow \
+	  -DEK_TORCH_DIR="$$($(BIN)/python -c 'import importlib.util; print(importlib.util.find_spec("torch").origin)' | xargs dirname)" \
+	  -DEK_PYBIND11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)" -DPython_EXECUTABLE="$(abspath $(BIN)/python)" \
+	  -DCMAKE_MAKE_PROGRAM="$(abspath $(BIN)/ninja)" -DCMAKE_INSTALL_PREFIX="$(abspath $(ASAN)/package)"
+	PATH="$(abspath $(BIN)):$$PATH" cmake --build $(ASAN)/cmake
+	rm -rf $(ASAN)/package && mkdir -p $(ASAN)/package && cp -r equikernels $(ASAN)/package && rm -f $(ASAN)/package/equikernels/*.so
+	PATH="$(abspath $(BIN)):$$PATH" cmake --install $(ASAN)/cmake
+	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
+	  PYTHONPATH="$(abspath $(ASAN)/package)" OMP_NUM_THREADS=1 $(BIN)/pytest -p no:cacheprovider tests/test_ops.py -k '$(ASAN_CHECKS)' $(ARGS)
 
 # On a CUDA device: the checks over cases.py on each backend, what only a device can show, and compute-sanitizer where it
 # is installed. Give TORCH a torch with CUDA.

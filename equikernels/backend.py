@@ -125,7 +125,7 @@ def use_kernel(op: str, *tensors: Tensor, cuda_limit: str | None = None) -> bool
     named = name != "auto"
     if named and name in AUTO and device.type != name:  # whatever the transform
         raise RuntimeError(f"{op}: backend {name!r} was asked for, but the tensors are on {device.type!r}")
-    if _transformed(tensors):
+    if transformed(tensors):
         return False
     for backend in (name,) if named else AUTO.get(device.type, ()):
         reason = _refusal(op, backend, device) or (cuda_limit if backend == "cuda" else None)
@@ -145,7 +145,8 @@ def use_shortcut(op: str, *tensors: Tensor) -> bool:
     return use_kernel(op, *tensors)
 
 
-def _transformed(tensors: tuple[Tensor, ...]) -> bool:
+def transformed(tensors: tuple[Tensor, ...]) -> bool:
+    """Whether a transform of torch.func or forward-mode AD is at work on one of the tensors."""
     if torch.compiler.is_compiling():
         # Dynamo knows the answer where no transform is active and breaks the graph where one is: the frame then runs
         # eagerly, and finds the reference. A transform traced into an op would silently lose its tangent.

@@ -7,6 +7,7 @@ import operator
 from collections.abc import Collection, Sequence
 from typing import NoReturn, SupportsIndex
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,7 +33,7 @@ def check_tensor(
     if shape is not None:
         fits = len(value.shape) == len(shape)
         for size, wanted in zip(value.shape, shape, strict=False):  # all() takes twice as long
-            if isinstance(wanted, int) and size != wanted:
+            if isinstance(wanted, int | np.integer) and size != wanted:
                 fits = False
         if not fits:
             letters = ", ".join(str(s) for s in shape)
@@ -68,9 +69,39 @@ def check_bound(op: str, argument: str, value: float | None) -> float | None:
     numbers of its calls as text in which infinity has no place.)"""
     if value is None:
         return None
-    if not value >= 0:
+    try:
+        inside = value >= 0
+    except TypeError:
+        inside = False
+    if not inside:
         fail(op, argument, "a number >= 0 or None", value)
     return None if value == math.inf else float(value)
+
+
+def check_number(op: str, argument: str, value: float, least: float = -math.inf) -> float:
+    """A finite number, above ``least`` where there is one."""
+    try:
+        inside = least < value < math.inf
+    except TypeError:
+        inside = False
+    if not inside:
+        fail(op, argument, "a finite number" if least == -math.inf else f"a finite number > {least:g}", repr(value))
+    return float(value)
+
+
+def check_integer(op: str, argument: str, value: int, expected: str, least: int | None = None) -> int:
+    """An int of at least ``least``, of what counts as one: NumPy's integers do, booleans and floats do not."""
+    number: int | None = None
+    if isinstance(value, int | torch.SymInt):
+        number = None if isinstance(value, bool) else value
+    elif not str(getattr(value, "dtype", "")).endswith(("bool", "bool_")):
+        try:
+            number = operator.index(value)
+        except (TypeError, RuntimeError):
+            number = None
+    if number is None or (least is not None and number < least):
+        fail(op, argument, expected, value)
+    return number
 
 
 def _short(dtype: torch.dtype) -> str:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .checks import as_int, check_tensor, fail
+from .export import for_any_size
 from .indices import all_pairs, check_indices, group, normal, own
 from .indices import check_offsets as _check_offsets
 
@@ -68,6 +69,7 @@ class Graph:
         return graph
 
     @classmethod
+    @for_any_size
     def complete(
         cls,
         ptr: Tensor,
@@ -85,7 +87,8 @@ class Graph:
             num_nodes: ptr[-1], where known; given together with ``validate=False`` nothing is read back from the
                 device.
             num_edges: sum of n_b (n_b - 1), or of n_b^2 with self-loops, where known.
-            validate: check the values of ``ptr`` and ``num_edges`` (on CUDA this waits for the device).
+            validate: check the values of ``ptr`` and ``num_edges`` (on CUDA this waits for the device). Without it a
+                wrong ``ptr``, or one that does not end at ``num_nodes``, is undefined behaviour in the kernels.
 
         Raises:
             ValueError: ``ptr`` has a wrong shape, does not start at 0, decreases, or does not end at ``num_nodes``;
@@ -108,9 +111,12 @@ class Graph:
             fail(op, "num_edges", f"{int(table[-1])} edges", known)
         if nodes is None:
             nodes = int(ptr[-1])
+            if validate and nodes >= 2**31 and int(counts.max()) >= 2**31:
+                fail(op, "ptr", "events of fewer than 2^31 nodes", int(counts.max()))
         return cls._new(nodes, known, COMPLETE_WITH_SELF_LOOPS if self_loops else COMPLETE, table)
 
     @classmethod
+    @for_any_size
     def from_edge_index(
         cls, edge_index: Tensor, num_nodes: SupportsIndex | None = None, *, validate: bool = True
     ) -> Graph:
@@ -144,13 +150,15 @@ class Graph:
         return cls._new(nodes, edge_index.shape[1], CSR, edge_index=edge_index)
 
     @classmethod
+    @for_any_size
     def from_csr(cls, rowptr: Tensor, col: Tensor, *, validate: bool = True) -> Graph:
         """Takes edges already grouped by receiver: receiver i hears ``col[rowptr[i]:rowptr[i + 1]]``.
 
         Args:
             rowptr: int64 [num_nodes + 1], starts at 0, does not decrease, ends at E.
             col: int64 [E], senders.
-            validate: check the values (on CUDA this waits for the device).
+            validate: check the values (on CUDA this waits for the device). Wrong ones that are not checked here are
+                undefined behaviour in the kernels.
 
         Raises:
             ValueError: wrong shape, offsets that are no offsets, or an index out of range.
@@ -251,8 +259,7 @@ class Graph:
         """The nodes as edges of their events; complete graphs only, made on first use.
 
         Segment sums over this graph are sums over the particles of each event, and ``events.receiver`` [num_nodes] is
-        the event of each node.
-        """
+        the event of each node."""
         if self._events is None:
             ptr = self._ptr
             event = torch.repeat_interleave(ptr.diff(), output_size=self.num_nodes)
@@ -266,8 +273,7 @@ class Graph:
     def pairs(self) -> Graph:
         """All pairs (i, j) of nodes of the same event, i = j included, row-major: the rows of a rank-2 tensor.
 
-        Complete graphs only; made on first use. ``pairs.receiver`` and ``pairs.sender`` are i and j.
-        """
+        Complete graphs only; made on first use. ``pairs.receiver`` and ``pairs.sender`` are i and j."""
         if self.self_loops:
             return self
         if self._pairs is None:

@@ -28,6 +28,8 @@ def normal(t: Tensor) -> Tensor:
 
 def check_offsets(op: str, argument: str, ptr: Tensor, counts: Tensor, end: int | None) -> None:
     """``counts`` are the differences of ``ptr``, of which none overflows where no entry is negative."""
+    if ptr.is_meta:
+        fail(op, argument, "a tensor with values to check", "one on device meta")
     first, last, lowest, least = torch.stack([ptr[0], ptr[-1], ptr.min(), torch.cat([counts, ptr[:1]]).min()]).tolist()
     if first != 0:
         fail(op, argument, "a first entry of 0", first)

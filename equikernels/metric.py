@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -35,6 +36,8 @@ def signature(op: str, metric: Metric, dim: int) -> list[float]:
     diagonal = [float(v) for v in (metric.tolist() if isinstance(metric, Tensor) else metric)]
     if len(diagonal) != dim:
         fail(op, "metric", f"{dim} entries", len(diagonal))
+    if not all(-math.inf < v < math.inf for v in diagonal):
+        fail(op, "metric", "finite entries", diagonal)
     return diagonal
 
 

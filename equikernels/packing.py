@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from . import indices
 from .checks import check_tensor, fail
-from .graph import Graph, _check_offsets
+from .graph import Graph
 from .ragged import check_counts, is_unknown, rows_of
 
 if TYPE_CHECKING:
@@ -243,7 +244,7 @@ def check_offsets(op: str, ptr: Tensor, packed: Tensor, *, validate: bool) -> Te
         fail(op, "ptr", f"device {packed.device}", ptr.device)
     counts = ptr.diff()
     if validate:
-        _check_offsets(op, "ptr", ptr, counts, packed.shape[0])
+        indices.check_offsets(op, "ptr", ptr, counts, packed.shape[0])
     return counts
 
 

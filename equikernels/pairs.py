@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .checks import check_tensor, fail
 from .graph import Graph
+from .indices import check_offsets
 
 
 def pack_pairs(padded: Tensor, mask: Tensor, *, num_pairs: int | None = None) -> tuple[Tensor, Tensor]:
@@ -70,12 +71,16 @@ def unpack_pairs(
         if not ptr.is_complete:
             fail(op, "ptr", "offsets or a complete graph", "a sparse graph")
         ptr, validate = ptr._ptr, False
-    elif validate:
-        Graph.complete(ptr)
     check_tensor(op, "ptr", ptr, ["B + 1"], [torch.int64])
+    if ptr.shape[0] < 1:
+        fail(op, "ptr", "at least one entry", list(ptr.shape))
     if ptr.device != packed.device:
         fail(op, "ptr", f"device {packed.device}", ptr.device)
     counts = ptr.diff()
+    if validate:
+        check_offsets(op, "ptr", ptr, counts, None)
+        if counts.numel() > 0 and int(counts.max()) > packed.shape[0]:
+            fail(op, "ptr", f"events of at most {packed.shape[0]} particles", int(counts.max()))
     if validate and int((counts * counts).sum()) != packed.shape[0]:
         fail(op, "packed", f"{int((counts * counts).sum())} rows, one per pair", packed.shape[0])
     if max_length is None or validate:

@@ -105,7 +105,7 @@ UNKNOWN: list[Any] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("module", UNKNOWN, ids=repr)
+@pytest.mark.parametrize("module", UNKNOWN, ids=lambda m: getattr(m, "__name__", type(m).__name__))
 def test_others_have_none(module: Any) -> None:
     with pytest.raises(ValueError, match=r"op: act: expected one of SiLU, .* needs no gradient, got "):
         fused_activation("op", "act", module)

@@ -21,8 +21,11 @@ class Block(lorentznet.LGEB):
     """A published block that hands its messages on, as the released code does."""
 
     def forward(self, h: Tensor, x: Tensor, edges: tuple[Tensor, Tensor], node_attr: Tensor | None = None):
+        kept: list[Tensor] = []
+        handle = self.phi_m.register_forward_hook(lambda gate, args, out: kept.append(args[0] * out))
         h, x = super().forward(h, x, edges, node_attr)
-        return h, x, h.new_zeros(edges[0].shape[0], 1)
+        handle.remove()
+        return h, x, kept[0]
 
 
 def lorentz_batch(dtype: torch.dtype = torch.float64, jets: int = 4):
@@ -135,13 +138,23 @@ def test_unfuse_gives_the_forward_back_and_copies_stay_fused() -> None:
     assert all(type(block) is lorentznet.LGEB for block in model.LGEBs)
 
 
-def test_a_block_that_returned_its_messages_returns_none_for_them() -> None:
-    block = Block(8, 2, 0.1, last_layer=False)
-    ek.fuse_(block)
-    edges = ek.Graph.complete(torch.tensor([0, 3])).edge_index
-    out = block(torch.randn(3, 8), torch.randn(3, 4), (edges[1], edges[0]), node_attr=torch.randn(3, 2))
-    assert len(out) == 3
-    assert out[2] is None
+@pytest.mark.parametrize("training", [False, True])
+def test_a_block_that_returned_its_messages_makes_them_when_they_are_used(training: bool) -> None:
+    own = filled(Block(8, 2, 0.1, last_layer=False).double()).train(training)
+    fused = ek.fuse_(copy.deepcopy(own))
+    assert is_fused(fused)
+    edges = ek.Graph.complete(torch.tensor([0, 4])).edge_index
+    batch = (torch.randn(4, 8).double(), torch.randn(4, 4).double(), (edges[1], edges[0]), torch.randn(4, 2).double())
+    results = []
+    for block in (own, fused):
+        h, x, m = block(*batch)
+        buffers = [b.clone() for b in block.buffers()]
+        used = [2 * m, m @ torch.ones(8).double(), m[:2], m.sum(0), torch.cat([m, m], 1), -m, m.shape[0] * h[:1]]
+        total = sum(t.sum() for t in (h, x, *used))
+        results.append([h, x, *used, *torch.autograd.grad(total, list(block.parameters()))])
+        assert all(torch.equal(a, b) for a, b in zip(block.buffers(), buffers, strict=True))
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-11)
 
 
 def test_report_and_refusals(capsys: pytest.CaptureFixture[str]) -> None:

@@ -75,6 +75,7 @@ def test_no_hits(tmp_path: Path) -> None:
 
 
 BROKEN = [
+    ("hits", 0, f"{HITS},x", r"hits.csv: expected every column once, got x again"),
     ("hits", 0, HITS.replace("y,", ""), r"hits.csv: expected columns hit_id, x, y, .*, got no y$"),
     ("hits", 2, "9,nan,0.5,-20,8,4,6", r"hits.csv: column x, line 3: expected a finite number, got nan"),
     ("hits", 2, "9,1,0.5,inf,8,4,6", r"hits.csv: column z, line 3: expected a finite number, got inf"),
@@ -216,5 +217,83 @@ def test_bad_cuts() -> None:
     with pytest.raises(ValueError, match=r"hit_graph: hits: expected finite positions, got \[.*inf.*\] in row 3"):
         hit_graph(hits)
     hits.xyz[3, 1] = 0
-    with pytest.raises(ValueError, match="hit_graph: layer_pairs: expected layers from 0 to 17, got "):
-        hit_graph(hits, layer_pairs=[(0, 18)])
+    for pairs in ([(0, 18)], [(-1, 2)], [(0, 1, 2)], [(0.5, 1)], [(3,)]):
+        with pytest.raises(ValueError, match="hit_graph: layer_pairs: expected pairs of layers from 0 to 17, got "):
+            hit_graph(hits, layer_pairs=pairs)
+    with pytest.raises(ValueError, match="hit_graph: pt_min: expected a number, got nan"):
+        hit_graph(hits, pt_min=math.nan)
+
+
+def few_hits(**fields: object) -> Hits:
+    """One particle through the four barrel layers, and a hit in the strips."""
+    made = {
+        "xyz": torch.tensor([[32.0, 0, 1], [72, 0, 2], [116, 0, 3], [172, 0, 4], [600, 0, 5]], dtype=torch.float64),
+        "volume": torch.tensor([8, 8, 8, 8, 13]),
+        "layer": torch.tensor([2, 4, 6, 8, 3]),
+        "hit_id": torch.arange(5),
+        "particle_id": torch.full((5,), 7),
+        "pt": torch.full((5,), 2.0, dtype=torch.float64),
+    }
+    return Hits(**{**made, **fields})
+
+
+def test_hits_of_another_detector() -> None:
+    assert hit_graph(few_hits()).graph.edge_index.tolist() == [[0, 1, 2], [1, 2, 3]]
+    other = "hits: expected hits in the volumes 7, 8, 9 of the TrackML detector, got volumes "
+    with pytest.raises(ValueError, match=rf"hit_graph: {other}\[16, 17, 18\]"):
+        hit_graph(few_hits(volume=torch.tensor([16, 17, 18, 17, 16])))
+    with pytest.raises(ValueError, match=rf"hit_graph: {other}\[13\]"):  # nothing but strips
+        hit_graph(few_hits()[torch.tensor([4])])
+    with pytest.raises(
+        ValueError, match=r"expected layers of the TrackML detector .*, got layer 3 of volume 8 in row 1"
+    ):
+        hit_graph(few_hits(layer=torch.tensor([2, 3, 6, 8, 3])))
+    assert hit_graph(few_hits()[:0]).graph.num_nodes == 0
+
+
+def test_hits_without_truth() -> None:
+    noise = few_hits(particle_id=torch.zeros(5, dtype=torch.int64), pt=torch.zeros(5))
+    with pytest.raises(ValueError, match=r"hit_graph: pt_min: expected 0 for hits without truth .*, got 1.5"):
+        hit_graph(noise)
+    graph = hit_graph(noise, pt_min=0)
+    assert graph.graph.num_edges == 3
+    assert not graph.y.any()
+    assert hit_graph(few_hits(), pt_min=5).graph.num_nodes == 0  # truth says that all are soft
+
+
+@pytest.mark.parametrize("z", [0.0, 5.0, -5.0])
+@pytest.mark.parametrize("r", [0.0, 5e-324])
+def test_hits_on_the_beam_axis(z: float, r: float) -> None:
+    hits = few_hits()
+    hits.xyz[2] = torch.tensor([r, 0, z], dtype=torch.float64)
+    if r == 0 or z != 0:
+        with pytest.raises(
+            ValueError, match=r"hit_graph: hits: expected positions off the beam axis, got \[.*\] in row 2"
+        ):
+            hit_graph(hits)
+    hits.volume[2], hits.layer[2] = 13, 2  # dropped anyhow
+    assert hit_graph(hits).x.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "message"),
+    [
+        ({"xyz": torch.zeros(5, 2)}, ValueError, r"hits.xyz: expected shape \[n, 3\]"),
+        ({"xyz": torch.ones(5, 3).long()}, TypeError, "hits.xyz: expected dtype float32 or float64"),
+        ({"volume": torch.ones(4).long()}, ValueError, r"hits.volume: expected shape \[5\], got \[4\]"),
+        ({"layer": torch.ones(5)}, TypeError, "hits.layer: expected dtype int64"),
+        ({"particle_id": torch.ones(5)}, TypeError, "hits.particle_id: expected dtype int64"),
+        ({"pt": torch.ones(3)}, ValueError, r"hits.pt: expected shape \[5\], got \[3\]"),
+        ({"pt": torch.tensor([1, 1, math.nan, 1, 1])}, ValueError, "hits: expected finite momenta, got nan in row 2"),
+    ],
+)
+def test_fields_that_are_none(fields: dict[str, torch.Tensor], kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=f"hit_graph: {message}"):
+        hit_graph(few_hits(**fields))
+
+
+def test_files_with_a_byte_order_mark(tmp_path: Path) -> None:
+    expected = load_trackml(write(tmp_path, SMALL))
+    for zipped in (False, True):
+        marked = {kind: ["\ufeff" + lines[0], *lines[1:]] for kind, lines in SMALL.items()}
+        assert torch.equal(load_trackml(write(tmp_path, marked, zipped)).xyz, expected.xyz)

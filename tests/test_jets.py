@@ -239,6 +239,7 @@ def doors(p4: torch.Tensor) -> list:
         ("top_tagging_scalars", lambda: top_tagging_scalars(p4, rows)),
         ("PELICANClassifier", lambda: classifier(p4, ptr)),
         ("PELICANNano", lambda: nano(p4, ptr)),
+        ("LorentzNet", lambda: ek.models.LorentzNet(1, 4, n_layers=1).eval()(p4, p4[:, :1], ptr)),
     ]
 
 

@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -164,6 +165,43 @@ def test_skip_init() -> None:
         twin.load_state_dict(model.state_dict())
         inputs = tuple(_jets().values())
         same(twin, inputs, outputs(model, inputs))
+
+
+INT = np.int64
+NUMPY: dict[str, Callable[[], nn.Module]] = {
+    "LorentzNet": lambda: ek.models.LorentzNet(INT(2), INT(8), INT(2), INT(2)),
+    "VecNet": lambda: ek.models.VecNet(INT(2), INT(8), INT(4), INT(3), INT(2), INT(2)),
+    "EGNN": lambda: ek.models.EGNN(INT(5), INT(8), INT(3), INT(0), n_layers=INT(2)),
+    "EGNNVelocity": lambda: ek.models.EGNNVelocity(INT(5), INT(0), INT(8), n_layers=INT(2)),
+    "RadialField": lambda: ek.models.RadialField(INT(8), INT(0), n_layers=INT(2)),
+    "EuclidNet": lambda: ek.models.EuclidNet(INT(8), INT(3), INT(2)),
+    "EuclidNet, paper": lambda: ek.models.EuclidNet(INT(8), INT(3), INT(2), variant="paper"),
+    "InteractionNetwork": lambda: ek.models.InteractionNetwork(INT(8), INT(2)),
+    "VecNetTracking": lambda: ek.models.VecNetTracking(INT(8), INT(4), INT(3), INT(3), INT(2)),
+    "PELICANNano": lambda: ek.models.PELICANNano(INT(2), average_nobj=INT(49)),
+    "PELICANClassifier": lambda: ek.models.PELICANClassifier(
+        num_channels_scalar=INT(2),
+        num_channels_m=[[INT(5)]],
+        num_channels_2to2=[INT(3)],
+        num_channels_out=[INT(4)],
+        num_channels_m_out=[INT(5), INT(3)],
+        num_classes=INT(3),
+        **SPURIONS,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NUMPY)
+def test_sizes_may_be_integers_of_numpy(name: str) -> None:
+    model, inputs = NUMPY[name](), NETWORKS[name][1]()
+    assert all(out.isfinite().all() for out in outputs(model, inputs))
+    width = next(k for k, t in enumerate(inputs) if isinstance(t, Tensor) and t.is_floating_point())
+    wrong = [t[:, 1:] if k == width else t for k, t in enumerate(inputs)]
+    with pytest.raises((ValueError, TypeError), match="expected"):  # they are checked like Python's
+        model(*wrong)
+    if name in ("LorentzNet", "VecNet"):
+        with pytest.raises(ValueError, match=r"Net: scalars: expected shape \[10, 2\]"):
+            model(inputs[0], inputs[1][:, 1:], *inputs[2:])
 
 
 def test_constants_are_kept_and_are_nobodys() -> None:

@@ -15,7 +15,13 @@ from equikernels.backend import KERNELS
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def blocks_of(text: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+BLOCKS = blocks_of(README)
 
 
 def test_the_quick_start_runs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -28,6 +34,15 @@ def test_the_quick_start_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert score.shape == (100,)  # type: ignore[attr-defined]
     assert 0 <= score.min() <= score.max() <= 1  # type: ignore[attr-defined]
     assert moved.shape == (graph.num_nodes, 4)  # type: ignore[attr-defined]
+
+
+def test_the_code_about_fused_models_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, object] = {}
+    for number, block in enumerate(blocks_of((ROOT / "docs" / "fuse.md").read_text())):
+        exec(compile(block, f"fuse.md block {number}", "exec"), names)
+    printed = [line.removeprefix("# ") for line in capsys.readouterr().out.splitlines()]
+    assert printed == ["fused: LGEBs.0, LGEBs.1, ..., LGEBs.5 [6] (LorentzNet block)"]
+    assert type(names["egnn"].gcl_0).__name__ == "E_GCL"  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -77,6 +77,8 @@ def network(name: str) -> tuple[nn.Module, tuple[Any, ...]]:
         "EuclidNet of the paper": lambda: (models.EuclidNet(4, n_layers=2, variant="paper"), (x, p.graph)),
         "EuclidNetSO3": lambda: (models.EuclidNetSO3(4, 2), (x, p.graph)),
         "InteractionNetwork": lambda: (models.InteractionNetwork(8), (x, p.graph, edge_attr)),
+        "PELICANRegressor": lambda: (models.PELICANRegressor(**pelican), (p4, ptr)),
+        "Eq1to2": lambda: (ek.nn.Eq1to2(4, 3, config="M"), (p4, ptr)),
         "PELICANClassifier": lambda: (models.PELICANClassifier(**pelican), (p4, ptr)),
         "VecNet": lambda: (models.VecNet(2, 8, 4, n_layers=2), (p4, p4[:, :2], ptr)),
         "VecNetTracking": lambda: (models.VecNetTracking(4, n_layers=2, n_graph_iters=2), (x, p.graph)),
@@ -87,7 +89,7 @@ def network(name: str) -> tuple[nn.Module, tuple[Any, ...]]:
 
 NETWORKS = (
     "LorentzNet", "EGNN", "EGNNVelocity", "RadialField", "EuclidNet", "EuclidNet of the paper", "EuclidNetSO3",
-    "InteractionNetwork", "PELICANClassifier", "PELICANNano", "VecNet", "VecNetTracking",
+    "InteractionNetwork", "PELICANClassifier", "PELICANRegressor", "PELICANNano", "Eq1to2", "VecNet", "VecNetTracking",
 )  # fmt: skip
 
 

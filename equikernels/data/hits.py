@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import fail
+from ..checks import REAL, check_tensor, fail
 from ..graph import Graph
 from .trackml import Hits
 
@@ -104,9 +104,10 @@ def hit_graph(
     cuts allow.
 
     Args:
-        hits: as :func:`load_trackml` reads them; those outside the pixel layers are dropped.
+        hits: as :func:`load_trackml` reads them, of the TrackML detector; those outside the volumes 7, 8 and 9 are
+            dropped.
         pt_min: drop hits of particles below this transverse momentum, GeV. Above 0 this drops noise as well. It looks
-            at truth: 0 keeps all.
+            at truth: 0 keeps all, and is needed where there is no truth.
         phi_slope_max: 1 / mm.
         z0_max: mm.
         layer_pairs: pairs (inner, outer) of indices into :data:`PIXEL_LAYERS`.
@@ -115,22 +116,33 @@ def hit_graph(
         The graph. Hits keep their order; edges come by layer pair, in its order, then by inner and outer hit.
 
     Raises:
-        ValueError: a cut that is not positive, a layer that is none, or a position that is not finite.
+        ValueError: a cut that is not positive, a pair of layers that is none; hits of another detector, without truth
+            for ``pt_min``, on the beam axis, where the pseudorapidity is infinite, or at a position that is not finite.
+        TypeError: fields of hits of a wrong dtype.
     """
     op = "hit_graph"
     for name, cut in (("phi_slope_max", phi_slope_max), ("z0_max", z0_max)):
         if not cut > 0:
             fail(op, name, "a number > 0", cut)
+    if math.isnan(pt_min):
+        fail(op, "pt_min", "a number", pt_min)
     for pair in layer_pairs:
-        if not all(0 <= layer < len(PIXEL_LAYERS) for layer in pair):
-            fail(op, "layer_pairs", f"layers from 0 to {len(PIXEL_LAYERS) - 1}", pair)
-    if not bool(hits.xyz.isfinite().all()):
-        bad = int((~hits.xyz.isfinite().all(1)).nonzero()[0])
-        fail(op, "hits", "finite positions", f"{hits.xyz[bad].tolist()} in row {bad}")
-    layer = _layer_of(hits)
-    keep = (layer >= 0) & (hits.pt >= pt_min)
-    hits, layer = hits[keep], layer[keep]
+        if len(pair) != 2 or not all(layer in range(len(PIXEL_LAYERS)) for layer in pair):
+            fail(op, "layer_pairs", f"pairs of layers from 0 to {len(PIXEL_LAYERS) - 1}", pair)
+    _check_hits(op, hits)
+    layer = _layer_of(op, hits)
+    inside = layer >= 0
+    if pt_min > 0 and bool(inside.any()) and not bool(hits.particle_id[inside].any()):
+        fail(op, "pt_min", "0 for hits without truth (all are noise)", pt_min)
+    keep = inside & (hits.pt >= pt_min)
+    rows = keep.nonzero().squeeze(1)
+    hits, layer = hits[rows], layer[rows]
     position = _cylindrical(hits.xyz.double().numpy())
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        eta = np.arcsinh(position[:, 2] / position[:, 0])
+    if not np.isfinite(eta).all():
+        bad = int(np.flatnonzero(~np.isfinite(eta))[0])
+        fail(op, "hits", "positions off the beam axis", f"{hits.xyz[bad].tolist()} in row {int(rows[bad])}")
     members = [np.flatnonzero(layer.numpy() == k) for k in range(len(PIXEL_LAYERS))]
     found = [
         _segments(position, members, inner, outer, phi_slope_max, z0_max) for inner, outer in layer_pairs
@@ -138,7 +150,6 @@ def hit_graph(
     edges = np.concatenate([np.empty((2, 0), np.int64), *found], axis=1)
     inner, outer = edges
     dr, dphi, dz = _difference(position, inner, outer)
-    eta = np.arcsinh(position[:, 2] / position[:, 0])
     attr = np.stack([dr / 1000, dphi / np.pi, dz / 1000, np.hypot(eta[outer] - eta[inner], dphi)], axis=1)
     particle = hits.particle_id.numpy()
     return HitGraph(
@@ -152,11 +163,39 @@ def hit_graph(
     )
 
 
-def _layer_of(hits: Hits) -> Tensor:
-    """[n] index into PIXEL_LAYERS, -1 elsewhere."""
+def _check_hits(op: str, hits: Hits) -> None:
+    n = len(hits)
+    check_tensor(op, "hits.xyz", hits.xyz, ["n", 3], REAL)
+    check_tensor(op, "hits.pt", hits.pt, [n], REAL)
+    for name, field in (("volume", hits.volume), ("layer", hits.layer), ("particle_id", hits.particle_id)):
+        check_tensor(op, f"hits.{name}", field, [n], [torch.int64])
+    if hits.xyz.device.type != "cpu":
+        fail(op, "hits", "device cpu", hits.xyz.device)
+    for what, bad in (("positions", ~hits.xyz.isfinite().all(1)), ("momenta", ~hits.pt.isfinite())):
+        if bool(bad.any()):
+            row = int(bad.nonzero()[0])
+            got = hits.xyz[row].tolist() if what == "positions" else hits.pt[row].item()
+            fail(op, "hits", f"finite {what}", f"{got} in row {row}")
+
+
+def _layer_of(op: str, hits: Hits) -> Tensor:
+    """[n] index into PIXEL_LAYERS, -1 in other volumes of the detector."""
     layer = torch.full((len(hits),), -1)
+    known = torch.zeros(len(hits), dtype=torch.bool)
     for k, (volume, number) in enumerate(PIXEL_LAYERS):
         layer[(hits.volume == volume) & (hits.layer == number)] = k
+        known |= hits.volume == volume
+    if len(hits) > 0 and not bool(known.any()):
+        fail(
+            op,
+            "hits",
+            "hits in the volumes 7, 8, 9 of the TrackML detector",
+            f"volumes {hits.volume.unique().tolist()}",
+        )
+    if bool((known & (layer < 0)).any()):
+        row = int((known & (layer < 0)).nonzero()[0])
+        got = f"layer {int(hits.layer[row])} of volume {int(hits.volume[row])} in row {row}"
+        fail(op, "hits", "layers of the TrackML detector (PIXEL_LAYERS)", got)
     return layer
 
 

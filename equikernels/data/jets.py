@@ -28,11 +28,22 @@ class Jets:
         p4: [n_total, 4] four-momenta of the constituents (E, px, py, pz) in GeV.
         ptr: int64 [n_jets + 1]; jet b owns rows ptr[b] .. ptr[b + 1] - 1.
         label: int64 [n_jets], 1 for signal.
+
+    Raises:
+        ValueError, TypeError: wrong shape, dtype or device; on the CPU, ``ptr`` does not start at 0, decreases or does
+            not end at n_total.
     """
 
     p4: Tensor
     ptr: Tensor
     label: Tensor
+
+    def __post_init__(self) -> None:
+        op = "Jets"
+        check_tensor(op, "p4", self.p4, ["n_total", 4], REAL)
+        # values on the CPU only: a device is not waited for
+        check_offsets(op, self.ptr, self.p4, validate=self.p4.device.type == "cpu")
+        check_tensor(op, "label", self.label, [self.ptr.shape[0] - 1])
 
     def __len__(self) -> int:
         return self.ptr.shape[0] - 1

@@ -101,7 +101,10 @@ def _find(prefix: Path, kind: str) -> Path:
 
 
 def _open(path: Path) -> TextIO:
-    return gzip.open(path, "rt", newline="") if path.suffix == ".gz" else path.open(newline="")
+    # some programs begin a file with a byte order mark
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+    return path.open(encoding="utf-8-sig", newline="")
 
 
 def _read(path: Path, columns: Columns, key: str) -> np.ndarray:
@@ -111,6 +114,9 @@ def _read(path: Path, columns: Columns, key: str) -> np.ndarray:
         missing = [name for name in columns if name not in header]
         if missing:
             fail(OP, path.name, f"columns {', '.join(columns)}", f"no {', '.join(missing)}")
+        repeated = [name for name in columns if header.count(name) > 1]
+        if repeated:
+            fail(OP, path.name, "every column once", f"{', '.join(repeated)} again")
         places = [header.index(name) for name in columns]
         dtype = np.dtype([(name, np.int64 if kind is int else np.float64) for name, kind in columns.items()])
         try:

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ..nn.lgeb import lorentz_layers, lorentz_messages, lorentz_update
 from ..nn.plain import expect_layers
 from .edges import GraphCache
+from .lazy import LazyTensor
 from .probe import SCALES, Numbers, Probe, probe_edges
 from .recipe import NotRecognisedError, Recipe
 from .takes import ends_of, takes_nodes
@@ -18,12 +20,11 @@ from .takes import ends_of, takes_nodes
 
 @dataclass
 class LorentzBlock(Recipe):
-    """forward(h, x, edges, node_attr) -> (h, x) or (h, x, messages); messages [E, H] are not made, and come as None."""
+    """forward(h, x, edges, node_attr) -> (h, x) or (h, x, messages); messages [E, H] are made if they are used."""
 
     name = "LorentzNet block"
     attributes = ("phi_e", "phi_h", "phi_m")
     live = ("c_weight",)
-    omits = 2
 
     @classmethod
     def read(cls, module: Any, cache: GraphCache) -> list[Recipe]:
@@ -47,8 +48,12 @@ class LorentzBlock(Recipe):
         graph = self.cache.graph(receiver, sender, h.shape[0], ordered=False)
         phi_x = getattr(module, "phi_x", None)
         total, step = lorentz_messages(module.phi_e, phi_x, module.phi_m, h, x, graph, None)
-        h, x = lorentz_update(module.phi_h, module.c_weight, h, x, total, step, node_attr)
-        return (h, x, None)[: self.returns]
+        updated = lorentz_update(module.phi_h, module.c_weight, h, x, total, step, node_attr)
+        return (*updated, self._messages(module, arguments))[: self.returns]
+
+    def _messages(self, module: Any, arguments: list[Any]) -> Any:
+        """What the block's own forward gives as third value. Compiled code does without."""
+        return None if torch.compiler.is_compiling() else LazyTensor(lambda: third_output(self, module, arguments))
 
     def probes(self, module: Any) -> Iterator[Probe]:
         width = module.phi_h[3].out_features
@@ -66,3 +71,14 @@ class LorentzBlock(Recipe):
                 edges = [graph.receiver, graph.sender]
                 arguments = [h, x, edges, *rest, *self.fixed.values()]
                 yield Probe(arguments, f"{graph.label}, h and x of size {features:g} and {scale:g}")
+
+
+def third_output(recipe: Recipe, module: nn.Module, arguments: list[Any]) -> Tensor:
+    """The third value of the block's own forward, which leaves running statistics as they are."""
+    kept = [(m, dict(m._buffers)) for m in module.modules()]
+    for m, buffers in kept:
+        m._buffers.update({name: b if b is None else b.clone() for name, b in buffers.items()})
+    messages: Tensor = recipe.call_own(module, arguments)[2]
+    for m, buffers in kept:
+        m._buffers.update(buffers)
+    return messages

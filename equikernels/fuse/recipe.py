@@ -54,7 +54,6 @@ class Recipe(ABC):
     name: ClassVar[str]
     attributes: ClassVar[tuple[str, ...]]  # a module that has these is looked at
     live: ClassVar[tuple[str, ...]] = ()  # numbers of the module that are read at every call; the proof changes them
-    omits: ClassVar[int | None] = None  # from this output on, the fused form gives None
 
     cache: GraphCache
     returns: int = field(default=1, init=False)  # values that the module's own forward gives
@@ -160,7 +159,8 @@ class Recipe(ABC):
     def call_own(self, module: nn.Module, arguments: list[Any]) -> Any:
         """The module's own forward on such arguments; hooks on the module itself are not part of it."""
         by_name = {p.name: v for p, v in zip(self.parameters, arguments, strict=True) if p.kind is p.KEYWORD_ONLY}
-        own: Any = type(module).forward
+        kind = type(module)
+        own: Any = getattr(kind, "equikernels_own", kind).forward
         return own(module, *arguments[: len(arguments) - len(by_name)], **by_name)
 
     def named(self, arguments: list[Any]) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def _difference(fused: nn.Module, probe: Probe, theirs: Outcomes) -> str | None:
         module = copy.deepcopy(fused).train(training)
         label = "training" if training else "evaluation"
         try:
-            differences(_run(module, probe), outcome, f"{label}, on the sample", None, TOLERANCE)
+            differences(_run(module, probe), outcome, f"{label}, on the sample", TOLERANCE)
             compare_buffers(module, after, TOLERANCE)
         except NotRecognisedError as error:
             return str(error)
@@ -112,7 +112,7 @@ def _block_difference(block: nn.Module, probes: list[Probe]) -> str | None:
                 one = copy.deepcopy(module).train(training)
                 outcomes.append(call(one, probe, lambda values, one=one: one(*values[0], **values[1])))
             try:
-                differences(outcomes[1], outcomes[0], probe.label, None, TOLERANCE)
+                differences(outcomes[1], outcomes[0], probe.label, TOLERANCE)
             except NotRecognisedError as error:
                 return str(error)
     return None

@@ -88,9 +88,9 @@ def fuse_(model: Model, verbose: bool = False, *, sample: Any = None, strict: bo
     Parameters, buffers and hooks stay the very same objects: optimizers, state dicts, DDP and train/eval go on working.
     An edge list becomes a graph once per batch, a complete one where it joins all pairs of each event; a mask of pairs,
     and the order of ``pelican-hep``'s edges, are likewise read once. A LorentzNet block that returned its messages
-    [E, H] as third value returns None there. In training, dropout inside a PELICAN stack draws numbers for real pairs
-    only, so others than without ``fuse_``; and of several equal extrema the first gets the gradient that PyTorch's
-    amax and amin divide among them.
+    [E, H] as third value gives an object that makes them if they are used (None where it is compiled). In training,
+    dropout inside a PELICAN stack draws numbers for real pairs only, so others than without ``fuse_``; and of several
+    equal extrema the first gets the gradient that PyTorch's amax and amin divide among them.
 
     Inside ``torch.compile``, message layers, stacks and ``pelican-hep``, whose rows depend on values, run their own
     forward; the other blocks are compiled as they are.

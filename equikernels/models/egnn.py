@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from torch import Tensor, nn
 
 from ..checks import FLOATING, check_tensor
+from ..export import for_any_size
 from ..graph import Graph
 from ..nn import EGCL, EGCLVelocity, RadialFieldLayer
+from ..nn.rows import apply_linear
 from ..ops.common import as_graph
 from .inputs import check_dtype, check_features
 
@@ -25,7 +27,7 @@ class EGNN(nn.Module):
         hidden_nf: width of the layers, at most 512.
         out_node_nf: width of h'.
         in_edge_nf: width of the edge attributes.
-        act_fn: SiLU, ReLU, LeakyReLU, GELU (not approximated), Tanh or Identity.
+        act_fn: an activation that :func:`equikernels.message_passing` has (SiLU, ReLU, ELU, ...).
         n_layers: number of layers.
         residual: add h to each layer's update.
         attention: gate the messages.
@@ -65,6 +67,7 @@ class EGNN(nn.Module):
             )
             self.add_module(f"gcl_{k}", layer)
 
+    @for_any_size
     def forward(
         self, h: Tensor, x: Tensor, graph: Graph | Tensor, edge_attr: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -84,10 +87,10 @@ class EGNN(nn.Module):
         """
         graph = as_graph("EGNN", graph, x.shape[0])
         check_features("EGNN", "h", h, x.shape[0], self.embedding_in.in_features, self.embedding_in.weight)
-        h = self.embedding_in(h)
+        h = apply_linear(self.embedding_in, h)
         for layer in _layers(self, self.n_layers):
             h, x = layer(h, x, graph, edge_attr)
-        return self.embedding_out(h), x
+        return apply_linear(self.embedding_out, h), x
 
 
 class EGNNVelocity(nn.Module):
@@ -99,7 +102,7 @@ class EGNNVelocity(nn.Module):
         in_node_nf: width of h; 1, the speed, in the published experiment.
         in_edge_nf: width of the edge attributes; 2, the product of charges and the initial squared distance.
         hidden_nf: width of the layers, at most 512.
-        act_fn: SiLU, ReLU, LeakyReLU, GELU (not approximated), Tanh or Identity.
+        act_fn: an activation that :func:`equikernels.message_passing` has (SiLU, ReLU, ELU, ...).
         n_layers: number of layers.
         coords_weight: factor of the coordinate update.
         recurrent: add h to each layer's update; True in the published experiment.
@@ -136,6 +139,7 @@ class EGNNVelocity(nn.Module):
             )
             self.add_module(f"gcl_{k}", layer)
 
+    @for_any_size
     def forward(
         self, h: Tensor, x: Tensor, graph: Graph | Tensor, vel: Tensor, edge_attr: Tensor | None = None
     ) -> Tensor:
@@ -153,7 +157,7 @@ class EGNNVelocity(nn.Module):
         """
         graph = as_graph("EGNNVelocity", graph, x.shape[0])
         check_features("EGNNVelocity", "h", h, x.shape[0], self.embedding.in_features, self.embedding.weight)
-        h = self.embedding(h)
+        h = apply_linear(self.embedding, h)
         for layer in _layers(self, self.n_layers):
             h, x = layer(h, x, graph, vel, edge_attr)
         return x
@@ -182,6 +186,7 @@ class RadialField(nn.Module):
         for k in range(n_layers):
             self.add_module(f"gcl_{k}", RadialFieldLayer(hidden_nf, edge_attr_nf, act_fn))
 
+    @for_any_size
     def forward(self, x: Tensor, graph: Graph | Tensor, vel: Tensor, edge_attr: Tensor | None = None) -> Tensor:
         """Updates coordinates. Arguments, result and errors are those of
         :meth:`equikernels.nn.RadialFieldLayer.forward`; the speeds ||v_i|| are computed here, not passed."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import REAL, check_choice, check_tensor, fail
+from ..export import for_any_size
 from ..graph import Graph
 from ..nn.chain import RowNetwork, chain
 from ..nn.edge_chain import read_ends
@@ -107,6 +108,7 @@ class EuclidNet(nn.Module):
         layernorm = n_layers == 1 or "node_encoder.3.weight" in state
         return cls(width, n_layers, n_graph_iters, c_weight, equi_output, layernorm=layernorm)
 
+    @for_any_size
     def forward(self, x: Tensor | HasEdges, graph: Graph | Tensor | None = None) -> Tensor:
         """How likely each edge is a piece of a track.
 
@@ -134,7 +136,7 @@ class EuclidNet(nn.Module):
         graph, order = as_graph(op, graph, x.shape[0])._ordered
         weight = weight_and_bias(self.node_encoder[0])[0]
         check_weights(op, weight)
-        h = RowNetwork.of(op, "node_encoder", self.node_encoder)(x[:, 2:].to(weight.dtype))
+        h = RowNetwork.of(op, "node_encoder", self.node_encoder).run(x[:, 2:].to(weight.dtype))
         e = read_ends(op, self.edge_encoder, h, None, graph, receiver_first=True)
         return h, x[:, :2], e, graph, order
 
@@ -180,6 +182,7 @@ class EuclidNetSO3(nn.Module):
         n_layers = len({key.split(".")[1] for key in state if key.startswith("EBs.")})
         return cls(state["EBs.0.phi_e.0.weight"].shape[0], n_layers, c_weight)
 
+    @for_any_size
     def forward(self, x: Tensor | HasEdges, graph: Graph | Tensor | None = None) -> Tensor:
         """Arguments, result and errors as :meth:`EuclidNet.forward`."""
         op = "EuclidNetSO3"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import REAL, check_tensor, fail
+from ..export import for_any_size
 from ..graph import Graph
 from ..nn.edge_chain import read_ends
 from ..nn.interaction import (
@@ -55,6 +56,7 @@ class InteractionNetwork(nn.Module):
         """A network of the width of ``state``, not yet filled; the number of passes is not in it."""
         return cls(state["R1.layers.0.weight"].shape[0], n_layers)
 
+    @for_any_size
     def forward(
         self, x: Tensor | HasEdges, graph: Graph | Tensor | None = None, edge_attr: Tensor | None = None
     ) -> Tensor:

@@ -8,8 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import REAL, check_choice, check_tensor, fail
+from ..data.order import warn_of_order
+from ..export import for_any_size
 from ..graph import COMPLETE, Graph
 from ..nn import LGEB
+from ..nn.rows import apply_layers, apply_linear
 from ..ops.segment import segment_reduce
 from .inputs import cast_features
 
@@ -98,6 +101,7 @@ class LorentzNet(nn.Module):
         n_class = state["graph_dec.3.weight"].shape[0]
         return cls(width[-1], width[0], n_class, n_layers, c_weight, dropout, readout, precision=precision)
 
+    @for_any_size
     def forward(self, x: Tensor, scalars: Tensor, ptr: Tensor | Graph, *, padded_to: int | None = None) -> Tensor:
         """Logits of each event.
 
@@ -119,6 +123,7 @@ class LorentzNet(nn.Module):
         """
         op = "LorentzNet"
         check_tensor(op, "x", x, ["n", 4], REAL)
+        warn_of_order(op, "x", x)
         scalars = cast_features(op, "scalars", scalars, x.shape[0], self.n_scalar, self.embedding.weight)
         graph = ptr if isinstance(ptr, Graph) else Graph.complete(ptr, num_nodes=x.shape[0])
         if graph._kind != COMPLETE:
@@ -129,12 +134,12 @@ class LorentzNet(nn.Module):
         events = graph.events
         if slots is not None and self.training:
             x, scalars, graph = _with_padding(x, scalars, graph, events.num_nodes * slots - x.shape[0])
-        h = self.embedding(scalars)
+        h = apply_linear(self.embedding, scalars)
         for block in self.LGEBs:
             h, x = block(h, x, graph, node_attr=scalars)
         total = segment_reduce(h[: events.num_edges], events, "sum")
         size = slots if slots is not None else events.in_degree().clamp(min=1).unsqueeze(1).to(total.dtype)
-        return self.graph_dec(total / size)
+        return apply_layers(self.graph_dec, total / size)
 
     def _slots(self, ptr: Tensor, n: int, padded_to: int | None) -> int | None:
         """N of the padded mean; None for the masked one."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..checks import check_choice, fail
+from ..export import for_any_size
 from ..graph import Graph
 from ..nn.pelican import Eq2to0, Eq2to1
 from ..ops.segment import segment_reduce
@@ -123,6 +124,7 @@ class PELICANClassifier(Trunk):
         sizes |= {"stabilizer": stabilizer, "method": method, "config": config, "config_out": config_out}
         return cls(average_nobj=average_nobj, **sizes)
 
+    @for_any_size
     def forward(
         self,
         p4: Tensor,
@@ -220,6 +222,7 @@ class PELICANRegressor(Trunk):
         sizes |= {"stabilizer": stabilizer, "method": method, "config": config, "config_out": config_out}
         return cls(average_nobj=average_nobj, **sizes)
 
+    @for_any_size
     def forward(
         self,
         p4: Tensor,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..checks import REAL, check_tensor, fail
 from ..data.order import warn_of_order
+from ..export import for_any_size
 from ..graph import Graph
 from ..nn.pelican import Eq2to0, MessageBlock
 from ..ops.common import stored_as
@@ -123,6 +124,7 @@ class PELICANNano(nn.Module):
         """The beams, [k, 4]; a copy."""
         return torch.tensor(self.spurion_vectors, dtype=torch.float, device=self.agg_2to0.bias.device).view(-1, 4)
 
+    @for_any_size
     def forward(self, p4: Tensor, ptr: Tensor | Graph, *, padded_to: int | None = None) -> Tensor:
         """Logits (-y, +y) of each event, [n_events, 2]; arguments as in :meth:`PELICANClassifier.forward`."""
         name = "PELICANNano"

@@ -14,6 +14,7 @@ from ..checks import FLOATING, REAL, check_choice, check_tensor, fail
 from ..data.order import warn_of_order
 from ..graph import Graph
 from ..nn.pelican import Encoder, Eq1to2, Eq2to2, MessageBlock, activate, make_linear
+from ..nn.rows import apply_linear
 from ..ops.common import stored_as, without_autocast
 from ..ops.rank2 import pairwise_linear
 from ..ops.rank2.op import pairs_of
@@ -64,7 +65,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for linear in self.linear:
-            x = activate(linear(x), self.activation)
+            x = activate(apply_linear(linear, x), self.activation)
         return x
 
 

@@ -13,9 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import REAL, check_tensor, fail
+from ..data.order import warn_of_order
+from ..export import for_any_size
 from ..graph import COMPLETE, Graph
 from ..nn.edge_chain import read_ends
 from ..nn.free_stream import FreeStream
+from ..nn.rows import apply_layers, apply_linear
 from ..ops.common import as_graph
 from ..ops.segment import segment_reduce
 from .euclidnet import EuclidNet, in_order
@@ -58,6 +61,7 @@ class VecNet(LorentzNet):
             self.free = nn.ModuleList(FreeStream(n_hidden, 4, n_hidden, n_free) for _ in range(n_layers))
             self.graph_dec[0] = nn.Linear(n_hidden + n_free, n_hidden)
 
+    @for_any_size
     def forward(  # type: ignore[override]
         self, x: Tensor, scalars: Tensor, ptr: Tensor | Graph, free: Tensor | None = None
     ) -> Tensor:
@@ -76,7 +80,8 @@ class VecNet(LorentzNet):
         h, f, _, graph = self.streams(x, scalars, ptr, free)
         events = graph.events
         total = segment_reduce(h if f is None else torch.cat([h, f], dim=1), events, "sum")
-        return self.graph_dec(total / events.in_degree().clamp(min=1).unsqueeze(1).to(total.dtype))
+        size = events.in_degree().clamp(min=1).unsqueeze(1).to(total.dtype)
+        return apply_layers(self.graph_dec, total / size)
 
     def streams(
         self, x: Tensor, scalars: Tensor, ptr: Tensor | Graph, free: Tensor | None = None
@@ -84,11 +89,12 @@ class VecNet(LorentzNet):
         """(s [n, n_hidden], f [n, n_free] or None, x [n, 4], graph) after all layers."""
         op = "VecNet"
         check_tensor(op, "x", x, ["n", 4], REAL)
+        warn_of_order(op, "x", x)
         scalars = cast_features(op, "scalars", scalars, x.shape[0], self.n_scalar, self.embedding.weight)
         graph = ptr if isinstance(ptr, Graph) else Graph.complete(ptr, num_nodes=x.shape[0])
         if graph._kind != COMPLETE or graph.num_nodes != x.shape[0]:
             fail(op, "ptr", f"offsets of {x.shape[0]} nodes, or a complete graph over them without self-loops", graph)
-        h = self.embedding(scalars)
+        h = apply_linear(self.embedding, scalars)
         if not hasattr(self, "free"):
             for block in self.LGEBs:
                 h, x = block(h, x, graph, node_attr=scalars)
@@ -134,6 +140,7 @@ class VecNetTracking(EuclidNet):
             self.free = nn.ModuleList(FreeStream(n_hidden, 2, n_hidden, n_free) for _ in range(n_graph_iters))
             self.edge_mlp[0] = nn.Linear(3 * n_hidden + 2 * n_free, n_hidden)
 
+    @for_any_size
     def forward(  # type: ignore[override]
         self, x: Tensor, graph: Graph | Tensor, free: Tensor | None = None
     ) -> Tensor:
@@ -177,7 +184,7 @@ def _encode_free(op: str, encoder: nn.Linear, like: Tensor, free: Tensor | None)
         free = like.new_empty(like.shape[0], 0)
     if free is None:
         fail(op, "free", f"shape [{like.shape[0]}, {encoder.in_features}]", None)
-    return encoder(cast_features(op, "free", free, like.shape[0], encoder.in_features, encoder.weight))
+    return apply_linear(encoder, cast_features(op, "free", free, like.shape[0], encoder.in_features, encoder.weight))
 
 
 def _counts(model: Any, readout: Tensor, ends: int) -> tuple[int, int]:

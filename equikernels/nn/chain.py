@@ -108,7 +108,7 @@ class RowNetwork(NamedTuple):
         layers, slope = chain_layers(op, argument, modules)
         return cls(EdgeNetwork.of(layers), slope, modules)
 
-    def __call__(self, rows: Tensor, more: Tensor | None = None) -> Tensor:
+    def run(self, rows: Tensor, more: Tensor | None = None) -> Tensor:
         """The chain's output for each row, of ``rows`` and ``more`` side by side, in one pass."""
         if self.network is None:
             out: Tensor = self.modules(rows if more is None else torch.cat([rows, more], dim=1))

@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ..checks import fail
 from ..graph import Graph
 from ..metric import Metric
+from ..ops.autograd import recomputed
+from ..ops.common import lift
 from ..ops.message.statistics import message_deviations
 
 SMALL = 1 << 15  # numbers in a table of nodes: up to there, what statistics keep for backward is at most 8 MB a layer
@@ -46,14 +47,20 @@ def fold_batch_norm(
         ValueError: one edge only, in training, as ``nn.BatchNorm1d``; nothing has been updated then.
     """
     if norm.training or norm.running_mean is None or norm.running_var is None:
-        parts = (z.receiver, z.sender, x, graph, z.invariant_weight, invariants, metric, psi, edge_attr, z.edge_weight)
+
+        def deviations(
+            receiver: Tensor, sender: Tensor, x: Tensor | None, w: Tensor | None, a: Tensor | None, q: Tensor | None
+        ) -> tuple[Tensor, ...]:
+            return message_deviations(receiver, sender, x, graph, w, invariants, metric, psi, a, q)
+
         # Some thirty float64 tables of n rows are worth less than their memory where that is large: backward makes them
-        # again. A compiler decides by itself what to keep.
-        if torch.compiler.is_compiling() or z.receiver.numel() <= SMALL:
-            local = message_deviations(*parts)
-        else:
-            local = checkpoint(message_deviations, *parts, use_reentrant=False, preserve_rng_state=False)
-        count, mean, square = _over_processes(norm, *local)
+        # again. There is no autocast there, which raises 16 bits.
+        receiver, sender = lift("BatchNorm", "z", z.receiver), lift("BatchNorm", "z", z.sender)
+        x = None if x is None else lift("BatchNorm", "x", x)
+        parts = receiver, sender, x, z.invariant_weight, edge_attr, z.edge_weight
+        large = not torch.compiler.is_compiling() and z.receiver.numel() > SMALL
+        count, mean, square = recomputed(deviations, *parts) if large else deviations(*parts)
+        count, mean, square = _over_processes(norm, count.detach(), mean, square)
         if count.device.type == "cpu" and not torch.compiler.is_compiling() and count == 1:
             fail("BatchNorm", "graph", "more than one edge when training", 1)
         variance = square / count.clamp(min=1)  # over no edges there is nothing to normalise, and nothing is learned

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..checks import check_choice, fail
 from ..graph import Graph
@@ -18,6 +17,7 @@ from ..ops.segment import segment_reduce
 from .activation import fused_activation
 from .linear import weight_and_bias
 from .plain import Layers, expect_layers, obstacle, warn_once
+from .rows import apply_layers, linear_rows
 
 
 class EGCL(nn.Module):
@@ -53,7 +53,7 @@ class EGCL(nn.Module):
         hidden_nf: width of the messages, at most 512.
         edges_in_d: width of the edge attributes a.
         nodes_att_dim: width of the node attributes s.
-        act_fn: SiLU, ReLU, LeakyReLU, GELU (not approximated), Tanh or Identity; the same everywhere.
+        act_fn: an activation that :func:`equikernels.message_passing` has (SiLU, ReLU, ELU, ...); the same everywhere.
         recurrent: add h to what phi_h gives.
         coords_weight: c.
         attention: gate the messages.
@@ -189,7 +189,7 @@ class EGCL(nn.Module):
         self, h: Tensor, x: Tensor, total: Tensor, step: Tensor, node_attr: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         nodes = [h, total] if node_attr is None else [h, total, node_attr]
-        update = self.node_mlp(torch.cat(nodes, dim=1))
+        update = apply_layers(self.node_mlp, torch.cat(nodes, dim=1))
         return h + update if self.recurrent else update, x + self.coords_weight * step
 
     def _check(
@@ -243,7 +243,7 @@ class EGCLVelocity(EGCL):
         if vel.shape != x.shape:
             fail(type(self).__name__, "vel", f"shape {list(x.shape)}", list(vel.shape))
         updated, moved = super().forward(h, x, graph, edge_attr, node_attr)
-        return updated, moved + self.coord_mlp_vel(h) * vel
+        return updated, moved + apply_layers(self.coord_mlp_vel, h) * vel
 
 
 def egnn_layers(block: Any) -> Layers:
@@ -295,8 +295,8 @@ def egnn_messages(
     if coord_mlp is not None:
         head = (*weight_and_bias(coord_mlp[0]), weight_and_bias(coord_mlp[2])[0])
     total, step = message_passing(
-        F.linear(h, u, bias),
-        F.linear(h, v),
+        linear_rows(h, u, bias),
+        linear_rows(h, v),
         x,
         graph,
         invariant_weight=s,

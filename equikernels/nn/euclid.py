@@ -161,7 +161,7 @@ class PreparedBlock(NamedTuple):
         assert out.edges is not None
         assert out.messages is not None
         assert out.coordinates is not None
-        update = self.node(h, out.messages)
+        update = self.node.run(h, out.messages)
         return torch.add(h, update, alpha=c), torch.add(x, out.coordinates, alpha=c), out.edges, out.messages
 
 
@@ -223,7 +223,7 @@ class PaperEuclidBlock(nn.Module):
         )
         assert out.messages is not None
         assert out.coordinates is not None
-        update = RowNetwork.of(op, "phi_h", self.phi_h)(h, out.messages)
+        update = RowNetwork.of(op, "phi_h", self.phi_h).run(h, out.messages)
         return h + update, torch.add(x, out.coordinates, alpha=self.c_weight), e, out.messages
 
     def _layer_by_layer(self, h: Tensor, x: Tensor, e: Tensor, graph: Graph) -> tuple[Tensor, Tensor, Tensor, Tensor]:

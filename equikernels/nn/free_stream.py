@@ -10,6 +10,7 @@ from ..ops.segment import segment_reduce
 from .chain import chain_itself, chain_layers
 from .edge_chain import EdgeChain
 from .plain import obstacle, warn_once
+from .rows import apply_layers
 
 
 class FreeStream(nn.Module):
@@ -54,4 +55,4 @@ class FreeStream(nn.Module):
             nodes, graph, edge_attr=m, messages_at=len(layers) - 1, negative_slope=slope
         )
         assert out.messages is not None
-        return f + self.phi_f(torch.cat([nodes, out.messages], dim=1))
+        return f + apply_layers(self.phi_f, torch.cat([nodes, out.messages], dim=1))

@@ -116,7 +116,7 @@ class InteractionWeights(NamedTuple):
             negative_slope=self.slope,
         )
         assert out.messages is not None
-        return self.node(x, out.messages), out.edges
+        return self.node.run(x, out.messages), out.edges
 
 
 def layer_by_layer(block: Any, x: Tensor, edge_attr: Tensor, graph: Graph) -> tuple[Tensor, Tensor]:

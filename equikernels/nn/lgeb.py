@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..checks import check_choice, fail
 from ..graph import Graph
@@ -17,6 +16,7 @@ from ..ops.segment import segment_reduce
 from .edge_norm import EdgeInput, fold_batch_norm
 from .linear import weight_and_bias
 from .plain import Layers, expect_layers, obstacle, warn_once
+from .rows import apply_layers, linear_rows
 
 CLAMP = 100.0
 
@@ -219,7 +219,7 @@ def lorentz_messages(
     u, v, s, q = weight.tensor_split([n_input, 2 * n_input, 2 * n_input + 2], dim=1)
     z = fold_batch_norm(
         phi_e[1],
-        EdgeInput(F.linear(h, u, bias), F.linear(h, v), s, None if edge_attr is None else q),
+        EdgeInput(linear_rows(h, u, bias), linear_rows(h, v), s, None if edge_attr is None else q),
         x,
         graph,
         edge_attr=edge_attr,
@@ -256,4 +256,4 @@ def lorentz_update(
     if step is not None:
         x = x + c_weight * step
     nodes = [h, total] if node_attr is None else [h, total, node_attr]
-    return h + phi_h(torch.cat(nodes, dim=1)), x
+    return h + apply_layers(phi_h, torch.cat(nodes, dim=1)), x

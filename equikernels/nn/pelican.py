@@ -25,6 +25,7 @@ from ..ops.rank2 import (
     pairwise_moments,
     rank2_broadcast,
 )
+from .plain import Layers, attached, obstacle, warn_once
 
 ACTIVATIONS = {"leakyrelu": "leaky_relu", "relu": "relu"}  # published name -> that of the ops
 NEGATIVE_SLOPE = 0.01
@@ -281,7 +282,9 @@ class MessageBlock(nn.Module):
 
     def then(self, layer: _Equivariant, T: Tensor, ptr: Pairs, dropout: nn.Dropout, **of_batch: Any) -> Tensor:
         """layer(dropout(self(T))). Without dropout the layer takes the norm in, whose result is not made."""
-        if dropout.training and dropout.p > 0:
+        busy = (dropout.training and dropout.p > 0) or type(dropout).forward is not nn.Dropout.forward
+        # A hook on this block or on dropout is called with what passes through it.
+        if busy or attached([("", self), ("dropout_layer", dropout)]):
             return layer(dropout(self(T, ptr)), ptr, **of_batch)
         T, scaling = self.deferred(T, ptr)
         return layer(T, ptr, **of_batch, **scaling)
@@ -290,7 +293,12 @@ class MessageBlock(nn.Module):
         """The block up to its BatchNorm, and what that makes of it: {"scale": [C], "shift": [C]}; nothing where
         there is no BatchNorm, or one that cannot be told from its statistics. Layers take them in."""
         norm = self.normlayer
-        plain = type(norm) is PairBatchNorm and not torch.is_autocast_enabled(T.device.type)
+        if reason := obstacle(self, _layers_of, _not_plain):
+            warn_once(self, "MessageBlock", reason)
+            for linear in self.linear:
+                T = activate(linear(T), "relu" if self.activation == "relu" else "leaky_relu")
+            return (self._event_norm(T, ptr) if norm is None else norm(T)), {}
+        plain = norm is not None and not torch.is_autocast_enabled(T.device.type)
         wanted = plain and norm is not None and norm.uses_batch(T.shape[0])
         moments = pairwise_moments(T) if wanted and not self.linear else T.new_empty(0)
         for k, linear in enumerate(self.linear):
@@ -301,11 +309,24 @@ class MessageBlock(nn.Module):
             )
             T, moments = out if isinstance(out, tuple) else (out, moments)
         if norm is None:
-            return event_norm(T, ptr, self.kind == "l") if self.kind in ("i", "l") else T, {}
+            return self._event_norm(T, ptr), {}
         if not plain:
             return norm(T), {}
         scale, shift = norm.scale_and_shift(moments, T.shape[0])
         return T, {"scale": scale, "shift": shift}
+
+    def _event_norm(self, T: Tensor, ptr: Pairs) -> Tensor:
+        return event_norm(T, ptr, self.kind == "l") if self.kind in ("i", "l") else T
+
+
+def _layers_of(block: Any) -> Layers:
+    layers = [("linear", block.linear), *((f"linear.{k}", layer) for k, layer in enumerate(block.linear))]
+    return layers if block.normlayer is None else [*layers, ("normlayer", block.normlayer)]
+
+
+def _not_plain(layers: Layers) -> str | None:
+    known = {nn.Linear.forward, nn.ModuleList.forward, PairBatchNorm.forward}
+    return next((f"{path} is a {type(m).__name__}" for path, m in layers if type(m).forward not in known), None)
 
 
 class Encoder(nn.Module):

@@ -104,7 +104,7 @@ def obstacle(
         layers = read(block)
     except ValueError as error:
         return str(error)
-    reason = attached(layers) or (refuse or _foreign)(layers)
+    reason = attached(layers) or (_foreign(layers) if refuse is None else refuse(layers))
     if not torch.compiler.is_compiling():
         if reason is None:
             _known[block] = _Known(block, layers)

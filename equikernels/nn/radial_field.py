@@ -13,6 +13,7 @@ from ..ops.common import as_graph
 from ..ops.coordinates import coordinate_update
 from ..ops.invariants import pairwise_invariants
 from .linear import weight_and_bias
+from .rows import apply_layers
 
 
 class RadialFieldLayer(nn.Module):
@@ -73,6 +74,6 @@ class RadialFieldLayer(nn.Module):
         square = pairwise_invariants(x, graph, metric="euclidean", psi=False)[:, :1]
         distance = torch.where(square > 0, square, 1).sqrt() * (square > 0)
         edge = distance.to(dtype)
-        weight = self.phi(edge if edge_attr is None else torch.cat([edge, edge_attr], dim=1))
+        weight = apply_layers(self.phi, edge if edge_attr is None else torch.cat([edge, edge_attr], dim=1))
         speed = torch.linalg.vector_norm(vel, dim=1, keepdim=True).to(dtype)
-        return coordinate_update(x, weight, graph, clamp=None) + self.coord_mlp_vel(speed) * vel
+        return coordinate_update(x, weight, graph, clamp=None) + apply_layers(self.coord_mlp_vel, speed) * vel

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.library import Library
 
-from ..backend import current, use_backend
+from ..backend import current, transformed, use_backend
 
 _library = Library("equikernels", "IMPL")  # what is registered in it lives as long as it
 
@@ -66,6 +66,42 @@ def call(name: str, *arguments: Any) -> Any:
         return op(*arguments)
     with torch._C._AutoDispatchBelowAutograd():
         return op(*arguments)
+
+
+def recomputed(function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor | None) -> tuple[Tensor, ...]:
+    """``function(*tensors)``, which is made again in backward: only ``tensors`` are kept for it.
+
+    Differentiable any number of times. Compilers and torch.func's transforms, which decide by themselves what to keep,
+    see the function.
+    """
+    given = tuple(t for t in tensors if t is not None)
+    in_transform = torch._C._functorch.maybe_current_level() is not None or transformed(given)
+    if torch.compiler.is_compiling() or in_transform or not torch.is_grad_enabled():
+        return function(*tensors)
+    return _Recomputed.apply(function, *tensors)
+
+
+class _Recomputed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor | None) -> tuple[Tensor, ...]:
+        ctx.function, ctx.backend = function, current()
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors)
+        return function(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        wanted, again = ctx.needs_input_grad[1:], torch.is_grad_enabled()
+        with torch.enable_grad(), use_backend(ctx.backend):
+            local = [_alias(t) if want else t for t, want in zip(ctx.saved_tensors, wanted, strict=True)]
+            out = ctx.function(*local)
+            pairs = [(o, g) for o, g in zip(out, grads, strict=True) if g is not None and o.requires_grad]
+            leaves = [t for t, want in zip(local, wanted, strict=True) if want]
+            if not pairs:
+                return None, *(None for _ in wanted)
+            outputs, cotangents = zip(*pairs, strict=True)
+            found = iter(torch.autograd.grad(outputs, leaves, cotangents, create_graph=again, allow_unused=True))
+        return None, *(next(found) if want else None for want in wanted)
 
 
 def reference_vjp(

@@ -100,11 +100,12 @@ def check_edges(op: str, argument: str, t: Tensor, graph: Graph) -> None:
 def graph_arguments(graph: Graph, need_edges: bool = True) -> GraphArguments:
     """Without per-edge tensors an op on a complete graph need not know the number of edges: 0 stands for it then,
     and nothing is read back from the device."""
-    num_edges = graph.num_edges if need_edges or not graph.is_complete else graph._num_edges or 0
+    known = graph._num_edges is not None or need_edges or not graph.is_complete
+    num_edges = graph.num_edges if known else 0
     return graph._indices, num_edges, graph._kind
 
 
 def graph_from(table: Tensor, num_edges: int, kind: int, num_nodes: int) -> Graph:
     """The graph an op was called with."""
-    known = kind == CSR or num_edges > 0
+    known = kind == CSR or not isinstance(num_edges, int) or num_edges > 0  # a symbolic number is not asked
     return Graph._new(num_nodes, num_edges if known else None, kind, table)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ... import _native
 from ...backend import KERNELS, use_kernel
-from ...checks import FLOATING, REAL, check_bound, check_choice, check_tensor, fail
+from ...checks import FLOATING, REAL, check_bound, check_choice, check_number, check_tensor, fail
 from ...graph import Graph
 from ...metric import MAX_DIM
 from ..autograd import call, double_backward, register_autograd
@@ -64,7 +64,7 @@ def coordinate_update(
     bound = check_bound(OP, "clamp", clamp)
     check_choice(OP, "reduce", reduce, ("mean", "sum"))
     check_choice(OP, "direction", direction, ("difference", "sender"))
-    options = float(c), bound, reduce == "mean", direction == "difference"
+    options = check_number(OP, "c", c), bound, reduce == "mean", direction == "difference"
     if not use_kernel(OP, x, weight):
         return reference.coordinate_update(x, weight, graph, *options)
     return call("coordinates", x, weight, *graph_arguments(graph), *options)

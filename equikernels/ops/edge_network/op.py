@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ... import _native
 from ...backend import KERNELS, use_kernel
-from ...checks import REAL, check_bound, check_choice, check_tensor, fail
+from ...checks import REAL, check_bound, check_choice, check_integer, check_number, check_tensor, fail
 from ...graph import Graph
 from ...metric import Metric, signature
 from ..autograd import call, double_backward, register_autograd
@@ -18,7 +18,7 @@ from ..common import check_edges, check_graph, graph_arguments, graph_from, lift
 from ..message.direction import Normed, direction_options
 from ..message.op import INVARIANTS
 from . import reference
-from .spec import ENDS, EdgeNetwork, EdgeOptions, EdgeOutput, EdgeTensors, cuda_limit, first_inputs
+from .spec import ENDS, EdgeNetwork, EdgeOptions, EdgeOutput, EdgeTensors, check_network, cuda_limit, first_inputs
 
 OP = "edge_network"
 KERNELS[OP] = ("cpu", "cuda")
@@ -94,6 +94,7 @@ def edge_network(
     sender = sender if sender is None else lift(OP, "sender", sender)
     x = x if x is None else lift(OP, "x", x)
     edge_attr = edge_attr if edge_attr is None else lift(OP, "edge_attr", edge_attr)
+    network = check_network(OP, network)
     weights = lift(OP, "network", network.weights)
     check_choice(OP, "invariants", invariants, ("none", *INVARIANTS))
     check_choice(OP, "ends", ends, ENDS)
@@ -107,9 +108,9 @@ def edge_network(
         psi,
         list(network.widths),
         list(network.steps),
-        negative_slope,
-        -1 if edges_at is None else edges_at,
-        -1 if messages_at is None else messages_at,
+        check_number(OP, "negative_slope", negative_slope),
+        _layer(network, "edges_at", edges_at),
+        _layer(network, "messages_at", messages_at),
         coordinates,
         which,
         inside,
@@ -135,12 +136,17 @@ def edge_network(
     )
 
 
+def _layer(network: EdgeNetwork, argument: str, at: int | None) -> int:
+    if at is None:
+        return -1
+    expected = f"a layer from 0 to {len(network.widths) - 1}, or None"
+    at = check_integer(OP, argument, at, expected, 0)
+    return at if at < len(network.widths) else fail(OP, argument, expected, at)
+
+
 def _check(t: EdgeTensors, graph: Graph | None, network: EdgeNetwork, options: EdgeOptions) -> None:
-    width, layers = network.widths[0], len(network.widths)
+    width = network.widths[0]
     check_tensor(OP, "network", t.weights, ["P"], REAL)
-    for name, at in (("edges_at", options.edges_at), ("messages_at", options.messages_at)):
-        if not -1 <= at < layers:
-            fail(OP, name, f"a layer from 0 to {layers - 1}, or None", at)
     if graph is None:
         rows = ("receiver", "edge_attr") if options.ends_as_inputs else ("edge_attr",)
         given = [name for name in ("receiver", "sender", "x") if getattr(t, name) is not None and name not in rows]

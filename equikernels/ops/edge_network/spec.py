@@ -8,12 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...checks import check_tensor, fail
+from ...checks import check_integer, check_tensor, fail
 from ..message.spec import ACTIVATIONS
 
 NORM = 16  # added to an activation's number: LayerNorm comes before it
 NORM_EPS = 1e-5
-MOST_LAYERS = 32  # as kMostLayers in csrc/edge_network/edge_network.h
+MOST_LAYERS, MOST_CHANNELS = 32, 512  # as kMostLayers and kMostChannels in csrc/edge_network/edge_network.h
 
 
 class EdgeLayer(NamedTuple):
@@ -65,12 +65,41 @@ class EdgeNetwork(NamedTuple):
             if layer.activation not in ACTIVATIONS:
                 fail(op, f"layers[{k}] activation", "one of " + ", ".join(ACTIVATIONS), repr(layer.activation))
             width = layer.weight.shape[0]
+            if not 1 <= width <= MOST_CHANNELS:
+                fail(op, f"layers[{k}] weight", f"1 to {MOST_CHANNELS} rows", width)
             bias = layer.weight.new_zeros(width) if layer.bias is None else layer.bias
             check_tensor(op, f"layers[{k}] bias", bias, [width], like=first)
             parts += [layer.weight.reshape(-1), bias]
         steps = tuple(ACTIVATIONS.index(layer.activation) + NORM * layer.norm for layer in layers)
         widths = tuple(layer.weight.shape[0] for layer in layers)
         return cls(torch.cat(parts), first.shape[1], widths, steps)
+
+
+def check_network(op: str, network: EdgeNetwork) -> EdgeNetwork:
+    """One that was put together by hand is checked as :meth:`EdgeNetwork.of` checks layers; with plain integers."""
+    if not isinstance(network, EdgeNetwork):
+        fail(op, "network", "an EdgeNetwork", type(network).__name__, TypeError)
+    layers = len(network.widths)
+    check_tensor(op, "network", network.weights, ["P"])
+    if not 1 <= layers <= MOST_LAYERS or len(network.steps) != layers:
+        fail(op, "network", f"1 to {MOST_LAYERS} layers, a step for each", f"{layers} and {len(network.steps)} steps")
+    inputs = check_integer(op, "network.inputs", network.inputs, "a number >= 0", 0)
+    widths = _numbers(op, "network.widths", network.widths, 1, MOST_CHANNELS)
+    steps = _numbers(op, "network.steps", network.steps, 0, NORM + len(ACTIVATIONS) - 1)
+    if max(step % NORM for step in steps) >= len(ACTIVATIONS):
+        fail(op, "network.steps", f"activations below {len(ACTIVATIONS)}, plus {NORM} with LayerNorm", steps)
+    size = sum((columns + 1) * width for columns, width in zip((inputs, *widths), widths, strict=False))
+    if network.weights.shape[0] != size:
+        fail(op, "network.weights", f"{size} numbers, for its layers", network.weights.shape[0])
+    return EdgeNetwork(network.weights, inputs, widths, steps)
+
+
+def _numbers(op: str, argument: str, values: Sequence[int], low: int, high: int) -> tuple[int, ...]:
+    expected = f"numbers from {low} to {high}"
+    found = tuple(check_integer(op, argument, v, expected, low) for v in values)
+    if max(found) > high:
+        fail(op, argument, expected, max(found))
+    return found
 
 
 class EdgeTensors(NamedTuple):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ... import _native
 from ...backend import KERNELS, use_kernel
-from ...checks import REAL, check_bound, check_choice, check_tensor, fail
+from ...checks import REAL, check_bound, check_choice, check_number, check_tensor, fail
 from ...graph import Graph
 from ...metric import Metric, signature
 from ..autograd import call, double_backward, register_autograd
@@ -125,7 +125,7 @@ def message_passing(
         *INVARIANTS[invariants],
         psi,
         activation,
-        negative_slope,
+        check_number(OP, "negative_slope", negative_slope),
         head_tanh,
         which,
         inside,
@@ -137,7 +137,8 @@ def message_passing(
         allows_tf32(receiver),
     )
     _check(t, graph, options)
-    if use_kernel(OP, *[v for v in t if v is not None], cuda_limit=cuda_limit(t)):
+    # Kernels walk over tables that hold something.
+    if receiver.shape[1] > 0 and use_kernel(OP, *[v for v in t if v is not None], cuda_limit=cuda_limit(t)):
         need_edges = return_edges or edge_attr is not None
         out = call("message", *t[:3], *graph_arguments(graph, need_edges), *t[3:], *options.encoded(), return_edges)
         messages, coordinates, edges = out[0], out[1] if head is not None else None, out[2]
@@ -159,15 +160,29 @@ def _tensors(
 ) -> MessageTensors:
     if len(layers) > 2:
         fail(OP, "layers", "at most two", len(layers))
-    (w2, b2), (w3, b3) = [*layers, (None, None), (None, None)][:2]
-    gate_weight, gate_bias = gate or (None, None)
-    head_weight, head_bias, head_out = head or (None, None, None)
+    pair, parts = "a pair (weight, bias or None)", "(weight, bias or None, output weight)"
+    (w2, b2), (w3, b3) = [
+        *(_parts(f"layers[{k}]", layer, pair, 2) for k, layer in enumerate(layers)),
+        (None, None),
+        (None, None),
+    ][:2]
+    gate_weight, gate_bias = (None, None) if gate is None else _parts("gate", gate, pair, 2)
+    head_weight, head_bias, head_out = (None,) * 3 if head is None else _parts("head", head, parts, 3)
     given = (
         receiver, sender, x, invariant_weight, edge_attr, edge_weight, w2, b2, w3, b3,
         _row(gate_weight), gate_bias, head_weight, head_bias, _row(head_out),
     )  # fmt: skip
     names = MessageTensors._fields
     return MessageTensors(*[v if v is None else lift(OP, name, v) for name, v in zip(names, given, strict=True)])  # type: ignore[arg-type]
+
+
+def _parts(argument: str, given: Any, expected: str, count: int) -> tuple[Any, ...]:
+    """Weights and a bias, of which the second alone may be left out."""
+    if not isinstance(given, tuple | list) or len(given) != count:
+        fail(OP, argument, expected, type(given).__name__ if not isinstance(given, tuple | list) else len(given))
+    if any(part is None for k, part in enumerate(given) if k != 1):
+        fail(OP, argument, expected, "no weight")
+    return tuple(given)
 
 
 def _row(weight: Tensor | None) -> Tensor | None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...checks import REAL, check_tensor
+from ...checks import FLOATING, REAL, check_choice, check_tensor, fail
 from ...graph import Graph
 from ...metric import Metric, signature
-from ..common import check_graph, lift
+from ..common import check_edges, check_graph, lift
 from ..invariants import pairwise_invariants
 from ..invariants.moments import invariant_moments
 from ..segment import gather_segment_reduce, segment_reduce
+from ..sums import column_products, column_sums, repeat_row, row_products
 from .op import INVARIANTS
 
 OP = "message_statistics"
@@ -37,7 +38,7 @@ def message_statistics(
     """Mean and biased variance over all edges of z_ij of :func:`message_passing`, for BatchNorm in training.
 
     No tensor of E rows is made (with ``edge_attr``, which is one, others of its width are). Everything is summed in
-    float64. Differentiable any number of times.
+    float64, in an order that does not depend on the number of threads. Differentiable any number of times.
 
     Args:
         receiver, sender, x, graph, invariant_weight, invariants, metric, psi, edge_attr, edge_weight: as
@@ -76,26 +77,52 @@ def message_deviations(
     check_tensor(OP, "receiver", receiver, ["n", "H"], REAL)
     check_tensor(OP, "sender", sender, list(receiver.shape), like=receiver)
     check_graph(OP, graph, receiver)
+    _check_columns(receiver, x, graph, invariant_weight, invariants, edge_attr, edge_weight)
     hears, sends = graph.in_degree().double()[:, None], graph.out_degree().double()[:, None]
     count = hears.sum()
     a, b = receiver.double(), sender.double()
     some = count.clamp(min=1)
-    mean_a, mean_b = (hears * a).sum(0) / some, (sends * b).sum(0) / some
+    mean_a, mean_b = column_products(hears, a)[0] / some, column_products(sends, b)[0] / some
     mean = mean_a + mean_b
-    a, b = a - mean_a, b - mean_b
+    n = graph.num_nodes
+    a, b = a - repeat_row(mean_a, n), b - repeat_row(mean_b, n)
     per_receiver = hears * a + 2 * _sum_of_senders(b, graph)
     per_sender = sends * b
     weights = [w.double() for w in (invariant_weight, edge_weight) if w is not None]
     if not weights:
-        return count, mean, (a * per_receiver + b * per_sender).sum(0)
+        return count, mean, column_sums(a * per_receiver + b * per_sender)
     weight = torch.cat(weights, dim=1)
     received, sent, gram = _edge_sums(x, graph, invariant_weight, invariants, metric, psi, edge_attr)
-    mean_u = received.sum(0) / some
-    per_receiver = per_receiver + 2 * (received - hears * mean_u) @ weight.T
-    per_sender = per_sender + 2 * (sent - sends * mean_u) @ weight.T
+    mean_u = column_sums(received) / some
+    per_receiver = per_receiver + 2 * row_products(received - row_products(hears, mean_u[None]), weight.T)
+    per_sender = per_sender + 2 * row_products(sent - row_products(sends, mean_u[None]), weight.T)
     gram = gram - count * torch.outer(mean_u, mean_u)
-    square = ((weight @ gram) * weight).sum(1) + (a * per_receiver + b * per_sender).sum(0)
+    square = ((weight @ gram) * weight).sum(1) + column_sums(a * per_receiver + b * per_sender)
     return count, mean + weight @ mean_u, square
+
+
+def _check_columns(
+    receiver: Tensor,
+    x: Tensor | None,
+    graph: Graph,
+    invariant_weight: Tensor | None,
+    invariants: str,
+    edge_attr: Tensor | None,
+    edge_weight: Tensor | None,
+) -> None:
+    width = receiver.shape[1]
+    check_choice(OP, "invariants", invariants, INVARIANTS)
+    if invariant_weight is not None:
+        if x is None:
+            fail(OP, "x", "a tensor, for invariants", "None")
+        check_tensor(OP, "x", x, [graph.num_nodes, "D"], REAL)
+        check_tensor(OP, "invariant_weight", invariant_weight, [width, sum(INVARIANTS[invariants])], FLOATING)
+    if (edge_attr is None) != (edge_weight is None):
+        fail(OP, "edge_weight", "to come with edge_attr", "only one of them")
+    if edge_attr is not None and edge_weight is not None:
+        check_tensor(OP, "edge_attr", edge_attr, ["E", "K"], FLOATING)
+        check_edges(OP, "edge_attr", edge_attr, graph)
+        check_tensor(OP, "edge_weight", edge_weight, [width, edge_attr.shape[1]], FLOATING)
 
 
 def _sum_of_senders(b: Tensor, graph: Graph) -> Tensor:
@@ -121,7 +148,7 @@ def _edge_sums(
     if edge_attr is None:
         assert x is not None
         moments = invariant_moments(x, graph, signature(OP, metric, x.shape[1]), psi)
-        square, mixed, other = moments[:, 4:].sum(0).unbind()
+        square, mixed, other = column_sums(moments[:, 4:]).unbind()
         gram = torch.stack([square, mixed, mixed, other]).reshape(2, 2)
         return moments[:, columns], moments[:, [2 + k for k in columns]], gram[columns][:, columns]
     u = edge_attr.double()
@@ -129,4 +156,4 @@ def _edge_sums(
         assert x is not None
         u = torch.cat([pairwise_invariants(x.double(), graph, metric, psi)[:, columns], u], dim=1)
     at_sender = segment_reduce(u, graph.reversed, "sum")
-    return segment_reduce(u, graph, "sum"), at_sender, u.T @ u
+    return segment_reduce(u, graph, "sum"), at_sender, column_products(u, u)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ... import _native
 from ...backend import KERNELS, use_kernel
-from ...checks import REAL, check_bound, check_choice, check_tensor, fail
+from ...checks import REAL, check_bound, check_choice, check_integer, check_tensor, fail
 from ...graph import Graph
 from ...metric import Metric, eta_phi, signature
 from ..common import graph_arguments, lift
@@ -185,9 +185,8 @@ def radius_graph(
     check_choice(RADIUS, "flow", flow, FLOWS)
     dtype = _real(x) if return_distance else None
     if max_num_neighbors is not None:
-        if not isinstance(max_num_neighbors, int) or max_num_neighbors < 1:
-            fail(RADIUS, "max_num_neighbors", "a number >= 1 or None", max_num_neighbors)
-        index, square = _nearest(RADIUS, x, max_num_neighbors, ptr, metric, loop, r, clip=True)
+        most = check_integer(RADIUS, "max_num_neighbors", max_num_neighbors, "a number >= 1 or None", 1)
+        index, square = _nearest(RADIUS, x, most, ptr, metric, loop, r, clip=True)
         return _graph_of_rows(index, square, flow, dtype)
     radius = check_bound(RADIUS, "r", r)
     wide, events, options = _prepare(RADIUS, x, ptr, metric, loop)
@@ -205,8 +204,7 @@ def _nearest(
     op: str, x: Tensor, k: int, ptr: Tensor | None, metric: Metric, loop: bool, radius: float | None, clip: bool
 ) -> tuple[Tensor, Tensor]:
     """(index, distance squared); ``clip``: no more columns than the largest event can fill."""
-    if isinstance(k, float) or k < 1:
-        fail(op, "k", "a number >= 1", k)
+    k = check_integer(op, "k", k, "a number >= 1", 1)
     radius = check_bound(op, "radius" if op == K_NEAREST else "r", radius)
     wide, events, options = _prepare(op, x, ptr, metric, loop)
     if clip:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ...checks import check_tensor, fail
+from ...checks import check_integer, check_tensor, fail
 from ...graph import Graph
 from ..common import lift, stored_as
 from ..segment import segment_reduce
@@ -322,8 +322,8 @@ def aggregation(
         fail(op, "config", "one letter", repr(config))
     if not nbar > 0:
         fail(op, "nbar", "a number > 0", nbar)
-    if padded_to is not None and padded_to < 0:
-        fail(op, "padded_to", "a number >= 0 or None", padded_to)
+    if padded_to is not None:
+        padded_to = check_integer(op, "padded_to", padded_to, "a number >= 0 or None", 0)
     upper = [letter for letter in config if letter.isupper()]
     given = list(alphas or ())
     if len(given) != len(upper):

@@ -237,6 +237,8 @@ def _apply_affine(T: Tensor, by: tuple[Tensor | None, Tensor | None], how: Aggre
 def _check_map(op: str, coefs: Tensor, bias: Tensor | None, like: Tensor, maps: int) -> tuple[Tensor, Tensor | None]:
     coefs = lift(op, "coefs", coefs)
     check_tensor(op, "coefs", coefs, [like.shape[1], "D", maps], like=like)
+    if 0 in coefs.shape[:2]:
+        fail(op, "coefs", "at least one channel in and out", list(coefs.shape))
     return coefs, _check_bias(op, "bias", bias, coefs)
 
 

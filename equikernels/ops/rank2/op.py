@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ... import _triton
 from ...backend import KERNELS, use_kernel
-from ...checks import check_choice, check_tensor, fail
+from ...checks import check_choice, check_number, check_tensor, fail
 from ...graph import Graph
 from ..autograd import call
 from ..common import graph_arguments, lift, stored_as
@@ -260,9 +260,7 @@ def slope_of(op: str, activation: str, negative_slope: float, argument: str = "a
     """An activation as the slope it has below zero."""
     check_choice(op, argument, activation, ACTIVATIONS)
     if activation == "leaky_relu":
-        if not negative_slope > 0:
-            fail(op, "negative_slope", "a number > 0", negative_slope)
-        return float(negative_slope)
+        return check_number(op, "negative_slope", negative_slope, 0)
     return 1.0 if activation == "identity" else 0.0
 
 
@@ -279,6 +277,8 @@ def pairs_of(op: str, ptr: Pairs, like: Tensor, num_pairs: int | None, num_nodes
     else:
         if not isinstance(ptr, Tensor):
             fail(op, "ptr", "a tensor or a Graph", type(ptr).__name__, TypeError)
+        if ptr.device != like.device:
+            fail(op, "ptr", f"device {like.device}", ptr.device)
         known = num_pairs if compiling else None
         pairs = Graph.complete(ptr, True, num_nodes=num_nodes, num_edges=known, validate=not compiling)
     if pairs.device != like.device:

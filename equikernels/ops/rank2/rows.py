@@ -12,6 +12,7 @@ from ...backend import COMPOSED, KERNELS, use_shortcut
 from ...checks import check_tensor, fail
 from ..autograd import call, reference_vjp, register_autograd
 from ..common import lift, stored_as
+from ..sums import column_sums
 from . import reference
 from .op import slope_of
 
@@ -65,7 +66,8 @@ def pairwise_linear(
         fail(OP, "moments", "True or False", moments)
     slope = slope_of(OP, activation, negative_slope)
     rows = T if T.dim() == 2 else T.reshape(-1, T.shape[-1])
-    if use_shortcut(OP, T, weight, *([] if bias is None else [bias])):
+    # Kernels multiply tables that hold something.
+    if weight.numel() > 0 and use_shortcut(OP, T, weight, *([] if bias is None else [bias])):
         out = call("rows_layer", rows, weight, bias, slope, moments)
     else:
         out = reference.rows_layer(rows, weight, bias, slope, moments)
@@ -140,7 +142,7 @@ def _affine_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     x, scale = ctx.saved_tensors
     needs = ctx.needs_input_grad
     grad_x = affine(grad, scale, torch.zeros_like(scale)) if needs[0] else None
-    return grad_x, (grad * x).sum(0) if needs[1] else None, grad.sum(0) if needs[2] else None
+    return grad_x, column_sums(grad * x) if needs[1] else None, column_sums(grad) if needs[2] else None
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
