@@ -42,8 +42,14 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], Callable[[], tuple[Any, ...]]]
     "InteractionNetwork": (lambda: ek.models.InteractionNetwork(6), lambda: (HITS, graph(), numbers(40, 4))),
     "EuclidNet": (lambda: ek.models.EuclidNet(6, 2, 2), lambda: (HITS, graph())),
     "EuclidNetSO3": (lambda: ek.models.EuclidNetSO3(6), lambda: (HITS, graph())),
-    "VecNet": (lambda: ek.models.VecNet(2, 6, 4, n_layers=2), lambda: (X4, numbers(12, 2), jets())),
-    "VecNetTracking": (lambda: ek.models.VecNetTracking(6, 4, n_layers=2), lambda: (HITS, graph())),
+    "VecNet": (
+        lambda: ek.models.VecNet(2, 6, 4, n_free_input=1, n_layers=2),
+        lambda: (X4, numbers(12, 2), jets(), numbers(12, 1)),
+    ),
+    "VecNetTracking": (
+        lambda: ek.models.VecNetTracking(6, 4, n_free_input=1, n_layers=2),
+        lambda: (HITS, graph(), numbers(12, 1)),
+    ),
 }
 
 
@@ -135,13 +141,8 @@ def test_adapters_get_gradients(name: str) -> None:
     assert all(layer.extra.grad is not None for layer in adapters)
 
 
-QUANTISED = [
-    name for name in MODULES if name not in ("LorentzNet", "VecNet", "VecNetTracking", "EGNN", "InteractionNetwork")
-]
-
-
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", QUANTISED)
+@pytest.mark.parametrize("name", list(MODULES))
 def test_quantised_layers_are_called(name: str) -> None:
     module, args = made(name)
     single = [t.float() if isinstance(t, Tensor) and t.is_floating_point() else t for t in args]

@@ -14,6 +14,7 @@ from ..checks import FLOATING, check_tensor
 from ..export import for_any_size
 from ..graph import Graph
 from ..nn import EGCL, EGCLVelocity, RadialFieldLayer
+from ..nn.linear import weight_of
 from ..nn.rows import apply_linear
 from ..ops.common import as_graph
 from .inputs import check_dtype, check_features
@@ -86,7 +87,7 @@ class EGNN(nn.Module):
             ValueError, TypeError: wrong shape, dtype or device.
         """
         graph = as_graph("EGNN", graph, x.shape[0])
-        check_features("EGNN", "h", h, x.shape[0], self.embedding_in.in_features, self.embedding_in.weight)
+        check_features("EGNN", "h", h, x.shape[0], self.embedding_in.in_features, weight_of(self.embedding_in))
         h = apply_linear(self.embedding_in, h)
         for layer in _layers(self, self.n_layers):
             h, x = layer(h, x, graph, edge_attr)
@@ -156,7 +157,7 @@ class EGNNVelocity(nn.Module):
             ValueError, TypeError: wrong shape, dtype or device.
         """
         graph = as_graph("EGNNVelocity", graph, x.shape[0])
-        check_features("EGNNVelocity", "h", h, x.shape[0], self.embedding.in_features, self.embedding.weight)
+        check_features("EGNNVelocity", "h", h, x.shape[0], self.embedding.in_features, weight_of(self.embedding))
         h = apply_linear(self.embedding, h)
         for layer in _layers(self, self.n_layers):
             h, x = layer(h, x, graph, vel, edge_attr)

@@ -20,6 +20,7 @@ from ..nn.interaction import (
     layer_by_layer,
     replaced,
 )
+from ..nn.linear import weight_of
 from ..nn.plain import obstacle, warn_once
 from ..ops.common import HasEdges, as_graph, of_data
 from .inputs import check_features
@@ -79,7 +80,7 @@ class InteractionNetwork(nn.Module):
         if edge_attr is None:
             fail(op, "edge_attr", "shape [E, 4]", None)
         check_tensor(op, "x", x, ["n", 3], REAL)
-        check_features(op, "x", x, x.shape[0], 3, next(self.parameters()))
+        check_features(op, "x", x, x.shape[0], 3, weight_of(self.R1.layers[0]))
         check_tensor(op, "edge_attr", edge_attr, ["E", 4], like=x)
         graph = as_graph(op, graph, x.shape[0])
         edges: Any = None

@@ -12,6 +12,7 @@ from ..data.order import warn_of_order
 from ..export import for_any_size
 from ..graph import COMPLETE, Graph
 from ..nn import LGEB
+from ..nn.linear import weight_of
 from ..nn.rows import apply_layers, apply_linear
 from ..ops.segment import segment_reduce
 from .inputs import cast_features
@@ -124,7 +125,7 @@ class LorentzNet(nn.Module):
         op = "LorentzNet"
         check_tensor(op, "x", x, ["n", 4], REAL)
         warn_of_order(op, "x", x)
-        scalars = cast_features(op, "scalars", scalars, x.shape[0], self.n_scalar, self.embedding.weight)
+        scalars = cast_features(op, "scalars", scalars, x.shape[0], self.n_scalar, weight_of(self.embedding))
         graph = ptr if isinstance(ptr, Graph) else Graph.complete(ptr, num_nodes=x.shape[0])
         if graph._kind != COMPLETE:
             fail(op, "ptr", "offsets, or a complete graph without self-loops", graph)

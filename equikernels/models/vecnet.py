@@ -18,6 +18,7 @@ from ..export import for_any_size
 from ..graph import COMPLETE, Graph
 from ..nn.edge_chain import read_ends
 from ..nn.free_stream import FreeStream
+from ..nn.linear import weight_of
 from ..nn.rows import apply_layers, apply_linear
 from ..ops.common import as_graph
 from ..ops.segment import segment_reduce
@@ -90,7 +91,7 @@ class VecNet(LorentzNet):
         op = "VecNet"
         check_tensor(op, "x", x, ["n", 4], REAL)
         warn_of_order(op, "x", x)
-        scalars = cast_features(op, "scalars", scalars, x.shape[0], self.n_scalar, self.embedding.weight)
+        scalars = cast_features(op, "scalars", scalars, x.shape[0], self.n_scalar, weight_of(self.embedding))
         graph = ptr if isinstance(ptr, Graph) else Graph.complete(ptr, num_nodes=x.shape[0])
         if graph._kind != COMPLETE or graph.num_nodes != x.shape[0]:
             fail(op, "ptr", f"offsets of {x.shape[0]} nodes, or a complete graph over them without self-loops", graph)
@@ -184,7 +185,9 @@ def _encode_free(op: str, encoder: nn.Linear, like: Tensor, free: Tensor | None)
         free = like.new_empty(like.shape[0], 0)
     if free is None:
         fail(op, "free", f"shape [{like.shape[0]}, {encoder.in_features}]", None)
-    return apply_linear(encoder, cast_features(op, "free", free, like.shape[0], encoder.in_features, encoder.weight))
+    return apply_linear(
+        encoder, cast_features(op, "free", free, like.shape[0], encoder.in_features, weight_of(encoder))
+    )
 
 
 def _counts(model: Any, readout: Tensor, ends: int) -> tuple[int, int]:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+
+
+def weight_of(layer: nn.Module) -> Tensor:
+    """The weight of an nn.Linear, or of what stands for one, to ask for its dtype and device."""
+    weight: Tensor = weight_and_bias(layer)[0]
+    return weight
 
 
 def weight_and_bias(layer: nn.Module) -> tuple[Any, Any]:
