@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -81,3 +84,14 @@ def test_another_formula_is_left_alone() -> None:
     net.O.layers[4] = nn.Linear(8, 2)
     with pytest.raises(ValueError, match="do not fit each other"):
         ek.fuse_(net)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_autocast_gives_the_dtype_of_its_own_forward(name: str) -> None:
+    own = MODELS[name]().float().eval()
+    fused = ek.fuse_(copy.deepcopy(own))
+    x, a = hits().x.float(), hits().edge_attr.float()
+    with torch.autocast("cpu", torch.bfloat16), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert torch.equal(run(fused, x, a), run(own, x, a))
+        assert run(fused, x, a).dtype == run(own, x, a).dtype

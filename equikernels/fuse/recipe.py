@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from ..nn.plain import TENSORS, Layers, kind_of, layers_of, numbers_of, obstacle, warn_once
+from ..nn.plain import TENSORS, Layers, kind_of, layers_of, numbers_of, obstacle, still_plain, warn_once
 from .edges import GraphCache
 from .probe import Probe
 from .state import Kept, kept_by
@@ -115,12 +115,17 @@ class Recipe(ABC):
 
     def obstacle(self, module: nn.Module) -> str | None:
         """Why the module is no longer what was proved."""
-        reason = obstacle(module, self.layers, self._changed) or self.kept[0].changed(module)
+        compiling = torch.compiler.is_compiling()
+        reason = None
+        if compiling or not still_plain(module):
+            reason = obstacle(module, self.layers, self._changed)
+        if reason is None:
+            reason = self.kept[0].changed(module, compiling)
         if reason is None and len(self.kept) > 1:
             layers = layers_of(module, self.layers)
             for kept in self.kept[1:]:
                 path, inside = layers[kept.place]
-                if (change := kept.changed(inside)) is not None:
+                if (change := kept.changed(inside, compiling)) is not None:
                     return f"{path}: {change}"
         return reason
 

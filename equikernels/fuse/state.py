@@ -35,11 +35,13 @@ class Kept:
     objects: dict[str, Any] = field(default_factory=dict)  # their fingerprints
     tables: dict[str, Tensor] = field(default_factory=dict)
     known: frozenset[str] = frozenset()  # names of all attributes
+    size: int = 0  # how many there are in a fused block
     read: Any = None
 
     @classmethod
     def of(cls, path: str, module: nn.Module, live: Sequence[str]) -> Kept:
-        made = cls(path, source(type(module)).code, known=frozenset(vars(module)) | {"equikernels_recipe"})
+        known = frozenset(vars(module)) | ({"equikernels_recipe"} if path == "" else set())
+        made = cls(path, source(type(module)).code, known=known, size=len(known))
         if isinstance(module, _BatchNorm):  # statistics and momentum are read at every call
             return made
         kept = {n: v for n, v in vars(module).items() if n not in INTERNAL and n not in live}
@@ -51,16 +53,16 @@ class Kept:
         made.objects = {n: fingerprint(v) for n, v in kept.items() if not isinstance(v, (*SIMPLE, Tensor))}
         return made
 
-    def changed(self, module: nn.Module) -> str | None:
-        """What is no longer so, in words."""
-        if torch.compiler.is_compiling():
+    def changed(self, module: nn.Module, compiling: bool) -> str | None:
+        """What is no longer so, in words. A compiler looks at numbers, strings and flags only."""
+        if compiling:
             return self._changed_value(module)
         state = module.__dict__
         kind = source(type(module))
         if kind.code != self.code:
             return "the code of its class has changed"
         try:
-            same = not self.names or self.read(state) == self.values
+            same = self.read is None or self.read(state) == self.values
         except KeyError:
             same = False
         if not same and (found := self._changed_value(module)):
@@ -71,7 +73,7 @@ class Kept:
         for name, table in self.tables.items():
             if not _same(getattr(module, name, None), table):
                 return f"{name} was {table!r} when it was fused, and is {getattr(module, name, None)!r}"
-        if state.keys() != self.known:
+        if len(state) != self.size and state.keys() != self.known:
             for name in state.keys() - self.known:
                 if name in kind.mentioned and name not in self.tables and not isinstance(state[name], Tensor):
                     return f"{name} has been set since it was fused"

@@ -50,6 +50,7 @@ class EuclidBlockRecipe(Recipe):
     def run(self, module: Any, arguments: list[Any]) -> tuple[Any, ...]:
         v, edges, s, e = arguments[:4]
         first = module.phi_e[0]
+        expect(not torch.is_autocast_enabled(s.device.type), "autocast")  # features of edges would be of another dtype
         takes_nodes(s, v, first, (first.in_features - 2) // 3)
         receiver, sender = ends_of(edges, s)
         expect(plain_tensor(e, s.shape[1], receiver.shape[0]) and e.dtype == s.dtype and e.device == s.device)
@@ -122,6 +123,7 @@ class InteractionRecipe(Recipe):
         width = module.O.layers[4].out_features
         attributes = module.R1.layers[0].in_features - 2 * width
         expect(plain_tensor(x, width) and x.dtype in REAL)
+        expect(not torch.is_autocast_enabled(x.device.type), "autocast")  # its result would be of another dtype
         takes_dtype(x, module.R1.layers[0])
         sender, receiver = ends_of(edges, x)
         fits = plain_tensor(edge_attr, attributes, sender.shape[0])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable, Sequence
-from operator import itemgetter
+from itertools import chain
+from operator import attrgetter, itemgetter
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -21,9 +22,12 @@ Layers = Sequence[tuple[str, nn.Module]]
 
 TENSORS = {Tensor, nn.Parameter, nn.Buffer, FakeTensor, FunctionalTensor}
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
-_STATE = itemgetter(*_HOOKS, "_parameters")
+# Users put other dictionaries in place of these; those of backward hooks and of parameters PyTorch only fills.
+_BEFORE, _AFTER = itemgetter("_forward_pre_hooks"), itemgetter("_forward_hooks")
 # What activations and dropout depend on.
 _NUMBERS = ("negative_slope", "approximate", "alpha", "beta", "threshold", "p")
+_FORWARD = attrgetter("forward")
+_VALUES, _chained = dict.values, chain.from_iterable
 _GLOBAL_HOOKS = tuple(getattr(torch_module, f"_global{name}") for name in _HOOKS)
 
 
@@ -31,17 +35,20 @@ class _Known:
     """The layers of a block as they were when they were last found plain."""
 
     __slots__ = (
+        "after",
+        "before",
         "children",
         "containers",
         "forwards",
         "hooks",
+        "kinds",
         "layers",
         "named",
         "numbers",
         "parameters",
         "sizes",
         "states",
-        "tables",
+        "tensors",
         "types",
     )
 
@@ -50,32 +57,31 @@ class _Known:
         self.layers = [layer for _, layer in layers]
         self.types = [type(layer) for layer in self.layers]
         self.states = [layer.__dict__ for layer in self.layers]
-        self.tables = [_STATE(state) for state in self.states]
-        self.hooks = [hooks for *tables, _ in self.tables for hooks in tables]
-        self.parameters = [parameters for *_, parameters in self.tables if parameters]
+        self.before, self.after = ([*map(get, self.states)] for get in (_BEFORE, _AFTER))
+        self.hooks = [state[name] for name in _HOOKS for state in self.states]
+        self.parameters = [state["_parameters"] for state in self.states if state["_parameters"]]
+        self.tensors = [*map(type, _chained(map(_VALUES, self.parameters)))]
         self.sizes = [len(state) for state in self.states]
-        self.forwards = [(kind, kind.forward) for kind in {*self.types}]
+        self.kinds = [*{*self.types}]
+        self.forwards = [*map(_FORWARD, self.kinds)]
         self.numbers = [(state, key, state[key]) for state in self.states for key in _NUMBERS if key in state]
         self.containers = [m.__dict__["_modules"] for m in (block, *self.layers) if m.__dict__["_modules"]]
-        self.children = [tuple(children.values()) for children in self.containers]
+        self.children = [*_chained(map(_VALUES, self.containers))]
 
     def holds(self) -> bool:
         """Whether the same layers are still there, with nothing attached. A few microseconds for a block."""
-        if [*map(type, self.layers)] != self.types or [*map(_STATE, self.states)] != self.tables:
+        if [*map(type, self.layers)] != self.types or [*map(len, self.states)] != self.sizes or any(self.hooks):
             return False
-        if any(self.hooks) or [*map(len, self.states)] != self.sizes:
+        if [*map(_BEFORE, self.states)] != self.before or [*map(_AFTER, self.states)] != self.after:
             return False
-        for parameters in self.parameters:
-            for p in parameters.values():
-                if p is not None and type(p) not in TENSORS:
-                    return False
-        for kind, forward in self.forwards:
-            if kind.forward is not forward:
-                return False
+        if [*map(_FORWARD, self.kinds)] != self.forwards or [
+            *map(type, _chained(map(_VALUES, self.parameters)))
+        ] != self.tensors:
+            return False
         for state, key, value in self.numbers:
             if state.get(key) != value:
                 return False
-        return [*map(tuple, map(dict.values, self.containers))] == self.children and not any(_GLOBAL_HOOKS)
+        return [*_chained(map(_VALUES, self.containers))] == self.children and not any(_GLOBAL_HOOKS)
 
 
 _known: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
@@ -96,10 +102,8 @@ def obstacle(
         refuse: looks at them once, when they are new, and gives a reason or None. By default every layer has to be of
             a class whose forward is one of torch's own.
     """
-    if not torch.compiler.is_compiling():
-        known = _known.get(block)
-        if known is not None and known.holds():
-            return None
+    if not torch.compiler.is_compiling() and still_plain(block):
+        return None
     try:
         layers = read(block)
     except ValueError as error:
@@ -111,6 +115,12 @@ def obstacle(
         else:
             _known.pop(block, None)
     return reason
+
+
+def still_plain(block: nn.Module) -> bool:
+    """Whether :func:`obstacle` found none before, and nothing has changed. A compiler cannot follow it."""
+    known = _known.get(block)
+    return known is not None and known.holds()
 
 
 def layers_of(block: nn.Module, read: Callable[[Any], Layers]) -> Layers:
