@@ -38,7 +38,9 @@ test: $(VENV)/.with-demo $(VENV)/.with-dev
 # The CPU kernels of the portable instruction set under AddressSanitizer and UBSan, in a build of their own beside a copy
 # of the package: every sample case, its inputs strided and bad ones too. Minutes to build, some more to run.
 ASAN := build/asan
-ASAN_CHECKS := values_and_gradients or non_contiguous or bad_values
+ASAN_CHECKS := not test_ops or values_and_gradients or non_contiguous or bad_values
+ASAN_FILES := tests/test_no_channels.py tests/test_offsets.py tests/test_graph_ownership.py tests/test_graph_state.py \
+  tests/test_directions.py tests/test_activations.py tests/test_errors.py tests/test_fuse_calls.py
 asan: $(VENV)/.with-dev
 	PATH="$(abspath $(BIN)):$$PATH" cmake -S . -B $(ASAN)/cmake -G Ninja -DEK_CUDA=0 \
 	  -DEK_SANITIZE=address,alignment,bounds,shift,integer-divide-by-zero,signed-integer-overflow \
@@ -49,7 +51,7 @@ asan: $(VENV)/.with-dev
 	rm -rf $(ASAN)/package && mkdir -p $(ASAN)/package && cp -r equikernels $(ASAN)/package && rm -f $(ASAN)/package/equikernels/*.so
 	PATH="$(abspath $(BIN)):$$PATH" cmake --install $(ASAN)/cmake
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
-	  PYTHONPATH="$(abspath $(ASAN)/package)" OMP_NUM_THREADS=1 $(BIN)/pytest -p no:cacheprovider tests/test_ops.py -k '$(ASAN_CHECKS)' $(ARGS)
+	  PYTHONPATH="$(abspath $(ASAN)/package)" OMP_NUM_THREADS=1 $(BIN)/pytest -p no:cacheprovider tests/test_ops.py $(ASAN_FILES) -k '$(ASAN_CHECKS)' $(ARGS)
 
 # On a CUDA device: the checks over cases.py on each backend, what only a device can show, and compute-sanitizer where it
 # is installed. Give TORCH a torch with CUDA.

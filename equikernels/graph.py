@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .checks import as_int, check_tensor, fail
 from .export import for_any_size
-from .indices import all_pairs, check_indices, group, normal, own
+from .indices import all_pairs, check_indices, edges_of, group, normal, own
 from .indices import check_offsets as _check_offsets
 
 CSR, COMPLETE, COMPLETE_WITH_SELF_LOOPS = 0, 1, 2  # kinds, as the ops' schemas number them
@@ -343,7 +343,7 @@ class Graph:
     def _edges(self) -> Tensor:
         """edge_index itself, made on first use; write to neither this nor a view of it."""
         if self._edge_index is None:
-            edge_index = self._all_pairs() if self.is_complete else self._edges_from_csr()
+            edge_index = self._all_pairs() if self.is_complete else edges_of(*self._parts()[:3])
             self._edge_index = normal(edge_index)
         return self._edge_index
 
@@ -392,12 +392,6 @@ class Graph:
     def _all_pairs(self) -> Tensor:
         ptr, edge_ptr = self._parts()
         return all_pairs(ptr, edge_ptr, self.num_edges, self.self_loops)
-
-    def _edges_from_csr(self) -> Tensor:
-        in_ptr, sender, in_edge = self._parts()[:3]
-        receiver = torch.repeat_interleave(in_ptr.diff(), output_size=self.num_edges)
-        edges = torch.stack([sender, receiver])
-        return torch.empty_like(edges).index_copy_(1, in_edge, edges)
 
 
 from . import graph_state as _state  # noqa: E402 (it needs the class)

@@ -54,6 +54,13 @@ def group(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return torch.searchsorted(index[order], nodes), order
 
 
+def edges_of(in_ptr: Tensor, sender: Tensor, in_edge: Tensor) -> Tensor:
+    """The edges [2, E] of a graph in CSR, in the order of per-edge tensors."""
+    receiver = torch.repeat_interleave(in_ptr.diff(), output_size=sender.shape[0])
+    edges = torch.stack([sender, receiver])
+    return torch.empty_like(edges).index_copy_(1, in_edge, edges)
+
+
 def all_pairs(ptr: Tensor, edge_ptr: Tensor, num_edges: int, self_loops: bool) -> Tensor:
     """The edges of a complete graph, [2, num_edges]."""
     counts, edge_counts = ptr.diff(), edge_ptr.diff()

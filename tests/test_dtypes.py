@@ -154,3 +154,17 @@ def test_float64_momenta_from_jets_to_logits() -> None:
     (grad,) = torch.autograd.grad(out.sum(), p4)
     assert grad.dtype == torch.float64
     assert grad.isfinite().all()
+
+
+@pytest.mark.parametrize("argument", ["h", "node_attr", "edge_attr"])
+@pytest.mark.parametrize("kind", [ek.nn.LGEB, ek.nn.EGCL])
+def test_layers_name_what_is_of_another_dtype(kind: type[nn.Module], argument: str) -> None:
+    widths = {"n_node_attr": 2, "n_edge_attr": 1} if kind is ek.nn.LGEB else {"nodes_att_dim": 2, "edges_in_d": 1}
+    layer = kind(4, 4, 4, **widths)
+    graph = ek.Graph.complete(torch.tensor([0, 3]))
+    tables = {"h": torch.randn(3, 4), "node_attr": torch.randn(3, 2), "edge_attr": torch.randn(6, 1)}
+    x = torch.randn(3, 4)
+    layer(**tables, x=x, graph=graph)
+    tables[argument] = tables[argument].double()
+    with pytest.raises(TypeError, match=rf"^\w+: {argument}: expected dtype float32, got float64$"):
+        layer(**tables, x=x, graph=graph)

@@ -16,15 +16,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..checks import REAL
 from ..graph import Graph
 from ..models.pelican_nano import BASIS
 from ..ops.rank2 import linear_1to2, linear_2to0, linear_2to1, linear_2to2
 from .edges import GraphCache
 from .pairs import all_pairs, padded_rows
-from .probe import Numbers, Probe
+from .probe import Numbers, Probe, odd_mask, probe_mask
 from .recipe import NotRecognisedError, OwnForward, Recipe, expect
-from .takes import cast
+from .takes import can_pack, takes_nobj, takes_rank2
 
 ARGUMENTS = ("mask", "nobj", "softmask_ir", "irc_weight")  # behind the tensor
 EXTREMA = frozenset("xnXN")
@@ -303,19 +302,6 @@ class Alternating(Recipe):
                 yield Probe([x, *probe.arguments[1:]], probe.label)
 
 
-def takes_rank2(x: Tensor, weight: Tensor, width: int) -> None:
-    """A padded tensor of this width, in the dtype of the weights or as autocast made it."""
-    expect(x.shape[-1] == width and (x.dtype == weight.dtype or cast(x)), f"input of {x.dtype}")
-    expect(weight.dtype in REAL and x.device == weight.device, f"weights of {weight.dtype}")
-
-
-def takes_nobj(module: Any, nobj: Any, events: int) -> bool:
-    """Whether a layer does not look at the multiplicity, or there is one number for each event."""
-    if nobj is None or set(module.config) == {"s"}:
-        return True
-    return isinstance(nobj, Tensor) and nobj.numel() == events and nobj.shape[:1] == (events,)
-
-
 def coefficients(module: Any) -> Tensor:
     """W [C, D, maps], of four factors where there are such."""
     if getattr(module, "coefs00", None) is None:
@@ -379,28 +365,8 @@ def variants(module: Any, kind: type[Any], cache: GraphCache) -> list[Any]:
     return found
 
 
-def can_pack(x: Any, mask: Any) -> bool:
-    """Whether there is a mask with a value per row; finding its rows needs its values."""
-    if not isinstance(x, Tensor) or not (x.dtype in REAL or cast(x)):
-        return False
-    bools = isinstance(mask, Tensor) and mask.dtype == torch.bool
-    return bools and mask.shape == (*x.shape[:-1], 1) and not torch.compiler.is_compiling()
-
-
 def expect_arguments(module: Any) -> None:
     _, *names = inspect.signature(module.forward).parameters
     unknown = [name for name in names if name not in ARGUMENTS]
     if unknown:
         raise NotRecognisedError(f"its forward takes {', '.join(unknown)}, which the published layer does not")
-
-
-def odd_mask(device: torch.device) -> Tensor:
-    """A mask [3, 4, 4, 1] that is not one of pairs."""
-    k = torch.arange(48, device=device).view(3, 4, 4, 1)
-    return (k * k) % 7 < 4
-
-
-def probe_mask(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Real particles of three events [3, 4], of one the second missing, and their pairs [3, 4, 4, 1]."""
-    real = torch.tensor([[1, 0, 1, 1], [1, 0, 0, 0], [1, 1, 1, 1]], dtype=torch.bool, device=device)
-    return real, (real[:, :, None] & real[:, None, :])[..., None]

@@ -57,3 +57,15 @@ class Numbers:
     def table(self, *shape: int, scale: float = 1.0) -> Tensor:
         values = scale * torch.randn(*shape, generator=self.generator, dtype=torch.float64)
         return values.to(self.device)
+
+
+def odd_mask(device: torch.device) -> Tensor:
+    """A mask [3, 4, 4, 1] that is not one of pairs."""
+    k = torch.arange(48, device=device).view(3, 4, 4, 1)
+    return (k * k) % 7 < 4
+
+
+def probe_mask(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Real particles of three events [3, 4], of one the second missing, and their pairs [3, 4, 4, 1]."""
+    real = torch.tensor([[1, 0, 1, 1], [1, 0, 0, 0], [1, 1, 1, 1]], dtype=torch.bool, device=device)
+    return real, (real[:, :, None] & real[:, None, :])[..., None]

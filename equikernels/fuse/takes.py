@@ -43,3 +43,24 @@ def ends_of(edges: Any, like: Tensor) -> tuple[Tensor, Tensor]:
         expect(end.device == like.device)
     expect(first.shape == second.shape)
     return first, second
+
+
+def takes_rank2(x: Tensor, weight: Tensor, width: int) -> None:
+    """A padded tensor of this width, in the dtype of the weights or as autocast made it."""
+    expect(x.shape[-1] == width and (x.dtype == weight.dtype or cast(x)), f"input of {x.dtype}")
+    expect(weight.dtype in REAL and x.device == weight.device, f"weights of {weight.dtype}")
+
+
+def takes_nobj(module: Any, nobj: Any, events: int) -> bool:
+    """Whether a layer does not look at the multiplicity, or there is one number for each event."""
+    if nobj is None or set(module.config) == {"s"}:
+        return True
+    return isinstance(nobj, Tensor) and nobj.numel() == events and nobj.shape[:1] == (events,)
+
+
+def can_pack(x: Any, mask: Any) -> bool:
+    """Whether there is a mask with a value per row; finding its rows needs its values."""
+    if not isinstance(x, Tensor) or not (x.dtype in REAL or cast(x)):
+        return False
+    bools = isinstance(mask, Tensor) and mask.dtype == torch.bool
+    return bools and mask.shape == (*x.shape[:-1], 1) and not torch.compiler.is_compiling()

@@ -15,7 +15,7 @@ from ..ops.message.direction import Normed
 from ..ops.message.spec import PRECISIONS
 from ..ops.segment import segment_reduce
 from .activation import fused_activation
-from .linear import weight_and_bias
+from .linear import check_dtype, weight_and_bias
 from .plain import Layers, expect_layers, obstacle, warn_once
 from .rows import apply_layers, linear_rows
 
@@ -204,6 +204,7 @@ class EGCL(nn.Module):
         op, n = type(self).__name__, graph.num_nodes
         if h.shape != (n, self.input_nf):
             fail(op, "h", f"shape [{n}, {self.input_nf}]", list(h.shape))
+        check_dtype(op, "h", h, self.node_mlp)
         if x.dim() != 2 or x.shape[0] != n:
             fail(op, "x", f"shape [{n}, D]", list(x.shape))
         for name, value, width in (
@@ -216,6 +217,7 @@ class EGCL(nn.Module):
             if value is None or width == 0 or value.shape != (rows, width):
                 got = None if value is None else list(value.shape)
                 fail(op, name, f"shape [{rows}, {width}]" if width else "None", got)
+            check_dtype(op, name, value, self.node_mlp)
 
 
 class EGCLVelocity(EGCL):

@@ -14,7 +14,7 @@ from ..ops.message import message_passing
 from ..ops.message.spec import PRECISIONS
 from ..ops.segment import segment_reduce
 from .edge_norm import EdgeInput, fold_batch_norm
-from .linear import weight_and_bias
+from .linear import check_dtype, weight_and_bias
 from .plain import Layers, expect_layers, obstacle, warn_once
 from .rows import apply_layers, linear_rows
 
@@ -168,6 +168,7 @@ class LGEB(nn.Module):
         n = graph.num_nodes
         if h.shape != (n, self.n_input):
             fail("LGEB", "h", f"shape [{n}, {self.n_input}]", list(h.shape))
+        check_dtype("LGEB", "h", h, self.phi_h)
         if x.shape != (n, 4):
             fail("LGEB", "x", f"shape [{n}, 4]", list(x.shape))
         attributes = (
@@ -182,6 +183,8 @@ class LGEB(nn.Module):
             if (value is None and width > 0) or (value is not None and value.shape != (rows, width)):
                 got = None if value is None else list(value.shape)
                 fail("LGEB", name, f"shape [{rows}, {width}]" if width else "None", got)
+            if value is not None:
+                check_dtype("LGEB", name, value, self.phi_h)
 
 
 def lorentz_layers(block: Any) -> Layers:

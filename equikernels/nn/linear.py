@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+from ..checks import check_tensor
+
+
+def check_dtype(op: str, argument: str, value: Tensor, modules: nn.Module) -> None:
+    """``value`` must be of the dtype of the linear layer that ``modules`` begins with; under autocast, and where there
+    is another layer, it may be of any."""
+    first: Any = modules[0] if isinstance(modules, nn.Sequential) else None
+    weight = first._parameters.get("weight") if isinstance(first, nn.Linear) else None
+    if weight is not None and not torch.is_autocast_enabled(value.device.type):
+        check_tensor(op, argument, value, dtypes=[weight.dtype])
 
 
 def weight_of(layer: nn.Module) -> Tensor:
