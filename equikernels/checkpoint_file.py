@@ -13,6 +13,7 @@ import inspect
 import os
 import pickle
 import zipfile
+from collections.abc import Iterator
 from typing import IO, Any, NoReturn
 
 import torch
@@ -69,6 +70,25 @@ def _allowed() -> list[Any]:
     return [argparse.Namespace, *((Inert, name) for name in names), *((Table, name) for name in TABLES)]
 
 
+@contextlib.contextmanager
+def _only(allowed: list[Any]) -> Iterator[None]:
+    """Lets the weights-only reader take these names, in place of what others have registered under the same ones:
+    torch.compile, for one, registers defaultdict itself."""
+    before = torch.serialization.get_safe_globals()
+    names = {_path(entry) for entry in allowed}
+    try:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals([*(entry for entry in before if _path(entry) not in names), *allowed])
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
+
+
+def _path(entry: Any) -> str:
+    return entry[1] if isinstance(entry, tuple) else f"{entry.__module__}.{entry.__qualname__}"
+
+
 def read(file: File) -> Any:
     """What ``torch.save`` wrote, on the CPU.
 
@@ -84,7 +104,7 @@ def read(file: File) -> Any:
         stream.seek(start)
         if kind is not None:
             raise ValueError(f"{OP}: file: expected what {SAVE} writes, got {kind}")
-        stack.enter_context(torch.serialization.safe_globals(_allowed()))
+        stack.enter_context(_only(_allowed()))
         try:
             return torch.load(stream, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:

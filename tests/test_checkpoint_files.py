@@ -243,6 +243,19 @@ def test_stand_ins_do_nothing_with_what_they_are_given() -> None:
     assert read(saved(collections.defaultdict(list, a=[1]))) == {"a": [1]}
 
 
+def test_what_others_have_registered_does_not_matter_and_stays() -> None:
+    classes = [collections.defaultdict, torch.optim.SGD, pathlib.PurePosixPath]  # as torch.compile, or a user, does
+    before = set(torch.serialization.get_safe_globals())
+    with torch.serialization.safe_globals(classes):
+        registered = set(torch.serialization.get_safe_globals())
+        assert read(saved(collections.defaultdict(list, a=[1]))) == {"a": [1]}
+        assert isinstance(read(saved({"a": torch.optim.SGD(parameters(), lr=0.1)}))["a"], Inert)
+        with pytest.raises(pickle.UnpicklingError):
+            read(saved({"a": Call(print, "executed")}))
+        assert set(torch.serialization.get_safe_globals()) == registered
+    assert set(torch.serialization.get_safe_globals()) >= before - set(classes)
+
+
 def npz() -> bytes:
     file = io.BytesIO()
     np.savez(file, a=np.ones(2))
