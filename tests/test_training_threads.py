@@ -115,3 +115,18 @@ def test_scoring_in_deterministic_mode_has_the_same_bits() -> None:
     finally:
         torch.use_deterministic_algorithms(False)
     assert all(torch.equal(score, scores[0]) for score in scores)
+
+
+def test_training_on_one_jet_has_the_same_bits_in_deterministic_mode() -> None:
+    torch.use_deterministic_algorithms(True)
+    try:
+        steps = []
+        for count in THREADS:
+            torch.set_num_threads(count)
+            torch.manual_seed(0)
+            model = models.LorentzNet(2, 36, n_layers=3)
+            model(*tagging(1)).square().sum().backward()
+            steps.append([p.grad for p in model.parameters() if p.grad is not None])
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(torch.equal(a, b) for step in steps[1:] for a, b in zip(step, steps[0], strict=True))

@@ -82,7 +82,7 @@ class VecNet(LorentzNet):
         events = graph.events
         total = segment_reduce(h if f is None else torch.cat([h, f], dim=1), events, "sum")
         size = events.in_degree().clamp(min=1).unsqueeze(1).to(total.dtype)
-        return apply_layers(self.graph_dec, total / size)
+        return apply_layers(self.graph_dec, total / size, few=0)  # rows are events
 
     def streams(
         self, x: Tensor, scalars: Tensor, ptr: Tensor | Graph, free: Tensor | None = None

@@ -17,6 +17,8 @@ from ..ops.rank2.rows import pairwise_affine, pairwise_linear, pairwise_moments
 from .linear import weight_and_bias
 from .plain import Layers, kind_of, obstacle
 
+FEW = 256  # rows, up to which a layer's time is that of starting it
+
 _FUSED: dict[Any, str] = {nn.ReLU.forward: "relu", nn.LeakyReLU.forward: "leaky_relu"}
 _CALLED = {
     kind.forward for kind in (nn.SiLU, nn.GELU, nn.Tanh, nn.Sigmoid, nn.Dropout, nn.Identity, nn.ELU, nn.Softplus)
@@ -32,18 +34,21 @@ def linear_rows(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Ten
     return out
 
 
-def apply_linear(layer: Any, rows: Tensor) -> Tensor:
-    """A linear layer on rows [n, K]."""
-    if not _steady(rows, layer.weight) or obstacle(layer, _itself):
-        out: Tensor = layer(rows)
-        return out
-    return linear_rows(rows, *weight_and_bias(layer))
+def apply_linear(layer: Any, rows: Tensor, few: int = FEW) -> Tensor:
+    """A linear layer on rows [n, K]; of fewer rows than ``few`` by PyTorch's product, outside deterministic mode."""
+    if not _steady(rows, layer.weight, few) or obstacle(layer, _itself):
+        called: Tensor = layer(rows)
+        return called
+    out = pairwise_linear(rows, *weight_and_bias(layer))
+    assert isinstance(out, Tensor)
+    return out
 
 
-def apply_layers(modules: Any, rows: Tensor) -> Tensor:
-    """An nn.Sequential of linear layers, batch norms and activations on rows [n, K]."""
+def apply_layers(modules: Any, rows: Tensor, few: int = FEW) -> Tensor:
+    """An nn.Sequential of linear layers, batch norms and activations on rows [n, K]; ``few`` as in
+    :func:`apply_linear`."""
     first = next((m for m in modules if isinstance(m, nn.Linear)), None)
-    if first is None or not _steady(rows, weight_and_bias(first)[0]) or obstacle(modules, _sequence, _unknown):
+    if first is None or not _steady(rows, weight_and_bias(first)[0], few) or obstacle(modules, _sequence, _unknown):
         result: Tensor = modules(rows)
         return result
     layers = list(modules)
@@ -103,12 +108,12 @@ def _update(norm: Any, mean: Tensor, variance: Tensor) -> None:
         running.lerp_(now.to(running.dtype), momentum)
 
 
-def _steady(rows: Tensor, weight: Any) -> bool:
-    """Whether rows pass a layer on a CPU, in full precision, that is trained or has to be deterministic. Elsewhere
-    PyTorch's product is as good, and starts sooner."""
+def _steady(rows: Tensor, weight: Any, few: int = FEW) -> bool:
+    """Whether rows pass a layer on a CPU, in full precision, that is trained on many rows or has to be deterministic.
+    Elsewhere PyTorch's product is as good, and starts sooner."""
     trained = torch.is_grad_enabled() and (rows.requires_grad or getattr(weight, "requires_grad", False))
     return (
-        (trained or torch.are_deterministic_algorithms_enabled())
+        ((trained and rows.shape[0] >= few) or torch.are_deterministic_algorithms_enabled())
         and isinstance(weight, Tensor)
         and rows.device.type == "cpu"
         and rows.dim() == 2

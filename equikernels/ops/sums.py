@@ -3,6 +3,7 @@ rows are added up in chunks that their number alone decides. Differentiable, and
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ..backend import use_shortcut
@@ -10,26 +11,36 @@ from ..checks import REAL
 from .autograd import call
 
 KERNEL_OF = "pairwise_linear"  # the op whose products these are
+SERIAL = 1 << 15  # PyTorch's sums over fewer numbers are made by one thread, and start sooner
 
 
 def row_products(x: Tensor, weight: Tensor) -> Tensor:
     """x weight, [R, B], of x [R, A] and weight [A, B]."""
+    if x.shape[1] == 1 and not _is_tall(x, weight.shape[1]):
+        return x * weight
     return call("rows_product", x, weight) if _has_kernel(x, weight) else x @ weight
 
 
 def column_products(x: Tensor, y: Tensor) -> Tensor:
     """x^T y, [A, B], of x [R, A] and y [R, B]."""
+    if x.shape[1] == 1 and not _is_tall(y):
+        return (x * y).sum(0, keepdim=True)
     return call("rows_outer", x, y) if _has_kernel(x, y) else x.T @ y
 
 
 def column_sums(x: Tensor) -> Tensor:
     """[C] of x [R, C]."""
-    return column_products(x.new_ones(x.shape[0], 1), x)[0] if _has_kernel(x) else x.sum(0)
+    return column_products(x.new_ones(x.shape[0], 1), x)[0] if _is_tall(x) and _has_kernel(x) else x.sum(0)
 
 
 def repeat_row(row: Tensor, rows: int) -> Tensor:
     """[R, C] of row [C]."""
     return row_products(row.new_ones(rows, 1), row[None])
+
+
+def _is_tall(x: Tensor, columns: int | None = None) -> bool:
+    """Whether a table with the rows of ``x``, and this many columns, is summed by several threads."""
+    return torch.compiler.is_compiling() or x.shape[0] * (columns or x.shape[1]) >= SERIAL
 
 
 def _has_kernel(*tensors: Tensor) -> bool:
