@@ -217,7 +217,8 @@ class EGCL(nn.Module):
             if value is None or width == 0 or value.shape != (rows, width):
                 got = None if value is None else list(value.shape)
                 fail(op, name, f"shape [{rows}, {width}]" if width else "None", got)
-            check_dtype(op, name, value, self.node_mlp)
+            if value.dtype != h.dtype:
+                check_dtype(op, name, value, self.node_mlp)
 
 
 class EGCLVelocity(EGCL):

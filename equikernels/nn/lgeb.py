@@ -183,7 +183,7 @@ class LGEB(nn.Module):
             if (value is None and width > 0) or (value is not None and value.shape != (rows, width)):
                 got = None if value is None else list(value.shape)
                 fail("LGEB", name, f"shape [{rows}, {width}]" if width else "None", got)
-            if value is not None:
+            if value is not None and value.dtype != h.dtype:
                 check_dtype("LGEB", name, value, self.phi_h)
 
 
