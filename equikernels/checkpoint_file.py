@@ -2,7 +2,7 @@
 
 ``torch.load(weights_only=True)`` builds plain containers and tensors, and refuses all else. Training scripts store
 optimizers, schedulers and NumPy scalars beside a network: their names stand for :class:`Inert` here, which keeps
-nothing and does nothing, so that neither PyTorch's nor anybody's constructors see what is in the file.
+nothing and does nothing, so that no constructor of another class sees what is in the file.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ from .checks import fail
 
 
 def own(t: Tensor) -> Tensor:
-    """A contiguous copy that nobody else holds. A graph first used under torch.inference_mode may be trained on later,
-    which inference tensors cannot be."""
+    """A contiguous copy that no other code holds. A graph first used under torch.inference_mode may be trained on
+    later, which inference tensors cannot be."""
     t = t.detach()
     if torch.compiler.is_compiling() or not torch.is_inference_mode_enabled():
         return t.clone(memory_format=torch.contiguous_format)

@@ -41,7 +41,7 @@ def rows_of(op: str, argument: str, array: awkward.Array) -> tuple[Rows, Counts]
 
 
 def is_unknown(array: awkward.Array) -> bool:
-    """Whether nothing was ever in the lists, so that nobody knows of what they are."""
+    """Whether the lists have never held anything, so that their type is unknown."""
     import awkward as ak
 
     kind: Any = array.type

@@ -102,31 +102,25 @@ def test_a_training_step_has_the_same_bits(name: str) -> None:
         assert [key for key, value in steps[0].items() if not torch.equal(value, other[key])] == []
 
 
+@pytest.mark.usefixtures("poisoned")
 def test_scoring_in_deterministic_mode_has_the_same_bits() -> None:
-    torch.use_deterministic_algorithms(True)
-    try:
-        scores = []
-        for count in THREADS:
-            torch.set_num_threads(count)
-            torch.manual_seed(0)
-            model = models.LorentzNet(2, 36, n_layers=3).eval()
-            with torch.inference_mode():
-                scores.append(model(*tagging()))
-    finally:
-        torch.use_deterministic_algorithms(False)
+    scores = []
+    for count in THREADS:
+        torch.set_num_threads(count)
+        torch.manual_seed(0)
+        model = models.LorentzNet(2, 36, n_layers=3).eval()
+        with torch.inference_mode():
+            scores.append(model(*tagging()))
     assert all(torch.equal(score, scores[0]) for score in scores)
 
 
+@pytest.mark.usefixtures("poisoned")
 def test_training_on_one_jet_has_the_same_bits_in_deterministic_mode() -> None:
-    torch.use_deterministic_algorithms(True)
-    try:
-        steps = []
-        for count in THREADS:
-            torch.set_num_threads(count)
-            torch.manual_seed(0)
-            model = models.LorentzNet(2, 36, n_layers=3)
-            model(*tagging(1)).square().sum().backward()
-            steps.append([p.grad for p in model.parameters() if p.grad is not None])
-    finally:
-        torch.use_deterministic_algorithms(False)
+    steps = []
+    for count in THREADS:
+        torch.set_num_threads(count)
+        torch.manual_seed(0)
+        model = models.LorentzNet(2, 36, n_layers=3)
+        model(*tagging(1)).square().sum().backward()
+        steps.append([p.grad for p in model.parameters() if p.grad is not None])
     assert all(torch.equal(a, b) for step in steps[1:] for a, b in zip(step, steps[0], strict=True))

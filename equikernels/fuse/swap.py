@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from torch import nn
@@ -213,21 +214,13 @@ class _Known:
             if key is None:
                 return _or_raise(found)
             self._found[key] = found
-        return replace_recipe(_or_raise(self._found[key]))
+        return copy.copy(_or_raise(self._found[key]))  # the cache of graphs stays the model's
 
 
 def _or_raise(found: Recipe | NotRecognisedError) -> Recipe:
     if isinstance(found, NotRecognisedError):
         raise found
     return found
-
-
-def replace_recipe(recipe: Recipe) -> Recipe:
-    """A recipe of its own for a block, with the same cache."""
-    made = replace(recipe)
-    for name in ("returns", "parameters", "proved", "kinds", "kept", "writes", "fixed"):
-        setattr(made, name, getattr(recipe, name))
-    return made
 
 
 def _key(module: nn.Module, kind: type[Recipe]) -> Any:

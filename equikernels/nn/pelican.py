@@ -26,6 +26,7 @@ from ..ops.rank2 import (
     rank2_broadcast,
 )
 from .plain import Layers, attached, obstacle, warn_once
+from .rows import update_running
 
 ACTIVATIONS = {"leakyrelu": "leaky_relu", "relu": "relu"}  # published name -> that of the ops
 NEGATIVE_SLOPE = 0.01
@@ -226,7 +227,7 @@ class PairBatchNorm(nn.BatchNorm1d):
         weight, bias = self.weight, self.bias
         if self.uses_batch(rows):
             mean, variance = moments.unbind()
-            self._update(mean.detach(), variance.detach(), rows)
+            update_running(self, mean.detach(), variance.detach(), rows)
         else:
             assert self.running_mean is not None
             assert self.running_var is not None
@@ -236,15 +237,6 @@ class PairBatchNorm(nn.BatchNorm1d):
         shift = -mean * scale if bias is None else torch.addcmul(bias.to(scale.dtype), mean, scale, value=-1)
         dtype = scale.dtype if weight is None else weight.dtype
         return scale.to(dtype), shift.to(dtype)
-
-    def _update(self, mean: Tensor, variance: Tensor, rows: int) -> None:
-        if not self.training or self.running_mean is None or self.running_var is None:
-            return
-        assert self.num_batches_tracked is not None
-        self.num_batches_tracked.add_(1)
-        momentum = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
-        for running, now in ((self.running_mean, mean), (self.running_var, variance * (rows / (rows - 1)))):
-            running.lerp_(now.to(running.dtype), momentum)
 
     def forward(self, T: Tensor) -> Tensor:
         if self.training and T.shape[0] < 2:

@@ -27,19 +27,19 @@ _CALLED = {
 
 def linear_rows(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``F.linear``; in training on a CPU, and in deterministic mode, the same numbers on any number of threads."""
-    if not _steady(rows, weight):
-        return F.linear(rows, weight, bias)
-    out = pairwise_linear(rows, weight, bias)
-    assert isinstance(out, Tensor)
-    return out
+    return _product(rows, weight, bias) if _steady(rows, weight) else F.linear(rows, weight, bias)
 
 
 def apply_linear(layer: Any, rows: Tensor, few: int = FEW) -> Tensor:
     """A linear layer on rows [n, K]; of fewer rows than ``few`` by PyTorch's product, outside deterministic mode."""
     if not _steady(rows, layer.weight, few) or obstacle(layer, _itself):
-        called: Tensor = layer(rows)
-        return called
-    out = pairwise_linear(rows, *weight_and_bias(layer))
+        out: Tensor = layer(rows)
+        return out
+    return _product(rows, *weight_and_bias(layer))
+
+
+def _product(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    out = pairwise_linear(rows, weight, bias)
     assert isinstance(out, Tensor)
     return out
 
@@ -82,7 +82,7 @@ def normed_rows(norm: Any, rows: Tensor, moments: Tensor | None) -> Tensor:
             out: Tensor = norm(rows)  # which refuses them
             return out
         mean, variance = (pairwise_moments(rows) if moments is None else moments).unbind()
-        _update(norm, mean.detach(), variance.detach() * (n / (n - 1)))
+        update_running(norm, mean.detach(), variance.detach(), n)
     else:
         mean, variance = norm.running_mean.double(), norm.running_var.double()
     scale = (variance + norm.eps).rsqrt()
@@ -97,14 +97,14 @@ def _of_batch(norm: Any) -> bool:
 
 
 @torch.no_grad()
-def _update(norm: Any, mean: Tensor, variance: Tensor) -> None:
-    """Running statistics, as PyTorch keeps them."""
+def update_running(norm: Any, mean: Tensor, variance: Tensor, rows: int) -> None:
+    """The running statistics of a norm in training, as PyTorch keeps them, from mean and biased variance of rows."""
     if not norm.training or norm.running_mean is None or norm.running_var is None:
         return
     if norm.num_batches_tracked is not None:
         norm.num_batches_tracked.add_(1)
     momentum = 1 / norm.num_batches_tracked if norm.momentum is None else norm.momentum
-    for running, now in ((norm.running_mean, mean), (norm.running_var, variance)):
+    for running, now in ((norm.running_mean, mean), (norm.running_var, variance * (rows / (rows - 1)))):
         running.lerp_(now.to(running.dtype), momentum)
 
 
