@@ -16,7 +16,7 @@ from ...metric import Metric, signature
 from ..autograd import call, double_backward, register_autograd
 from ..common import allows_tf32, check_graph, graph_arguments, graph_from, lift
 from . import reference
-from .direction import Normed, direction_options
+from ..message_passing.direction import Normed, direction_options
 from .spec import ACTIVATIONS, PRECISIONS, MessageOptions, MessageTensors, cuda_limit
 
 OP = "message_passing"

@@ -1,4 +1,4 @@
-"""Which of the fused ops' activations a module is."""
+"""The activations of the fused ops, and which of them a module is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..checks import fail
+from ...checks import fail
+
+# In the order of csrc's Activation.
+ACTIVATIONS = (
+    "identity", "relu", "leaky_relu", "silu", "gelu", "tanh", "sigmoid", "elu", "softplus", "mish", "hardswish",
+    "gelu_tanh",
+)  # fmt: skip
 
 _NAMES: dict[type[nn.Module], str] = {
     nn.Identity: "identity",
@@ -34,8 +40,7 @@ _SETTINGS: dict[type[nn.Module], dict[str, float]] = {
 
 
 def fused_activation(op: str, argument: str, module: Any, sigmoid: bool = True) -> tuple[str, float]:
-    """(``activation``, ``negative_slope``) of :func:`equikernels.message_passing` and :func:`equikernels.edge_network`
-    that do what ``module`` does.
+    """(``activation``, ``negative_slope``) of :class:`equikernels.EdgeMLP` that do what ``module`` does.
 
     A PReLU is a leaky ReLU of the slope it has now, where that is one number on the CPU of which no gradient is wanted:
     the fused op gives none. So the answer for a PReLU holds for one call; ask again before the next.
