@@ -15,7 +15,7 @@ import torch
 
 import equikernels as ek
 
-from .ptxas_report import ROOT, Kernel, build_archs, build_sources, find_nvcc, markdown, parse, report
+from .ptxas_report import ROOT, Kernel, build_archs, build_folders, build_sources, find_nvcc, markdown, parse, report
 
 NVCC = find_nvcc()
 needs_nvcc = pytest.mark.skipif(NVCC is None, reason="no nvcc on the PATH, in CUDA_HOME or in /usr/local/cuda")
@@ -36,6 +36,7 @@ def kernels() -> list[Kernel]:
 def test_every_cuda_source_is_built() -> None:
     on_disk = {str(path.relative_to(ROOT)) for path in ROOT.glob("csrc/*/*.cu")}
     assert set(build_sources()) == on_disk
+    assert set(build_folders()) == {path.parent.name for path in ROOT.glob("csrc/*/register.cpp")}
 
 
 @needs_nvcc
