@@ -3,18 +3,10 @@
 
 #include <tuple>
 
-#include "../common/tensor.h"
+#include "../core/tensor.h"
 #include "coordinates.h"
 
 namespace ek {
-
-#define EK_COORDINATES_OPTIONS "float c, float? clamp, bool mean, bool difference"
-inline constexpr const char* kCoordinatesSchema =
-    "coordinates(Tensor x, Tensor weight, " EK_GRAPH_SCHEMA ", " EK_COORDINATES_OPTIONS ") -> Tensor";
-inline constexpr const char* kCoordinatesBackwardSchema =
-    "coordinates_backward(Tensor grad, Tensor x, Tensor weight, " EK_GRAPH_SCHEMA ", " EK_COORDINATES_OPTIONS
-    ") -> (Tensor, Tensor)";
-#undef EK_COORDINATES_OPTIONS
 
 template <class Device>
 struct Coordinates {

@@ -3,7 +3,7 @@
 // agg the sum or the mean; a node that hears no edge keeps x_i.
 #pragma once
 
-#include "../common/graph.h"
+#include "../core/graph.h"
 #if defined(EK_WITH_CUDA)
 #include <cuda_runtime_api.h>
 #endif

@@ -1,7 +1,7 @@
 // From tensors to the edge network's kernels, for any device.
 #pragma once
 
-#include "../common/tensor.h"
+#include "../core/tensor.h"
 #include "edge_network.h"
 
 namespace ek {

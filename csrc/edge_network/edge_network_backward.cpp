@@ -1,8 +1,6 @@
-// Compiled once per instruction set; no torch header and no standard container in here.
-//
 // A block of edges is computed again and differentiated while its channels are in cache: against the one product per
 // layer of the forward pass three, one of them again.
-#include "../common/isa.h"
+#include "../core/isa.h"
 #include "../message/partials.h"
 #include "../message/points.h"
 #include "layers.h"

@@ -1,5 +1,4 @@
-// Compiled once per instruction set; no torch header and no standard container in here.
-#include "../common/isa.h"
+#include "../core/isa.h"
 #include "layers.h"
 
 namespace ek {

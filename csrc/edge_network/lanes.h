@@ -5,9 +5,9 @@
 
 #include <utility>
 
-#include "../common/dense.h"
-#include "../common/transpose.h"
 #include "../message/edges.h"
+#include "../simd/dense.h"
+#include "../simd/transpose.h"
 
 namespace ek {
 namespace {

@@ -4,14 +4,10 @@
 #include <algorithm>
 #include <tuple>
 
-#include "../common/tensor.h"
+#include "../core/tensor.h"
 #include "encode.h"
 
 namespace ek {
-
-inline constexpr const char* kEncodeSchema = "encode(Tensor z, Tensor t, bool angles) -> Tensor";
-inline constexpr const char* kEncodeBackwardSchema =
-    "encode_backward(Tensor grad, Tensor z, Tensor t, bool angles) -> (Tensor, Tensor)";
 
 template <class Device>
 class Encode {

@@ -1,17 +1,11 @@
 // From tensors to the invariants kernels, for any device.
 #pragma once
 
-#include "../common/tensor.h"
+#include "../core/tensor.h"
 #include "invariants.h"
 #include "moments.h"
 
 namespace ek {
-
-#define EK_INVARIANTS_SCHEMA "Tensor x, " EK_GRAPH_SCHEMA ", float[] metric, bool psi) -> Tensor"
-inline constexpr const char* kInvariantsSchema = "invariants(" EK_INVARIANTS_SCHEMA;
-inline constexpr const char* kInvariantsBackwardSchema = "invariants_backward(Tensor grad, " EK_INVARIANTS_SCHEMA;
-inline constexpr const char* kMomentsSchema = "invariant_moments(" EK_INVARIANTS_SCHEMA;
-inline constexpr const char* kMomentsBackwardSchema = "invariant_moments_backward(Tensor grad, " EK_INVARIANTS_SCHEMA;
 
 template <class Device>
 struct Invariants {

@@ -1,8 +1,7 @@
-// Compiled once per instruction set; no torch header and no standard container in here.
 #include "invariants.h"
 
-#include "../common/dimension.h"
-#include "../common/isa.h"
+#include "../core/dimension.h"
+#include "../core/isa.h"
 #include "block.h"
 
 namespace ek {

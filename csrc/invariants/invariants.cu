@@ -2,8 +2,8 @@
 // butterfly sum.
 #include <cuda_runtime.h>
 
-#include "../common/dimension.h"
-#include "../common/launch.cuh"
+#include "../core/dimension.h"
+#include "../core/launch.cuh"
 #include "device.cuh"
 #include "invariants.h"
 

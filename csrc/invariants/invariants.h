@@ -3,7 +3,7 @@
 // each through psi(z) = sign(z) ln(1 + |z|) when asked.
 #pragma once
 
-#include "../common/graph.h"
+#include "../core/graph.h"
 #if defined(EK_WITH_CUDA)
 #include <cuda_runtime_api.h>
 #endif

@@ -1,8 +1,8 @@
 // A warp or a team of lanes per node, as in invariants.cu; the sums are those of moments.cpp.
 #include <cuda_runtime.h>
 
-#include "../common/dimension.h"
-#include "../common/launch.cuh"
+#include "../core/dimension.h"
+#include "../core/launch.cuh"
 #include "device.cuh"
 #include "moments.h"
 

@@ -3,7 +3,7 @@
 
 #include <array>
 
-#include "../common/tensor.h"
+#include "../core/tensor.h"
 #include "message.h"
 
 namespace ek {

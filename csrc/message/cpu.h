@@ -1,7 +1,7 @@
 // How the fused message op reaches the CPU: packing, threads, chunks.
 #pragma once
 
-#include "../common/cpu.h"
+#include "../core/cpu.h"
 #include "bind.h"
 
 namespace ek {

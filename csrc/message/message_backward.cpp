@@ -1,8 +1,6 @@
-// Compiled once per instruction set; no torch header and no standard container in here.
-//
 // A block of edges is computed again and differentiated while its rows are in cache: against the two products of the
 // forward pass (edge network and head) six, two of them again, two for the rows, two for the weights.
-#include "../common/isa.h"
+#include "../core/isa.h"
 #include "partials.h"
 #include "points.h"
 

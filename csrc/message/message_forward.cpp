@@ -1,8 +1,6 @@
-// Compiled once per instruction set; no torch header and no standard container in here.
-//
 // Arithmetic per edge at H = 72, depth 2, gate and head: 2 x 72 x 72 multiply-adds in the products, about 6 x 72
 // outside of them. What a block of edges touches, weights included, stays in the first two levels of cache.
-#include "../common/isa.h"
+#include "../core/isa.h"
 #include "network.h"
 
 namespace ek {

@@ -2,7 +2,7 @@
 // are added to the nodes that own them.
 #pragma once
 
-#include "../common/launch.cuh"
+#include "../core/launch.cuh"
 #include "../invariants/device.cuh"
 #include "message.h"
 

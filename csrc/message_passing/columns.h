@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-#include "../common/graph.h"
+#include "../core/graph.h"
 
 namespace ek {
 

@@ -10,7 +10,7 @@
 // A batch norm is over all edges, its statistics measured or given.
 #pragma once
 
-#include "../common/tensor.h"
+#include "../core/tensor.h"
 #include "../message/message.h"
 
 namespace ek {

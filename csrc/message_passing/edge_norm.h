@@ -10,7 +10,7 @@
 
 #include <cmath>
 
-#include "../common/graph.h"
+#include "../core/graph.h"
 
 namespace ek {
 

@@ -2,7 +2,7 @@
 // what a gradient of those sums makes of the coordinates and the attributes. All in float64, see edge_norm.h.
 #pragma once
 
-#include "../common/minkowski.h"
+#include "../core/minkowski.h"
 #include "edge_norm.h"
 
 namespace ek {

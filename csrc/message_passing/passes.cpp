@@ -1,7 +1,7 @@
-// Compiled once per instruction set; no torch header and no standard container in here.
+// Runs passes over items on the CPU.
 #include "passes.h"
 
-#include "../common/isa.h"
+#include "../core/isa.h"
 
 namespace ek {
 

@@ -1,5 +1,5 @@
 // A block of threads for each item of a pass, a thread for every kThreads-th channel.
-#include "../common/launch.cuh"
+#include "../core/launch.cuh"
 #include "passes.h"
 
 namespace ek {

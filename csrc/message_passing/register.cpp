@@ -1,17 +1,26 @@
-// message_passing on the CPU.
+// Registers message_passing.
+#include "../core/register.h"
+#if defined(EK_WITH_CUDA)
+#include "cuda.h"
+#define EK_MESSAGE_PASSING ek::MessagePassing<ek::MessagePassingOnCuda<EK_DEVICE>>
+#else
 #include "cpu.h"
+#define EK_MESSAGE_PASSING ek::MessagePassing<ek::MessagePassingOnCpu>
+#endif
 
-STABLE_TORCH_LIBRARY_FRAGMENT(equikernels, m) {
+EK_SCHEMAS(m) {
   m.def(ek::kMessagePassingSchema);
   m.def(ek::kMessagePassingBackwardSchema);
   m.def(ek::kMessagePassingPlanSchema);
 }
 
-STABLE_TORCH_LIBRARY_IMPL(equikernels, CPU, m) {
-  m.impl("message_passing", TORCH_BOX(&ek::MessagePassing<ek::MessagePassingOnCpu>::forward));
-  m.impl("message_passing_backward", TORCH_BOX(&ek::MessagePassing<ek::MessagePassingOnCpu>::backward));
+EK_KERNELS(m) {
+  m.impl("message_passing", TORCH_BOX(&EK_MESSAGE_PASSING::forward));
+  m.impl("message_passing_backward", TORCH_BOX(&EK_MESSAGE_PASSING::backward));
 }
 
+#if !defined(EK_WITH_CUDA)
 STABLE_TORCH_LIBRARY_IMPL(equikernels, CompositeExplicitAutograd, m) {
   m.impl("message_passing_plan", TORCH_BOX(&ek::message_passing_plan));
 }
+#endif

@@ -9,17 +9,10 @@
 #include <utility>
 #include <vector>
 
-#include "../common/tensor.h"
+#include "../core/tensor.h"
 #include "neighbors.h"
 
 namespace ek {
-
-#define EK_NEIGHBORS_OPTIONS "float? radius, float[] metric, bool periodic, bool compensated, bool loop"
-inline constexpr const char* kNearestSchema =
-    "nearest_neighbors(Tensor x, " EK_GRAPH_SCHEMA ", SymInt k, " EK_NEIGHBORS_OPTIONS ") -> (Tensor, Tensor)";
-inline constexpr const char* kWithinSchema =
-    "neighbors_within(Tensor x, " EK_GRAPH_SCHEMA ", " EK_NEIGHBORS_OPTIONS ") -> (Tensor, Tensor, Tensor)";
-#undef EK_NEIGHBORS_OPTIONS
 
 template <class Device>
 struct Neighbors {

@@ -4,7 +4,7 @@
 #include <array>
 #include <tuple>
 
-#include "../common/tensor.h"
+#include "../core/tensor.h"
 #include "rank2.h"
 
 namespace ek {

@@ -3,7 +3,7 @@
 
 #include <tuple>
 
-#include "../common/tensor.h"
+#include "../core/tensor.h"
 #include "rows.h"
 
 namespace ek {

@@ -3,24 +3,10 @@
 
 #include <tuple>
 
-#include "../common/tensor.h"
+#include "../core/tensor.h"
 #include "segment.h"
 
 namespace ek {
-
-inline constexpr const char* kSegmentSumSchema =
-    "segment_sum(Tensor source, Tensor? weight, Tensor? arg, " EK_GRAPH_SCHEMA
-    ", SymInt num_nodes, int rows, bool mean) -> Tensor";
-inline constexpr const char* kSegmentSpreadSchema =
-    "segment_spread(Tensor source, Tensor? arg, " EK_GRAPH_SCHEMA ") -> Tensor";
-inline constexpr const char* kSegmentProductSchema =
-    "segment_product(Tensor receivers, Tensor senders, Tensor? arg, " EK_GRAPH_SCHEMA ", bool per_channel) -> Tensor";
-inline constexpr const char* kSegmentExtremumSchema = "segment_extremum(Tensor source, Tensor? weight, " EK_GRAPH_SCHEMA
-                                                      ", SymInt num_nodes, int rows, bool largest) -> (Tensor, Tensor)";
-inline constexpr const char* kSegmentSoftmaxSchema =
-    "segment_softmax(Tensor values, " EK_GRAPH_SCHEMA ", SymInt num_nodes) -> Tensor";
-inline constexpr const char* kSegmentSoftmaxBackwardSchema =
-    "segment_softmax_backward(Tensor grad, Tensor output, " EK_GRAPH_SCHEMA ", SymInt num_nodes) -> Tensor";
 
 template <class Device>
 class Segment {

@@ -1,11 +1,10 @@
-// Compiled once per instruction set; no torch header and no standard container in here.
 // Lanes are channels: a panel of vectors stays in registers while the edges of one node go by.
 #include "segment.h"
 
 #include <utility>
 
-#include "../common/isa.h"
-#include "../common/simd_storage.h"
+#include "../core/isa.h"
+#include "../simd/simd_storage.h"
 
 namespace ek {
 namespace {

@@ -5,9 +5,9 @@
 
 #include <cmath>
 
-#include "../common/extremum.h"
-#include "../common/launch.cuh"
-#include "../common/pack.cuh"
+#include "../core/extremum.h"
+#include "../core/launch.cuh"
+#include "../simd/pack.cuh"
 #include "segment.h"
 
 namespace ek {

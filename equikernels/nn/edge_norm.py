@@ -11,7 +11,7 @@ from ..checks import fail
 from ..graph import Graph
 from ..metric import Metric
 from ..ops.autograd import recomputed
-from ..ops.common import lift
+from ..ops.common import promote
 from ..ops.message.statistics import message_deviations
 
 SMALL = 1 << 15  # numbers in a table of nodes: up to there, what statistics keep for backward is at most 8 MB a layer
@@ -55,8 +55,8 @@ def fold_batch_norm(
 
         # Some thirty float64 tables of n rows are worth less than their memory where that is large: backward makes them
         # again. There is no autocast there, which raises 16 bits.
-        receiver, sender = lift("BatchNorm", "z", z.receiver), lift("BatchNorm", "z", z.sender)
-        x = None if x is None else lift("BatchNorm", "x", x)
+        receiver, sender = promote("BatchNorm", "z", z.receiver), promote("BatchNorm", "z", z.sender)
+        x = None if x is None else promote("BatchNorm", "x", x)
         parts = receiver, sender, x, z.invariant_weight, edge_attr, z.edge_weight
         large = not torch.compiler.is_compiling() and z.receiver.numel() > SMALL
         count, mean, square = recomputed(deviations, *parts) if large else deviations(*parts)

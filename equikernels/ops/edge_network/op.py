@@ -14,9 +14,9 @@ from ...checks import REAL, check_bound, check_choice, check_integer, check_numb
 from ...graph import Graph
 from ...metric import Metric, signature
 from ..autograd import call, double_backward, register_autograd
-from ..common import check_edges, check_graph, graph_arguments, graph_from, lift
-from ..message_passing.direction import Normed, direction_options
+from ..common import check_edges, check_graph, graph_arguments, graph_from, promote
 from ..message.op import INVARIANTS
+from ..message_passing.direction import Normed, direction_options
 from . import reference
 from .spec import ENDS, EdgeNetwork, EdgeOptions, EdgeOutput, EdgeTensors, check_network, cuda_limit, first_inputs
 
@@ -90,12 +90,12 @@ def edge_network(
     Raises:
         ValueError, TypeError: the message names the argument.
     """
-    receiver = receiver if receiver is None else lift(OP, "receiver", receiver)
-    sender = sender if sender is None else lift(OP, "sender", sender)
-    x = x if x is None else lift(OP, "x", x)
-    edge_attr = edge_attr if edge_attr is None else lift(OP, "edge_attr", edge_attr)
+    receiver = receiver if receiver is None else promote(OP, "receiver", receiver)
+    sender = sender if sender is None else promote(OP, "sender", sender)
+    x = x if x is None else promote(OP, "x", x)
+    edge_attr = edge_attr if edge_attr is None else promote(OP, "edge_attr", edge_attr)
     network = check_network(OP, network)
-    weights = lift(OP, "network", network.weights)
+    weights = promote(OP, "network", network.weights)
     check_choice(OP, "invariants", invariants, ("none", *INVARIANTS))
     check_choice(OP, "ends", ends, ENDS)
     interval, product = INVARIANTS.get(invariants, (False, False))

@@ -14,9 +14,9 @@ from ...checks import REAL, check_bound, check_choice, check_number, check_tenso
 from ...graph import Graph
 from ...metric import Metric, signature
 from ..autograd import call, double_backward, register_autograd
-from ..common import allows_tf32, check_graph, graph_arguments, graph_from, lift
-from . import reference
+from ..common import allows_tf32, check_graph, graph_arguments, graph_from, promote
 from ..message_passing.direction import Normed, direction_options
+from . import reference
 from .spec import ACTIVATIONS, PRECISIONS, MessageOptions, MessageTensors, cuda_limit
 
 OP = "message_passing"
@@ -173,7 +173,7 @@ def _tensors(
         _row(gate_weight), gate_bias, head_weight, head_bias, _row(head_out),
     )  # fmt: skip
     names = MessageTensors._fields
-    return MessageTensors(*[v if v is None else lift(OP, name, v) for name, v in zip(names, given, strict=True)])  # type: ignore[arg-type]
+    return MessageTensors(*[v if v is None else promote(OP, name, v) for name, v in zip(names, given, strict=True)])  # type: ignore[arg-type]
 
 
 def _parts(argument: str, given: Any, expected: str, count: int) -> tuple[Any, ...]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# Of both edge networks, in the order of csrc/common/activation_kind.h.
+# Of both edge networks, in the order of csrc/simd/activation_kind.h.
 ACTIVATIONS = (
     "identity", "relu", "leaky_relu", "silu", "gelu", "tanh", "sigmoid", "elu", "softplus", "mish", "hardswish",
     "gelu_tanh",

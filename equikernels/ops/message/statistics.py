@@ -12,7 +12,7 @@ from torch import Tensor
 from ...checks import FLOATING, REAL, check_choice, check_tensor, fail
 from ...graph import Graph
 from ...metric import Metric, signature
-from ..common import check_edges, check_graph, lift
+from ..common import check_edges, check_graph, promote
 from ..invariants import pairwise_invariants
 from ..invariants.moments import invariant_moments
 from ..segment import gather_segment_reduce, segment_reduce
@@ -72,8 +72,8 @@ def message_deviations(
 
     Every part of z is centred by itself before products are formed, so that a large mean costs no digits.
     """
-    receiver, sender = lift(OP, "receiver", receiver), lift(OP, "sender", sender)
-    x = None if x is None else lift(OP, "x", x)
+    receiver, sender = promote(OP, "receiver", receiver), promote(OP, "sender", sender)
+    x = None if x is None else promote(OP, "x", x)
     check_tensor(OP, "receiver", receiver, ["n", "H"], REAL)
     check_tensor(OP, "sender", sender, list(receiver.shape), like=receiver)
     check_graph(OP, graph, receiver)

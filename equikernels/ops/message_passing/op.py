@@ -12,11 +12,11 @@ from ... import _native
 from ...backend import KERNELS, use_kernel
 from ...checks import REAL, check_choice, check_tensor, fail
 from ...graph import Graph
-from ..common import allows_tf32, check_edges, check_graph, lift
+from ..common import allows_tf32, check_edges, check_graph, promote
 from ..fused_op import FusedOp, Spec, Tensors
 from . import reference
 from .edge_mlp import EdgeMLP, Norm, update_running
-from .options import INVARIANTS, MEASURED, OP, PRECISIONS, EdgeOptions, Geometry
+from .options import MEASURED, OP, PRECISIONS, EdgeOptions, Geometry
 
 KERNELS[OP] = ("cpu", "cuda")
 TABLES = (0, 1)  # plans in which the kernel makes tables of the first layer's products over nodes
@@ -102,9 +102,9 @@ def message_passing(
     Raises:
         ValueError, TypeError: the message names the argument.
     """
-    h = None if h is None else lift(OP, "h", h)
-    x = None if x is None else lift(OP, "x", x)
-    edge_attr = None if edge_attr is None else lift(OP, "edge_attr", edge_attr)
+    h = None if h is None else promote(OP, "h", h)
+    x = None if x is None else promote(OP, "x", x)
+    edge_attr = None if edge_attr is None else promote(OP, "edge_attr", edge_attr)
     if not isinstance(mlp, EdgeMLP):
         fail(OP, "mlp", "an EdgeMLP", type(mlp).__name__, TypeError)
     check_choice(OP, "precision", precision, PRECISIONS)
@@ -185,7 +185,9 @@ def _asked(ints: tuple[int, ...], numbers: tuple[float, ...], shape: tuple[int, 
 @lru_cache(maxsize=1024)
 def _plan(ints: tuple[int, ...], numbers: tuple[float, ...], shape: tuple[int, ...], device: str) -> str:
     ops: Any = torch.ops.equikernels
-    ask = ops.message_passing_plan_cuda if device == "cuda" and _native.cuda_reason is None else ops.message_passing_plan
+    ask = (
+        ops.message_passing_plan_cuda if device == "cuda" and _native.cuda_reason is None else ops.message_passing_plan
+    )
     return str(ask(list(shape), list(ints), list(numbers)))
 
 

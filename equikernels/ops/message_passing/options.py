@@ -106,7 +106,9 @@ class EdgeOptions(NamedTuple):
             offset,
             check_bound(OP, "geometry.clamp", geometry.clamp),
             tuple(
-                LayerOptions(layer.activation, layer.slope, _norm_kind(layer.norm), layer.norm.eps if layer.norm else 0.0)
+                LayerOptions(
+                    layer.activation, layer.slope, _norm_kind(layer.norm), layer.norm.eps if layer.norm else 0.0
+                )
                 for layer in mlp.layers
             ),
             () if dim is None else tuple(signature(OP, geometry.metric, dim)),

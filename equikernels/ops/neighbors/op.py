@@ -13,7 +13,7 @@ from ...backend import KERNELS, use_kernel
 from ...checks import REAL, check_bound, check_choice, check_integer, check_tensor, fail
 from ...graph import Graph
 from ...metric import Metric, eta_phi, signature
-from ..common import graph_arguments, lift
+from ..common import graph_arguments, promote
 from . import reference
 
 K_NEAREST, KNN, RADIUS = "k_nearest", "knn_graph", "radius_graph"
@@ -219,7 +219,7 @@ def _nearest(
 
 
 def _prepare(op: str, x: Tensor, ptr: Tensor | None, metric: Metric, loop: bool) -> Search:
-    x = lift(op, "x", x).detach()
+    x = promote(op, "x", x).detach()
     check_tensor(op, "x", x, ["n", "D"], REAL)
     if ptr is None:
         ptr = torch.tensor([0, x.shape[0]], device=x.device)

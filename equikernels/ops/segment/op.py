@@ -10,7 +10,7 @@ from ...backend import KERNELS, use_kernel
 from ...checks import FLOATING, check_choice, check_tensor, fail
 from ...graph import Graph
 from ..autograd import call
-from ..common import check_edges, check_graph, graph_arguments, lift
+from ..common import check_edges, check_graph, graph_arguments, promote
 from . import autograd, reference
 
 REDUCE, GATHER, SOFTMAX = "segment_reduce", "gather_segment_reduce", "segment_softmax"
@@ -105,7 +105,7 @@ def segment_softmax(values: Tensor, graph: Graph) -> Tensor:
     Raises:
         ValueError, TypeError: wrong shape, dtype or device; the message names the argument.
     """
-    values = lift(SOFTMAX, "values", values)
+    values = promote(SOFTMAX, "values", values)
     columns = _edge_columns(SOFTMAX, values, graph)
     if use_kernel(SOFTMAX, values):
         out = call("segment_softmax", columns, *graph_arguments(graph), graph.num_nodes)

@@ -2,8 +2,8 @@
 // NaN and infinities come out as they do from torch.
 #pragma once
 
+#include "../core/factorial.h"
 #include "activation_kind.h"
-#include "factorial.h"
 #include "simd.h"
 
 namespace ek {

@@ -1,8 +1,8 @@
 // Rows of numbers as a thread reads and writes them: several neighbours at a time, and coordinates.
 #pragma once
 
-#include "graph.h"
-#include "storage.h"
+#include "../core/graph.h"
+#include "../core/storage.h"
 
 namespace ek {
 

@@ -1,8 +1,8 @@
 // Rows of stored numbers as SIMD lanes of their accumulator: loads widen, stores round to nearest even.
 #pragma once
 
+#include "../core/storage.h"
 #include "simd.h"
-#include "storage.h"
 
 namespace ek {
 namespace {
