@@ -132,7 +132,7 @@ def run(
     like = mlp.layers[0].weight
     if like.numel() > 0 and _native.cpu_reason is None:
         options = options._replace(tf32=allows_tf32(like))
-        plan = planned(options, _shape(mlp), like.device.type)
+        plan = planned(options, mlp.shape(), like.device.type)
     limit = None if plan.isdigit() else plan
     kernel = use_kernel(OP, *[t for t in tensors if t is not None], limit=limit)
     out = FUSED(tensors, graph, options._replace(plan=int(plan)) if kernel else options, kernel)
@@ -160,15 +160,6 @@ def _check_count(graph: Graph) -> None:
     known = graph.num_edges if graph.device.type == "cpu" and not torch.compiler.is_compiling() else None
     if known == 1:
         fail("BatchNorm", "graph", "more than one edge when training", 1)
-
-
-def _shape(mlp: EdgeMLP) -> tuple[int, ...]:
-    """The layers as the choice of a kernel depends on them."""
-    shape = [int(mlp.gate is not None), mlp.layers[0].weight.shape[1]]
-    for layer in mlp.layers:
-        affine = layer.norm is not None and (layer.norm.weight is not None or layer.norm.bias is not None)
-        shape += [layer.weight.shape[0], int(layer.bias is not None), int(affine)]
-    return tuple(shape)
 
 
 def planned(options: EdgeOptions, shape: tuple[int, ...], device: str) -> str:
