@@ -17,8 +17,9 @@ from equikernels import cli
 
 from ..support.bench_suite import machine, module, side_by_side
 
-clock, command, growth, lorentznet, memory, networks, pelican, plan, points, records = map(
-    module, ("clock", "command", "growth", "lorentznet", "memory", "networks", "pelican", "plan", "points", "records")
+calls, clock, command, growth, lorentznet, memory, networks, pelican, plan, points, records = map(
+    module,
+    ("calls", "clock", "command", "growth", "lorentznet", "memory", "networks", "pelican", "plan", "points", "records"),
 )
 
 
@@ -200,6 +201,17 @@ def test_networks_of_both_sides_agree() -> None:
         network = networks.NETWORKS[name]
         assert network.sides(*network.quick.arguments).agree() < 1e-4
     assert networks.VecNetSides(growth.events(5, 2)).agree() < 1e-4
+
+
+def test_calls_through_the_dispatcher_are_counted() -> None:
+    x, w = torch.ones(3, requires_grad=True), torch.ones(3)
+    assert calls.count(lambda: None) == 0
+    assert calls.count(lambda: (x.detach() * w).sum()) == 3  # detach, mul, sum
+    assert calls.count(lambda: torch.autograd.grad((x * w).sum(), x)) == 2 + 3  # backward: ones_like, expand, mul
+    setting = plan.Setting(1, True)
+    (row,) = [row for row in calls.plan(setting).rows if row.what == "forward, Interaction Network, one graph"]
+    found = row.measure(row.what)
+    assert 0 < found["equikernels_calls"] < found["published_calls"]
 
 
 def test_nothing_to_measure(capsys: pytest.CaptureFixture[str]) -> None:

@@ -246,6 +246,21 @@ def test_other_sizes() -> None:
     assert pages.sizes({"vecnet": vecnet}) == "Not measured yet."
 
 
+def test_calls_are_a_table_and_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"what": "forward, net, 3 jets", "equikernels_calls": 40, "published_calls": 1234}
+    step = {"what": "training step, net, 3 jets", "equikernels_calls": 50, "published_calls": 70}
+    found = {**machine.machine("calls", 2), "rows": [row, step]}
+    assert "| net, 3 jets | 1,234 | 40 | 70 | 50 |" in pages.calls({"calls": found})
+    assert pages.calls({}) == "Not measured yet."
+    assert "1,234 calls (published) | 40 calls" in records.table(found)
+    for name, calls in (("before", 40), ("more", 46)):
+        content = records.text({**found, "rows": [{**row, "equikernels_calls": calls}, step]})
+        (tmp_path / f"{name}.json").write_text(content)
+    files = [str(tmp_path / f"{name}.json") for name in ("before", "more")]
+    assert command.main(["compare", *files]) == 1
+    assert "calls | forward, net, 3 jets, against published | 40 | 46 | +15.0 %" in capsys.readouterr().out
+
+
 def test_a_missing_row_is_named() -> None:
     results = pages.load(ROOT)
     row = records.find("lorentznet", results["lorentznet"], "training step, 100 jets")

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 import equikernels as ek
-from equikernels.baselines import egnn, lorentznet
 from equikernels.fuse.edges import GraphCache, make_graph
 from equikernels.fuse.swap import is_fused
+from equikernels.published import egnn, lorentznet
 
 from ..support.golden import filled
 

@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import checkpoint
 
 import equikernels as ek
-from equikernels.baselines.lorentznet import LGEB
+from equikernels.published.lorentznet import LGEB
 
 from ..support.fuse_blocks import (
     Layer,

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import equikernels as ek
-from equikernels.baselines.egnn import scatter_mean
-from equikernels.baselines.lorentznet import scatter_sum
+from equikernels.published.egnn import scatter_mean
+from equikernels.published.lorentznet import scatter_sum
 
 from ..support.fuse_blocks import Layer, Masked, awake, compare, fuses, layer_call, masks, numbers, runs_fused, variant
 

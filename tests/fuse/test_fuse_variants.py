@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import equikernels as ek
-from equikernels.baselines.lorentznet import scatter_sum
+from equikernels.published.lorentznet import scatter_sum
 
 from ..support.fuse_blocks import (
     Layer,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import equikernels as ek
-from equikernels import baselines
+from equikernels import published
 from equikernels.models import EuclidNet, EuclidNetSO3, InteractionNetwork
 
 from ..support.golden import filled, stored
@@ -74,11 +74,11 @@ def test_goldens(backend: str) -> None:
         (EuclidNetSO3(4, 2, 0.1), p, SO3),
         (InteractionNetwork(8), published_in, IN1),
         (InteractionNetwork(8, 3), published_in, IN3),
-        (baselines.EuclidNetSO2(**sizes), p, SO2),
-        (baselines.EuclidNetSO2(**sizes, equi_output=False), p, SO2_VECTORS_OUT),
-        (baselines.EuclidNetSO3(4, 2, 0.1), p, SO3),
-        (baselines.InteractionNetwork(8), published_in, IN1),
-        (baselines.InteractionNetwork(8, 3), published_in, IN3),
+        (published.EuclidNetSO2(**sizes), p, SO2),
+        (published.EuclidNetSO2(**sizes, equi_output=False), p, SO2_VECTORS_OUT),
+        (published.EuclidNetSO3(4, 2, 0.1), p, SO3),
+        (published.InteractionNetwork(8), published_in, IN1),
+        (published.InteractionNetwork(8, 3), published_in, IN3),
     ]
     for model, inputs, golden in cases:
         out = run(filled(model).eval(), inputs)
@@ -136,9 +136,9 @@ def test_network_is_the_published_one(name: str, backend: str) -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_same_keys_and_initial_weights(name: str) -> None:
-    ours, published, options, extra = NETWORKS[name]
+    ours, theirs, options, extra = NETWORKS[name]
     states = []
-    for make in (lambda: ours(**options, **extra), lambda: published(**options)):
+    for make in (lambda: ours(**options, **extra), lambda: theirs(**options)):
         torch.manual_seed(7)
         states.append(make().state_dict())
     assert sorted(states[0]) == sorted(states[1])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import equikernels as ek
-from equikernels.baselines import pelican
+from equikernels.published import pelican
 
 from ..support.tools import value_and_grads
 

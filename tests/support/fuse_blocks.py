@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 import equikernels as ek
-from equikernels.baselines import egnn, euclidnet, interaction_network, lorentznet
-from equikernels.baselines.lorentznet import psi, scatter_sum
+from equikernels.published import egnn, euclidnet, interaction_network, lorentznet
+from equikernels.published.lorentznet import psi, scatter_sum
 
 from .tools import RecordOps
 

@@ -1,18 +1,14 @@
-"""The baselines ParticleNet and PFN: the published numbers of parameters, and the published code's results."""
+"""ParticleNet and PFN: the published numbers of parameters, and the published code's results."""
 
 from __future__ import annotations
-
-import importlib
 
 import pytest
 import torch
 
 import equikernels as ek
-from equikernels import cli
+from equikernels.published import taggers
 
 from ..support.golden import filled, jets
-
-taggers = importlib.import_module(f"{cli.bench_package()}.baselines.taggers")
 
 
 def size(network: torch.nn.Module) -> int:

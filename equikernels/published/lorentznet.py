@@ -49,6 +49,13 @@ class LGEB(nn.Module):
         self.phi_m = nn.Sequential(nn.Linear(width, 1), nn.Sigmoid())
 
     def forward(self, h: Tensor, x: Tensor, edges: tuple[Tensor, Tensor], scalars: Tensor) -> tuple[Tensor, Tensor]:
+        h, x, _ = self.with_messages(h, x, edges, scalars)
+        return h, x
+
+    def with_messages(
+        self, h: Tensor, x: Tensor, edges: tuple[Tensor, Tensor], scalars: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(h', x', messages [E, width])."""
         i, j = edges
         difference = x[i] - x[j]
         norms = psi(minkowski_norm(difference)).unsqueeze(1)
@@ -60,7 +67,7 @@ class LGEB(nn.Module):
             degree = scatter_sum(torch.ones_like(shift), i, x.shape[0]).clamp(min=1)
             x = x + self.c_weight * scatter_sum(shift, i, x.shape[0]) / degree
         h = h + self.phi_h(torch.cat([h, scatter_sum(message, i, h.shape[0]), scalars], dim=1))
-        return h, x
+        return h, x, message
 
 
 class LorentzNet(nn.Module):

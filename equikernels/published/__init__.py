@@ -1,4 +1,4 @@
-"""The published formulas in eager PyTorch, as people run them: what equikernels is measured and tested against."""
+"""The published formulas in eager PyTorch, as people run them: equikernels is measured and tested against these."""
 
 from .egnn import E_GCL as E_GCL
 from .egnn import EGNN as EGNN
@@ -13,3 +13,7 @@ from .euclidnet import PaperEuclidNet as PaperEuclidNet
 from .interaction_network import InteractionNetwork as InteractionNetwork
 from .lorentznet import LorentzNet as LorentzNet
 from .pelican import PELICANClassifier as PELICANClassifier
+from .pelican_nano import PELICANNano as PELICANNano
+from .taggers import PFN as PFN
+from .taggers import ParticleNet as ParticleNet
+from .vecnet import VecNet as VecNet
