@@ -142,8 +142,8 @@ class Edges:
             segment.segment_sum(values, weight, chosen, *graph, nodes, rows_of, False)
         segment.segment_sum(empty(edges, 35), None, None, *graph, nodes, 0, True)
         segment.segment_extremum(values, weight, *graph, nodes, 1, False)
-        segment.segment_spread(values, arg, *graph)
-        segment.segment_product(values, values, arg, *graph, kind == 0)
+        segment.gather_to_edges(values, arg, *graph)
+        segment.edge_dot(values, values, arg, *graph, kind == 0)
 
 
 FORMS: dict[str, Callable[[], object]] = {

@@ -17,7 +17,7 @@ REDUCE, GATHER, SOFTMAX = "segment_reduce", "gather_segment_reduce", "segment_so
 for _op in (REDUCE, GATHER, SOFTMAX):
     KERNELS[_op] = ("cpu", "cuda")
 for _op in (REDUCE, GATHER):
-    _names = ("segment_sum", "segment_extremum", "segment_spread", "segment_product")
+    _names = ("segment_sum", "segment_extremum", "gather_to_edges", "edge_dot")
     _triton.provide(_op, "equikernels.ops.segment.triton", _names)
 REDUCTIONS = ("sum", "mean", "max", "min")
 
@@ -56,7 +56,7 @@ def segment_reduce(values: Tensor, graph: Graph, reduce: str = "sum") -> Tensor:
 def gather_segment_reduce(
     node_values: Tensor, graph: Graph, weight: Tensor | None = None, reduce: str = "sum"
 ) -> Tensor:
-    r"""Each node's sum, mean, maximum or minimum over the nodes it hears, in one pass: no [E, C] tensor is made.
+    r"""Each node's sum, mean, maximum or minimum over the nodes it receives from, without an [E, C] tensor.
 
     .. math:: \mathrm{out}_{i} = \mathrm{agg}_{e = (j \to i)} \; w_e v_j
 

@@ -1,4 +1,4 @@
-"""Segment sums, extrema, spreads and products on Triton: implementations of the dispatcher's ops.
+"""Segment sums, extrema, gather_to_edges and edge_dot on Triton: implementations of the dispatcher's ops.
 
 Arguments are those of the ops' schemas, checked by the public ops; launches depend on shapes alone.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...graph import CSR
 from .. import triton_launch as to
-from .triton_kernels import extremum_kernel, product_kernel, spread_kernel, sum_kernel
+from .triton_kernels import edge_dot_kernel, extremum_kernel, gather_to_edges_kernel, sum_kernel
 
 
 def _sizes(graph: Tensor, num_edges: int, kind: int, num_nodes: int) -> tuple[int, ...]:
@@ -85,12 +85,12 @@ def segment_extremum(
     return result, arg
 
 
-def segment_spread(source: Tensor, arg: Tensor | None, graph: Tensor, num_edges: int, kind: int) -> Tensor:
+def gather_to_edges(source: Tensor, arg: Tensor | None, graph: Tensor, num_edges: int, kind: int) -> Tensor:
     source, (nodes, channels) = source.contiguous(), source.shape
     result = source.new_empty(num_edges, channels)
     if result.numel() > 0:
         to.launch(
-            spread_kernel,
+            gather_to_edges_kernel,
             _grid(nodes, channels),
             *(source, to.dense(arg), graph, result, *_sizes(graph, num_edges, kind, nodes)),
             KIND=kind,
@@ -99,7 +99,7 @@ def segment_spread(source: Tensor, arg: Tensor | None, graph: Tensor, num_edges:
     return result
 
 
-def segment_product(
+def edge_dot(
     receivers: Tensor,
     senders: Tensor,
     arg: Tensor | None,
@@ -114,7 +114,7 @@ def segment_product(
         return result.zero_()
     if result.numel() > 0:
         to.launch(
-            product_kernel,
+            edge_dot_kernel,
             (nodes,),
             *(receivers, senders, to.dense(arg), graph, result, *_sizes(graph, num_edges, kind, nodes)),
             KIND=kind,

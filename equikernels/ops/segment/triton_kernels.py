@@ -1,4 +1,4 @@
-"""Triton kernels of segment sums, extrema, spreads and products; csrc/segment/segment.h says what they are.
+"""Triton kernels of segment sums, extrema, gather_to_edges and edge_dot; csrc/segment/segment.h says what they are.
 
 A program owns one node and some channels, and walks the node's edges in tiles. Sums are taken in an order that depends
 on the number of edges alone; offsets are 64-bit; nothing is read back.
@@ -73,7 +73,7 @@ def sum_kernel(
 
 
 @triton.jit(do_not_specialize=["nodes", "edges", "events", "halvings"])
-def spread_kernel(
+def gather_to_edges_kernel(
     source,  # [nodes, CHANNELS]
     arg,  # int64 [nodes, CHANNELS] or None
     graph,
@@ -107,7 +107,7 @@ def spread_kernel(
 
 
 @triton.jit(do_not_specialize=["nodes", "edges", "events", "halvings"])
-def product_kernel(
+def edge_dot_kernel(
     receivers,  # [nodes, CHANNELS]
     senders,  # [nodes, CHANNELS]
     arg,  # int64 [nodes, CHANNELS] or None
