@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ... import _triton
-from ...backend import KERNELS, use_kernel
+from ...backend import KERNELS, PARTS, use_kernel
 from ...checks import FLOATING, check_choice, check_tensor, fail
 from ...graph import Graph
 from ..autograd import call
@@ -16,9 +15,7 @@ from . import autograd, reference
 REDUCE, GATHER, SOFTMAX = "segment_reduce", "gather_segment_reduce", "segment_softmax"
 for _op in (REDUCE, GATHER, SOFTMAX):
     KERNELS[_op] = ("cpu", "cuda")
-for _op in (REDUCE, GATHER):
-    _names = ("segment_sum", "segment_extremum", "gather_to_edges", "edge_dot")
-    _triton.provide(_op, "equikernels.ops.segment.triton", _names)
+PARTS.update((REDUCE, GATHER))
 REDUCTIONS = ("sum", "mean", "max", "min")
 
 
