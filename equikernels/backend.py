@@ -113,7 +113,7 @@ def _refusal(op: str, backend: str, device: torch.device) -> str | None:
     return _native.cpu_reason if backend == "cpu" else _native.cuda_reason
 
 
-def use_kernel(op: str, *tensors: Tensor, cuda_limit: str | None = None) -> bool:
+def use_kernel(op: str, *tensors: Tensor, cuda_limit: str | None = None, limit: str | None = None) -> bool:
     """True where the op's kernel is to run on these tensors, False for the reference.
 
     Under torch.func transforms and forward-mode AD the reference runs: it is made of PyTorch ops that have every
@@ -123,6 +123,7 @@ def use_kernel(op: str, *tensors: Tensor, cuda_limit: str | None = None) -> bool
         op: name of the public op.
         tensors: what it was called with.
         cuda_limit: why the op's CUDA C++ kernel cannot do this call, where it cannot.
+        limit: why the op's kernel on this device cannot.
 
     Raises:
         RuntimeError: a backend was asked for by name that cannot run here.
@@ -137,7 +138,7 @@ def use_kernel(op: str, *tensors: Tensor, cuda_limit: str | None = None) -> bool
     if transformed(tensors):
         return False
     for backend in (name,) if named else AUTO.get(device.type, ()):
-        reason = _refusal(op, backend, device) or (cuda_limit if backend == "cuda" else None)
+        reason = _refusal(op, backend, device) or limit or (cuda_limit if backend == "cuda" else None)
         if reason is None:
             return True
         if named:

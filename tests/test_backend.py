@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,17 +12,8 @@ import equikernels as ek
 from equikernels import _triton, backend
 from equikernels.ops.message.spec import MAX_CUDA_EDGE_WIDTH, MAX_CUDA_WIDTH, MessageTensors, cuda_limit
 
-from .ptxas_report import ROOT
-
-
-def run(code: str, **environment: str) -> str:
-    """What a fresh process prints, with triton's interpreter."""
-    path = {"PYTHONPATH": str(Path(ek.__file__).parents[1])}
-    env = {**os.environ, **path, "TRITON_INTERPRET": "1", **environment}
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], env=env, cwd="/", capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
+from .support import ROOT
+from .support.process import run
 
 # A kernel of the op `invariants` whose results cannot be mistaken.
 STUB = """
