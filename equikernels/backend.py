@@ -24,6 +24,9 @@ KERNELS: dict[str, tuple[str, ...]] = {}
 # Ops with a kernel that other ops replace where there is none.
 COMPOSED: set[str] = set()
 
+# Ops that others are made of: where "triton" is chosen, for the others' sake, they run their C++ kernel.
+PARTS: set[str] = set()
+
 
 _traced: tuple[str, ...] = ()  # while Dynamo traces: backends of the blocks it is in
 
@@ -93,8 +96,14 @@ def _trace(name: str | None) -> None:
     _traced = _traced[:-1] if name is None else (*_traced, name)
 
 
+def _language(op: str, backend: str, device: torch.device) -> str:
+    """The backend whose kernel of an op runs where ``backend`` is chosen."""
+    return device.type if backend == "triton" and op in PARTS else backend
+
+
 def _refusal(op: str, backend: str, device: torch.device) -> str | None:
     """Why a backend has no kernel of an op for tensors on a device, or None where it has."""
+    backend = _language(op, backend, device)
     if backend == "triton":
         return _triton.refusal(op, device)
     if backend != device.type:
@@ -168,7 +177,7 @@ def backends() -> BackendReport:
         report[op] = {device: _served(op, torch.device(device)) for device in ("cpu", "cuda")}
         device = torch.device("cpu" if _triton.INTERPRETED else "cuda")
         reason = _refusal(op, "triton", device)
-        report[op]["triton"] = _kernel("triton") if reason is None else f"refused ({reason})"
+        report[op]["triton"] = _kernel(_language(op, "triton", device)) if reason is None else f"refused ({reason})"
         if op in COMPOSED and not _has_kernel(op, "triton"):
             report[op]["triton"] = "made of other ops"
         report[op]["other"] = "reference"
@@ -184,7 +193,7 @@ def _served(op: str, device: torch.device) -> str:
     for backend in AUTO[device.type] if name == "auto" else (name,):
         reasons[backend] = _refusal(op, backend, device)
         if reasons[backend] is None:
-            return _kernel(backend)
+            return _kernel(_language(op, backend, device))
     if name != "auto":
         return f"refused ({reasons[name]})"
     if op in COMPOSED and device.type not in KERNELS[op]:

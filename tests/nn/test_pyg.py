@@ -181,7 +181,7 @@ def test_networks_take_a_whole_batch() -> None:
 
 
 def test_an_explanation_runs() -> None:
-    """PyTorch Geometric's own explainer finds the one edge that an output hears of."""
+    """PyTorch Geometric's own explainer finds the one edge that an output depends on."""
     from torch_geometric.explain import Explainer, GNNExplainer
 
     layer = conv("InteractionConv")

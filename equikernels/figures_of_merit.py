@@ -1,4 +1,4 @@
-"""What networks are compared by."""
+"""Figures of merit: the ant factors, background rejection or AUC for each parameter of a network."""
 
 from __future__ import annotations
 

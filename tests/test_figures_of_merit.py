@@ -1,4 +1,4 @@
-"""Figures that networks are compared by."""
+"""The ant factors: values, and what is refused."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from equikernels.metrics import ant_v1, ant_v2
+from equikernels.figures_of_merit import ant_v1, ant_v2
 
 
 def test_values() -> None:
