@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -138,6 +139,30 @@ class FusedOp:
         for k, r in zip([*outputs, *(len(grads) + k for k in present)], result, strict=True):
             found[k] = r
         return found
+
+
+def planned(query: str, options: Any, shape: tuple[int, ...], like: Tensor) -> str:
+    """The kernel's plan for a call, as a number; otherwise why no kernel runs it. C++ decides.
+
+    Args:
+        query: name of the op that is asked.
+        options: as for the call.
+        shape: what the choice depends on beside them, as the query takes it.
+        like: a tensor where the kernel would run.
+    """
+    ints, numbers = options.encoded()
+    cuda = like.is_cuda and _native.cuda_reason is None
+    return _asked(f"{query}_cuda" if cuda else query, shape, tuple(ints), tuple(numbers))
+
+
+@torch._dynamo.assume_constant_result
+def _asked(query: str, shape: tuple[int, ...], ints: tuple[int, ...], numbers: tuple[float, ...]) -> str:
+    return _answer(query, shape, ints, numbers)
+
+
+@lru_cache(maxsize=4096)
+def _answer(query: str, shape: tuple[int, ...], ints: tuple[int, ...], numbers: tuple[float, ...]) -> str:
+    return str(getattr(torch.ops.equikernels, query)(list(shape), list(ints), list(numbers)))
 
 
 def _any_requires_grad(tensors: Sequence[Tensor | None]) -> bool:
