@@ -6,10 +6,9 @@ The schema of a fused op ``name`` and of its backward, whatever the op:
     name_backward(Tensor?[] grads, Tensor?[] tensors, Tensor[] saved, <the graph and the options>, bool[] wanted)
         -> Tensor[]
 
-``tensors`` are the op's tensors in the order of its :class:`Spec`; what is encoded in ``options`` and ``numbers`` are
-the fields of its options. The backward gives a gradient for each tensor, empty where it is absent or not wanted. Its own
-backward is the derivative of the reference, which PyTorch takes: any order above costs memory for all edges, and no
-kernel.
+``tensors`` are the op's tensors, absent ones None; ``options`` and ``numbers`` encode the fields of its options. The
+backward gives a gradient for each tensor, empty where it is absent or not wanted. Its own backward is the derivative of
+the reference, which PyTorch takes: any higher order costs memory for all edges, and no kernel.
 """
 
 from __future__ import annotations
@@ -40,8 +39,8 @@ class Spec:
     Attributes:
         name: of its schema.
         options: the class of its options: a NamedTuple with ``encoded()`` and ``decoded(ints, numbers)``.
-        reference: (tensors, graph or None, options) -> the differentiable outputs, as the kernel gives them; what is not
-            asked for is empty.
+        reference: (tensors, graph or None, options) -> the differentiable outputs, as the kernel gives them; those not
+            asked for are empty.
         shapes: (tensors, number of edges or rows, options) -> every output of the kernel, uninitialised.
         differentiable: how many outputs are; the others are for backward, or of the batch.
         saved: which outputs backward reads.
@@ -128,13 +127,14 @@ class FusedOp:
             out = self.spec.reference(filled, graph, options)
             return tuple(out[k] for k in outputs)
 
-        primals = [tensors[k] for k in present]
+        primals = [t for t in tensors if t is not None]
+        cotangents = [g for g in grads if g is not None]
         # a gradient that was not wanted has nothing flowing back into it
         back = [
             torch.zeros_like(t) if (g := flowing[k]) is None or not wanted[k] else g
-            for k, t in zip(present, primals, strict=True)  # type: ignore[arg-type]
+            for k, t in zip(present, primals, strict=True)
         ]
-        result = double_backward(function, primals, [grads[k] for k in outputs], back)  # type: ignore[misc]
+        result = double_backward(function, primals, cotangents, back)
         found: list[Any] = [None] * (len(grads) + len(tensors))
         for k, r in zip([*outputs, *(len(grads) + k for k in present)], result, strict=True):
             found[k] = r
