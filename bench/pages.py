@@ -126,7 +126,7 @@ def _others(results: dict[str, Document]) -> list[str]:
         return []
     head = ["| network | forward | training step | its memory |", "|---|---|---|---|"]
     return [
-        "\n".join([f"Others beside the formulas of their papers; {'; '.join(sorted(machines))}:", "", *head, *lines])
+        "\n".join([f"Other networks and the formulas of their papers; {'; '.join(sorted(machines))}:", "", *head, *lines])
     ]
 
 
