@@ -125,9 +125,8 @@ def _others(results: dict[str, Document]) -> list[str]:
     if not lines:
         return []
     head = ["| network | forward | training step | its memory |", "|---|---|---|---|"]
-    return [
-        "\n".join([f"Other networks and the formulas of their papers; {'; '.join(sorted(machines))}:", "", *head, *lines])
-    ]
+    title = f"Other networks and the formulas of their papers; {'; '.join(sorted(machines))}:"
+    return ["\n".join([title, "", *head, *lines])]
 
 
 OTHERS = {

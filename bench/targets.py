@@ -64,7 +64,7 @@ CPU = (
         for metric in ("euclidean", "minkowski")
     ),
     Target(
-        "LorentzNet relative to ParticleNet, forward", "taggers", "LorentzNet, forward, 100 jets", 1, baseline="particlenet"
+        "LorentzNet and ParticleNet, forward", "taggers", "LorentzNet, forward, 100 jets", 1, baseline="particlenet"
     ),
     *(
         Target(f"`{op}`, two particles", "kernels", f"{op}, two particles, forward, 1 thread", 0.01, "equikernels_ms",
@@ -94,7 +94,7 @@ GPU = (
     Target("EGNN, forward, 80k edges", "egnn", "forward, 80,000 edges", 5),
     Target("EuclidNet, forward, 80k edges", "euclidnet", "forward, 80,256 edges", 5),
     Target(
-        "LorentzNet relative to ParticleNet, forward", "taggers", "LorentzNet, forward, 100 jets", 1, baseline="particlenet"
+        "LorentzNet and ParticleNet, forward", "taggers", "LorentzNet, forward, 100 jets", 1, baseline="particlenet"
     ),
     *(
         Target(f"`{op}`, of the copy bandwidth", "kernels", f"{op}, {graph}, forward, 1 thread", 0.85,

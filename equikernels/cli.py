@@ -34,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def bench_package() -> str:
-    """The benchmark suite: inside the package where it is installed, beside it in a checkout on the path."""
+    """The package of the benchmark suite: equikernels.bench if installed, bench in a checkout."""
     return "equikernels.bench" if importlib.util.find_spec("equikernels.bench") else "bench"
 
 

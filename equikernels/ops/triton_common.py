@@ -1,6 +1,6 @@
-"""What Triton kernels share: precision, events, edges of a node. Imports triton.
+"""Device functions shared by Triton kernels: precision, events, edges of a node. Imports triton.
 
-Kernels run in Triton's interpreter as well (TRITON_INTERPRET=1), so nothing here comes from libdevice.
+Kernels also run in Triton's interpreter (TRITON_INTERPRET=1), so nothing here uses libdevice.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from ..graph import COMPLETE_WITH_SELF_LOOPS as _SELF_LOOPS
 from ..graph import CSR as _CSR
 from .common import tf32_for
 
-# Kernels read globals only of this type.
+# Kernels can read globals only of this type.
 CSR = tl.constexpr(_CSR)
 SELF_LOOPS = tl.constexpr(_SELF_LOOPS)
 
 
 def dot_precision(dtype: torch.dtype) -> str:
-    """How ``tl.dot`` multiplies: float32 by IEEE multiply-adds, in TF32 where PyTorch has been told it may."""
+    """The precision of ``tl.dot``: IEEE multiply-adds for float32, or TF32 if PyTorch's settings allow it."""
     return "tf32" if tf32_for(dtype) else "ieee"
 
 
 @triton.jit
 def last_not_after(table, value, low, count, halvings):
-    """The last b with table[b] <= value, of low .. low + count - 1, as int64: empty events are stepped over."""
+    """The last b with table[b] <= value, of low .. low + count - 1, as int64: empty events are skipped."""
     lo = value * 0 + low
     hi = lo + count
     for _ in range(halvings):
@@ -68,7 +68,7 @@ def find_row(table, node, num_nodes, num_edges, num_events, steps, kind: tl.cons
 def find_slot(
     table, row, slot, live, own, num_nodes, num_edges, kind: tl.constexpr, receiving: tl.constexpr, edges: tl.constexpr
 ):
-    """Node at the other end of a slot, and, if asked, its edge; where not live the node itself, and edge 0."""
+    """Node at the other end of a slot, and, if requested, its edge; for dead slots the node itself and edge 0."""
     if kind == CSR:
         others = table + (num_nodes + 1)
         if not receiving:

@@ -32,7 +32,7 @@ def edge_network_case(id: str, h: int | None = None) -> Case:
 
 
 def hub() -> ek.Graph:
-    """One node hears more than a tile of edges, and some of the others nothing."""
+    """One node receives more than a tile of edges, some others none."""
     sender, receiver = torch.randint(0, 9, (2, 290), generator=torch.Generator().manual_seed(0))
     receiver[(receiver > 2) & (receiver < 7)] = 2
     return ek.Graph.from_edge_index(torch.stack([sender, receiver]), 9)

@@ -149,10 +149,10 @@ def test_layer_is_the_published_one(variant: str, name: str, attr: int, node_att
         leaves = [h, x, *([a] if attr else []), *model.parameters()]
         results.append([*out, *torch.autograd.grad(weighted(*out), leaves)])
     close(*results)
-    assert torch.equal(results[0][1][-1], p.x[-1])  # hears nobody, stays
+    assert torch.equal(results[0][1][-1], p.x[-1])  # receives nothing, stays
 
 
-def test_clamp_bites_as_published() -> None:
+def test_clamp_acts_as_published() -> None:
     ours, theirs = layer_pair("old", "plain", 2, 0)
     free, _ = layer_pair("clean", "plain", 2, 0)
     p = points()

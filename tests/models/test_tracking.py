@@ -145,7 +145,7 @@ def test_same_keys_and_initial_weights(name: str) -> None:
     assert all(states[0][key].shape == value.shape for key, value in states[1].items())
 
 
-def test_clamp_bites_as_published() -> None:
+def test_clamp_acts_as_published() -> None:
     p = hits()
     far = p._replace(x=torch.cat([3e3 * p.x[:, :2], p.x[:, 2:]], dim=1))
     for name in ("SO(2) vectors out", "SO(3)"):

@@ -23,7 +23,7 @@ def pair(weight: float, **options: Any) -> torch.Tensor:
     x = torch.tensor([[1.0, 2.0], [4.0, -2.0]], dtype=torch.float64)
     graph = ek.Graph.from_edge_index(PAIR, 2)
     out = ek.coordinate_update(x, torch.tensor([weight], dtype=torch.float64), graph, **options)
-    assert torch.equal(out[1], x[1])  # hears nobody
+    assert torch.equal(out[1], x[1])  # receives nothing
     return out[0]
 
 
@@ -37,8 +37,8 @@ def test_formula_by_hand(backend: str) -> None:
     assert pair(0.5, clamp=0.0).tolist() == [1.0, 2.0]
 
 
-def test_mean_divides_by_the_edges_heard(backend: str) -> None:
-    # node 0 hears 1 twice (a duplicate edge) and 2 once; 3 hears itself
+def test_mean_divides_by_the_edges_received(backend: str) -> None:
+    # node 0 receives from 1 twice (a duplicate edge) and from 2 once; 3 from itself
     graph = ek.Graph.from_edge_index(torch.tensor([[1, 1, 2, 3], [0, 0, 0, 3]]), 4)
     x = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 4.0], [5.0, 5.0]])
     weight = torch.tensor([1.0, 2.0, 3.0, 7.0])

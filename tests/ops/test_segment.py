@@ -20,7 +20,7 @@ CHANNELS = (0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 24, 31, 33, 48, 72, 97, 130)
 
 
 def star(values: list[float], dtype: torch.dtype = torch.float32) -> tuple[Tensor, ek.Graph]:
-    """One node that hears all others, in this order, and one that hears nobody."""
+    """One node that receives from all others, in this order, and one that receives nothing."""
     n = len(values)
     edges = torch.stack([torch.arange(n), torch.zeros(n, dtype=torch.int64)])
     return torch.tensor(values, dtype=dtype)[:, None], ek.Graph.from_edge_index(edges, n + 1)

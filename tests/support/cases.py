@@ -23,8 +23,8 @@ DEVICE = os.environ.get("EQUIKERNELS_TEST_DEVICE", "cpu")  # `make gpu-test` say
 
 
 def _sparse() -> ek.Graph:
-    # Unsorted and asymmetric, with duplicate edges, a self-loop, and isolated nodes 6 (hears none, sends none),
-    # 0 (hears none) and 5 (sends none).
+    # Unsorted and asymmetric, with duplicate edges, a self-loop, and isolated nodes 6 (receives none, sends none),
+    # 0 (receives none) and 5 (sends none).
     sender = torch.tensor([4, 0, 2, 2, 1, 3, 3, 0, 4, 1, 2, 0])
     receiver = torch.tensor([5, 1, 3, 3, 4, 2, 3, 5, 1, 5, 1, 4])
     return ek.Graph.from_edge_index(torch.stack([sender, receiver]), 7)
@@ -150,7 +150,7 @@ def _coordinates() -> list[Case]:
     common: dict[str, Any] = {"op": "coordinate_update", "vectors": ("x", "out"), "per_edge": ("weight",)}
     cases = [Case(id="mean", graph_name=name, make=make(4), options=free, **common) for name in GRAPHS]
     for name in (*TYPICAL, *LARGE):
-        # a bound on components that bites is not equivariant
+        # a clamp of components is not equivariant
         bound = {"c": -0.3, "clamp": 0.7}
         cases += [
             Case(id="sum", graph_name=name, make=make(4), options={**free, "c": 0.1, "reduce": "sum"}, **common),

@@ -37,7 +37,7 @@ def six_hits() -> Hits:
 
 
 def hits(n: int = 30, edges: int = 150) -> Hits:
-    """A random graph, with duplicate edges, self-loops, and a last hit that hears nobody."""
+    """A random graph, with duplicate edges, self-loops, and a last hit that receives nothing."""
     generator = torch.Generator().manual_seed(2)
     sender = torch.randint(0, n, (edges,), generator=generator)
     receiver = torch.randint(0, n - 1, (edges,), generator=generator)

@@ -47,7 +47,7 @@ def with_distances(p: Points) -> Points:
 
 
 def points(n: int = 12, edges: int = 50, dim: int = 3, attr: int = 2, self_loops: bool = True) -> Points:
-    """A random sparse graph, with duplicate edges, self-loops, and a last node that hears nobody."""
+    """A random sparse graph, with duplicate edges, self-loops, and a last node that receives nothing."""
     generator = torch.Generator().manual_seed(2)
     sender = torch.randint(0, n, (edges,), generator=generator)
     receiver = torch.randint(0, n - 1, (edges,), generator=generator)
