@@ -1,4 +1,4 @@
-"""What is to be reached: data for the tables of docs/measuring.md."""
+"""Targets for the tables of docs/measuring.md."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .side_by_side import PUBLISHED
 
 @dataclass(frozen=True)
 class Target:
-    """A number to reach: the field of a row, and at least how much of it; at most, where ``most``."""
+    """A goal for a field of a row: a lower limit, or an upper limit with ``most``."""
 
     what: str
     network: str

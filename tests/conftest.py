@@ -1,4 +1,4 @@
-"""Backends the checks run on: every instruction set this machine has, or the backend EQUIKERNELS_BACKEND names."""
+"""Fixtures: backends (every instruction set of this machine, or EQUIKERNELS_BACKEND), seeds, the emulator."""
 
 from __future__ import annotations
 

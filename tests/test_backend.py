@@ -1,4 +1,4 @@
-"""Which implementation runs, and what is said where none can."""
+"""Tests the choice of implementation, and errors if there is none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Backends are chosen for a context: threads, tasks, generators, compiled code, backward passes."""
+"""Tests the choice of a backend per context: threads, tasks, generators, compiled code, backward passes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files as training scripts and libraries leave them: the network is found in them, or what they are is said."""
+"""Tests load_checkpoint on files of training scripts and libraries: finds the network, or names the kind of file."""
 
 from __future__ import annotations
 

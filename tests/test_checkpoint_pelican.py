@@ -1,4 +1,4 @@
-"""Files of published PELICAN networks: recognised, sized, filled; what the tensors do not tell is asked for."""
+"""Tests load_checkpoint on files of published PELICAN networks, and the keywords that they require."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line, and the demo's refusal to boast where the two sides disagree."""
+"""Tests the command line; the demo prints no speed-up if the two sides disagree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A graph's indices are its own: nothing that happens to a tensor outside reaches a kernel."""
+"""Tests that a graph owns its indices: changes to a user's tensor do not reach a kernel."""
 
 from __future__ import annotations
 

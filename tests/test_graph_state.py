@@ -1,4 +1,4 @@
-"""Graphs as other libraries pass them on: batches, loaders and their workers, files, copies, devices."""
+"""Tests graphs in batches, loaders and their workers, files, copies, and on devices."""
 
 from __future__ import annotations
 

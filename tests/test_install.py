@@ -1,4 +1,4 @@
-"""The package as installed: where it lies, how it does without compiled libraries, and what the environment decides."""
+"""Tests the installed package: location, behaviour without compiled libraries, environment variables."""
 
 from __future__ import annotations
 

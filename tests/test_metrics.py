@@ -1,4 +1,4 @@
-"""Figures that networks are compared by."""
+"""Tests figures of merit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every function that takes ptr refuses one that is wrong, by name, before anything is read or written by it."""
+"""Tests that every function that takes ptr rejects a wrong one by name, before it reads or writes memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmark suite: what it measures, what it refuses, and what it leaves out."""
+"""Tests the benchmark suite: measured, refused and omitted rows."""
 
 from __future__ import annotations
 

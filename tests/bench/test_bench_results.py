@@ -1,4 +1,4 @@
-"""The benchmark suite: what it compares, and that the pages' tables are those of the results."""
+"""Tests the benchmark suite: comparison of results; the pages' tables are those of the results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The emulator of CUDA finds the faults it is there to find; and how many blocks a launch asks for."""
+"""Tests the emulator of CUDA: it detects faults; numbers of blocks of a launch."""
 
 from __future__ import annotations
 

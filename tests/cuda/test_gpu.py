@@ -1,4 +1,4 @@
-"""What only a CUDA device can show: graphs, devices, streams, compiled networks. `make gpu-test` runs it."""
+"""Tests that need a CUDA device: graphs, devices, streams, compiled networks. `make gpu-test` runs them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TrackML files and hit graphs. The files are written here, in the form of the published ones."""
+"""Tests TrackML files and hit graphs. The tests write files in the published format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sample jets, and the inputs networks make of them."""
+"""Tests sample jets and the networks' inputs from them."""
 
 from __future__ import annotations
 

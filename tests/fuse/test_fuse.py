@@ -1,4 +1,4 @@
-"""fuse_: the user's own model, fused in place, gives the same numbers and keeps everything that is the user's."""
+"""Tests fuse_: a model fused in place gives the same numbers and keeps parameters, hooks and state."""
 
 from __future__ import annotations
 

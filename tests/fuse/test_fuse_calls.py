@@ -1,4 +1,4 @@
-"""fuse_: calls that have no fused form, copies, transformations, and what is attached to the layers later."""
+"""Tests fuse_: calls without a fused form, copies, transformations, and later attachments to layers."""
 
 from __future__ import annotations
 

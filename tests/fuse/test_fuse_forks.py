@@ -1,4 +1,4 @@
-"""fuse_ on the forks of the EGNN layer that people have: masks, ranges, factors, norms, activations. They run fused."""
+"""Tests fuse_ on forks of the EGNN layer: masks, ranges, factors, norms, activations run fused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""fuse_ on PELICAN's layers, as other people write them: the same numbers, gradients and statistics."""
+"""Tests fuse_ on published PELICAN layers: the same numbers, gradients and statistics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""fuse_ with a sample of the user's, strict, and what it reports."""
+"""Tests fuse_ with a sample, with strict=True, and its report."""
 
 from __future__ import annotations
 

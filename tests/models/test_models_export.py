@@ -1,4 +1,4 @@
-"""torch.export of every network with sizes of inputs left open: one event, one particle, none, and many."""
+"""Tests torch.export of every network with dynamic sizes: one event, one particle, none, and many."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks made, cast and copied in PyTorch's ways: on the meta device, without initialisation, in other dtypes."""
+"""Tests construction, casts and copies of networks: meta device, skipped initialisation, other dtypes."""
 
 from __future__ import annotations
 

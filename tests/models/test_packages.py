@@ -1,4 +1,4 @@
-"""Programs compiled ahead of time, and loaded where nothing of the model is but its package."""
+"""Tests programs compiled ahead of time and loaded without the model's code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PELICAN with strict_irc: soft particles and collinear splittings change nothing, in jets of one particle either."""
+"""Tests PELICAN with strict_irc: invariance under soft particles and collinear splittings, also of one particle."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def test_gradients_of_networks(name: str, way: str) -> None:
 
 
 def test_second_derivatives() -> None:
-    """The backward of a backward keeps tensors too."""
+    """The backward of a backward also keeps tensors."""
     graph = ek.Graph.complete(torch.tensor([0, 3, 5]))
     x = four_vectors(5, torch.Generator().manual_seed(0)).requires_grad_()
     layer = ek.nn.LGEB(4, 4, 4).double().eval()

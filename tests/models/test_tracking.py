@@ -1,4 +1,4 @@
-"""EuclidNet and the Interaction Network: published outputs, the published formula, and what a network must bear."""
+"""Tests EuclidNet and the Interaction Network: published outputs, the published formula, unusual inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""BatchNorm over the edges of large graphs: statistics are made again in backward, whatever differentiates them."""
+"""Tests BatchNorm over the edges of large graphs: backward recomputes statistics in every kind of derivative."""
 
 from __future__ import annotations
 

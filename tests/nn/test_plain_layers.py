@@ -1,4 +1,4 @@
-"""Layers of ek.nn and networks of ek.models: what is attached to the layers inside has its effect."""
+"""Tests that attachments to inner layers (hooks, adapters) take effect in ek.nn and ek.models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The blocks as PyTorch Geometric's MessagePassing: same numbers fused, watched, in its Sequential and batches."""
+"""Tests the blocks as PyTorch Geometric's MessagePassing: same numbers fused, with hooks, in Sequential, in batches."""
 
 from __future__ import annotations
 

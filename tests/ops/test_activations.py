@@ -1,4 +1,4 @@
-"""The fused ops' activations, number by number, and the modules that they stand for."""
+"""Tests the fused ops' activations against PyTorch's modules."""
 
 from __future__ import annotations
 

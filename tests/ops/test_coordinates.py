@@ -1,4 +1,4 @@
-"""coordinate_update: what the generic checks of test_ops.py do not say."""
+"""Tests coordinate_update beyond the generic checks of test_ops.py."""
 
 from __future__ import annotations
 

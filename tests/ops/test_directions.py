@@ -1,4 +1,4 @@
-"""What the coordinate update multiplies: norms of one's own, and where they have no derivative."""
+"""Tests the directions of the coordinate update: custom norms, and points without a derivative."""
 
 from __future__ import annotations
 

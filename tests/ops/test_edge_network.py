@@ -1,4 +1,4 @@
-"""edge_network beside what the cases check: its two ways to read a node, its errors, gradients that nobody wants."""
+"""Tests edge_network beyond the generic checks: both ways to read a node, errors, unneeded gradients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""message_passing with products of bfloat16: what is rounded, how close it is, and that nothing else changes."""
+"""Tests message_passing with bfloat16 products: rounded values, accuracy, and unchanged results elsewhere."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_as_accurate_as_the_reference_of_this_precision(case: Case, backend: str
     oracle = reference(with_precision(case, "full"), {n: t.double() for n, t in inputs.items()}, graph)
     result, eager = case.run(inputs, graph), reference(case, inputs, graph)
     assert_as_good_as_eager([result], [eager], [oracle])
-    # Where a sum ends a rounding apart, its bfloat16 may too: rare, and far less than what all roundings make.
+    # Sums that differ by one rounding may differ in bfloat16: this is rare, and far below the sum of all roundings.
     scale = oracle.abs().max()
     assert (result - eager).norm() <= 0.2 * (eager - oracle).norm() + 1e-5 * scale
 

@@ -1,4 +1,4 @@
-"""Every generic check, over every case of cases.py."""
+"""Runs every generic check over every case of cases.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""segment_reduce, gather_segment_reduce, segment_softmax: what the generic checks do not say."""
+"""Tests segment_reduce, gather_segment_reduce and segment_softmax beyond the generic checks."""
 
 from __future__ import annotations
 

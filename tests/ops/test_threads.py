@@ -1,4 +1,4 @@
-"""The same bits on any number of threads, at sizes at which threads are used."""
+"""Tests that ops give the same bits on any number of threads, at sizes that use threads."""
 
 from __future__ import annotations
 

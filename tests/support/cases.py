@@ -1,4 +1,4 @@
-"""The one list of sample inputs. Every check of every op, on every backend, runs over it.
+"""The list of sample inputs for every generic check of every op, on every backend.
 
 A case names its op and gives: float64 inputs that may be differentiated, the graph, the options, and how inputs and
 output transform under the symmetry group of the metric. To cover a new op, add cases here.

@@ -1,4 +1,4 @@
-"""Blocks as users have them, near the published ones, and comparisons of such a block with itself, fused."""
+"""User blocks close to the published ones, and comparisons of a block with its fused form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Code run in a fresh process."""
+"""Runs code in a fresh process."""
 
 from __future__ import annotations
 

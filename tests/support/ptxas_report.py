@@ -1,4 +1,4 @@
-"""What ptxas says of every CUDA kernel: registers, shared memory, stack frame, spills. Needs nvcc, no GPU.
+"""Reports ptxas data of every CUDA kernel: registers, shared memory, stack frame, spills. Needs nvcc, no GPU.
 
 The flags, sources and architectures are read from CMakeLists.txt, so that what is measured is what is built.
 From the top of the source tree, ``python -m tests.support.ptxas_report`` writes docs/ptxas.md.

@@ -1,4 +1,4 @@
-"""What ptxas says of the Triton kernels: registers, shared memory, spills. Needs triton, no GPU.
+"""Reports ptxas data of the Triton kernels: registers, shared memory, spills. Needs triton, no GPU.
 
 A kernel is compiled for the very arguments it is launched with: inside :func:`recorded` an op called on CPU tensors
 compiles its kernels for every architecture in place of launching them.
