@@ -54,7 +54,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=_positive, default=2, metavar="N", help="PyTorch threads (default: 2)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the results go")
-    parser.add_argument("--results", type=Path, metavar="FOLDER", help="where each network gets a file of its own")
+    parser.add_argument("--results", type=Path, metavar="FOLDER", help="folder for one file per network")
     parser.add_argument("--quick", action="store_true", help="smaller inputs or fewer repetitions: a minute or two")
     actions = parser.add_subparsers(dest="action")
     action = actions.add_parser(

@@ -124,7 +124,7 @@ def use_kernel(op: str, *tensors: Tensor, cuda_limit: str | None = None) -> bool
     device = tensors[0].device
     named = name != "auto"
     if named and name in AUTO and device.type != name:  # under any transform
-        raise RuntimeError(f"{op}: backend {name!r} was asked for, but the tensors are on {device.type!r}")
+        raise RuntimeError(f"{op}: backend {name!r} was requested, but the tensors are on {device.type!r}")
     if transformed(tensors):
         return False
     for backend in (name,) if named else AUTO.get(device.type, ()):
@@ -132,7 +132,7 @@ def use_kernel(op: str, *tensors: Tensor, cuda_limit: str | None = None) -> bool
         if reason is None:
             return True
         if named:
-            raise RuntimeError(f"{op}: backend {name!r} was asked for: {reason}")
+            raise RuntimeError(f"{op}: backend {name!r} was requested: {reason}")
     return False
 
 

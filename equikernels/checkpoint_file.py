@@ -124,7 +124,7 @@ def _refuse_classes(stream: IO[bytes], error: Exception) -> NoReturn:
         names = []
     got = f"objects of {', '.join(names)}" if names else str(error).splitlines()[0]
     raise pickle.UnpicklingError(
-        f"{OP}: file: expected tensors and plain values, got {got}; none of it is executed. Where the file can be "
+        f"{OP}: file: expected tensors and plain values, got {got}; none of it is executed. If the file can be "
         f"trusted and loaded, save {SAVE}"
     ) from error
 

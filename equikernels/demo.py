@@ -325,7 +325,7 @@ def run(settings: Settings) -> int:
             written.append(settings.output / f"batch_size_{name.lower()}.png")
             plots.batch_size(published.sweep, ours.sweep, network.title, written[-1])
     where = "\n".join(f"  {op:24s} {devices['cpu']}" for op, devices in backends().items())
-    print(f"What runs on the CPU, op by op:\n{where}\n")
+    print(f"Implementations on the CPU, op by op:\n{where}\n")
     written[1].write_text(json.dumps(results, indent=1) + "\n")
     _write_scores(jets, signal, written[2])
     print("Written: " + ", ".join(str(path) for path in written))

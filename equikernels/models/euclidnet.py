@@ -102,7 +102,7 @@ class EuclidNet(nn.Module):
         read = state["edge_mlp.0.weight"].shape[1]
         if equi_output is None:
             if width == 2:
-                fail("EuclidNet", "equi_output", "True or False at width 2, where the file does not tell", "None")
+                fail("EuclidNet", "equi_output", "True or False at width 2 (not in the file)", "None")
             equi_output = read == 3 * width
         layernorm = n_layers == 1 or "node_encoder.3.weight" in state
         return cls(width, n_layers, n_graph_iters, c_weight, equi_output, layernorm=layernorm)

@@ -82,7 +82,7 @@ def of_data(
     """(x, graph, edge_attr) of a network's arguments, given as a batch or in parts."""
     if not isinstance(x, Tensor) and hasattr(x, "edge_index"):
         if graph is not None or edge_attr is not None:
-            fail(op, "graph", "None beside a whole batch", type(graph).__name__)
+            fail(op, "graph", "None with a batch", type(graph).__name__)
         return x.x, x.edge_index, x.edge_attr
     if not isinstance(x, Tensor) or graph is None:
         kind = type(x).__name__ if graph is not None else "no graph"

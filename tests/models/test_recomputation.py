@@ -47,7 +47,7 @@ def test_gradients_of_ops(case: Case, way: str) -> None:
     names = list(inputs)
 
     def run(*tensors: Tensor) -> Tensor:
-        # twice, so that what is kept of one call may meet the other's
+        # twice, so that saved tensors of both calls exist
         given = dict(zip(names, tensors, strict=True))
         return case.run({n: t * 0.5 for n, t in given.items()}, graph) + case.run(given, graph)
 

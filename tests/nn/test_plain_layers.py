@@ -119,7 +119,7 @@ def test_a_hook_on_any_layer_is_called_and_changes_what_it_changes(name: str) ->
 
 
 class Adapter(nn.Linear):
-    """A linear layer with a part that is learned."""
+    """A linear layer with a trained addition."""
 
     extra: nn.Parameter
 

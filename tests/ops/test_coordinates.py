@@ -19,7 +19,7 @@ PAIR = torch.tensor([[1], [0]])  # one edge, 1 -> 0
 
 
 def pair(weight: float, **options: Any) -> torch.Tensor:
-    """x_0 after hearing one neighbour: x_0 = (1, 2), x_1 = (4, -2)."""
+    """x_0 after one message: x_0 = (1, 2), x_1 = (4, -2)."""
     x = torch.tensor([[1.0, 2.0], [4.0, -2.0]], dtype=torch.float64)
     graph = ek.Graph.from_edge_index(PAIR, 2)
     out = ek.coordinate_update(x, torch.tensor([weight], dtype=torch.float64), graph, **options)

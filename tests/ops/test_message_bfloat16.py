@@ -31,7 +31,7 @@ def over(cases: list[Case]) -> pytest.MarkDecorator:
 
 @pytest.mark.parametrize("widths", [(1, 7, 3), (3, 8, 5), (4, 20, 9), (2, 35, 72), (2, 60, 17)], ids=str)
 def test_operands_are_rounded_to_nearest_even_and_sums_are_not(widths: tuple[int, ...], backend: str) -> None:
-    # Integers of 9 bits and more: rounding them to 8 meets every case, ties often, and all sums are exact in float32.
+    # Integers of 9 bits and more: rounding to 8 bits covers every case, ties often, and all sums are exact in float32.
     graph = ek.Graph.complete(torch.tensor([0, 7, 9, 60]))
     generator = torch.Generator().manual_seed(3)
     made = message_inputs(*widths, columns=0, gate=False, coordinates=None)(generator, graph)
