@@ -79,6 +79,24 @@ with ek.use_backend("triton"):
     assert run(code) == "segment_softmax: backend 'triton' was requested: no Triton kernel for this op\n"
 
 
+@pytest.mark.skipif(ek._native.cpu_reason is not None, reason=str(ek._native.cpu_reason))
+def test_sums_over_edges_run_their_cpp_kernel_where_triton_is_chosen() -> None:
+    code = """
+import torch
+import equikernels as ek
+from equikernels import _triton
+
+_triton._installed = True
+values, graph = torch.ones(2, 1), ek.Graph.complete(torch.tensor([0, 2]))
+with ek.use_backend("triton"), torch.profiler.profile() as profile:
+    print(ek.segment_reduce(values, graph).tolist(), ek.gather_segment_reduce(values, graph).tolist())
+print([event.count for event in profile.key_averages() if event.key == "equikernels::segment_sum"])
+report = ek.backends()
+print(*(report[op]["triton"] == report[op]["cpu"] for op in ("segment_reduce", "gather_segment_reduce")))
+"""
+    assert run(code).splitlines() == ["[[1.0], [1.0]] [[1.0], [1.0]]", "[2]", "True True"]
+
+
 @pytest.mark.parametrize(
     ("width", "attr", "dtype", "reason"),
     [

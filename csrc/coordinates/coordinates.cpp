@@ -1,10 +1,9 @@
-// Compiled once per instruction set; no torch header and no standard container in here.
 // A node's coordinates are a short vector, components are lanes; edges are walked one by one.
 #include "coordinates.h"
 
-#include "../common/dimension.h"
-#include "../common/isa.h"
-#include "../common/simd.h"
+#include "../core/dimension.h"
+#include "../core/isa.h"
+#include "../simd/simd.h"
 
 namespace ek {
 namespace {

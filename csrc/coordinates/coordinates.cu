@@ -1,9 +1,9 @@
 // A warp, or a team of its lanes, per node: lanes stride over its edges, sums over edges are butterfly sums.
 #include <cuda_runtime.h>
 
-#include "../common/dimension.h"
-#include "../common/launch.cuh"
-#include "../common/pack.cuh"
+#include "../core/dimension.h"
+#include "../core/launch.cuh"
+#include "../simd/pack.cuh"
 #include "coordinates.h"
 
 namespace ek {

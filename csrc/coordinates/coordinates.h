@@ -1,9 +1,9 @@
 // Coordinate update of a node i from its edges j -> i:
 //   out_i = x_i + c * agg_j clamp(w_ij d_ij, -bound, bound),   d_ij = x_i - x_j, or x_j,
-// agg the sum or the mean; a node that hears no edge keeps x_i.
+// agg the sum or the mean; a node that receives no edge keeps x_i.
 #pragma once
 
-#include "../common/graph.h"
+#include "../core/graph.h"
 #if defined(EK_WITH_CUDA)
 #include <cuda_runtime_api.h>
 #endif

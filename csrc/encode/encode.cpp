@@ -1,8 +1,7 @@
-// Compiled once per instruction set; no torch header and no standard container in here.
 #include "encode.h"
 
-#include "../common/dense.h"
-#include "../common/isa.h"
+#include "../core/isa.h"
+#include "../simd/dense.h"
 
 namespace ek {
 namespace {

@@ -5,8 +5,8 @@
 #include <cmath>
 #include <type_traits>
 
-#include "../common/launch.cuh"
-#include "../common/pack.cuh"
+#include "../core/launch.cuh"
+#include "../simd/pack.cuh"
 #include "encode.h"
 
 namespace ek {

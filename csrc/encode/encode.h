@@ -6,7 +6,7 @@
 
 #include <cstdint>
 
-#include "../common/factorial.h"
+#include "../core/factorial.h"
 #if defined(EK_WITH_CUDA)
 #include <cuda_runtime_api.h>
 #endif

@@ -1,9 +1,9 @@
 // Invariants of one node against a block of neighbours: the inner loop of every kernel in this folder.
 #pragma once
 
-#include "../common/graph.h"
-#include "../common/minkowski.h"
-#include "../common/vector_fma.h"
+#include "../core/graph.h"
+#include "../core/minkowski.h"
+#include "../simd/vector_fma.h"
 
 namespace ek {
 namespace {

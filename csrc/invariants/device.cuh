@@ -1,8 +1,8 @@
 // Invariants of one edge, in one thread: the inner loop of every CUDA kernel in this folder.
 #pragma once
 
-#include "../common/minkowski.h"
-#include "../common/pack.cuh"
+#include "../core/minkowski.h"
+#include "../simd/pack.cuh"
 
 namespace ek {
 namespace {

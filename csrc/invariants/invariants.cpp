@@ -1,8 +1,7 @@
-// Compiled once per instruction set; no torch header and no standard container in here.
 #include "invariants.h"
 
-#include "../common/dimension.h"
-#include "../common/isa.h"
+#include "../core/dimension.h"
+#include "../core/isa.h"
 #include "block.h"
 
 namespace ek {
@@ -83,7 +82,7 @@ void backward_range(const InvariantsArgs<T>& args, int64_t begin, int64_t end) {
         }
       }
     }
-    for (int c = 0; c < dim; ++c) args.out[i * dim + c] = T(sum(grad[c]) * args.metric[c]);
+    for (int c = 0; c < dim; ++c) args.grad_x[i * dim + c] = T(sum(grad[c]) * args.metric[c]);
   }
 }
 

@@ -1,7 +1,6 @@
-// Compiled once per instruction set; no torch header and no standard container in here.
 #include "moments.h"
 
-#include "../common/isa.h"
+#include "../core/isa.h"
 #include "block.h"
 
 namespace ek {

@@ -1,4 +1,3 @@
-// Compiled once per instruction set; no torch header and no standard container in here.
 #include "neighbors.h"
 
 #include <algorithm>
@@ -6,9 +5,9 @@
 #include <type_traits>
 #include <utility>
 
-#include "../common/isa.h"
-#include "../common/minkowski.h"
-#include "../common/vector_fma.h"
+#include "../core/isa.h"
+#include "../core/minkowski.h"
+#include "../simd/vector_fma.h"
 
 namespace ek {
 namespace {

@@ -10,9 +10,9 @@
 #include <cmath>
 #include <type_traits>
 
-#include "../common/dimension.h"
-#include "../common/launch.cuh"
-#include "../common/minkowski.h"
+#include "../core/dimension.h"
+#include "../core/launch.cuh"
+#include "../core/minkowski.h"
 #include "neighbors.h"
 
 namespace ek {

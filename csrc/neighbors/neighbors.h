@@ -4,7 +4,7 @@
 // finite is none. Of two neighbours equally far the one with the lower index comes first.
 #pragma once
 
-#include "../common/graph.h"
+#include "../core/graph.h"
 #if defined(EK_WITH_CUDA)
 #include <cuda_runtime_api.h>
 #endif

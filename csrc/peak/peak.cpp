@@ -1,8 +1,7 @@
-// Compiled once per instruction set; no torch header and no standard container in here.
 #include "peak.h"
 
-#include "../common/isa.h"
-#include "../common/simd.h"
+#include "../core/isa.h"
+#include "../simd/simd.h"
 
 namespace ek {
 

@@ -4,7 +4,7 @@
 #include <array>
 #include <tuple>
 
-#include "../common/tensor.h"
+#include "../core/tensor.h"
 #include "rank2.h"
 
 namespace ek {
@@ -47,7 +47,7 @@ class Rank2 {
     const int64_t channels = tensor.size(1);
     Tensor out = torch::stable::new_empty(tensor, {num_nodes, 3, channels});
     check_sides(op, tensor, weight, arg, num_nodes, channels);
-    const Tensor rows = dense(tensor);
+    const Tensor rows = as_contiguous(tensor);
     dispatch(tensor.scalar_type(), op, [&](auto zero) {
       using T = decltype(zero);
       auto args = arguments<T>(weight, arg, graph, num_nodes, num_edges, kind, channels);
@@ -66,7 +66,7 @@ class Rank2 {
     const int64_t num_nodes = table.size(0), channels = table.size(2);
     Tensor out = torch::stable::new_empty(table, {num_edges, channels});
     check_sides(op, table, weight, arg, num_nodes, channels);
-    const Tensor rows = dense(table);
+    const Tensor rows = as_contiguous(table);
     dispatch(table.scalar_type(), op, [&](auto zero) {
       using T = decltype(zero);
       auto args = arguments<T>(weight, arg, graph, num_nodes, num_edges, kind, channels);
@@ -85,7 +85,7 @@ class Rank2 {
     const int64_t channels = tensor.size(1);
     Tensor out = torch::stable::new_empty(tensor, {num_nodes, 3, channels});
     Tensor arg = torch::stable::new_empty(tensor, {num_nodes, 2, channels}, ScalarType::Int);
-    const Tensor rows = dense(tensor);
+    const Tensor rows = as_contiguous(tensor);
     dispatch(tensor.scalar_type(), op, [&](auto zero) {
       using T = decltype(zero);
       auto args = arguments<T>(std::nullopt, std::nullopt, graph, num_nodes, num_edges, kind, channels);
@@ -173,7 +173,7 @@ class Rank2 {
       const Tensor& one = identity ? *identity : *transpose;
       check_shape(one, op, "weight", {-1, -1});
       width = one.size(1);
-      tensor = dense(tensor);
+      tensor = as_contiguous(tensor);
       match(identity, "identity", {tensor.size(1), width});
       match(transpose, "transpose", {tensor.size(1), width});
     }
@@ -205,12 +205,12 @@ class Rank2 {
     if (weight) {
       check_shape(*weight, op, "weight", {num_nodes, 2, channels});
       STD_TORCH_CHECK(weight->scalar_type() == like.scalar_type(), op, ": weight: expected the dtype of the tensor");
-      weight = dense(*weight);
+      weight = as_contiguous(*weight);
     }
     if (arg) {
       check_shape(*arg, op, "arg", {num_nodes, 2, channels});
       STD_TORCH_CHECK(arg->scalar_type() == ScalarType::Int, op, ": arg: expected int32");
-      arg = dense(*arg);
+      arg = as_contiguous(*arg);
     }
   }
 

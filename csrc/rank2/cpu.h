@@ -1,7 +1,7 @@
 // How the rank-2 ops reach the CPU: packing, threads, chunks.
 #pragma once
 
-#include "../common/cpu.h"
+#include "../core/cpu.h"
 #include "linear_bind.h"
 #include "rows_bind.h"
 

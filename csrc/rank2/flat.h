@@ -2,7 +2,7 @@
 // however few channels there are. Which channel a lane belongs to repeats after `channels` vectors: a pattern.
 #pragma once
 
-#include "../common/dense.h"
+#include "../simd/dense.h"
 
 namespace ek {
 namespace {

@@ -1,8 +1,6 @@
-// Compiled once per instruction set; no torch header and no standard container in here.
-//
 // A row costs in x width multiply-adds forward and twice that backward; bytes: in + width numbers forward, 2 in + 2
 // width backward.
-#include "../common/isa.h"
+#include "../core/isa.h"
 #include "particles.h"
 #include "product.h"
 #include "rows.h"

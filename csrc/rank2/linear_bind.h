@@ -135,9 +135,9 @@ class Linear2to2 {
       STD_TORCH_CHECK(maps.scalar_type() == tensor.scalar_type() && factors.scalar_type() == tensor.scalar_type(), op,
                       ": expected tensors of one dtype");
       STD_TORCH_CHECK(scale.has_value() == shift.has_value(), op, ": expected scale and shift, or neither");
-      tensor = dense(tensor);
-      maps = dense(maps);
-      factors = dense(factors);
+      tensor = as_contiguous(tensor);
+      maps = as_contiguous(maps);
+      factors = as_contiguous(factors);
       match(scale, "scale", {in});
       match(shift, "shift", {in});
     }

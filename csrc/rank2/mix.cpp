@@ -1,9 +1,7 @@
-// Compiled once per instruction set; no torch header and no standard container in here.
-//
 // Arithmetic per pair at 35 -> 60 channels: forward 2 x 35 x 60 multiply-adds, backward twice that; bytes: 95 floats
 // read or written forward, 190 backward. A tile of pairs (i, j) and its mirror (j, i) are worked on together: each
 // row of T is loaded once and feeds both outputs from cache.
-#include "../common/isa.h"
+#include "../core/isa.h"
 #include "particles.h"
 #include "product.h"
 #include "rank2.h"

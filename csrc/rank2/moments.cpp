@@ -1,7 +1,5 @@
-// Compiled once per instruction set; no torch header and no standard container in here.
-//
 // Both kernels read a number once and do next to nothing with it.
-#include "../common/isa.h"
+#include "../core/isa.h"
 #include "flat.h"
 #include "rows.h"
 

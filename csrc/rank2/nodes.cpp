@@ -1,11 +1,9 @@
-// Compiled once per instruction set; no torch header and no standard container in here.
-//
 // A particle costs 9 in width multiply-adds forward, twice that backward: with n particles to an event 9 / (2 n) of
 // the mix. Blocks of particles are multiplied with three matrices [3 in, width], one a slot; an event with two of
 // [2 in, width]. All of them stand in one packed array of 13 in rows.
 #include "nodes.h"
 
-#include "../common/isa.h"
+#include "../core/isa.h"
 #include "product.h"
 
 namespace ek {

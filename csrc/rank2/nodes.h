@@ -6,7 +6,7 @@
 // Which of the maps [15, in, width] these are is in nodes.cpp; maps 0 and 1, of pairs, belong to mix.
 #pragma once
 
-#include "../common/graph.h"
+#include "../core/graph.h"
 
 namespace ek {
 

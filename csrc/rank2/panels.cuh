@@ -1,7 +1,7 @@
 // Panels, which the kernels of rank2.cu work on: how an event's matrix is cut, and how a block's threads share a piece.
 #pragma once
 
-#include "../common/launch.cuh"
+#include "../core/launch.cuh"
 
 namespace ek {
 namespace {

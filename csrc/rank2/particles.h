@@ -1,8 +1,8 @@
 // What the rank-2 kernels share: walking the events that a range of nodes touches, activations.
 #pragma once
 
-#include "../common/dense.h"
-#include "../common/graph.h"
+#include "../core/graph.h"
+#include "../simd/dense.h"
 
 namespace ek {
 namespace {

@@ -1,9 +1,7 @@
-// Compiled once per instruction set; no torch header and no standard container in here.
-//
 // The mix of pairs of few channels, with lanes across senders. A strip of a few rows i of an event is laid out in
 // planes, one a channel, [rows][n]: those of T_ij, and those of T_ji. What the strip gives is made of planes.
-#include "../common/isa.h"
-#include "../common/transpose.h"
+#include "../core/isa.h"
+#include "../simd/transpose.h"
 #include "particles.h"
 #include "rank2.h"
 #include "shuffles.h"

@@ -1,9 +1,9 @@
-// Products of a run of rows with small matrices, in registers. Unlike common/dense.h, whose rows lie padded in scratch,
+// Products of a run of rows with small matrices, in registers. Unlike simd/dense.h, whose rows lie padded in scratch,
 // these read T where it lies: a run of pairs (i, j), (i, j + 1), ... is a run of rows a fixed stride apart, and so is
 // the run (j, i), (j + 1, i), ... of their transposes. Lanes are output channels.
 #pragma once
 
-#include "../common/dense.h"
+#include "../simd/dense.h"
 
 namespace ek {
 namespace {

@@ -1,12 +1,10 @@
-// Compiled once per instruction set; no torch header and no standard container in here.
-//
 // A pair of float64 four-momenta costs some 45 operations, all of them compensation but 8; bytes: one number written.
 #include "products.h"
 
-#include "../common/dimension.h"
-#include "../common/isa.h"
-#include "../common/minkowski.h"
-#include "../common/vector_fma.h"
+#include "../core/dimension.h"
+#include "../core/isa.h"
+#include "../core/minkowski.h"
+#include "../simd/vector_fma.h"
 #include "particles.h"
 
 namespace ek {

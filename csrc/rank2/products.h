@@ -1,8 +1,8 @@
-// Products of the particles of an event under a diagonal metric, formed as in common/minkowski.h:
+// Products of the particles of an event under a diagonal metric, formed as in core/minkowski.h:
 //   out_ij = <x_i, x_j>        one number a pair, pairs as in rank2.h
 #pragma once
 
-#include "../common/graph.h"
+#include "../core/graph.h"
 
 namespace ek {
 

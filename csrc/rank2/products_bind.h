@@ -16,7 +16,7 @@ Tensor rank2_products(const Tensor& x_in, const Tensor& graph, int64_t num_edges
   check_shape(x_in, op, "x", {-1, int64_t(metric.size())});
   STD_TORCH_CHECK(metric.size() >= 1 && metric.size() <= kMaxDim, op, ": metric: expected 1 to 8 entries");
   typename Device::Guard guard(x_in);
-  const Tensor x = dense(x_in);
+  const Tensor x = as_contiguous(x_in);
   Tensor out = torch::stable::new_empty(x, {num_edges, 1});
   dispatch_floating(x.scalar_type(), op, [&](auto zero) {
     using T = decltype(zero);

@@ -1,9 +1,8 @@
-// Compiled once per instruction set; no torch header and no standard container in here.
 // Sum and extremum read T once: rows are summed in registers, columns in scratch. An event that is cut between two
 // shares is read twice, for the rows of one's particles and for their columns.
 #include "rank2.h"
 
-#include "../common/isa.h"
+#include "../core/isa.h"
 #include "flat_sums.h"
 #include "particles.h"
 

@@ -7,9 +7,9 @@
 
 #include <type_traits>
 
-#include "../common/extremum.h"
-#include "../common/launch.cuh"
-#include "../common/pack.cuh"
+#include "../core/extremum.h"
+#include "../core/launch.cuh"
+#include "../simd/pack.cuh"
 #include "panels.cuh"
 #include "rank2.h"
 

@@ -11,8 +11,8 @@
 // Every number is summed in the same order, however the work is shared.
 #pragma once
 
-#include "../common/graph.h"
-#include "../common/storage.h"
+#include "../core/graph.h"
+#include "../core/storage.h"
 #if defined(EK_WITH_CUDA)
 #include <cuda_runtime_api.h>
 #endif

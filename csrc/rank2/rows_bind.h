@@ -3,7 +3,7 @@
 
 #include <tuple>
 
-#include "../common/tensor.h"
+#include "../core/tensor.h"
 #include "rows.h"
 
 namespace ek {
@@ -55,7 +55,7 @@ class RowProducts {
     const char* op = "row_moments";
     check_shape(x_in, op, "x", {-1, -1});
     typename Device::Guard guard(x_in);
-    const Tensor x = dense(x_in);
+    const Tensor x = as_contiguous(x_in);
     Tensor out = torch::stable::new_empty(x, {2, x.size(1)}, ScalarType::Double);
     dispatch_floating(x.scalar_type(), op, [&](auto zero) {
       using T = decltype(zero);
@@ -69,7 +69,7 @@ class RowProducts {
     const char* op = "row_affine";
     check_shape(x_in, op, "x", {-1, -1});
     typename Device::Guard guard(x_in);
-    const Tensor x = dense(x_in);
+    const Tensor x = as_contiguous(x_in);
     Optional scale = scale_in, shift = shift_in;
     ek::match(op, scale, "scale", x, "x", {x.size(1)});
     ek::match(op, shift, "shift", x, "x", {x.size(1)});
@@ -123,8 +123,8 @@ class RowProducts {
       check_shape(x, op, "x", {-1, -1});
       check_shape(weight, op, "weight", {-1, x.size(1)});
       STD_TORCH_CHECK(x.scalar_type() == weight.scalar_type(), op, ": weight: expected the dtype of x");
-      x = dense(x);
-      weight = dense(weight);
+      x = as_contiguous(x);
+      weight = as_contiguous(weight);
       rows = x.size(0), in = x.size(1), width = weight.size(0);
     }
     void match(Optional& t, const char* name, std::vector<int64_t> shape) const {
@@ -144,7 +144,7 @@ class RowProducts {
     check_shape(other_in, op, outer ? "grad" : "weight", {x_in.size(outer ? 0 : 1), -1});
     STD_TORCH_CHECK(x_in.scalar_type() == other_in.scalar_type(), op, ": expected tensors of one dtype");
     typename Device::Guard guard(x_in);
-    const Tensor x = dense(x_in), other = dense(other_in);
+    const Tensor x = as_contiguous(x_in), other = as_contiguous(other_in);
     const int64_t rows = x.size(0), in = x.size(1), width = other.size(1);
     Tensor out = torch::stable::new_empty(x, {outer ? in : rows, width});
     dispatch_floating(x.scalar_type(), op, [&](auto zero) {

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ..checks import FLOATING, check_tensor
 from ..graph import Graph
-from ..ops.common import lift, without_autocast
+from ..ops.common import promote, without_autocast
 from ..ops.rank2 import rank2_broadcast, rank2_mix, rank2_reduce
 from ..ops.rank2.maps import product
 from ..ops.rank2.op import spread_events
@@ -76,7 +76,7 @@ class EdgeAggregators(Recipe):
             raise OwnForward("an extremum over pairs without their diagonal")
         coefs = module.coeffs  # [C, D, maps] whose numbers are used as those of [D, C, maps]
         weights = coefs.reshape(coefs.shape[1], coefs.shape[0], -1).permute(2, 1, 0)
-        x = lift("fuse_", "x", x)
+        x = promote("fuse_", "x", x)
         check_tensor("fuse_", "x", x, ["rows", coefs.shape[0]], like=coefs)
         with without_autocast(x.device.type):
             return (getattr(self, f"_{self.ranks}")(x, weights, where, module.aggr, size),)

@@ -18,7 +18,7 @@ LOW_PRECISION = (torch.bfloat16, torch.float16)
 GraphArguments = tuple[Tensor, int, int]
 
 
-def lift(op: str, argument: str, t: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+def promote(op: str, argument: str, t: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """Under autocast, raises a low-precision tensor to ``dtype``: coordinates and sums are never kept in 16 bits."""
     if not isinstance(t, Tensor):
         fail(op, argument, "a tensor", type(t).__name__, TypeError)

@@ -16,7 +16,7 @@ import torch
 import equikernels as ek
 
 from ..support import ROOT
-from ..support.ptxas_report import Kernel, build_archs, build_sources, find_nvcc, markdown, parse, report
+from ..support.ptxas_report import Kernel, build_archs, build_folders, build_sources, find_nvcc, markdown, parse, report
 
 NVCC = find_nvcc()
 needs_nvcc = pytest.mark.skipif(NVCC is None, reason="no nvcc on the PATH, in CUDA_HOME or in /usr/local/cuda")
@@ -37,6 +37,7 @@ def kernels() -> list[Kernel]:
 def test_every_cuda_source_is_built() -> None:
     on_disk = {str(path.relative_to(ROOT)) for path in ROOT.glob("csrc/*/*.cu")}
     assert set(build_sources()) == on_disk
+    assert set(build_folders()) == {path.parent.name for path in ROOT.glob("csrc/*/register.cpp")}
 
 
 @needs_nvcc

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 import equikernels as ek
-from equikernels.nn.activation import fused_activation
 from equikernels.ops.message.reference import activate
 from equikernels.ops.message.spec import ACTIVATIONS
+from equikernels.ops.message_passing.activations import fused_activation
 
 from ..support.golden import filled
 

@@ -339,4 +339,4 @@ def test_a_direct_call_does_not_read_out_of_bounds() -> None:
         (X.double(), graph.table, 1, (math.inf, [1.0] * 4, True, False, False)),
     ]:
         with pytest.raises(RuntimeError):
-            nearest(x, table, 0, 2, k, *rest)
+            nearest(x, table, 0, 2, *rest, k)

@@ -169,13 +169,13 @@ def test_kernels_are_adjoint(graph_name: str, masked: bool, backend: str) -> Non
     u, v = torch.randn(2, n, channels, dtype=torch.float64)
     values = torch.randn(e, channels, dtype=torch.float64)
     arg = ops.segment_extremum(values, None, *key, n, 0, True)[1] if masked else None
-    spread = ops.segment_spread(u, arg, *key)
+    gathered = ops.gather_to_edges(u, arg, *key)
     total = ops.segment_sum(values, None, arg, *key, n, 0, False)
-    torch.testing.assert_close((spread * values).sum(), (u * total).sum())
+    torch.testing.assert_close((gathered * values).sum(), (u * total).sum())
     for weight in (torch.randn(e).double(), values):
         here = ops.segment_sum(v, weight, arg, *key, n, 1, False)
         back = ops.segment_sum(u, weight, arg, *key, n, 2, False)
-        product = ops.segment_product(u, v, arg, *key, weight.dim() == 2)
+        product = ops.edge_dot(u, v, arg, *key, weight.dim() == 2)
         torch.testing.assert_close((u * here).sum(), (back * v).sum())
         torch.testing.assert_close((u * here).sum(), (weight * product).sum())
 
@@ -197,7 +197,7 @@ def test_all_orders_come_from_kernels(graph_name: str) -> None:
         grads = gradient_of(lambda v, w: ek.gather_segment_reduce(v, graph, w, "max"))(nodes, weight)
         torch.autograd.grad(sum(g.square().sum() for g in grads), (nodes, weight))
     names = [op.__name__.split(".")[0] for op, _ in record.calls]
-    assert names[:3] == ["segment_extremum", "segment_sum", "segment_product"]
+    assert names[:3] == ["segment_extremum", "segment_sum", "edge_dot"]
     assert len(names) > 5  # also the second order
 
 

@@ -21,8 +21,6 @@ CASES = {
     "rank2_large": "rank2_mix-wide-large_event or rank2_reduce-sum-large_event or rank2_reduce-wide_max-large_event",
     "linear": f"linear_ {FEW}",
     "aggregate": f"aggregate_ {FEW}",
-    "segment": f"segment_reduce {FEW}",
-    "segment_large": "segment_reduce-wide_min-random_sparse or gather_segment_reduce-channels-random_sparse",
 }
 
 

@@ -1,4 +1,4 @@
-"""Tests the Triton kernels of the rank-2 and segment ops without a GPU: launches, and compilation without spills.
+"""Tests the Triton kernels of the rank-2 ops without a GPU: launches, and compilation without spills.
 
 Launches are recorded from the ops' own implementations, on tensors without data.
 """

@@ -48,7 +48,7 @@ def build(folder: Path, name: str, sources: list[Path], torch_ops: bool = False)
         fcntl.flock(lock, fcntl.LOCK_EX)
         if library.exists():
             return library
-        objects = [folder / f"{name}_{source.stem}.o" for source in sources]
+        objects = [folder / f"{name}_{source.parent.name}_{source.stem}.o" for source in sources]
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(_compile, sources, objects))
         _run([COMPILER, "-shared", *FLAGS, "-o", library.with_suffix(".tmp"), *objects, *(_LINK if torch_ops else [])])
@@ -62,7 +62,8 @@ _LINK = [f"-L{TORCH / 'lib'}", "-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu"]
 def _compile(source: Path, target: Path) -> None:
     cuda = ["-x", "c++", "-D__CUDACC__", "-include", "cuda_runtime.h"] if source.suffix == ".cu" else []
     stable = ["-isystem", TORCH / "include", "-DTORCH_TARGET_VERSION=0x020a000000000000"]
-    _run([*([CCACHE] if CCACHE else []), COMPILER, *FLAGS, *stable, *cuda, "-c", source, "-o", target])
+    device = ["-include", HERE / "emulated.h"] if source.stem == "register" else []
+    _run([*([CCACHE] if CCACHE else []), COMPILER, *FLAGS, *stable, *cuda, *device, "-c", source, "-o", target])
 
 
 def _run(command: list[Any]) -> None:
@@ -71,16 +72,21 @@ def _run(command: list[Any]) -> None:
         raise RuntimeError(done.stderr)
 
 
+def registered(key: str) -> set[str]:
+    """Names of our ops that have a kernel under a dispatch key."""
+    prefix = "equikernels::"
+    names = torch._C._dispatch_get_registrations_for_dispatch_key(key)
+    return {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
+
+
 class Emulator:
     def __init__(self, folder: Path) -> None:
-        sources = [HERE / "emulator.cpp", HERE / "library.cpp", *(ROOT / s for s in build_sources())]
+        sources = [HERE / "emulator.cpp", *ROOT.glob("csrc/*/register.cpp"), *(ROOT / s for s in build_sources())]
         path = build(folder, "emulated_ops", sources, torch_ops=True)
         torch.ops.load_library(path)
         self.library = ctypes.CDLL(str(path))
         self.library.emulator_launches.restype = ctypes.c_long
-        prefix = "equikernels::"
-        names = torch._C._dispatch_get_registrations_for_dispatch_key("PrivateUse1")
-        self.ops = sorted(name.removeprefix(prefix) for name in names if name.startswith(prefix))
+        self.ops = sorted(registered("PrivateUse1"))
 
     @property
     def launches(self) -> int:

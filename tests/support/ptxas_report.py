@@ -51,6 +51,11 @@ def build_sources() -> list[str]:
     return _cmake(r"set\(EK_CUDA_KERNELS\s([^)]*)\)")
 
 
+def build_folders() -> list[str]:
+    """The folders of csrc whose ops CMake registers."""
+    return _cmake(r"set\(EK_OPS\s([^)]*)\)")
+
+
 def build_archs() -> list[str]:
     """Compute capabilities that CMake builds for, e.g. ["80", "90"]."""
     return _cmake(r'set\(EK_CUDA_ARCHS "([^"]*)"')

@@ -1,5 +1,5 @@
-"""Sample launches of the Triton kernels of the rank-2 and segment ops, recorded from the ops' own implementations on
-tensors without data, and the report of the compiler. Needs triton, no GPU.
+"""Sample launches of the Triton kernels of the rank-2 ops, recorded from the ops' own implementations on tensors
+without data, and the report of the compiler. Needs triton, no GPU.
 
 From the top of the source tree, ``python -m tests.support.triton_forms`` writes docs/triton.md.
 """
@@ -24,7 +24,6 @@ from torch import Tensor
 from equikernels import _triton
 from equikernels.ops import triton_launch
 from equikernels.ops.rank2 import triton as rank2
-from equikernels.ops.segment import triton as segment
 
 from . import ROOT
 from .triton_report import ARCHS
@@ -127,25 +126,6 @@ class Batch:
         rank2.rank2_extremum(T, *self.graph, self.nodes, True)
 
 
-class Edges:
-    """Tensors without data, for a CSR graph or events."""
-
-    def __init__(self, kind: int, dtype: torch.dtype, nodes: int = 864, edges: int = 46656) -> None:
-        def empty(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
-            return torch.empty(*shape, dtype=dtype, device="meta")
-
-        rows, table = 2 * (nodes + 1) + 4 * edges if kind == 0 else 2 * 17, torch.int64
-        graph = empty(rows, dtype=table), edges, kind
-        values, arg = empty(nodes, 35), empty(nodes, 35, dtype=torch.int64)
-        weight = empty(edges, 35) if kind == 0 else empty(edges)
-        for rows_of, chosen in ((1, None), (2, arg)):
-            segment.segment_sum(values, weight, chosen, *graph, nodes, rows_of, False)
-        segment.segment_sum(empty(edges, 35), None, None, *graph, nodes, 0, True)
-        segment.segment_extremum(values, weight, *graph, nodes, 1, False)
-        segment.segment_spread(values, arg, *graph)
-        segment.segment_product(values, values, arg, *graph, kind == 0)
-
-
 FORMS: dict[str, Callable[[], object]] = {
     "layer, 35 -> 60 channels, float32": lambda: Batch().layer(35, 60),
     "layer, 35 -> 60 channels, float64": lambda: Batch(dtype=torch.float64).layer(35, 60, slope=0.0),
@@ -157,8 +137,6 @@ FORMS: dict[str, Callable[[], object]] = {
     "sums, 35 channels, float32": lambda: Batch().sums(35),
     "sums, 64 channels, float64": lambda: Batch(dtype=torch.float64).sums(64),
     "sums, 35 channels, bfloat16": lambda: Batch(dtype=torch.bfloat16).sums(35),
-    "segments of a CSR graph, 35 channels, bfloat16": lambda: Edges(0, torch.bfloat16),
-    "segments of events, 35 channels, float64": lambda: Edges(2, torch.float64),
 }
 
 

@@ -13,7 +13,7 @@ from ...checks import FLOATING, REAL, check_bound, check_choice, check_number, c
 from ...graph import Graph
 from ...metric import MAX_DIM
 from ..autograd import call, double_backward, register_autograd
-from ..common import check_edges, check_graph, graph_arguments, graph_from, lift
+from ..common import check_edges, check_graph, graph_arguments, graph_from, promote
 from . import reference
 
 OP = "coordinate_update"
@@ -55,7 +55,7 @@ def coordinate_update(
     Raises:
         ValueError, TypeError: wrong shape, dtype, device or option; the message names the argument.
     """
-    x = lift(OP, "x", x)
+    x = promote(OP, "x", x)
     check_tensor(OP, "x", x, ["n", "D"], REAL)
     if not 1 <= x.shape[1] <= MAX_DIM:
         fail(OP, "x", f"1 to {MAX_DIM} coordinates", x.shape[1])

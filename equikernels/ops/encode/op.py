@@ -11,7 +11,7 @@ from ... import _native
 from ...backend import COMPOSED, KERNELS, use_shortcut
 from ...checks import REAL, check_tensor, fail
 from ..autograd import call, double_backward, register_autograd
-from ..common import lift
+from ..common import promote
 from . import reference
 
 OP = "encode_invariants"
@@ -37,7 +37,7 @@ def encode_invariants(z: Tensor, t: Tensor, angles: bool = False) -> Tensor:
     Raises:
         ValueError, TypeError: wrong shape, dtype or device; the message names the argument.
     """
-    z, t = lift(OP, "z", z), lift(OP, "t", t)
+    z, t = promote(OP, "z", z), promote(OP, "t", t)
     check_tensor(OP, "z", z, dtypes=REAL)
     if z.dim() == 0:
         fail(OP, "z", "shape [*, C]", [])

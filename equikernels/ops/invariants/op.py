@@ -9,7 +9,7 @@ from ...checks import REAL, check_tensor
 from ...graph import Graph
 from ...metric import Metric, signature
 from ..autograd import call
-from ..common import check_graph, graph_arguments, lift
+from ..common import check_graph, graph_arguments, promote
 from . import reference
 from .autograd import register
 
@@ -41,7 +41,7 @@ def pairwise_invariants(x: Tensor, graph: Graph, metric: Metric = "minkowski", p
     Raises:
         ValueError, TypeError: wrong shape, dtype, device or metric; the message names the argument.
     """
-    x = lift(OP, "x", x)
+    x = promote(OP, "x", x)
     check_tensor(OP, "x", x, ["n", "D"], REAL)
     check_graph(OP, graph, x)
     eta = signature(OP, metric, x.shape[1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from ...backend import KERNELS, use_kernel
 from ...checks import REAL, check_bound, check_choice, check_integer, check_tensor, fail
 from ...graph import Graph
 from ...metric import Metric, eta_phi, signature
-from ..common import graph_arguments, lift
+from ..common import graph_arguments, promote
 from . import reference
 
 K_NEAREST, KNN, RADIUS = "k_nearest", "knn_graph", "radius_graph"
@@ -214,13 +214,13 @@ def _nearest(
         k = max(1, min(k, largest if loop else largest - 1))
     if use_kernel(op, wide):
         nearest = torch.ops.equikernels.nearest_neighbors.default
-        return nearest(wide, *graph_arguments(events, need_edges=False), k, radius, *options)
+        return nearest(wide, *graph_arguments(events, need_edges=False), radius, *options, k)
     eta, periodic, _, loop = options
     return reference.nearest_neighbors(wide, events, k, radius, eta, periodic, loop)
 
 
 def _prepare(op: str, x: Tensor, ptr: Tensor | None, metric: Metric, loop: bool) -> Search:
-    x = lift(op, "x", x).detach()
+    x = promote(op, "x", x).detach()
     check_tensor(op, "x", x, ["n", "D"], REAL)
     if ptr is None:
         ptr = torch.tensor([0, x.shape[0]], device=x.device)
@@ -265,7 +265,8 @@ def _graph(
     return graph if dtype is None else (graph, square.sqrt().to(dtype))
 
 
-def _fake_nearest(x: Tensor, graph: Tensor, num_edges: int, kind: int, k: int, *rest: object) -> tuple[Tensor, Tensor]:
+def _fake_nearest(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    k = rest[-1]
     return x.new_empty(x.shape[0], k, dtype=torch.int64), x.new_empty(x.shape[0], k)
 
 

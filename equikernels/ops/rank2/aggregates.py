@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...checks import check_integer, check_tensor, fail
 from ...graph import Graph
-from ..common import lift, stored_as
+from ..common import promote, stored_as
 from ..segment import segment_reduce
 from .op import Pairs, broadcast_table, check_rank2, check_weight, pairs_of, reduce_table, spread_events
 from .reference import transposed
@@ -294,7 +294,7 @@ def basis_1to2(x: Tensor, how: Aggregation) -> tuple[Tensor, Tensor]:
 
 
 def check_rank1(op: str, x: Tensor, ptr: Pairs) -> tuple[Tensor, Graph]:
-    x = lift(op, "x", x)
+    x = promote(op, "x", x)
     check_tensor(op, "x", x, ["n", "C"], stored_as(x))
     pairs = pairs_of(op, ptr, x, None, x.shape[0])
     if pairs.num_nodes != x.shape[0]:
@@ -330,7 +330,7 @@ def aggregation(
         fail(op, "alphas", f"{len(upper)} tensors, one per upper-case letter of config", len(given))
     width = like.shape[1]
     for k, alpha in enumerate(given):
-        given[k] = lift(op, f"alphas[{k}]", alpha)
+        given[k] = promote(op, f"alphas[{k}]", alpha)
         check_tensor(op, f"alphas[{k}]", given[k], like=like)
         if alpha.numel() != width * maps:
             fail(op, f"alphas[{k}]", f"shape [{width}, {maps}]", list(alpha.shape))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...checks import REAL, check_tensor, fail
-from ..common import lift, without_autocast
+from ..common import promote, without_autocast
 from .aggregates import (
     REDUCE_OF,
     Aggregation,
@@ -216,7 +216,7 @@ def _check_affine(
     if (scale is None) != (shift is None):
         fail(op, "shift", "a tensor with scale, none without", "None" if shift is None else "a tensor")
     if scale is not None and shift is not None:
-        scale, shift = lift(op, "scale", scale), lift(op, "shift", shift)
+        scale, shift = promote(op, "scale", scale), promote(op, "shift", shift)
         check_tensor(op, "scale", scale, [like.shape[1]], like=like)
         check_tensor(op, "shift", shift, [like.shape[1]], like=like)
     return scale, shift
@@ -235,7 +235,7 @@ def _apply_affine(T: Tensor, by: tuple[Tensor | None, Tensor | None], how: Aggre
 
 
 def _check_map(op: str, coefs: Tensor, bias: Tensor | None, like: Tensor, maps: int) -> tuple[Tensor, Tensor | None]:
-    coefs = lift(op, "coefs", coefs)
+    coefs = promote(op, "coefs", coefs)
     check_tensor(op, "coefs", coefs, [like.shape[1], "D", maps], like=like)
     if 0 in coefs.shape[:2]:
         fail(op, "coefs", "at least one channel in and out", list(coefs.shape))
@@ -245,6 +245,6 @@ def _check_map(op: str, coefs: Tensor, bias: Tensor | None, like: Tensor, maps: 
 def _check_bias(op: str, name: str, bias: Tensor | None, coefs: Tensor) -> Tensor | None:
     if bias is None:
         return None
-    bias = lift(op, name, bias)
+    bias = promote(op, name, bias)
     check_tensor(op, name, bias, [coefs.shape[1]], like=coefs)
     return bias

@@ -10,7 +10,7 @@ from ...backend import KERNELS, use_kernel
 from ...checks import check_choice, check_number, check_tensor, fail
 from ...graph import Graph
 from ..autograd import call
-from ..common import graph_arguments, lift, stored_as
+from ..common import graph_arguments, promote, stored_as
 from . import autograd as autograd
 from . import reference
 
@@ -143,7 +143,7 @@ def rank2_mix(
     weights = []
     for name, w in (("weight_identity", weight_identity), ("weight_transpose", weight_transpose)):
         if w is not None:
-            w = lift(MIX, name, w)
+            w = promote(MIX, name, w)
             check_tensor(MIX, name, w, [T.shape[1], "D"], like=T)
         weights.append(w)
     present = [w for w in weights if w is not None]
@@ -197,7 +197,7 @@ def spread_events(values: Tensor, pairs: Graph) -> Tensor:
     events = pairs.events
     if not use_kernel("segment_reduce", values):
         return values[events.receiver]
-    return call("segment_spread", values, None, *graph_arguments(events))
+    return call("gather_to_edges", values, None, *graph_arguments(events))
 
 
 def make_table(
@@ -221,7 +221,7 @@ def make_table(
         spread = spread_events(event, pairs)
         nodes["row"] = spread if row is None else row + spread
     if bias is not None:
-        bias = lift(op, "bias", bias)
+        bias = promote(op, "bias", bias)
         check_tensor(op, "bias", bias, [width], like=like)
         base = nodes["row"]
         nodes["row"] = bias.expand(pairs.num_nodes, width) if base is None else base + bias
@@ -233,7 +233,7 @@ def make_table(
 
 def check_parts(op: str, parts: dict[str, Tensor | None], like: Tensor | None) -> dict[str, Tensor | None]:
     """Raised under autocast, and alike."""
-    parts = {name: None if t is None else lift(op, name, t) for name, t in parts.items()}
+    parts = {name: None if t is None else promote(op, name, t) for name, t in parts.items()}
     for name, t in parts.items():
         if t is not None:
             check_tensor(op, name, t, ["n_events" if name == "event" else "n", "C"], stored_as(t))
@@ -243,7 +243,7 @@ def check_parts(op: str, parts: dict[str, Tensor | None], like: Tensor | None) -
 
 
 def check_rank2(op: str, T: Tensor) -> Tensor:
-    T = lift(op, "T", T)
+    T = promote(op, "T", T)
     check_tensor(op, "T", T, ["n_pairs", "C"], stored_as(T))
     return T
 
@@ -251,7 +251,7 @@ def check_rank2(op: str, T: Tensor) -> Tensor:
 def check_weight(op: str, weight: Tensor | None, pairs: Graph, like: Tensor) -> Tensor | None:
     if weight is None:
         return None
-    weight = lift(op, "weight", weight)
+    weight = promote(op, "weight", weight)
     check_tensor(op, "weight", weight, [pairs.num_nodes], like=like)
     return weight
 

@@ -13,7 +13,7 @@ from ...backend import COMPOSED, KERNELS, use_shortcut
 from ...checks import REAL, check_tensor
 from ...metric import Metric, signature
 from ..autograd import call, register_autograd
-from ..common import graph_arguments, lift
+from ..common import graph_arguments, promote
 from ..invariants import pairwise_invariants
 from .op import Pairs, pairs_of
 
@@ -39,7 +39,7 @@ def rank2_products(x: Tensor, ptr: Pairs, metric: Metric = "minkowski") -> Tenso
     Raises:
         ValueError, TypeError: wrong shape, dtype, device or metric; the message names the argument.
     """
-    x = lift(OP, "x", x)
+    x = promote(OP, "x", x)
     check_tensor(OP, "x", x, ["n", "D"], REAL)
     pairs = pairs_of(OP, ptr, x, None, x.shape[0])
     eta = signature(OP, metric, x.shape[1])

@@ -11,7 +11,7 @@ from ... import _native, _triton
 from ...backend import COMPOSED, KERNELS, use_shortcut
 from ...checks import check_tensor, fail
 from ..autograd import call, reference_vjp, register_autograd
-from ..common import lift, stored_as
+from ..common import promote, stored_as
 from ..sums import column_sums
 from . import reference
 from .op import slope_of
@@ -54,13 +54,13 @@ def pairwise_linear(
     Raises:
         ValueError, TypeError: wrong shape, dtype, device or option; the message names the argument.
     """
-    T, weight = lift(OP, "T", T), lift(OP, "weight", weight)
+    T, weight = promote(OP, "T", T), promote(OP, "weight", weight)
     check_tensor(OP, "T", T, dtypes=stored_as(T))
     if T.dim() == 0:
         fail(OP, "T", "shape [*, C]", [])
     check_tensor(OP, "weight", weight, ["D", T.shape[-1]], like=T)
     if bias is not None:
-        bias = lift(OP, "bias", bias)
+        bias = promote(OP, "bias", bias)
         check_tensor(OP, "bias", bias, [weight.shape[0]], like=T)
     if not isinstance(moments, bool):
         fail(OP, "moments", "True or False", moments)
@@ -88,7 +88,7 @@ def pairwise_moments(T: Tensor) -> Tensor:
     Raises:
         ValueError, TypeError: wrong shape or dtype; the message names the argument.
     """
-    T = lift(MOMENTS, "T", T)
+    T = promote(MOMENTS, "T", T)
     check_tensor(MOMENTS, "T", T, ["n_pairs", "C"], stored_as(T))
     return call("row_moments", T) if use_shortcut(MOMENTS, T) else reference.row_moments(T)
 
@@ -106,7 +106,7 @@ def pairwise_affine(T: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     Raises:
         ValueError, TypeError: wrong shape, dtype or device; the message names the argument.
     """
-    T, scale, shift = lift(AFFINE, "T", T), lift(AFFINE, "scale", scale), lift(AFFINE, "shift", shift)
+    T, scale, shift = promote(AFFINE, "T", T), promote(AFFINE, "scale", scale), promote(AFFINE, "shift", shift)
     check_tensor(AFFINE, "T", T, ["n_pairs", "C"], stored_as(T))
     check_tensor(AFFINE, "scale", scale, [T.shape[1]], like=T)
     check_tensor(AFFINE, "shift", shift, [T.shape[1]], like=T)

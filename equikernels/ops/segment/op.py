@@ -5,20 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ... import _triton
-from ...backend import KERNELS, use_kernel
+from ...backend import KERNELS, PARTS, use_kernel
 from ...checks import FLOATING, check_choice, check_tensor, fail
 from ...graph import Graph
 from ..autograd import call
-from ..common import check_edges, check_graph, graph_arguments, lift
+from ..common import check_edges, check_graph, graph_arguments, promote
 from . import autograd, reference
 
 REDUCE, GATHER, SOFTMAX = "segment_reduce", "gather_segment_reduce", "segment_softmax"
 for _op in (REDUCE, GATHER, SOFTMAX):
     KERNELS[_op] = ("cpu", "cuda")
-for _op in (REDUCE, GATHER):
-    _names = ("segment_sum", "segment_extremum", "segment_spread", "segment_product")
-    _triton.provide(_op, "equikernels.ops.segment.triton", _names)
+PARTS.update((REDUCE, GATHER))
 REDUCTIONS = ("sum", "mean", "max", "min")
 
 
@@ -56,7 +53,7 @@ def segment_reduce(values: Tensor, graph: Graph, reduce: str = "sum") -> Tensor:
 def gather_segment_reduce(
     node_values: Tensor, graph: Graph, weight: Tensor | None = None, reduce: str = "sum"
 ) -> Tensor:
-    r"""Each node's sum, mean, maximum or minimum over the nodes it hears, in one pass: no [E, C] tensor is made.
+    r"""Each node's sum, mean, maximum or minimum over the nodes it receives from, without an [E, C] tensor.
 
     .. math:: \mathrm{out}_{i} = \mathrm{agg}_{e = (j \to i)} \; w_e v_j
 
@@ -105,7 +102,7 @@ def segment_softmax(values: Tensor, graph: Graph) -> Tensor:
     Raises:
         ValueError, TypeError: wrong shape, dtype or device; the message names the argument.
     """
-    values = lift(SOFTMAX, "values", values)
+    values = promote(SOFTMAX, "values", values)
     columns = _edge_columns(SOFTMAX, values, graph)
     if use_kernel(SOFTMAX, values):
         out = call("segment_softmax", columns, *graph_arguments(graph), graph.num_nodes)
