@@ -27,7 +27,7 @@ def _load(path: Path) -> str | None:
 
 
 def _load_cpu() -> str | None:
-    # A second definition of the op namespace in one process is fatal in libtorch: refuse it here.
+    # A second definition of the op namespace in one process is fatal in libtorch: raise here instead.
     if hasattr(torch.ops.equikernels, "invariants"):
         raise ImportError("equikernels: another copy of the op library is already loaded in this process")
     return _load(OPS_LIBRARY)
@@ -54,19 +54,19 @@ ISAS = ("baseline", "avx2", "avx512")
 
 
 def active_isa() -> str:
-    """The instruction set the CPU kernels use: "baseline", "avx2" or "avx512"; "none" without kernels."""
+    """The instruction set of the CPU kernels: "baseline", "avx2" or "avx512"; "none" without kernels."""
     return host.active_isa(str(OPS_LIBRARY)) if host is not None else "none"
 
 
 def set_isa(name: str) -> None:
-    """Makes the CPU kernels use one instruction set.
+    """Selects the instruction set of the CPU kernels.
 
     Args:
         name: "baseline", "avx2" or "avx512".
 
     Raises:
         ValueError: no such set.
-        RuntimeError: this CPU or this build lacks it.
+        RuntimeError: this CPU or this build does not support it.
     """
     if name not in ISAS:
         raise ValueError(f"set_isa: name: expected one of {', '.join(ISAS)}, got {name!r}")
@@ -77,7 +77,7 @@ def set_isa(name: str) -> None:
 
 
 def available_isas() -> tuple[str, ...]:
-    """The instruction sets this machine and this build have."""
+    """The instruction sets that this CPU and this build support."""
     if host is None:
         return ()
     now = active_isa()

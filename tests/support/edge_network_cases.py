@@ -12,7 +12,7 @@ import equikernels as ek
 from equikernels.ops.edge_network.spec import ACTIVATIONS, NORM
 
 Inputs = dict[str, Tensor]
-# What the coordinate update multiplies: name, direction, further options.
+# Directions of the coordinate update: name, direction, further options.
 DIRECTIONS: tuple[tuple[str, str | ek.Normed, dict[str, Any]], ...] = (
     ("sender", "sender", {"clamp": 0.5}),
     ("norm_plus_one", "norm_plus_one", {}),
@@ -36,8 +36,8 @@ def network_inputs(
     read: int = 0,
     of_nodes: bool = False,
 ) -> Callable[[torch.Generator, ek.Graph], Inputs]:
-    """``read``: features of an end that the first layer reads; 0: tables are added to what it gives. ``of_nodes``:
-    edge_attr has a row for each node, as where there is no graph."""
+    """``read``: features of an end that the first layer reads; 0: tables are added to its result. ``of_nodes``:
+    edge_attr has a row for each node, as without a graph."""
 
     def make(generator: torch.Generator, graph: ek.Graph) -> Inputs:
         inputs = {end: normal(graph.num_nodes, read or widths[0], generator=generator) for end in ends}
