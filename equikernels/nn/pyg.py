@@ -112,7 +112,7 @@ class LGEBConv(LGEB, MessagePassing):
             out = EdgeOutput(total, None if self.last_layer else _mean(step, ends.edge_index, n), None)
         else:
             whole = self._messages(*of_nodes, ends.graph, edge_attr)
-            out = EdgeOutput(*(t if t is None else t[:n] for t in whole[:2]), None)
+            out = EdgeOutput(*(t if t is None else t[:n] for t in whole[:3]))
         return lorentz_update(self, _target(h), _target(x), out, node_attr)
 
 
