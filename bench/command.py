@@ -94,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     if options.device == "cuda" and not torch.cuda.is_available():
         raise LookupError("--device cuda: torch finds no GPU")
-    if _native.host is None:
+    if _native.cpu_reason is not None:
         raise LookupError(f"no CPU kernels, nothing to measure: {_native.cpu_reason}")
     documents: dict[str, dict[str, Any]] = {}
     for number, name in enumerate(chosen):

@@ -42,7 +42,6 @@ def gpu_clocks() -> str | None:
 
 def machine(network: str, threads: int, device: str = "cpu") -> dict[str, Any]:
     """The head of a document."""
-    build = _native.host.build_info() if _native.host is not None else {}
     load = [round(share, 2) for share in os.getloadavg()]
     return {
         "network": network,
@@ -63,6 +62,6 @@ def machine(network: str, threads: int, device: str = "cpu") -> dict[str, Any]:
             "cuda": torch.version.cuda,
             "equikernels": ek.__version__,
             "python": platform.python_version(),
-            "compiler": build.get("compiler", "none"),
+            "compiler": _native.build_info().get("compiler", "none"),
         },
     }

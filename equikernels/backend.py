@@ -222,7 +222,7 @@ class BackendReport(dict[str, dict[str, str]]):
     """op -> device -> implementation."""
 
     def __str__(self) -> str:
-        lines = [f"backend: {current()}"]
+        lines = [f"backend: {current()}"] + ([_native.stale] if _native.stale is not None else [])
         for op, devices in self.items():
             lines += [f"  {op}"] + [f"    {device:6s} {what}" for device, what in devices.items()]
         return "\n".join(lines)

@@ -88,7 +88,7 @@ struct RowMlpInputs {
     const size_t depth = options.layers.size();
     STD_TORCH_CHECK(tensors.size() == kFirst + kOfLayer * depth, op, ": tensors: unexpected number");
     const auto take = [&](size_t k) {
-      return tensors[k] ? std::optional<Tensor>(contiguous(*tensors[k])) : std::nullopt;
+      return tensors[k] ? std::optional<Tensor>(as_contiguous(*tensors[k])) : std::nullopt;
     };
     layers.resize(depth);
     for (size_t l = 0; l < depth; ++l) {

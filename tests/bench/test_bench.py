@@ -171,7 +171,7 @@ def test_wrong_gradients_raise(monkeypatch: pytest.MonkeyPatch) -> None:
         sides.errors()
 
 
-@pytest.mark.skipif(ek._native.host is None, reason="no CPU kernels")
+@pytest.mark.skipif(ek._native.cpu_reason is not None, reason="no CPU kernels")
 def test_a_refused_network_has_no_row_and_a_status(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -281,7 +281,7 @@ def test_the_child_runs_a_step(capsys: pytest.CaptureFixture[str], monkeypatch: 
     assert len([float(number) for number in capsys.readouterr().out.split()]) == 2
 
 
-@pytest.mark.skipif(ek._native.host is None, reason="no CPU kernels")
+@pytest.mark.skipif(ek._native.cpu_reason is not None, reason="no CPU kernels")
 def test_filters_of_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     log: list[str] = []
     networks = {"net": lambda setting: scaled_plan(log), "wrong": lambda setting: scaled_plan(log, 2.0)}
@@ -314,7 +314,7 @@ def test_networks_have_their_sizes() -> None:
     assert len(quick) == 5
 
 
-@pytest.mark.skipif(ek._native.host is None, reason="no CPU kernels")
+@pytest.mark.skipif(ek._native.cpu_reason is not None, reason="no CPU kernels")
 @pytest.mark.parametrize("network", command.NETWORKS)
 def test_every_row_of_a_quick_run_is_made(network: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With replaced clocks, checks and child processes: tests sides, names and fields."""
