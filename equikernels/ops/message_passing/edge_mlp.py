@@ -219,11 +219,11 @@ def update_running(norm: Any, running: Tensor, count: Any) -> None:
     """The running averages of a batch norm in training, as PyTorch keeps them.
 
     Args:
-        norm: an nn.BatchNorm1d or its kin.
+        norm: an nn.BatchNorm1d or its kin; nothing is done for None.
         running: [2, C], mean and unbiased variance of the batch.
         count: how many rows the batch had; with none nothing is done.
     """
-    if not norm.training or norm.running_mean is None or norm.running_var is None:
+    if norm is None or not norm.training or norm.running_mean is None or norm.running_var is None:
         return
     if isinstance(count, int) and count == 0:
         return

@@ -14,9 +14,8 @@ from ...graph import Graph
 from ..common import allows_tf32, check_edges, check_graph, promote
 from ..fused_op import FusedOp, Spec, Tensors, planned
 from . import reference
-from .edge_mlp import EdgeMLP, Norm, update_running
-from .options import MEASURED, OP, PRECISIONS, EdgeOptions, Geometry, layer_options
-from .synchronised import is_synchronised, synchronise
+from .edge_mlp import EdgeMLP, update_running
+from .options import MEASURED, OP, PRECISIONS, EdgeOptions, Geometry
 
 KERNELS[OP] = ("cpu", "cuda")
 TABLES = (0, 1)  # plans in which the kernel makes tables of the first layer's products over nodes
@@ -157,19 +156,19 @@ def _call(
     return FUSED(tensors, graph, options._replace(plan=int(plan)) if kernel else options, kernel)
 
 
-def _keep(measured: list[Norm], graph: Graph, out: list[Tensor]) -> None:
+def _keep(mlp: EdgeMLP, graph: Graph, out: list[Tensor]) -> None:
     """Updates running averages, by the kernel's unbiased statistics or the reference's biased ones."""
     count = graph._num_edges
     if len(out) > 4:
-        update_running(measured[0].module, out[4], count)
+        update_running(mlp.measured()[0].module, out[4], count)
         return
-    statistics, at = out[3].detach(), 0
-    for norm in measured:
-        edges = graph.num_edges
-        width = norm.module.num_features if norm.module is not None else statistics.shape[1]
-        mean, variance = statistics[:, at : at + width]
-        update_running(norm.module, torch.stack([mean, variance * (edges / max(edges - 1, 1))]), count)
-        at += width
+    statistics, at, edges = out[3].detach(), 0, graph.num_edges
+    for layer in mlp.layers:
+        if layer.norm is None or not layer.norm.measured:
+            continue
+        mean, variance = statistics[:, at : at + layer.weight.shape[0]]
+        update_running(layer.norm.module, torch.stack([mean, variance * (edges / max(edges - 1, 1))]), count)
+        at += layer.weight.shape[0]
 
 
 def _check_count(graph: Graph) -> None:

@@ -126,8 +126,7 @@ def _keep(mlp: EdgeMLP, out: list[Tensor], rows: int) -> None:
             continue
         width = layer.weight.shape[0]
         whole = width == running.shape[1]
-        if layer.norm.module is not None:
-            update_running(layer.norm.module, running if whole else running[:, at : at + width], rows)
+        update_running(layer.norm.module, running if whole else running[:, at : at + width], rows)
         at += width
 
 
