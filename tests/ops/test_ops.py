@@ -1,4 +1,4 @@
-"""Every generic check, over every case of cases.py."""
+"""Runs every generic check over every case of cases.py."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def first_per_op(cases: list[Case]) -> list[Case]:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_values_and_gradients(case: Case, dtype: torch.dtype, backend: str, poisoned: None) -> None:
     graph = case.graph()
-    exact = case.inputs(dtype)  # the oracle sees the rounded inputs
+    exact = case.inputs(dtype)  # the oracle takes the rounded inputs
     oracle_inputs = {name: t.double() for name, t in exact.items()}
     cotangent = cotangent_for(reference(case, oracle_inputs, graph)).to(dtype)
     oracle = value_and_grads(lambda i: reference(case, i, graph), oracle_inputs, cotangent.double())
@@ -149,7 +149,7 @@ def test_torch_func(case: Case) -> None:
 
     torch._dynamo.reset()
     compiled = torch.compile(lambda *v: torch.func.jvp(function, v, tangents)[1], backend="aot_eager")
-    torch.testing.assert_close(compiled(*values), expected)  # never a silent zero
+    torch.testing.assert_close(compiled(*values), expected)  # an error, not a silent zero
 
     gradient = torch.func.grad(lambda *v: function(*v).sin().sum(), argnums=tuple(range(len(values))))(*values)
     leaves = require_grad(inputs)

@@ -1,4 +1,4 @@
-"""The one list of sample inputs. Every check of every op, on every backend, runs over it.
+"""The list of sample inputs for every generic check of every op, on every backend.
 
 A case names its op and gives: float64 inputs that may be differentiated, the graph, the options, and how inputs and
 output transform under the symmetry group of the metric. To cover a new op, add cases here.
@@ -19,7 +19,7 @@ import equikernels as ek
 from . import mlp_cases
 
 Inputs = dict[str, Tensor]
-DEVICE = os.environ.get("EQUIKERNELS_TEST_DEVICE", "cpu")  # `make gpu-test` says cuda
+DEVICE = os.environ.get("EQUIKERNELS_TEST_DEVICE", "cpu")  # `make gpu-test` sets cuda
 
 
 def _sparse() -> ek.Graph:
@@ -48,7 +48,7 @@ GRAPHS: dict[str, Callable[[], ek.Graph]] = {
     "one_particle": lambda: ek.Graph.complete(torch.tensor([0, 1])),
 }
 SMALL = ("complete", "self_loops", "sparse", "csr", "no_edges", "one_particle")  # for finite differences
-TYPICAL = ("complete", "sparse")  # where one complete and one CSR graph are enough
+TYPICAL = ("complete", "sparse")  # for checks that need one complete and one CSR graph
 LARGE = ("large_event", "random_sparse")
 
 
@@ -156,7 +156,7 @@ def _coordinates() -> list[Case]:
     common: dict[str, Any] = {"op": "coordinate_update", "vectors": ("x", "out"), "per_edge": ("weight",)}
     cases = [Case(id="mean", graph_name=name, make=make(4), options=free, **common) for name in GRAPHS]
     for name in (*TYPICAL, *LARGE):
-        # a bound on components that bites is not equivariant
+        # a clamp of components is not equivariant
         bound = {"c": -0.3, "clamp": 0.7}
         cases += [
             Case(id="sum", graph_name=name, make=make(4), options={**free, "c": 0.1, "reduce": "sum"}, **common),
@@ -341,7 +341,7 @@ def _rank2() -> list[Case]:
             case("aggregate_2to0", "xn", name, {"T": (2,)}, config="xn"),
             case("aggregate_1to2", "S", name, {"x": (2,), "alpha": (2, 5)}, config="S", nbar=3.0),
         ]
-        # Few channels: lanes go across pairs, and which numbers of channels are few depends on the instruction set.
+        # Few channels: the kernels vectorise across pairs; the limit depends on the instruction set.
         for c, d in ((1, 1), (1, 3), (2, 2), (5, 3), (17, 1)):
             mixed = {"T": (c,), **weights(c, d), "row": (d,), "col": (d,), "diag": (d,)}
             cases.append(case("rank2_mix", f"few_{c}_{d}", name, mixed, activation="relu"))

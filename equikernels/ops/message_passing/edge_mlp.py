@@ -138,9 +138,11 @@ class EdgeMLP(NamedTuple):
         """The batch norms whose statistics the op measures, first layer first."""
         return [layer.norm for layer in self.layers if layer.norm is not None and layer.norm.measured]
 
-    def shape(self) -> tuple[int, ...]:
-        """The layers as the choice of a kernel depends on them: gate, inputs, then width, bias, affine norm of each."""
-        shape = [int(self.gate is not None), self.layers[0].weight.shape[1]]
+    def shape(self, attributes: int = 0) -> tuple[int, ...]:
+        """The layers as the choice of a kernel depends on them: gate, inputs, bytes of a number, columns of edge
+        attributes, then width, bias, affine norm of each."""
+        first = self.layers[0].weight
+        shape = [int(self.gate is not None), first.shape[1], first.element_size(), attributes]
         for layer in self.layers:
             affine = layer.norm is not None and (layer.norm.weight is not None or layer.norm.bias is not None)
             shape += [layer.weight.shape[0], int(layer.bias is not None), int(affine)]
