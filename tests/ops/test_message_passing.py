@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.checkpoint import checkpoint
 
 import equikernels as ek
-from equikernels.ops.message_passing import op
+from equikernels.ops.fused_op import planned
 from equikernels.ops.message_passing.options import EdgeOptions
 
 from ..support.cases import GRAPHS, Case, Inputs, four_vectors, select
@@ -115,7 +115,8 @@ def test_any_width(width: int, backend: str) -> None:
 
 def plan_of(mlp: ek.EdgeMLP, dim: int | None = 4, **options: Any) -> str:
     given = {"messages": "sum", "coordinates": "none", "edges": False, **options}
-    return op.planned(EdgeOptions.of(mlp, ek.Geometry(), dim, **given), mlp.shape(), "cpu")
+    like = mlp.layers[0].weight
+    return planned("message_passing_plan", EdgeOptions.of(mlp, ek.Geometry(), dim, **given), mlp.shape(), like)
 
 
 @pytest.mark.skipif(ek._native.cpu_reason is not None, reason=str(ek._native.cpu_reason))
