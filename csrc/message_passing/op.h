@@ -91,16 +91,17 @@ class MessagePassing : FirstLayer<Device> {
       this->template take_columns<T>();
       if (o.measured()) this->template measure_norm<T, X>();
     }
+    const auto nothing = [&] { return empty({0}); };  // an op's outputs share no storage
     const auto sized = [&](bool wanted, int64_t rows, int64_t at) {
-      return wanted ? empty({rows, in.width(size_t(at))}) : empty({0});
+      return wanted ? empty({rows, in.width(size_t(at))}) : nothing();
     };
     std::vector<Tensor> out{sized(o.messages > 0, n, o.messages_at),
-                            o.coordinates > 0 ? torch::stable::new_empty(*in.x, in.x->sizes()) : empty({0}),
+                            o.coordinates > 0 ? torch::stable::new_empty(*in.x, in.x->sizes()) : nothing(),
                             sized(o.edges_at >= 0, in.num_edges, std::max<int64_t>(o.edges_at, 0)),
                             statistics,
                             unbiased,
-                            tables ? ends[0] : empty({0}),
-                            tables ? ends[1] : empty({0}),
+                            tables ? ends[0] : nothing(),
+                            tables ? ends[1] : nothing(),
                             state};
     const auto ask = [&](auto& args) {
       args.messages = o.messages > 0 ? put<T>(out[0]) : nullptr;

@@ -67,7 +67,7 @@ class Case:
     weights: tuple[str, ...] = ()  # except these, which belong to neither
     call: Callable[[Inputs, ek.Graph, dict[str, Any]], Tensor] | None = None  # where calling the op takes more
     complete_only: bool = False  # the op knows events, not edges
-    folded: tuple[str, ...] = ()  # multiplied with each other first: an infinity there may come out as NaN
+    folded: tuple[str, ...] = ()  # multiplied with each other first: an infinity there may make more NaN
     kernel: bool = True  # or the reference runs
 
     def __str__(self) -> str:

@@ -220,11 +220,11 @@ def edge_cases(case: Callable[..., Any], graphs: tuple[str, ...], small: tuple[s
                 "relu", name, evaluated, {**both, "depth": 2, "geometry": ek.Geometry(clamp=0.5)}, gate=7, **mixed,
                 folded=WEIGHTS,
             ),
-            make("statistics", name, (tables[0],), {"wanted": "statistics"}, weights=(*WEIGHTS, "out")),
+            make("statistics", name, (tables[0],), {"wanted": "statistics"}, weights=(*WEIGHTS, "out"), folded=("h", *WEIGHTS)),
         ]  # fmt: skip
         wide = block("relu", "batch affine", 72, 72, 72)
         options = {**both, "depth": 2, "geometry": ek.Geometry(clamp=100.0)}
-        listed.append(make("wide", name, wide, options, gate=72, h=72, **mixed, smooth=False))
+        listed.append(make("wide", name, wide, options, gate=72, h=72, **mixed, smooth=False, folded=WEIGHTS))
     deep = Spec(6, "gelu", "given"), Spec(17, "gelu", "given affine"), Spec(5, "gelu")
     tanh = Spec(19, "tanh"), Spec(1, "tanh", bias=False), Spec(1, bias=False)
     egnn, sender = block("silu", "", 4, 6, 4), block("leaky_relu", "", 4, 33, 4)
