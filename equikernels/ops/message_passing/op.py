@@ -15,7 +15,8 @@ from ..common import allows_tf32, check_edges, check_graph, promote
 from ..fused_op import FusedOp, Spec, Tensors, planned
 from . import reference
 from .edge_mlp import EdgeMLP, update_running
-from .options import MEASURED, OP, PRECISIONS, EdgeOptions, Geometry
+from .options import MEASURED, OP, PRECISIONS, EdgeOptions, Geometry, layer_options
+from .synchronised import is_synchronised, synchronise
 
 KERNELS[OP] = ("cpu", "cuda")
 TABLES = (0, 1)  # plans in which the kernel makes tables of the first layer's products over nodes
