@@ -18,11 +18,10 @@ from .ops.encode import encode_invariants
 from .ops.invariants import pairwise_invariants
 from .ops.message import Normed, message_passing, message_statistics
 from .ops.neighbors import k_nearest, knn_graph, radius_graph
-from .ops.rank2 import (
-    aggregate_1to2,
-    aggregate_2to0,
-    aggregate_2to1,
-    aggregate_2to2,
+from .ops.pairs import (
+    Aggregation,
+    PairBatch,
+    PairNorm,
     linear_1to2,
     linear_2to0,
     linear_2to1,
@@ -30,6 +29,7 @@ from .ops.rank2 import (
     pairwise_affine,
     pairwise_linear,
     pairwise_moments,
+    pairwise_network,
     rank2_broadcast,
     rank2_mix,
     rank2_products,
@@ -49,16 +49,15 @@ from .packing import (
 from .pairs import pack_pairs, unpack_pairs
 
 __all__ = [
+    "Aggregation",
     "EdgeLayer",
     "EdgeNetwork",
     "Graph",
     "Normed",
+    "PairBatch",
+    "PairNorm",
     "__version__",
     "active_isa",
-    "aggregate_1to2",
-    "aggregate_2to0",
-    "aggregate_2to1",
-    "aggregate_2to2",
     "available_isas",
     "backends",
     "coordinate_update",
@@ -89,6 +88,7 @@ __all__ = [
     "pairwise_invariants",
     "pairwise_linear",
     "pairwise_moments",
+    "pairwise_network",
     "psi",
     "radius_graph",
     "rank2_broadcast",

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..checks import REAL
-from ..ops.rank2.rows import pairwise_affine, pairwise_linear, pairwise_moments
+from ..ops.pairs.rows import pairwise_affine, pairwise_linear, pairwise_moments
 from .linear import weight_and_bias
 from .plain import Layers, kind_of, obstacle
 
