@@ -451,7 +451,7 @@ def _rank2() -> list[Case]:
             out = getattr(ek, op)(**given, ptr=graph, **options)
             return out if isinstance(out, Tensor) else torch.cat(out, dim=1)
 
-        folded = ("coefs", "affine") if "affine" in shapes else ()
+        folded = tuple(n for n in shapes if n.startswith(("coefs", "affine"))) if "affine" in shapes else ()
         return Case(op, id, graph, make, options, call=call, complete_only=True, folded=folded)
 
     def weights(c: int, d: int) -> dict[str, tuple[int, ...]]:

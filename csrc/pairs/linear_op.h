@@ -275,8 +275,10 @@ struct LinearOnCpu : Rank2OnCpu {
       const T *scale = l.scale<T>(), *shift = l.shift<T>(), *own = pointer<T>(l.bias);
       const int64_t C = l.in, D = l.width;
       T *to = static_cast<T*>(pairs_.p), *bias = to + 2 * C * D;
-      for (int64_t row = 0; row < 2 * C; ++row)
-        for (int64_t d = 0; d < D; ++d) to[row * D + d] = (scale ? scale[row % C] : T(1)) * maps()[row * D + d];
+      for (int64_t row = 0; row < 2 * C; ++row) {
+        const T factor = scale ? scale[row % C] : T(1);
+        for (int64_t d = 0; d < D; ++d) to[row * D + d] = factor * maps()[row * D + d];
+      }
       for (int64_t d = 0; d < D; ++d) bias[d] = own ? own[d] : T(0);
       for (int64_t c = 0; c < C && shift; ++c)
         for (int64_t d = 0; d < D; ++d) bias[d] += shift[c] * (maps()[c * D + d] + maps()[(C + c) * D + d]);

@@ -16,6 +16,13 @@ inline void over_row(int64_t count, F&& f) {
   for (int64_t k = 0; k < count; k += W) f(k, Tail<T>(count - k < W ? count - k : W));
 }
 
+// f(begin, end) for blocks of the rows of the coefficients that stay in cache while they are read once a map.
+template <class F>
+inline void over_blocks(int64_t rows, F&& f) {
+  constexpr int64_t kBlock = 64;
+  for (int64_t begin = 0; begin < rows; begin += kBlock) f(begin, rows - begin < kBlock ? rows : begin + kBlock);
+}
+
 template <class T>
 inline T dot(const T* x, const T* y, int64_t count) {
   Vec<T> total{};
@@ -60,10 +67,12 @@ void MapsCpu<Isa, T>::make(const MapsArgs<T>& a, T* scratch) {
   const int64_t C = a.in, D = a.width;
   if (a.kept < a.maps) clear(a.out, a.maps * C * D);
   if (!a.coefs01) {
-    for (int64_t k = 0; k < a.kept; ++k) {
-      T* to = a.out + place(a.places, k) * C * D;
-      for (int64_t r = 0; r < C * D; ++r) to[r] = a.coefs[r * a.kept + k];
-    }
+    over_blocks(C * D, [&](int64_t begin, int64_t end) {
+      for (int64_t k = 0; k < a.kept; ++k) {
+        T* to = a.out + place(a.places, k) * C * D;
+        for (int64_t r = begin; r < end; ++r) to[r] = a.coefs[r * a.kept + k];
+      }
+    });
     return;
   }
   transpose(a.coefs01, D, a.kept, scratch);
@@ -81,10 +90,12 @@ template <class Isa, class T>
 void MapsCpu<Isa, T>::backward(const MapsArgs<T>& a, T* scratch) {
   const int64_t C = a.in, D = a.width;
   if (!a.coefs01) {
-    for (int64_t k = 0; k < a.kept; ++k) {
-      const T* from = a.grad + place(a.places, k) * C * D;
-      for (int64_t r = 0; r < C * D; ++r) a.grad_coefs[r * a.kept + k] = from[r];
-    }
+    over_blocks(C * D, [&](int64_t begin, int64_t end) {
+      for (int64_t k = 0; k < a.kept; ++k) {
+        const T* from = a.grad + place(a.places, k) * C * D;
+        for (int64_t r = begin; r < end; ++r) a.grad_coefs[r * a.kept + k] = from[r];
+      }
+    });
     return;
   }
   T* grad01 = scratch + D * a.kept;

@@ -157,9 +157,11 @@ void Rank2NodesCpu<Isa, T>::pack(const Rank2NodesArgs<T>& a, bool backward, T* p
   for (int m = 0; m < kMatrices; ++m) {
     T* to = packed + l.packed(m, backward);
     const int64_t rows = parts_of(m) * l.C;
+    const T* parts[kParts];  // each as if its rows were those of the matrix
+    for (int part = 0; part < parts_of(m); ++part) parts[part] = a.maps + (map_of(m, part) - part) * l.C * l.D;
     auto element = [&](int64_t row, int64_t o) {
-      const int64_t part = row / l.C, c = row - part * l.C;
-      return a.maps[(map_of(m, int(part)) * l.C + c) * l.D + o];
+      const int part = (row >= l.C) + (row >= 2 * l.C);
+      return parts[part][row * l.D + o];
     };
     if (backward)
       pack_matrix(l.D, rows, [&](int64_t k, int64_t o) { return element(o, k); }, to);

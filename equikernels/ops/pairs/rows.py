@@ -81,19 +81,26 @@ def pairwise_network(
         fail(NETWORK, "T", "at least two rows for their variance", T.shape[0])
     if weight is None and activation != "identity":
         fail(NETWORK, "activation", "'identity' without a weight", repr(activation))
-    width = _check_layer(NETWORK, T, weight, bias)
-    for name in ("weight", "bias", "running_mean", "running_var"):
+    weight, bias, width = _check_layer(NETWORK, T, weight, bias)
+    of_norm = dict.fromkeys(("weight", "bias") if norm.of_batch else ("weight", "bias", "running_mean", "running_var"))
+    for name in of_norm:
         t = getattr(norm, name)
         if t is not None:
+            of_norm[name] = t = promote(NETWORK, f"norm.{name}", t)
             check_tensor(NETWORK, f"norm.{name}", t, [width], like=T)
-        elif name.startswith("running") and not norm.of_batch:
+        elif name.startswith("running"):
             fail(NETWORK, f"norm.{name}", "a tensor where statistics are not of the batch", "None")
     slope = negative_slope_of(NETWORK, activation, negative_slope)
-    running = (None, None) if norm.of_batch else (norm.running_mean, norm.running_var)
-    inputs = Inputs(
-        T, weight, bias, norm.weight, norm.bias, *running, slope, norm.eps, BATCH if norm.of_batch else RUNNING
+    parameters = (
+        weight,
+        bias,
+        of_norm["weight"],
+        of_norm["bias"],
+        of_norm.get("running_mean"),
+        of_norm.get("running_var"),
     )
-    out, affine, _, statistics = _run(NETWORK, inputs)
+    kind = BATCH if norm.of_batch else RUNNING
+    out, affine, _, statistics = _run(NETWORK, Inputs(T, *parameters, slope, norm.eps, kind))
     return (T if weight is None else out), affine, statistics
 
 
@@ -129,20 +136,18 @@ def pairwise_linear(
     Raises:
         ValueError, TypeError: wrong shape, dtype, device or option; the message names the argument.
     """
-    T, weight = promote(OP, "T", T), promote(OP, "weight", weight)
+    T = promote(OP, "T", T)
     check_tensor(OP, "T", T, dtypes=stored_as(T))
     if T.dim() == 0:
         fail(OP, "T", "shape [*, C]", [])
-    if bias is not None:
-        bias = promote(OP, "bias", bias)
-    _check_layer(OP, T, weight, bias)
+    matrix, bias, width = _check_layer(OP, T, weight, bias)
     if not isinstance(moments, bool):
         fail(OP, "moments", "True or False", moments)
     slope = negative_slope_of(OP, activation, negative_slope)
     rows = T if T.dim() == 2 else T.reshape(-1, T.shape[-1])
     norm = MOMENTS_ALONE if moments else NO_NORM
-    out, _, statistics, _ = _run(OP, Inputs(rows, weight, bias, None, None, None, None, slope, 0.0, norm))
-    result = out if T.dim() == 2 else out.view(*T.shape[:-1], weight.shape[0])
+    out, _, statistics, _ = _run(OP, Inputs(rows, matrix, bias, None, None, None, None, slope, 0.0, norm))
+    result = out if T.dim() == 2 else out.view(*T.shape[:-1], width)
     return (result, statistics) if moments else result
 
 
@@ -189,16 +194,20 @@ def affine(T: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     return call("row_affine", T, scale, shift) if kernel else torch.addcmul(shift, T, scale)
 
 
-def _check_layer(op: str, T: Tensor, weight: Tensor | None, bias: Tensor | None) -> int:
-    """The number of channels that come out."""
+def _check_layer(
+    op: str, T: Tensor, weight: Tensor | None, bias: Tensor | None
+) -> tuple[Tensor | None, Tensor | None, int]:
+    """Weight and bias, and the number of channels that come out."""
     if weight is None:
         if bias is not None:
             fail(op, "bias", "None without a weight", "a tensor")
-        return T.shape[-1]
+        return None, None, T.shape[-1]
+    weight = promote(op, "weight", weight)
     check_tensor(op, "weight", weight, ["D", T.shape[-1]], like=T)
     if bias is not None:
+        bias = promote(op, "bias", bias)
         check_tensor(op, "bias", bias, [weight.shape[0]], like=T)
-    return weight.shape[0]
+    return weight, bias, weight.shape[0]
 
 
 class Inputs(NamedTuple):
