@@ -39,8 +39,8 @@ test: $(VENV)/.with-demo $(VENV)/.with-dev
 # of the package: every sample case, its inputs strided and bad ones too. Minutes to build, some more to run.
 ASAN := build/asan
 ASAN_CHECKS := not test_ops or values_and_gradients or non_contiguous or bad_values
-ASAN_FILES := tests/test_no_channels.py tests/test_offsets.py tests/test_graph_ownership.py tests/test_graph_state.py \
-  tests/test_directions.py tests/test_activations.py tests/test_errors.py tests/test_fuse_calls.py
+ASAN_FILES := tests/ops/test_no_channels.py tests/test_offsets.py tests/test_graph_ownership.py tests/test_graph_state.py \
+  tests/ops/test_directions.py tests/ops/test_activations.py tests/ops/test_errors.py tests/fuse/test_fuse_calls.py
 asan: $(VENV)/.with-dev
 	PATH="$(abspath $(BIN)):$$PATH" cmake -S . -B $(ASAN)/cmake -G Ninja -DEK_CUDA=0 \
 	  -DEK_SANITIZE=address,alignment,bounds,shift,integer-divide-by-zero,signed-integer-overflow \
@@ -51,7 +51,7 @@ asan: $(VENV)/.with-dev
 	rm -rf $(ASAN)/package && mkdir -p $(ASAN)/package && cp -r equikernels $(ASAN)/package && rm -f $(ASAN)/package/equikernels/*.so
 	PATH="$(abspath $(BIN)):$$PATH" cmake --install $(ASAN)/cmake
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
-	  PYTHONPATH="$(abspath $(ASAN)/package)" OMP_NUM_THREADS=1 $(BIN)/pytest -p no:cacheprovider tests/test_ops.py $(ASAN_FILES) -k '$(ASAN_CHECKS)' $(ARGS)
+	  PYTHONPATH="$(abspath $(ASAN)/package)" OMP_NUM_THREADS=1 $(BIN)/pytest -p no:cacheprovider tests/ops/test_ops.py $(ASAN_FILES) -k '$(ASAN_CHECKS)' $(ARGS)
 
 # On a CUDA device: the checks over cases.py on each backend, what only a device can show, and compute-sanitizer where it
 # is installed. Give TORCH a torch with CUDA.
@@ -61,11 +61,11 @@ gpu-test: $(VENV)/.with-dev
 	  echo "gpu-test: skipped: torch finds no CUDA device"; exit 0; fi; \
 	set -ex; export EQUIKERNELS_TEST_DEVICE=cuda; \
 	for backend in cuda triton reference; do \
-	  EQUIKERNELS_BACKEND=$$backend $(BIN)/pytest tests/test_ops.py -k '$(GPU_CHECKS)' $(ARGS); done; \
-	$(BIN)/pytest tests/test_gpu.py $(ARGS); \
+	  EQUIKERNELS_BACKEND=$$backend $(BIN)/pytest tests/ops/test_ops.py -k '$(GPU_CHECKS)' $(ARGS); done; \
+	$(BIN)/pytest tests/cuda/test_gpu.py $(ARGS); \
 	if command -v compute-sanitizer > /dev/null; then for tool in memcheck racecheck; do \
 	  PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool $$tool --error-exitcode 1 --target-processes all \
-	    $(BIN)/pytest tests/test_ops.py -k 'values_and_gradients and complete and float32' $(ARGS); done; \
+	    $(BIN)/pytest tests/ops/test_ops.py -k 'values_and_gradients and complete and float32' $(ARGS); done; \
 	else echo "gpu-test: no compute-sanitizer on the PATH: left out"; fi
 
 # Quick: under five minutes on two cores. Full: repetitions enough for a table, one thread and all, large inputs, float64

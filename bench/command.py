@@ -14,7 +14,7 @@ import torch
 
 from equikernels import _native
 
-from . import growth, lorentznet, networks, pages, pelican, taggers, tracking
+from . import calls, growth, lorentznet, networks, pages, pelican, taggers, tracking
 from .compare import compare
 from .machine import machine
 from .plan import Plan, Setting, measure, names, wanted
@@ -28,6 +28,7 @@ NETWORKS: dict[str, Callable[[Setting], Plan]] = {
     "taggers": taggers.plan,
     "trackers": tracking.plan,
     "growth": growth.plan,
+    "calls": calls.plan,
 }
 
 

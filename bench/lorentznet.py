@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import equikernels as ek
-from equikernels import baselines
+from equikernels import published
 from equikernels.data import Jets
 
 from . import side_by_side
@@ -44,10 +44,10 @@ class Sides(side_by_side.Sides):
         self.label = sample.label.long()
         self.graph = ek.Graph.complete(self.ptr)
         self.edges = self.graph.num_edges
-        self.padded = baselines.LorentzNet.padded_inputs(self.x, self.scalars, self.ptr)
+        self.padded = published.LorentzNet.padded_inputs(self.x, self.scalars, self.ptr)
         torch.manual_seed(0)
         self.ours = ek.models.LorentzNet(2, WIDTH, n_layers=LAYERS, c_weight=5e-3, readout="padded_mean")
-        self.published = baselines.LorentzNet(2, WIDTH, n_layers=LAYERS, c_weight=5e-3)
+        self.published = published.LorentzNet(2, WIDTH, n_layers=LAYERS, c_weight=5e-3)
         self.published.load_state_dict(self.ours.state_dict())
 
     def logits(self, side: str) -> Tensor:

@@ -260,6 +260,21 @@ def _or_nothing(row: dict[str, Any], key: str, show: Callable[[float], str]) -> 
     return show(row[key]) if key in row else ""
 
 
+def calls(results: dict[str, Document]) -> str:
+    """Calls through the dispatcher of each network, equikernels and published."""
+    document = results.get("calls")
+    if document is None:
+        return "Not measured yet."
+    passes = ("forward", "training step")
+    head = [f"{what}, {side}" for what in passes for side in (PUBLISHED, OURS)]
+    lines = [f"| network | {' | '.join(head)} |", "|---" * 5 + "|"]
+    rows = {row["what"]: row for row in document["rows"]}
+    for name in dict.fromkeys(what.split(", ", 1)[1] for what in rows):
+        found = [rows[f"{what}, {name}"][f"{side}_calls"] for what in passes for side in (PUBLISHED, OURS)]
+        lines.append(f"| {name} | {' | '.join(f'{number:,}' for number in found)} |")
+    return "\n".join([*lines, "", f"torch {document['versions']['torch']}, {document['machine']['device']}."])
+
+
 def kernels(results: dict[str, Document]) -> str:
     """Ops with all threads, on large inputs and on next to nothing; in float32 where a row names no dtype."""
     document = results.get("kernels")
@@ -287,6 +302,7 @@ PAGES: dict[Path, Parts] = {
         "kernels": kernels,
         "exponents": exponents,
         "sizes": sizes,
+        "calls": calls,
         "sources": sources,
     },
 }

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 import equikernels as ek
-from equikernels.baselines import pelican as published
 from equikernels.data import Jets
 from equikernels.demo import PELICAN
 from equikernels.packing import prepend
+from equikernels.published import pelican as published
+from equikernels.published import pelican_hep
 
 from . import side_by_side
-from .baselines import pelican_hep
 from .ceilings import ceilings
 from .plan import Entry, Plan, Row, Setting, pair
 from .side_by_side import OURS, PUBLISHED, interleaved, row, same
@@ -88,7 +88,7 @@ class HepSides(Sides):
     def __init__(self, sizes: list[int], compiled: bool) -> None:
         super().__init__(sizes, config="s")
         sums = {**PELICAN.widths, "config": "s", "config_out": "s"}
-        self.published = pelican_hep.Classifier(**sums)
+        self.published = pelican_hep.PackedPELICANClassifier(**sums)
         self.published.load_state_dict(self.ours.state_dict())
         network: Any = self.ours
         graph = ek.Graph.complete(self.ptr, True)
@@ -128,7 +128,7 @@ class Layer:
         self.mask = mask
 
         def hep(T: Tensor, *weights: Tensor) -> Tensor:
-            return pelican_hep.linear_2to2(T, *weights, NBAR, edges, self.nodes, self.events)
+            return pelican_hep.linear_2to2(T, *weights, NBAR, edges, self.events)
 
         forms: dict[str, tuple[Callable[..., Tensor], Tensor, Tensor]] = {
             OURS: (self._ours, T, cotangent),

@@ -10,7 +10,8 @@ import torch
 
 from . import memory
 from .machine import machine
-from .side_by_side import OURS, PUBLISHED, Sides
+from .records import unit_of
+from .side_by_side import PUBLISHED, Sides
 
 Entry = dict[str, Any]
 Rounds = Callable[[], tuple[int, int]]
@@ -102,7 +103,7 @@ def measure(network: str, plan: Plan, setting: Setting, texts: Iterable[str] = (
         entry = row.measure(row.what)
         left_out += [f"{row.what}: {reason}" for reason in entry.pop("left_out", [])]
         peaks += entry.get(memory.KEY, [])
-        found += [entry] if f"{OURS}_ms" in entry else []
+        found += [entry] if unit_of(entry) else []
     return document | plan.about(found) | {"rows": found, memory.KEY: peaks, "left_out": left_out}
 
 

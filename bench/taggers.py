@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 import equikernels as ek
+from equikernels.published.taggers import PFN, ParticleNet, kinematic_features
 
-from .baselines.taggers import PFN, ParticleNet, kinematic_features
 from .lorentznet import Sides
 from .plan import Entry, Plan, Row, Setting
 from .side_by_side import OURS, PUBLISHED, interleaved, row

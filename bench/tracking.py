@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import equikernels as ek
-from equikernels import baselines
+from equikernels import published
 
 from . import side_by_side
 from .plan import Plan, Row, Setting, pair
@@ -32,7 +32,7 @@ class EGNNSides(side_by_side.Sides):
         self.label = torch.randint(0, 19, (n,), generator=generator)
         torch.manual_seed(0)
         sizes: dict[str, Any] = {"in_node_nf": 16, "hidden_nf": 64, "out_node_nf": 16, "attention": True}
-        self.ours, self.published = ek.models.EGNN(**sizes), baselines.EGNN(**sizes)
+        self.ours, self.published = ek.models.EGNN(**sizes), published.EGNN(**sizes)
         self.published.load_state_dict(self.ours.state_dict())
 
     def logits(self, side: str) -> Tensor:
@@ -73,7 +73,7 @@ class EuclidNetSides(side_by_side.Sides):
         self.edges = self.graph.receiver, self.graph.sender
         self.label = torch.cat([event.y for event in events]).long()
         torch.manual_seed(0)
-        self.ours, self.published = ek.models.EuclidNet(hidden), baselines.EuclidNetSO2(hidden)
+        self.ours, self.published = ek.models.EuclidNet(hidden), published.EuclidNetSO2(hidden)
         self.published.load_state_dict(self.ours.state_dict())
 
     def logits(self, side: str) -> Tensor:
@@ -95,7 +95,7 @@ class InteractionSides(side_by_side.Sides):
         self.graph = ek.Graph.from_edge_index(self.edges, len(self.x))
         self.label = torch.cat([event.y for event in events]).long()
         torch.manual_seed(0)
-        self.ours, self.published = ek.models.InteractionNetwork(40), baselines.InteractionNetwork(40)
+        self.ours, self.published = ek.models.InteractionNetwork(40), published.InteractionNetwork(40)
         self.published.load_state_dict(self.ours.state_dict())
 
     def logits(self, side: str) -> Tensor:
@@ -116,10 +116,10 @@ class TrackerSides(side_by_side.Sides):
         edges = torch.stack([self.graph.sender, self.graph.receiver])
         torch.manual_seed(0)
         if interaction:
-            self.ours, self.published = ek.models.InteractionNetwork(32), baselines.InteractionNetwork(32)
+            self.ours, self.published = ek.models.InteractionNetwork(32), published.InteractionNetwork(32)
             self.inputs = {OURS: (event.x, self.graph, event.edge_attr), PUBLISHED: (event.x, edges, event.edge_attr)}
         else:
-            self.ours, self.published = ek.models.EuclidNetSO3(16, 3), baselines.EuclidNetSO3(16, 3)
+            self.ours, self.published = ek.models.EuclidNetSO3(16, 3), published.EuclidNetSO3(16, 3)
             rows = edges.flip(0)
             self.inputs = {OURS: (event.cartesian, self.graph), PUBLISHED: (event.cartesian, rows)}
         self.published.load_state_dict(self.ours.state_dict())

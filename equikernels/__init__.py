@@ -2,7 +2,7 @@
 
 from . import _native as _native
 from . import data as data
-from . import metrics as metrics
+from . import figures_of_merit as figures_of_merit
 from . import models as models
 from . import nn as nn
 from ._native import active_isa, available_isas, set_isa
@@ -65,6 +65,7 @@ __all__ = [
     "edge_network",
     "encode_invariants",
     "eta_phi",
+    "figures_of_merit",
     "fuse_",
     "gather_segment_reduce",
     "k_nearest",
@@ -76,7 +77,6 @@ __all__ = [
     "load_checkpoint",
     "message_passing",
     "message_statistics",
-    "metrics",
     "models",
     "nn",
     "pack",

@@ -24,6 +24,9 @@ KERNELS: dict[str, tuple[str, ...]] = {}
 # Ops with a kernel that other ops replace where there is none.
 COMPOSED: set[str] = set()
 
+# Ops that others are made of: where "triton" is chosen, for the others' sake, they run their C++ kernel.
+PARTS: set[str] = set()
+
 
 _traced: tuple[str, ...] = ()  # while Dynamo traces: backends of the blocks it is in
 
@@ -93,8 +96,14 @@ def _trace(name: str | None) -> None:
     _traced = _traced[:-1] if name is None else (*_traced, name)
 
 
+def _language(op: str, backend: str, device: torch.device) -> str:
+    """The backend whose kernel of an op runs where ``backend`` is chosen."""
+    return device.type if backend == "triton" and op in PARTS else backend
+
+
 def _refusal(op: str, backend: str, device: torch.device) -> str | None:
     """Why a backend has no kernel of an op for tensors on a device, or None where it has."""
+    backend = _language(op, backend, device)
     if backend == "triton":
         return _triton.refusal(op, device)
     if backend != device.type:
@@ -104,7 +113,7 @@ def _refusal(op: str, backend: str, device: torch.device) -> str | None:
     return _native.cpu_reason if backend == "cpu" else _native.cuda_reason
 
 
-def use_kernel(op: str, *tensors: Tensor, cuda_limit: str | None = None) -> bool:
+def use_kernel(op: str, *tensors: Tensor, cuda_limit: str | None = None, limit: str | None = None) -> bool:
     """True where the op's kernel is to run on these tensors, False for the reference.
 
     Under torch.func transforms and forward-mode AD the reference runs: it is made of PyTorch ops that have every
@@ -114,6 +123,7 @@ def use_kernel(op: str, *tensors: Tensor, cuda_limit: str | None = None) -> bool
         op: name of the public op.
         tensors: what it was called with.
         cuda_limit: why the op's CUDA C++ kernel cannot do this call, where it cannot.
+        limit: why the op's kernel on this device cannot.
 
     Raises:
         RuntimeError: a backend was asked for by name that cannot run here.
@@ -128,7 +138,7 @@ def use_kernel(op: str, *tensors: Tensor, cuda_limit: str | None = None) -> bool
     if transformed(tensors):
         return False
     for backend in (name,) if named else AUTO.get(device.type, ()):
-        reason = _refusal(op, backend, device) or (cuda_limit if backend == "cuda" else None)
+        reason = _refusal(op, backend, device) or limit or (cuda_limit if backend == "cuda" else None)
         if reason is None:
             return True
         if named:
@@ -167,7 +177,7 @@ def backends() -> BackendReport:
         report[op] = {device: _served(op, torch.device(device)) for device in ("cpu", "cuda")}
         device = torch.device("cpu" if _triton.INTERPRETED else "cuda")
         reason = _refusal(op, "triton", device)
-        report[op]["triton"] = _kernel("triton") if reason is None else f"refused ({reason})"
+        report[op]["triton"] = _kernel(_language(op, "triton", device)) if reason is None else f"refused ({reason})"
         if op in COMPOSED and not _has_kernel(op, "triton"):
             report[op]["triton"] = "made of other ops"
         report[op]["other"] = "reference"
@@ -183,7 +193,7 @@ def _served(op: str, device: torch.device) -> str:
     for backend in AUTO[device.type] if name == "auto" else (name,):
         reasons[backend] = _refusal(op, backend, device)
         if reasons[backend] is None:
-            return _kernel(backend)
+            return _kernel(_language(op, backend, device))
     if name != "auto":
         return f"refused ({reasons[name]})"
     if op in COMPOSED and device.type not in KERNELS[op]:

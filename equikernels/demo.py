@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from . import baselines, models
+from . import models, published
 from .backend import backends
 from .data import Jets, load_sample_jets, top_tagging_scalars, with_beams
 from .process import above, in_child, memory, reset_peak
@@ -94,14 +94,14 @@ class LorentzNet(Network):
 
     def models(self) -> dict[str, nn.Module]:
         ours = models.LorentzNet(2, 72, n_layers=6, c_weight=self.c_weight, readout="padded_mean")
-        return {"equikernels": ours, "published": baselines.LorentzNet(2, 72, n_layers=6, c_weight=self.c_weight)}
+        return {"equikernels": ours, "published": published.LorentzNet(2, 72, n_layers=6, c_weight=self.c_weight)}
 
     def inputs(self, side: str, jets: Jets, dtype: torch.dtype, padded_to: int) -> tuple[Any, ...]:
         x, ptr, is_beam = with_beams(jets.p4, jets.ptr)
         # Masses are inputs: both precisions read the same ones.
         x, scalars = x.to(dtype), top_tagging_scalars(x, is_beam).to(dtype)
         if side == "published":
-            return baselines.LorentzNet.padded_inputs(x, scalars, ptr, padded_to + 2)
+            return published.LorentzNet.padded_inputs(x, scalars, ptr, padded_to + 2)
         return x, scalars, ptr  # padded to the longest event by themselves
 
 
@@ -123,11 +123,11 @@ class PELICAN(Network):
     def models(self, config: str = "M") -> dict[str, nn.Module]:
         sizes = {**self.widths, "config": config, "config_out": config}
         ours = models.PELICANClassifier(**sizes, method="spurions", factorize=True, batchnorm="b")
-        return {"equikernels": ours, "published": baselines.PELICANClassifier(**sizes)}
+        return {"equikernels": ours, "published": published.PELICANClassifier(**sizes)}
 
     def inputs(self, side: str, jets: Jets, dtype: torch.dtype, padded_to: int) -> tuple[Any, ...]:
         if side == "published":
-            return baselines.PELICANClassifier.padded_inputs(jets.p4.double(), jets.ptr, padded_to)
+            return published.PELICANClassifier.padded_inputs(jets.p4.double(), jets.ptr, padded_to)
         return jets.p4.double(), jets.ptr
 
 

@@ -152,7 +152,7 @@ class Graph:
     @classmethod
     @for_any_size
     def from_csr(cls, rowptr: Tensor, col: Tensor, *, validate: bool = True) -> Graph:
-        """Takes edges already grouped by receiver: receiver i hears ``col[rowptr[i]:rowptr[i + 1]]``.
+        """Takes edges already grouped by receiver: receiver i receives from ``col[rowptr[i]:rowptr[i + 1]]``.
 
         Args:
             rowptr: int64 [num_nodes + 1], starts at 0, does not decrease, ends at E.

@@ -11,7 +11,7 @@ import torch
 import equikernels as ek
 from equikernels.ops.pairs import fused
 
-from .emulator import Emulator
+from .support.emulator import Emulator
 
 NAMED = os.environ.get("EQUIKERNELS_BACKEND", "")
 BACKENDS = [NAMED] if NAMED else list(ek.available_isas()) or ["reference"]

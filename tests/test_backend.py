@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,17 +12,8 @@ import equikernels as ek
 from equikernels import _triton, backend
 from equikernels.ops.message.spec import MAX_CUDA_EDGE_WIDTH, MAX_CUDA_WIDTH, MessageTensors, cuda_limit
 
-from .ptxas_report import ROOT
-
-
-def run(code: str, **environment: str) -> str:
-    """What a fresh process prints, with triton's interpreter."""
-    path = {"PYTHONPATH": str(Path(ek.__file__).parents[1])}
-    env = {**os.environ, **path, "TRITON_INTERPRET": "1", **environment}
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], env=env, cwd="/", capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
+from .support import ROOT
+from .support.process import run
 
 # A kernel of the op `invariants` whose results cannot be mistaken.
 STUB = """
@@ -90,6 +77,24 @@ with ek.use_backend("triton"):
         print(error)
 """
     assert run(code) == "segment_softmax: backend 'triton' was asked for: no Triton kernel for this op\n"
+
+
+@pytest.mark.skipif(ek._native.cpu_reason is not None, reason=str(ek._native.cpu_reason))
+def test_sums_over_edges_run_their_cpp_kernel_where_triton_is_chosen() -> None:
+    code = """
+import torch
+import equikernels as ek
+from equikernels import _triton
+
+_triton._installed = True
+values, graph = torch.ones(2, 1), ek.Graph.complete(torch.tensor([0, 2]))
+with ek.use_backend("triton"), torch.profiler.profile() as profile:
+    print(ek.segment_reduce(values, graph).tolist(), ek.gather_segment_reduce(values, graph).tolist())
+print([event.count for event in profile.key_averages() if event.key == "equikernels::segment_sum"])
+report = ek.backends()
+print(*(report[op]["triton"] == report[op]["cpu"] for op in ("segment_reduce", "gather_segment_reduce")))
+"""
+    assert run(code).splitlines() == ["[[1.0], [1.0]] [[1.0], [1.0]]", "[2]", "True True"]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from torch import Tensor
 import equikernels as ek
 from equikernels.backend import current, use_kernel
 
-from .test_backend import run
+from .support.process import run
 
 DEFAULT = current()
 GRAPH = ek.Graph.complete(torch.tensor([0, 3, 5]), num_edges=8)

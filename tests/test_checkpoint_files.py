@@ -24,7 +24,7 @@ from torch.optim.swa_utils import SWALR, AveragedModel
 import equikernels as ek
 from equikernels.checkpoint_file import Inert, read
 
-from .test_checkpoint import assert_same, load, published_state, saved
+from .support.checkpoints import assert_same, load, published_state, saved
 
 STATE = published_state()
 OTHER = {key: value + 1 for key, value in STATE.items()}

@@ -11,9 +11,9 @@ import torch
 import equikernels as ek
 from equikernels.models import PELICANClassifier, PELICANNano, PELICANRegressor
 
-from .golden import filled, stored
-from .test_checkpoint import assert_same, saved
-from .test_pelican import small
+from .support.checkpoints import assert_same, saved
+from .support.golden import filled, stored
+from .support.pelican import small
 
 # What a file does not hold, of the networks made by small().
 ASKED: dict[str, Any] = {

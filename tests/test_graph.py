@@ -8,7 +8,7 @@ from torch.utils import _pytree as pytree
 
 import equikernels as ek
 
-from .cases import GRAPHS
+from .support.cases import GRAPHS
 
 
 def pairs(graph: ek.Graph) -> list[tuple[int, int]]:

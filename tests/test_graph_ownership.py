@@ -10,7 +10,7 @@ from torch import Tensor
 
 import equikernels as ek
 
-from .cases import GRAPHS
+from .support.cases import GRAPHS
 
 FAR = 1 << 40  # where no process has memory
 

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 import equikernels as ek
 from equikernels.graph_state import rebuilt
 
-from .cases import GRAPHS
+from .support.cases import GRAPHS
 
 
 def same(graph: ek.Graph, expected: ek.Graph) -> None:

@@ -13,6 +13,8 @@ import pytest
 
 import equikernels as ek
 
+from .support import ROOT
+
 PACKAGE = Path(ek.__file__).parent
 
 # Every op on a small sparse graph, by whatever backend is active; the sum tells the results apart.
@@ -59,8 +61,7 @@ def python_only(tmp_path: Path) -> Path:
 @pytest.mark.skipif("EQUIKERNELS_TEST_INSTALLED" not in os.environ, reason="only `make test` promises the wheel")
 def test_the_installed_wheel_is_what_is_tested() -> None:
     assert PACKAGE.parent == Path(sysconfig.get_path("platlib"))
-    source = Path(__file__).parents[1]
-    assert source / "equikernels" != PACKAGE
+    assert ROOT / "equikernels" != PACKAGE
     assert ek._native.cpu_reason is None, "the wheel has no CPU kernels"
 
 

@@ -12,7 +12,8 @@ import equikernels as ek
 from equikernels import _triton
 from equikernels.backend import KERNELS
 
-ROOT = Path(__file__).parents[1]
+from .support import ROOT
+
 README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 

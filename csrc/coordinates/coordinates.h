@@ -1,6 +1,6 @@
 // Coordinate update of a node i from its edges j -> i:
 //   out_i = x_i + c * agg_j clamp(w_ij d_ij, -bound, bound),   d_ij = x_i - x_j, or x_j,
-// agg the sum or the mean; a node that hears no edge keeps x_i.
+// agg the sum or the mean; a node that receives no edge keeps x_i.
 #pragma once
 
 #include "../core/graph.h"

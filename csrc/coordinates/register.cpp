@@ -12,6 +12,6 @@ EK_SCHEMAS(m) {
 }
 
 EK_KERNELS(m) {
-  m.impl("coordinates", TORCH_BOX(&ek::Coordinates<EK_DEVICE>::forward));
-  m.impl("coordinates_backward", TORCH_BOX(&ek::Coordinates<EK_DEVICE>::backward));
+  m.impl("coordinates", ek::boxed<&ek::Coordinates<EK_DEVICE>::forward>);
+  m.impl("coordinates_backward", ek::boxed<&ek::Coordinates<EK_DEVICE>::backward>);
 }

@@ -20,7 +20,7 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
 // The tensor itself where it is contiguous already: asking the dispatcher costs a microsecond.
-inline Tensor dense(const Tensor& t) { return t.is_contiguous() ? t : torch::stable::contiguous(t); }
+inline Tensor as_contiguous(const Tensor& t) { return t.is_contiguous() ? t : torch::stable::contiguous(t); }
 
 // How an op's schema spells a graph. The table is one int64 vector, a concatenation:
 //   complete graph: ptr, edge_ptr                                                    2 (num_events + 1) entries
@@ -70,7 +70,7 @@ inline void match(const char* op, std::optional<Tensor>& t, const char* name, co
   if (!t) return;
   check_shape(*t, op, name, shape);
   STD_TORCH_CHECK(t->scalar_type() == like.scalar_type(), op, ": ", name, ": expected the dtype of ", like_name);
-  t = dense(*t);
+  t = as_contiguous(*t);
 }
 
 template <class F>

@@ -40,7 +40,7 @@ struct EdgeNetworkInputs {
 
   // A table whose rows are contiguous each: halves of one product come as they are.
   static void make_table(std::optional<Tensor>& t) {
-    if (t && !(t->dim() == 2 && (t->size(1) < 2 || t->strides()[1] == 1))) t = dense(*t);
+    if (t && !(t->dim() == 2 && (t->size(1) < 2 || t->strides()[1] == 1))) t = as_contiguous(*t);
   }
 
   int64_t end_width() const { return receiver ? receiver->size(1) : sender ? sender->size(1) : 0; }
@@ -58,9 +58,9 @@ struct EdgeNetworkInputs {
     const ScalarType type = weights.scalar_type();
     make_table(receiver);
     make_table(sender);
-    if (x) x = dense(*x);
-    if (edge_attr) edge_attr = dense(*edge_attr);
-    weights = dense(weights);
+    if (x) x = as_contiguous(*x);
+    if (edge_attr) edge_attr = as_contiguous(*edge_attr);
+    weights = as_contiguous(weights);
     for (const auto* t : {&receiver, &sender, &edge_attr})
       STD_TORCH_CHECK(!*t || (*t)->scalar_type() == type, op, ": all tensors but x share the dtype of weights");
     STD_TORCH_CHECK(!x || x->scalar_type() == type || x->scalar_type() == ScalarType::Double, op,
@@ -201,7 +201,7 @@ struct EdgeNetworkOp {
       if (!g || !asked) return std::optional<Tensor>();
       check_shape(*g, "edge_network_backward", name, {rows, columns});
       STD_TORCH_CHECK(g->scalar_type() == like.scalar_type(), "edge_network_backward: ", name, ": unexpected dtype");
-      return std::optional<Tensor>(dense(*g));
+      return std::optional<Tensor>(as_contiguous(*g));
     };
     const auto width = [&](int64_t at) { return at < 0 ? 0 : widths[at]; };
     const auto g_edges = cotangent(grad_edges, edges_at >= 0, weights, "grad_edges", num_edges, width(edges_at));

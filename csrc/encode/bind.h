@@ -13,7 +13,7 @@ template <class Device>
 class Encode {
  public:
   static Tensor forward(const Tensor& z_in, const Tensor& t_in, bool angles) {
-    const Tensor z = dense(z_in), t = dense(t_in);
+    const Tensor z = as_contiguous(z_in), t = as_contiguous(t_in);
     check("encode", z, t);
     typename Device::Guard guard(z);
     Tensor out = torch::stable::new_empty(z, {z.size(0), z.size(1)});
@@ -34,7 +34,7 @@ class Encode {
 
   static std::tuple<Tensor, Tensor> backward(const Tensor& grad_in, const Tensor& z_in, const Tensor& t_in,
                                              bool angles) {
-    const Tensor grad = dense(grad_in), z = dense(z_in), t = dense(t_in);
+    const Tensor grad = as_contiguous(grad_in), z = as_contiguous(z_in), t = as_contiguous(t_in);
     check("encode_backward", z, t);
     check_shape(grad, "encode_backward", "grad", {z.size(0), z.size(1)});
     STD_TORCH_CHECK(grad.scalar_type() == z.scalar_type(), "encode_backward: expected tensors of one dtype");

@@ -1,119 +1,83 @@
 // From tensors to the invariants kernels, for any device.
 #pragma once
 
-#include "../core/tensor.h"
+#include <algorithm>
+#include <vector>
+
+#include "../core/reader.h"
 #include "invariants.h"
 #include "moments.h"
 
 namespace ek {
 
+struct InvariantsInputs {
+  Reader& in;
+  Tensor x = in.next<Tensor>();
+  GraphInputs graph{in};
+  std::vector<double> metric = in.next<std::vector<double>>();
+  bool psi = in.next<bool>();
+};
+
 template <class Device>
 struct Invariants {
-  using Metric = const std::vector<double>&;
-
-  static Tensor forward(const Tensor& x_in, const Tensor& graph, int64_t num_edges, int64_t kind, Metric metric,
-                        bool psi) {
-    const Tensor x = checked("invariants", x_in, metric);
-    typename Device::Guard guard(x);
-    Tensor out = torch::stable::new_empty(x, {num_edges, 2});
-    dispatch_floating(x.scalar_type(), "invariants", [&](auto zero) {
-      using T = decltype(zero);
-      auto args = arguments<InvariantsArgs<T>, T>(x, graph, num_edges, kind, metric, psi);
-      args.out = out.mutable_data_ptr<T>();
-      if constexpr (Device::cuda)
-        Device::launch(x, [&](auto stream) { return invariants_forward_cuda(args, stream); });
-      else
-        over_nodes<InvariantsCpu, T>(args, [](auto kernel, auto... a) { kernel.forward(a...); });
-    });
-    return out;
+  static Tensor forward(Reader& in) { return of_edges("invariants", std::nullopt, {in}); }
+  static Tensor backward(Reader& in) {
+    const Tensor grad = in.next<Tensor>();
+    return of_edges("invariants_backward", grad, {in});
   }
-
-  static Tensor backward(const Tensor& grad_in, const Tensor& x_in, const Tensor& graph, int64_t num_edges,
-                         int64_t kind, Metric metric, bool psi) {
-    const char* op = "invariants_backward";
-    const Tensor x = checked(op, x_in, metric);
-    typename Device::Guard guard(x);
-    const Tensor grad = cotangent(op, grad_in, {num_edges, 2}, x.scalar_type());
-    Tensor out = torch::stable::new_empty(x, x.sizes());
-    dispatch_floating(x.scalar_type(), op, [&](auto zero) {
-      using T = decltype(zero);
-      auto args = arguments<InvariantsArgs<T>, T>(x, graph, num_edges, kind, metric, psi);
-      args.grad_out = grad.const_data_ptr<T>();
-      args.out = out.mutable_data_ptr<T>();
-      if constexpr (Device::cuda)
-        Device::launch(x, [&](auto stream) { return invariants_backward_cuda(args, stream); });
-      else
-        over_nodes<InvariantsCpu, T>(args, [](auto kernel, auto... a) { kernel.backward(a...); });
-    });
-    return out;
-  }
-
-  static Tensor moments(const Tensor& x_in, const Tensor& graph, int64_t num_edges, int64_t kind, Metric metric,
-                        bool psi) {
-    const Tensor x = checked("invariant_moments", x_in, metric);
-    typename Device::Guard guard(x);
-    Tensor out = torch::stable::new_empty(x, {x.size(0), kMoments}, ScalarType::Double);
-    dispatch_floating(x.scalar_type(), "invariant_moments", [&](auto zero) {
-      using T = decltype(zero);
-      auto args = arguments<MomentsArgs<T>, T>(x, graph, num_edges, kind, metric, psi);
-      args.out = out.mutable_data_ptr<double>();
-      if constexpr (Device::cuda)
-        Device::launch(x, [&](auto stream) { return moments_cuda(args, true, stream); });
-      else
-        over_nodes<MomentsCpu, T>(args, [](auto kernel, auto... a) { kernel.forward(a...); });
-    });
-    return out;
-  }
-
-  static Tensor moments_backward(const Tensor& grad_in, const Tensor& x_in, const Tensor& graph, int64_t num_edges,
-                                 int64_t kind, Metric metric, bool psi) {
-    const char* op = "invariant_moments_backward";
-    const Tensor x = checked(op, x_in, metric);
-    typename Device::Guard guard(x);
-    const Tensor grad = cotangent(op, grad_in, {x.size(0), kMoments}, ScalarType::Double);
-    Tensor out = torch::stable::new_empty(x, x.sizes());
-    dispatch_floating(x.scalar_type(), op, [&](auto zero) {
-      using T = decltype(zero);
-      auto args = arguments<MomentsArgs<T>, T>(x, graph, num_edges, kind, metric, psi);
-      args.grad_out = grad.const_data_ptr<double>();
-      args.grad_x = out.mutable_data_ptr<T>();
-      if constexpr (Device::cuda)
-        Device::launch(x, [&](auto stream) { return moments_cuda(args, false, stream); });
-      else
-        over_nodes<MomentsCpu, T>(args, [](auto kernel, auto... a) { kernel.backward(a...); });
-    });
-    return out;
+  static Tensor moments(Reader& in) { return of_nodes("invariant_moments", std::nullopt, {in}); }
+  static Tensor moments_backward(Reader& in) {
+    const Tensor grad = in.next<Tensor>();
+    return of_nodes("invariant_moments_backward", grad, {in});
   }
 
  private:
-  static Tensor checked(const char* op, const Tensor& x, Metric metric) {
-    check_shape(x, op, "x", {-1, int64_t(metric.size())});
+  static Tensor of_edges(const char* op, std::optional<Tensor> grad, const InvariantsInputs& inputs) {
+    return run<InvariantsArgs, InvariantsCpu>(op, grad, inputs, {inputs.graph.num_edges, 2}, inputs.x.scalar_type());
+  }
+  static Tensor of_nodes(const char* op, std::optional<Tensor> grad, const InvariantsInputs& inputs) {
+    return run<MomentsArgs, MomentsCpu>(op, grad, inputs, {inputs.x.size(0), kMoments}, ScalarType::Double);
+  }
+
+  // Without grad: the values, of this shape and type. With grad: the gradient of x.
+  template <template <class> class Args, template <class, class> class Kernel>
+  static Tensor run(const char* op, std::optional<Tensor> grad, const InvariantsInputs& inputs,
+                    std::vector<int64_t> shape, ScalarType type) {
+    const auto& metric = inputs.metric;
+    check_shape(inputs.x, op, "x", {-1, int64_t(metric.size())});
     STD_TORCH_CHECK(metric.size() >= 1 && metric.size() <= kMaxDim, op, ": metric: expected 1 to 8 entries");
-    return dense(x);
-  }
-
-  static Tensor cotangent(const char* op, const Tensor& grad, std::vector<int64_t> shape, ScalarType type) {
-    check_shape(grad, op, "grad", shape);
-    STD_TORCH_CHECK(grad.scalar_type() == type, op, ": grad: unexpected dtype");
-    return dense(grad);
-  }
-
-  template <class Args, class T>
-  static Args arguments(const Tensor& x, const Tensor& graph, int64_t num_edges, int64_t kind, Metric metric,
-                        bool psi) {
-    Args args;
-    args.graph = graph_view(graph, x.size(0), num_edges, kind);
-    args.x = x.const_data_ptr<T>();
-    args.dim = int(metric.size());
-    args.psi = psi;
-    for (size_t c = 0; c < metric.size(); ++c) args.metric[c] = metric[c];
-    return args;
-  }
-
-  template <template <class, class> class Kernel, class T, class Args, class F>
-  static void over_nodes(const Args& args, F&& run) {
-    Device::over_receivers(
-        args.graph, [&](auto isa, int64_t begin, int64_t end) { run(Kernel<decltype(isa), T>{}, args, begin, end); });
+    typename Device::Guard guard(inputs.x);
+    const Tensor x = as_contiguous(inputs.x);
+    if (grad) {
+      check_shape(*grad, op, "grad", shape);
+      STD_TORCH_CHECK(grad->scalar_type() == type, op, ": grad: unexpected dtype");
+      grad = as_contiguous(*grad);
+    }
+    Tensor out = grad ? torch::stable::new_empty(x, x.sizes()) : torch::stable::new_empty(x, shape, type);
+    dispatch_floating(x.scalar_type(), op, [&](auto zero) {
+      using T = decltype(zero);
+      Args<T> args;
+      args.graph = inputs.graph.view(x.size(0));
+      args.x = x.const_data_ptr<T>();
+      args.dim = int(metric.size());
+      args.psi = inputs.psi;
+      std::copy(metric.begin(), metric.end(), args.metric);
+      if (grad) {
+        args.grad_out = static_cast<decltype(args.grad_out)>(grad->const_data_ptr());
+        args.grad_x = out.mutable_data_ptr<T>();
+      } else {
+        args.out = static_cast<decltype(args.out)>(out.mutable_data_ptr());
+      }
+      if constexpr (Device::cuda) {
+        Device::launch(x, [&](auto stream) { return invariants_cuda(args, stream); });
+      } else {
+        Device::over_receivers(args.graph, [&](auto isa, int64_t begin, int64_t end) {
+          grad ? Kernel<decltype(isa), T>::backward(args, begin, end)
+               : Kernel<decltype(isa), T>::forward(args, begin, end);
+        });
+      }
+    });
+    return out;
   }
 };
 

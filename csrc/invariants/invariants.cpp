@@ -82,7 +82,7 @@ void backward_range(const InvariantsArgs<T>& args, int64_t begin, int64_t end) {
         }
       }
     }
-    for (int c = 0; c < dim; ++c) args.out[i * dim + c] = T(sum(grad[c]) * args.metric[c]);
+    for (int c = 0; c < dim; ++c) args.grad_x[i * dim + c] = T(sum(grad[c]) * args.metric[c]);
   }
 }
 

@@ -61,34 +61,23 @@ __global__ void __launch_bounds__(kThreads, 2) backward_kernel(InvariantsArgs<T>
     for (int c = 0; c < kDim; ++c) {
       if (c >= dim) continue;
       const double total = team_sum(grad[c], team);
-      if (there && nth == 0) args.out[i * dim + c] = T(total * args.metric[c]);
+      if (there && nth == 0) args.grad_x[i * dim + c] = T(total * args.metric[c]);
     }
-  });
-}
-
-template <class T>
-cudaError_t run(const InvariantsArgs<T>& args, bool forward, cudaStream_t stream) {
-  if (args.graph.num_nodes == 0) return cudaSuccess;
-  return with_dimension(args.dim, [&](auto dim) {
-    const auto kernel = forward ? forward_kernel<dim, T> : backward_kernel<dim, T>;
-    const int team = team_of(args.graph);
-    return launch(kernel, team_grid(args.graph.num_nodes, team), 0, stream, args, team);
   });
 }
 
 }  // namespace
 
 template <class T>
-cudaError_t invariants_forward_cuda(const InvariantsArgs<T>& args, cudaStream_t stream) {
-  return run(args, true, stream);
+cudaError_t invariants_cuda(const InvariantsArgs<T>& args, cudaStream_t stream) {
+  if (args.graph.num_nodes == 0) return cudaSuccess;
+  return with_dimension(args.dim, [&](auto dim) {
+    const auto kernel = args.grad_x ? backward_kernel<dim, T> : forward_kernel<dim, T>;
+    const int team = team_of(args.graph);
+    return launch(kernel, team_grid(args.graph.num_nodes, team), 0, stream, args, team);
+  });
 }
-template <class T>
-cudaError_t invariants_backward_cuda(const InvariantsArgs<T>& args, cudaStream_t stream) {
-  return run(args, false, stream);
-}
-template cudaError_t invariants_forward_cuda(const InvariantsArgs<float>&, cudaStream_t);
-template cudaError_t invariants_forward_cuda(const InvariantsArgs<double>&, cudaStream_t);
-template cudaError_t invariants_backward_cuda(const InvariantsArgs<float>&, cudaStream_t);
-template cudaError_t invariants_backward_cuda(const InvariantsArgs<double>&, cudaStream_t);
+template cudaError_t invariants_cuda(const InvariantsArgs<float>&, cudaStream_t);
+template cudaError_t invariants_cuda(const InvariantsArgs<double>&, cudaStream_t);
 
 }  // namespace ek

@@ -15,7 +15,8 @@ struct InvariantsArgs {
   GraphView graph;
   const T* x = nullptr;         // [num_nodes, dim]
   const T* grad_out = nullptr;  // [num_edges, 2], backward only
-  T* out = nullptr;             // forward: [num_edges, 2]; backward: grad_x [num_nodes, dim]
+  T* out = nullptr;             // [num_edges, 2], forward
+  T* grad_x = nullptr;          // [num_nodes, dim], backward
   double metric[kMaxDim] = {};
   int dim = 4;
   bool psi = true;
@@ -30,9 +31,7 @@ struct InvariantsCpu {
 
 #if defined(EK_WITH_CUDA)
 template <class T>
-cudaError_t invariants_forward_cuda(const InvariantsArgs<T>& args, cudaStream_t stream);
-template <class T>
-cudaError_t invariants_backward_cuda(const InvariantsArgs<T>& args, cudaStream_t stream);
+cudaError_t invariants_cuda(const InvariantsArgs<T>& args, cudaStream_t stream);  // backward with grad_x
 #endif
 
 }  // namespace ek

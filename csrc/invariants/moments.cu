@@ -102,15 +102,15 @@ __global__ void __launch_bounds__(kThreads, 2) backward_kernel(MomentsArgs<T> ar
 }  // namespace
 
 template <class T>
-cudaError_t moments_cuda(const MomentsArgs<T>& args, bool forward, cudaStream_t stream) {
+cudaError_t invariants_cuda(const MomentsArgs<T>& args, cudaStream_t stream) {
   if (args.graph.num_nodes == 0) return cudaSuccess;
   return with_dimension(args.dim, [&](auto dim) {
-    const auto kernel = forward ? forward_kernel<dim, T> : backward_kernel<dim, T>;
+    const auto kernel = args.grad_x ? backward_kernel<dim, T> : forward_kernel<dim, T>;
     const int team = team_of(args.graph);
     return launch(kernel, team_grid(args.graph.num_nodes, team), 0, stream, args, team);
   });
 }
-template cudaError_t moments_cuda(const MomentsArgs<float>&, bool, cudaStream_t);
-template cudaError_t moments_cuda(const MomentsArgs<double>&, bool, cudaStream_t);
+template cudaError_t invariants_cuda(const MomentsArgs<float>&, cudaStream_t);
+template cudaError_t invariants_cuda(const MomentsArgs<double>&, cudaStream_t);
 
 }  // namespace ek

@@ -30,7 +30,7 @@ struct MomentsCpu {
 
 #if defined(EK_WITH_CUDA)
 template <class T>
-cudaError_t moments_cuda(const MomentsArgs<T>& args, bool forward, cudaStream_t stream);
+cudaError_t invariants_cuda(const MomentsArgs<T>& args, cudaStream_t stream);  // backward with grad_x
 #endif
 
 }  // namespace ek

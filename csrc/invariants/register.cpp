@@ -13,8 +13,8 @@ EK_SCHEMAS(m) {
 }
 
 EK_KERNELS(m) {
-  m.impl("invariants", TORCH_BOX(&ek::Invariants<EK_DEVICE>::forward));
-  m.impl("invariants_backward", TORCH_BOX(&ek::Invariants<EK_DEVICE>::backward));
-  m.impl("invariant_moments", TORCH_BOX(&ek::Invariants<EK_DEVICE>::moments));
-  m.impl("invariant_moments_backward", TORCH_BOX(&ek::Invariants<EK_DEVICE>::moments_backward));
+  m.impl("invariants", ek::boxed<&ek::Invariants<EK_DEVICE>::forward>);
+  m.impl("invariants_backward", ek::boxed<&ek::Invariants<EK_DEVICE>::backward>);
+  m.impl("invariant_moments", ek::boxed<&ek::Invariants<EK_DEVICE>::moments>);
+  m.impl("invariant_moments_backward", ek::boxed<&ek::Invariants<EK_DEVICE>::moments_backward>);
 }

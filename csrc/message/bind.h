@@ -75,7 +75,7 @@ struct MessageInputs {
     const ScalarType type = receiver().scalar_type();
     for (int k = 0; k < kMessageTensors; ++k) {
       if (!t[k]) continue;
-      t[k] = dense(*t[k]);
+      t[k] = as_contiguous(*t[k]);
       STD_TORCH_CHECK(k == kX || t[k]->scalar_type() == type, op, ": all tensors but x share the dtype of receiver");
     }
     STD_TORCH_CHECK(!has(kX) || t[kX]->scalar_type() == type || t[kX]->scalar_type() == ScalarType::Double, op,
@@ -268,7 +268,7 @@ struct Message {
       if (!g) return std::optional<Tensor>();
       check_shape(*g, "message_backward", name, shape);
       STD_TORCH_CHECK(g->scalar_type() == like.scalar_type(), "message_backward: ", name, ": unexpected dtype");
-      return std::optional<Tensor>(dense(*g));
+      return std::optional<Tensor>(as_contiguous(*g));
     };
     const auto g_messages = cotangent(grad_messages, like, "grad_messages", {n, width});
     const auto g_coordinates =

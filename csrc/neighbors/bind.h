@@ -9,21 +9,30 @@
 #include <utility>
 #include <vector>
 
-#include "../core/tensor.h"
+#include "../core/reader.h"
 #include "neighbors.h"
 
 namespace ek {
 
+struct NeighborsInputs {
+  Reader& in;
+  Tensor x = in.next<Tensor>();
+  GraphInputs graph{in};
+  std::optional<double> radius = in.next<std::optional<double>>();
+  std::vector<double> metric = in.next<std::vector<double>>();
+  bool periodic = in.next<bool>();
+  bool compensated = in.next<bool>();
+  bool loop = in.next<bool>();
+};
+
 template <class Device>
 struct Neighbors {
-  using Metric = const std::vector<double>&;
-
   // (node [n, k], distance squared [n, k])
-  static std::tuple<Tensor, Tensor> nearest(const Tensor& x_in, const Tensor& graph, int64_t num_edges, int64_t kind,
-                                            int64_t k, std::optional<double> radius, Metric metric, bool periodic,
-                                            bool compensated, bool loop) {
+  static std::tuple<Tensor, Tensor> nearest(Reader& in) {
+    const NeighborsInputs inputs{in};
+    const int64_t k = in.next<int64_t>();
     STD_TORCH_CHECK(k >= 1, "nearest_neighbors: k: expected at least 1");
-    Search search("nearest_neighbors", x_in, graph, num_edges, kind, radius, metric, periodic, compensated, loop);
+    Search search("nearest_neighbors", inputs);
     const int64_t n = search.x.size(0);
     Tensor index = torch::stable::new_empty(search.x, {n, k}, ScalarType::Long);
     Tensor square = torch::stable::new_empty(search.x, {n, k});
@@ -35,10 +44,9 @@ struct Neighbors {
   }
 
   // (first [n + 1], node [E], distance squared [E]): those of node i are first[i] .. first[i + 1] - 1
-  static std::tuple<Tensor, Tensor, Tensor> within(const Tensor& x_in, const Tensor& graph, int64_t num_edges,
-                                                   int64_t kind, std::optional<double> radius, Metric metric,
-                                                   bool periodic, bool compensated, bool loop) {
-    Search search("neighbors_within", x_in, graph, num_edges, kind, radius, metric, periodic, compensated, loop);
+  static std::tuple<Tensor, Tensor, Tensor> within(Reader& in) {
+    const NeighborsInputs inputs{in};
+    Search search("neighbors_within", inputs);
     const int64_t n = search.x.size(0);
     Tensor counts = torch::stable::new_zeros(search.x, {n + 1}, ScalarType::Long);
     search.args.count = counts.mutable_data_ptr<int64_t>() + 1;
@@ -68,30 +76,28 @@ struct Neighbors {
     Tensor x, plane, node, last, axis;
     NeighborsArgs args;
 
-    Search(const char* op, const Tensor& x_in, const Tensor& graph, int64_t num_edges, int64_t kind,
-           std::optional<double> radius, Metric metric, bool periodic, bool compensated, bool loop)
-        : x(dense(x_in)) {
+    Search(const char* op, const NeighborsInputs& inputs) : x(as_contiguous(inputs.x)) {
+      const std::vector<double>& metric = inputs.metric;
       check_shape(x, op, "x", {-1, int64_t(metric.size())});
       STD_TORCH_CHECK(metric.size() >= 1 && metric.size() <= kMaxDim, op, ": metric: expected 1 to 8 entries");
-      STD_TORCH_CHECK(!periodic || metric.size() == 2, op, ": periodic: expected two coordinates");
+      STD_TORCH_CHECK(!inputs.periodic || metric.size() == 2, op, ": periodic: expected two coordinates");
       STD_TORCH_CHECK(x.scalar_type() == ScalarType::Double, op, ": x: expected float64");
-      STD_TORCH_CHECK(kind != 0, op, ": graph: expected a complete graph");
-      const int64_t n = x.size(0);
-      args.events = graph_view(graph, n, num_edges, kind);
+      STD_TORCH_CHECK(inputs.graph.kind != 0, op, ": graph: expected a complete graph");
+      args.events = inputs.graph.view(x.size(0));
       args.dim = int(metric.size());
-      args.loop = loop;
-      args.limit = radius ? std::min(*radius * *radius, DBL_MAX) : DBL_MAX;
+      args.loop = inputs.loop;
+      args.limit = inputs.radius ? std::min(*inputs.radius * *inputs.radius, DBL_MAX) : DBL_MAX;
       std::copy(metric.begin(), metric.end(), args.metric);
       const bool unit = std::all_of(metric.begin(), metric.end(), [](double m) { return m == 1; });
-      args.separation = periodic      ? Separation::periodic
-                        : unit        ? Separation::euclidean
-                        : compensated ? Separation::compensated
-                                      : Separation::signature;
+      args.separation = inputs.periodic      ? Separation::periodic
+                        : unit               ? Separation::euclidean
+                        : inputs.compensated ? Separation::compensated
+                                             : Separation::signature;
 
       if constexpr (Device::cuda)
         transpose();
       else
-        arrange(op, periodic);
+        arrange(op, inputs.periodic);
     }
 
     void count() const {
@@ -121,7 +127,7 @@ struct Neighbors {
     }
 
     void transpose() {
-      plane = dense(torch::stable::transpose(x, 0, 1));
+      plane = as_contiguous(torch::stable::transpose(x, 0, 1));
       for (int c = 0; c < args.dim; ++c) args.plane[c] = plane.const_data_ptr<double>() + c * x.size(0);
     }
 

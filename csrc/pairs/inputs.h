@@ -97,8 +97,8 @@ struct LayerInputs {
       width = coefs.size(1);
     }
     STD_TORCH_CHECK(coefs.scalar_type() == tensor.scalar_type(), op, ": coefs: expected the dtype of tensor");
-    tensor = dense(tensor);
-    coefs = dense(coefs);
+    tensor = as_contiguous(tensor);
+    coefs = as_contiguous(coefs);
     match(coefs01, "coefs01", {width, kept});
     match(coefs10, "coefs10", {in, width});
     match(coefs11, "coefs11", {in, width});
@@ -109,7 +109,7 @@ struct LayerInputs {
     if (!alpha) return;
     STD_TORCH_CHECK(alpha->numel() == in * aggregated && alpha->scalar_type() == tensor.scalar_type(), op,
                     ": alpha: expected ", in * aggregated, " numbers of the dtype of tensor");
-    alpha = dense(*alpha);
+    alpha = as_contiguous(*alpha);
   }
 
   void match(OptionalTensor& t, const char* argument, std::vector<int64_t> shape) const {

@@ -41,7 +41,7 @@ struct MixInputs {
     const Tensor& one = identity ? *identity : *transpose;
     check_shape(one, op, "weight", {-1, -1});
     in = tensor.size(1), width = one.size(1);
-    tensor = dense(tensor);
+    tensor = as_contiguous(tensor);
     match(identity, "identity", {in, width});
     match(transpose, "transpose", {in, width});
     match(table, "table", {num_nodes, 3, width});
@@ -115,7 +115,7 @@ struct MixOnCpu : Rank2OnCpu {
     const char* op = "rank2_products";
     check_shape(x_in, op, "x", {-1, int64_t(metric.size())});
     STD_TORCH_CHECK(metric.size() >= 1 && metric.size() <= kMaxDim, op, ": metric: expected 1 to 8 entries");
-    const Tensor x = dense(x_in);
+    const Tensor x = as_contiguous(x_in);
     Tensor out = make(x, true, {num_edges, 1});
     dispatch_floating(x.scalar_type(), op, [&](auto zero) {
       using T = decltype(zero);

@@ -58,7 +58,7 @@ struct NetworkInputs {
         norm(Norm(stack.next<int64_t>())) {
     check_shape(x, op, "x", {-1, -1});
     rows = x.size(0), in = x.size(1), width = in;
-    x = dense(x);
+    x = as_contiguous(x);
     if (weight) {
       match(weight, "weight", {-1, in});
       width = weight->size(0);
@@ -91,7 +91,7 @@ struct RowsOnCpu : Rank2OnCpu {
   static Tensor affine(const Tensor& x_in, const Tensor& scale_in, const Tensor& shift_in) {
     const char* op = "row_affine";
     check_shape(x_in, op, "x", {-1, -1});
-    const Tensor x = dense(x_in);
+    const Tensor x = as_contiguous(x_in);
     OptionalTensor scale = scale_in, shift = shift_in;
     ek::match(op, scale, "scale", x, "x", {x.size(1)});
     ek::match(op, shift, "shift", x, "x", {x.size(1)});
@@ -151,7 +151,7 @@ struct RowsOnCpu : Rank2OnCpu {
     if (grad_moments) {
       check_shape(*grad_moments, n.op, "grad_moments", {2, n.width});
       STD_TORCH_CHECK(grad_moments->scalar_type() == ScalarType::Double, n.op, ": grad_moments: expected float64");
-      grad_moments = dense(*grad_moments);
+      grad_moments = as_contiguous(*grad_moments);
     }
     Tensor grad_x = make(n.x, of_x, {n.rows, n.in}), grad_weight = make(n.x, of_parameters && linear, {n.width, n.in});
     Tensor grad_bias = make(n.x, of_parameters && linear, {n.width});
@@ -243,7 +243,7 @@ struct RowsOnCpu : Rank2OnCpu {
     check_shape(x_in, op, "x", {-1, -1});
     check_shape(other_in, op, outer ? "grad" : "weight", {x_in.size(outer ? 0 : 1), -1});
     STD_TORCH_CHECK(x_in.scalar_type() == other_in.scalar_type(), op, ": expected tensors of one dtype");
-    const Tensor x = dense(x_in), other = dense(other_in);
+    const Tensor x = as_contiguous(x_in), other = as_contiguous(other_in);
     const int64_t rows = x.size(0), in = x.size(1), width = other.size(1);
     Tensor out = make(x, true, {outer ? in : rows, width});
     dispatch_floating(x.scalar_type(), op, [&](auto zero) {

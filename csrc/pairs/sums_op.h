@@ -25,7 +25,7 @@ class Rank2Sums {
     const int64_t channels = tensor.size(1);
     Tensor out = make(tensor, true, {num_nodes, 3, channels});
     check_sides(op, tensor, weight, arg, num_nodes, channels);
-    const Tensor rows = dense(tensor);
+    const Tensor rows = as_contiguous(tensor);
     dispatch(tensor.scalar_type(), op, [&](auto zero) {
       using T = decltype(zero);
       auto args = arguments<T>(weight, arg, {graph, num_edges, kind}, num_nodes, channels);
@@ -44,7 +44,7 @@ class Rank2Sums {
     const int64_t num_nodes = table.size(0), channels = table.size(2);
     Tensor out = make(table, true, {num_edges, channels});
     check_sides(op, table, weight, arg, num_nodes, channels);
-    const Tensor rows = dense(table);
+    const Tensor rows = as_contiguous(table);
     dispatch(table.scalar_type(), op, [&](auto zero) {
       using T = decltype(zero);
       auto args = arguments<T>(weight, arg, {graph, num_edges, kind}, num_nodes, channels);
@@ -63,7 +63,7 @@ class Rank2Sums {
     const int64_t channels = tensor.size(1);
     Tensor out = make(tensor, true, {num_nodes, 3, channels});
     Tensor arg = torch::stable::new_empty(tensor, {num_nodes, 2, channels}, ScalarType::Int);
-    const Tensor rows = dense(tensor);
+    const Tensor rows = as_contiguous(tensor);
     dispatch(tensor.scalar_type(), op, [&](auto zero) {
       using T = decltype(zero);
       auto args = arguments<T>(std::nullopt, std::nullopt, {graph, num_edges, kind}, num_nodes, channels);
@@ -92,7 +92,7 @@ class Rank2Sums {
     if (!arg) return;
     check_shape(*arg, op, "arg", {num_nodes, 2, channels});
     STD_TORCH_CHECK(arg->scalar_type() == ScalarType::Int, op, ": arg: expected int32");
-    arg = dense(*arg);
+    arg = as_contiguous(*arg);
   }
 
   template <class T>

@@ -49,16 +49,17 @@ class Segment {
     return {c.out, *c.arg_out};
   }
 
-  static Tensor spread(const Tensor& source, Optional arg, const Tensor& graph, int64_t num_edges, int64_t kind) {
-    Call c{SegmentKernel::spread, "segment_spread", source, nodes(source, num_edges)};
+  static Tensor gather_to_edges(const Tensor& source, Optional arg, const Tensor& graph, int64_t num_edges,
+                                int64_t kind) {
+    Call c{SegmentKernel::gather_to_edges, "gather_to_edges", source, nodes(source, num_edges)};
     c.arg = arg;
     run(c, graph, source.size(0), num_edges, kind);
     return c.out;
   }
 
-  static Tensor product(const Tensor& receivers, const Tensor& senders, Optional arg, const Tensor& graph,
-                        int64_t num_edges, int64_t kind, bool per_channel) {
-    Call c{SegmentKernel::product, "segment_product", receivers, nodes(receivers, num_edges)};
+  static Tensor edge_dot(const Tensor& receivers, const Tensor& senders, Optional arg, const Tensor& graph,
+                         int64_t num_edges, int64_t kind, bool per_channel) {
+    Call c{SegmentKernel::edge_dot, "edge_dot", receivers, nodes(receivers, num_edges)};
     if (!per_channel) c.out = torch::stable::new_empty(receivers, {num_edges});
     check_shape(senders, c.op, "senders", {receivers.size(0), receivers.size(1)});
     c.other = senders;
@@ -109,13 +110,13 @@ class Segment {
     if (c.arg) {
       check_shape(*c.arg, c.op, "arg", {num_nodes, c.source.size(1)});
       STD_TORCH_CHECK(c.arg->scalar_type() == ScalarType::Long, c.op, ": arg: expected int64");
-      c.arg = dense(*c.arg);
+      c.arg = as_contiguous(*c.arg);
     }
-    c.source = dense(c.source);
+    c.source = as_contiguous(c.source);
     for (Optional* t : {&c.other, &c.weight}) {
       if (!*t) continue;
       STD_TORCH_CHECK((*t)->scalar_type() == type, c.op, ": expected tensors of one dtype");
-      *t = dense(**t);
+      *t = as_contiguous(**t);
     }
     dispatch_stored(type, c.op, [&](auto zero) {
       using S = decltype(zero);

@@ -6,9 +6,8 @@
 EK_SCHEMAS(m) {
   m.def("segment_sum(Tensor source, Tensor? weight, Tensor? arg, " EK_GRAPH_SCHEMA
         ", SymInt num_nodes, int rows, bool mean) -> Tensor");
-  m.def("segment_spread(Tensor source, Tensor? arg, " EK_GRAPH_SCHEMA ") -> Tensor");
-  m.def("segment_product(Tensor receivers, Tensor senders, Tensor? arg, " EK_GRAPH_SCHEMA
-        ", bool per_channel) -> Tensor");
+  m.def("gather_to_edges(Tensor source, Tensor? arg, " EK_GRAPH_SCHEMA ") -> Tensor");
+  m.def("edge_dot(Tensor receivers, Tensor senders, Tensor? arg, " EK_GRAPH_SCHEMA ", bool per_channel) -> Tensor");
   m.def("segment_extremum(Tensor source, Tensor? weight, " EK_GRAPH_SCHEMA
         ", SymInt num_nodes, int rows, bool largest) -> (Tensor, Tensor)");
   m.def("segment_softmax(Tensor values, " EK_GRAPH_SCHEMA ", SymInt num_nodes) -> Tensor");
@@ -17,8 +16,8 @@ EK_SCHEMAS(m) {
 
 EK_KERNELS(m) {
   m.impl("segment_sum", TORCH_BOX(&ek::Segment<EK_DEVICE>::sum));
-  m.impl("segment_spread", TORCH_BOX(&ek::Segment<EK_DEVICE>::spread));
-  m.impl("segment_product", TORCH_BOX(&ek::Segment<EK_DEVICE>::product));
+  m.impl("gather_to_edges", TORCH_BOX(&ek::Segment<EK_DEVICE>::gather_to_edges));
+  m.impl("edge_dot", TORCH_BOX(&ek::Segment<EK_DEVICE>::edge_dot));
   m.impl("segment_extremum", TORCH_BOX(&ek::Segment<EK_DEVICE>::extremum));
   m.impl("segment_softmax", TORCH_BOX(&ek::Segment<EK_DEVICE>::softmax));
   m.impl("segment_softmax_backward", TORCH_BOX(&ek::Segment<EK_DEVICE>::softmax_backward));

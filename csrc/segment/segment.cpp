@@ -136,7 +136,7 @@ void sum_range(const SegmentArgs<S>& a, int64_t begin, int64_t end) {
 }
 
 template <bool kArg, class S>
-void spread_range(const SegmentArgs<S>& a, int64_t begin, int64_t end) {
+void gather_to_edges_range(const SegmentArgs<S>& a, int64_t begin, int64_t end) {
   using A = Accumulator<S>;
   const int64_t C = a.channels;
   over_nodes(a.graph, false, begin, end, [&](int64_t i, const Row& row) {
@@ -155,7 +155,7 @@ void spread_range(const SegmentArgs<S>& a, int64_t begin, int64_t end) {
 }
 
 template <bool kArg, class S>
-void product_range(const SegmentArgs<S>& a, int64_t begin, int64_t end) {
+void edge_dot_range(const SegmentArgs<S>& a, int64_t begin, int64_t end) {
   using A = Accumulator<S>;
   const int64_t C = a.channels;
   over_nodes(a.graph, false, begin, end, [&](int64_t i, const Row& row) {
@@ -343,9 +343,10 @@ void SegmentCpu<Isa, S>::run(SegmentKernel kernel, const SegmentArgs<S>& a, int6
   switch (kernel) {
     case SegmentKernel::sum: return reduce(false, a, begin, end);
     case SegmentKernel::extremum: return reduce(true, a, begin, end);
-    case SegmentKernel::spread: return a.arg ? spread_range<true>(a, begin, end) : spread_range<false>(a, begin, end);
-    case SegmentKernel::product:
-      return a.arg ? product_range<true>(a, begin, end) : product_range<false>(a, begin, end);
+    case SegmentKernel::gather_to_edges:
+      return a.arg ? gather_to_edges_range<true>(a, begin, end) : gather_to_edges_range<false>(a, begin, end);
+    case SegmentKernel::edge_dot:
+      return a.arg ? edge_dot_range<true>(a, begin, end) : edge_dot_range<false>(a, begin, end);
     case SegmentKernel::softmax: return softmax_range(a, begin, end);
     case SegmentKernel::softmax_gradient: return softmax_gradient_range(a, begin, end);
   }

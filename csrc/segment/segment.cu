@@ -129,7 +129,7 @@ __global__ void __launch_bounds__(kThreads, kVec == 1 ? 2 : 3) sum_kernel(Segmen
 }
 
 template <class S, int kVec>
-__global__ void __launch_bounds__(kThreads, 2) spread_kernel(SegmentArgs<S> a, int team) {
+__global__ void __launch_bounds__(kThreads, 2) gather_to_edges_kernel(SegmentArgs<S> a, int team) {
   using A = Accumulator<S>;
   constexpr int kAtOnce = kDepth<kVec>;
   const int teams = kWarp / team, mine = lane() / team;
@@ -154,7 +154,7 @@ __global__ void __launch_bounds__(kThreads, 2) spread_kernel(SegmentArgs<S> a, i
 
 // Here a team walks all channels of its edge before it takes the next one.
 template <class S, int kVec>
-__global__ void __launch_bounds__(kThreads, 4) product_kernel(SegmentArgs<S> a, int team) {
+__global__ void __launch_bounds__(kThreads, 4) edge_dot_kernel(SegmentArgs<S> a, int team) {
   using A = Accumulator<S>;
   const GraphView& g = a.graph;
   const int teams = kWarp / team;
@@ -305,8 +305,8 @@ cudaError_t run(SegmentKernel kernel, const SegmentArgs<S>& a, cudaStream_t stre
   };
   switch (kernel) {
     case SegmentKernel::sum: return start(sum_kernel<S, kVec>, kVec);
-    case SegmentKernel::spread: return start(spread_kernel<S, kVec>, kVec);
-    case SegmentKernel::product: return start(product_kernel<S, kVec>, kVec);
+    case SegmentKernel::gather_to_edges: return start(gather_to_edges_kernel<S, kVec>, kVec);
+    case SegmentKernel::edge_dot: return start(edge_dot_kernel<S, kVec>, kVec);
     case SegmentKernel::extremum: return start(extremum_kernel<S, kVec>, kVec);
     case SegmentKernel::softmax: return start(softmax_kernel<S, kHalf>, kHalf);
     case SegmentKernel::softmax_gradient: return start(softmax_gradient_kernel<S, kVec>, kVec);

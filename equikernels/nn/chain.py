@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..checks import fail
 from ..ops.edge_network import EdgeLayer, EdgeNetwork, edge_network
 from ..ops.edge_network.spec import NORM_EPS
-from .activation import fused_activation
+from ..ops.message_passing.activations import fused_activation
 from .plain import Layers, kind_of, obstacle, warn_once
 
 

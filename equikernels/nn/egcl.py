@@ -11,10 +11,10 @@ from ..checks import check_choice, fail
 from ..graph import Graph
 from ..ops.common import as_graph
 from ..ops.message import message_passing
-from ..ops.message.direction import Normed
 from ..ops.message.spec import PRECISIONS
+from ..ops.message_passing.activations import fused_activation
+from ..ops.message_passing.direction import Normed
 from ..ops.segment import segment_reduce
-from .activation import fused_activation
 from .linear import check_dtype, weight_and_bias
 from .plain import Layers, expect_layers, obstacle, warn_once
 from .rows import apply_layers, linear_rows

@@ -15,8 +15,8 @@ from ...graph import Graph
 from ...metric import Metric, signature
 from ..autograd import call, double_backward, register_autograd
 from ..common import check_edges, check_graph, graph_arguments, graph_from, promote
-from ..message.direction import Normed, direction_options
 from ..message.op import INVARIANTS
+from ..message_passing.direction import Normed, direction_options
 from . import reference
 from .spec import ENDS, EdgeNetwork, EdgeOptions, EdgeOutput, EdgeTensors, check_network, cuda_limit, first_inputs
 

@@ -15,8 +15,8 @@ from ...graph import Graph
 from ...metric import Metric, signature
 from ..autograd import call, double_backward, register_autograd
 from ..common import allows_tf32, check_graph, graph_arguments, graph_from, promote
+from ..message_passing.direction import Normed, direction_options
 from . import reference
-from .direction import Normed, direction_options
 from .spec import ACTIVATIONS, PRECISIONS, MessageOptions, MessageTensors, cuda_limit
 
 OP = "message_passing"

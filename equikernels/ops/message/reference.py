@@ -10,7 +10,7 @@ from torch import Tensor
 from ...graph import Graph
 from ..coordinates.reference import clamped
 from ..invariants.reference import pairwise_invariants
-from .direction import DIFFERENCE, NORMED_HELD, SENDER
+from ..message_passing.direction import DIFFERENCE, NORMED_HELD, SENDER
 from .spec import MessageOptions, MessageTensors
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -213,7 +213,7 @@ def _nearest(
         k = max(1, min(k, largest if loop else largest - 1))
     if use_kernel(op, wide):
         nearest = torch.ops.equikernels.nearest_neighbors.default
-        return nearest(wide, *graph_arguments(events, need_edges=False), k, radius, *options)
+        return nearest(wide, *graph_arguments(events, need_edges=False), radius, *options, k)
     eta, periodic, _, loop = options
     return reference.nearest_neighbors(wide, events, k, radius, eta, periodic, loop)
 
@@ -264,7 +264,8 @@ def _graph(
     return graph if dtype is None else (graph, square.sqrt().to(dtype))
 
 
-def _fake_nearest(x: Tensor, graph: Tensor, num_edges: int, kind: int, k: int, *rest: object) -> tuple[Tensor, Tensor]:
+def _fake_nearest(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    k = rest[-1]
     return x.new_empty(x.shape[0], k, dtype=torch.int64), x.new_empty(x.shape[0], k)
 
 

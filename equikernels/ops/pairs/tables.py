@@ -190,7 +190,7 @@ def spread_events(values: Tensor, pairs: Graph) -> Tensor:
     events = pairs.events
     if not use_shortcut("segment_reduce", values):
         return values[events.receiver]
-    return call("segment_spread", values, None, *graph_arguments(events))
+    return call("gather_to_edges", values, None, *graph_arguments(events))
 
 
 def make_table(

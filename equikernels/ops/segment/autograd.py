@@ -1,9 +1,9 @@
 """Derivatives of the segment kernels, in terms of the same kernels: every order, no further kernel.
 
-    sum of edges' rows      <->  spread a node's row over its edges
-    sum of senders' rows    <->  sum of receivers' rows (the transposed graph) for the rows, product for the weights
-    product over an edge    <->  sum of senders' rows, sum of receivers' rows
-    softmax                 <->  its gradient, which is symmetric; beyond, sums and spreads
+    sum of edges' rows      <->  gather_to_edges: a node's row for each edge it receives
+    sum of senders' rows    <->  sum of receivers' rows (the transposed graph) for the rows, edge_dot for the weights
+    edge_dot                <->  sum of senders' rows, sum of receivers' rows
+    softmax                 <->  its gradient, which is symmetric; beyond, sums and gather_to_edges
 
 An extremum is a sum over the one edge ``arg`` names for each node and channel: its derivatives are those of the sum,
 with ``arg``.
@@ -41,14 +41,14 @@ def _sum_adjoint(
     """Gradients of a sum (or, with its arg, an extremum) with respect to its rows and its weights."""
     grad_rows = grad_weight = None
     if rows_of == EDGES:
-        return call("segment_spread", grad, arg, *graph) if needs[0] else None, None
+        return call("gather_to_edges", grad, arg, *graph) if needs[0] else None, None
     if needs[0]:
         back = RECEIVERS if rows_of == SENDERS else SENDERS
         grad_rows = _sum(grad, weight, arg, graph, grad.shape[0], back)
     if weight is not None and needs[1]:
         assert rows is not None
         ends = (grad, rows) if rows_of == SENDERS else (rows, grad)
-        grad_weight = call("segment_product", *ends, arg, *graph, weight.dim() == 2)
+        grad_weight = call("edge_dot", *ends, arg, *graph, weight.dim() == 2)
     return grad_rows, grad_weight
 
 
@@ -83,24 +83,24 @@ def _extremum_backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Any, .
     return *grads, None, None, None, None, None, None
 
 
-def _setup_spread(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+def _setup_gather(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     rows, arg, table, *ctx.graph = inputs
     ctx.num_nodes = rows.shape[0]
     ctx.save_for_backward(arg, table)
 
 
-def _spread_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+def _gather_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     arg, table = ctx.saved_tensors
     return _sum(grad, None, arg, (table, *ctx.graph), ctx.num_nodes, EDGES), None, None, None, None
 
 
-def _setup_product(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+def _setup_dot(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     receivers, senders, arg, table, num_edges, kind, _ = inputs
     ctx.graph = num_edges, kind
     ctx.save_for_backward(receivers, senders, arg, table)
 
 
-def _product_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+def _dot_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     receivers, senders, arg, table = ctx.saved_tensors
     graph, n = (table, *ctx.graph), receivers.shape[0]
     grad_receivers = _sum(senders, grad, arg, graph, n, SENDERS) if ctx.needs_input_grad[0] else None
@@ -128,7 +128,7 @@ def _softmax_backward_backward(ctx: Any, grad_grad: Tensor) -> tuple[Any, ...]:
     graph = (table, *edges)
 
     def over_receiver(values: Tensor) -> Tensor:
-        return call("segment_spread", _sum(values, None, None, graph, num_nodes, EDGES), None, *graph)
+        return call("gather_to_edges", _sum(values, None, None, graph, num_nodes, EDGES), None, *graph)
 
     # backward(g, y)_e = y_e (g_e - sum y g) is linear and symmetric in g, quadratic in y
     grad_g = call("segment_softmax_backward", grad_grad, shares, *graph, num_nodes)
@@ -149,10 +149,10 @@ def _register() -> None:
         ),
     )
     library.register_fake(
-        "equikernels::segment_spread", lambda rows, arg, graph, e, kind: rows.new_empty(e, rows.shape[1])
+        "equikernels::gather_to_edges", lambda rows, arg, graph, e, kind: rows.new_empty(e, rows.shape[1])
     )
     library.register_fake(
-        "equikernels::segment_product",
+        "equikernels::edge_dot",
         lambda receivers, senders, arg, graph, e, kind, per_channel: (
             receivers.new_empty(e, receivers.shape[1]) if per_channel else receivers.new_empty(e)
         ),
@@ -163,8 +163,8 @@ def _register() -> None:
     for name, backward, setup in (
         ("segment_sum", _sum_backward, _setup_sum),
         ("segment_extremum", _extremum_backward, _setup_extremum),
-        ("segment_spread", _spread_backward, _setup_spread),
-        ("segment_product", _product_backward, _setup_product),
+        ("gather_to_edges", _gather_backward, _setup_gather),
+        ("edge_dot", _dot_backward, _setup_dot),
         ("segment_softmax", _softmax_backward, _setup_softmax),
         ("segment_softmax_backward", _softmax_backward_backward, _setup_softmax_backward),
     ):

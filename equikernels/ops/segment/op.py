@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ... import _triton
-from ...backend import KERNELS, use_kernel
+from ...backend import KERNELS, PARTS, use_kernel
 from ...checks import FLOATING, check_choice, check_tensor, fail
 from ...graph import Graph
 from ..autograd import call
@@ -16,9 +15,7 @@ from . import autograd, reference
 REDUCE, GATHER, SOFTMAX = "segment_reduce", "gather_segment_reduce", "segment_softmax"
 for _op in (REDUCE, GATHER, SOFTMAX):
     KERNELS[_op] = ("cpu", "cuda")
-for _op in (REDUCE, GATHER):
-    _names = ("segment_sum", "segment_extremum", "segment_spread", "segment_product")
-    _triton.provide(_op, "equikernels.ops.segment.triton", _names)
+PARTS.update((REDUCE, GATHER))
 REDUCTIONS = ("sum", "mean", "max", "min")
 
 
@@ -56,7 +53,7 @@ def segment_reduce(values: Tensor, graph: Graph, reduce: str = "sum") -> Tensor:
 def gather_segment_reduce(
     node_values: Tensor, graph: Graph, weight: Tensor | None = None, reduce: str = "sum"
 ) -> Tensor:
-    r"""Each node's sum, mean, maximum or minimum over the nodes it hears, in one pass: no [E, C] tensor is made.
+    r"""Each node's sum, mean, maximum or minimum over the nodes it receives from, without an [E, C] tensor.
 
     .. math:: \mathrm{out}_{i} = \mathrm{agg}_{e = (j \to i)} \; w_e v_j
 

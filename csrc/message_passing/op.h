@@ -1,0 +1,444 @@
+// The message_passing op for any device: prepares the first layer, runs one of the two kernels, and puts gradients
+// together.
+#pragma once
+
+#include "first_layer.h"
+
+namespace ek {
+
+inline constexpr const char* kMessagePassingSchema =
+    "message_passing(Tensor?[] tensors, " EK_GRAPH_SCHEMA ", int[] options, float[] numbers) -> Tensor[]";
+// saved: the statistics and the last three outputs of the op. wanted: whose gradients, in the order of tensors; empty
+// where not wanted.
+inline constexpr const char* kMessagePassingBackwardSchema =
+    "message_passing_backward(Tensor?[] grads, Tensor?[] tensors, Tensor[] saved, " EK_GRAPH_SCHEMA
+    ", int[] options, float[] numbers, bool[] wanted) -> Tensor[]";
+
+template <class Device>
+class MessagePassing : FirstLayer<Device> {
+  using Base = FirstLayer<Device>;
+  using Base::attributes;
+  using Base::bias;
+  using Base::bound;
+  using Base::channels;
+  using Base::columns;
+  using Base::copy;
+  using Base::depth;
+  using Base::empty;
+  using Base::ends;
+  using Base::fold;
+  using Base::graph;
+  using Base::in;
+  using Base::inputs;
+  using Base::invariants;
+  using Base::n;
+  using Base::normed;
+  using Base::o;
+  using Base::over_columns;
+  using Base::pass;
+  using Base::plain;
+  using Base::state;
+  using Base::statistics;
+  using Base::tables;
+  using Base::unbiased;
+  using Base::weight;
+  using Base::width;
+  using Base::zeros;
+  using typename Base::Optional;
+  using typename Base::Optionals;
+  template <class T>
+  static T* put(const Tensor& t) {
+    return Base::template put<T>(t);
+  }
+
+ public:
+  // messages, coordinates, edges, mean and variance of a measured norm (float64 [2, H]); the same as running averages
+  // want them; then what backward reads again: the first layer's tables, and the norm's sums.
+  static std::vector<Tensor> forward(const Optionals& tensors, const Tensor& graph, int64_t num_edges, int64_t kind,
+                                     const std::vector<int64_t>& ints, const std::vector<double>& numbers) {
+    MessagePassing op(tensors, graph, num_edges, kind, ints, numbers);
+    typename Device::Guard guard(op.in.like());
+    std::vector<Tensor> out;
+    dispatch_features(op.in, [&](auto t, auto x) { out = op.template run<decltype(t), decltype(x)>(); });
+    return out;
+  }
+
+  static std::vector<Tensor> backward(const Optionals& grads, const Optionals& tensors,
+                                      const std::vector<Tensor>& saved, const Tensor& graph, int64_t num_edges,
+                                      int64_t kind, const std::vector<int64_t>& ints,
+                                      const std::vector<double>& numbers, const std::vector<bool>& wanted) {
+    MessagePassing op(tensors, graph, num_edges, kind, ints, numbers);
+    STD_TORCH_CHECK(grads.size() == 4 && saved.size() == 4 && wanted.size() == tensors.size(),
+                    "message_passing_backward: grads, saved, wanted: unexpected sizes");
+    typename Device::Guard guard(op.in.like());
+    std::vector<Tensor> out;
+    dispatch_features(
+        op.in, [&](auto t, auto x) { out = op.template run_backward<decltype(t), decltype(x)>(grads, saved, wanted); });
+    return out;
+  }
+
+ private:
+  using Base::Base;
+
+  Tensor split[2];  // of `columns`: for invariants, for attributes
+
+  template <class T, class X>
+  std::vector<Tensor> run() {
+    this->template fold<T>();
+    unbiased = statistics = state = empty({0});
+    if (tables) {
+      this->template make_tables<T>();
+      this->template take_columns<T>();
+      if (o.measured()) this->template measure_norm<T, X>();
+    }
+    const Tensor nothing = empty({0});
+    const auto sized = [&](bool wanted, int64_t rows, int64_t at) {
+      return wanted ? empty({rows, in.width(size_t(at))}) : nothing;
+    };
+    std::vector<Tensor> out{sized(o.messages > 0, n, o.messages_at),
+                            o.coordinates > 0 ? torch::stable::new_empty(*in.x, in.x->sizes()) : nothing,
+                            sized(o.edges_at >= 0, in.num_edges, std::max<int64_t>(o.edges_at, 0)),
+                            statistics,
+                            unbiased,
+                            tables ? ends[0] : nothing,
+                            tables ? ends[1] : nothing,
+                            state};
+    const auto ask = [&](auto& args) {
+      args.messages = o.messages > 0 ? put<T>(out[0]) : nullptr;
+      args.coordinates = o.coordinates > 0 ? put<X>(out[1]) : nullptr;
+      args.edges = o.edges_at >= 0 ? put<T>(out[2]) : nullptr;
+    };
+    if (!asked()) return out;
+    if (channels) {
+      auto args = channels_args<T, X>();
+      ask(args);
+      Device::Channels::template message_forward<T, X>(in.like(), args, o.tf32);
+    } else {
+      const Tensor packed = pack<T>();
+      auto args = edges_args<T, X>(packed);
+      ask(args);
+      Device::Edges::template edge_network_forward<T, X>(in.like(), args);
+    }
+    return out;
+  }
+
+  template <class T, class X>
+  std::vector<Tensor> run_backward(const Optionals& grads, const std::vector<Tensor>& saved,
+                                   const std::vector<bool>& wanted) {
+    this->template fold<T>();
+    if (tables) {
+      statistics = saved[0], ends[0] = saved[1], ends[1] = saved[2], state = saved[3];
+      this->template take_columns<T>();
+      if (o.measured()) this->template renew_norm<T>();
+    }
+    const auto cotangent = [&](size_t k, bool asked, const Tensor& like, int64_t rows, int64_t channels_of) {
+      Optional g = asked ? grads[k] : std::nullopt;
+      match("message_passing_backward", g, "grads", like, "the output", {rows, channels_of});
+      return g;
+    };
+    const Optional g_messages = cotangent(0, o.messages > 0, in.like(), n, in.message_width());
+    const Optional g_coordinates =
+        cotangent(1, o.coordinates > 0, in.x ? *in.x : in.like(), n, int64_t(o.metric.size()));
+    const Optional g_edges =
+        cotangent(2, o.edges_at >= 0, in.like(), in.num_edges, in.width(size_t(std::max<int64_t>(o.edges_at, 0))));
+
+    Gradients g(*this, wanted);
+    const auto ask = [&](auto& args) {
+      args.grad_messages = pointer<T>(g_messages);
+      args.grad_coordinates = pointer<X>(g_coordinates);
+      args.grad_edges = pointer<T>(g_edges);
+      args.grad_x = in.x && (wanted[1] || channels) ? put<X>(g.x) : nullptr;
+      args.grad_edge_attr = attributes() > 0 && wanted[2] ? put<T>(g.edge_attr) : nullptr;
+    };
+    if (!asked()) {
+      for (Tensor& table : g.tables) table = zeros({n, width});
+      for (Tensor* t : {&g.x, &g.edge_attr}) torch::stable::zero_(*t);
+      over_columns(
+          [&](EdgePart part, int64_t) { g.columns[part - kInvariantsPart] = zeros({width, in.part_width[part]}); });
+    } else if (channels) {
+      auto args = channels_args<T, X>();
+      ask(args);
+      channels_backward<T, X>(args, g);
+    } else {
+      const Tensor packed = pack<T>();
+      auto args = edges_args<T, X>(packed);
+      ask(args);
+      edges_backward<T, X>(args, packed, g);
+    }
+    if (tables) tables_backward<T, X>(g, grads[3], wanted);
+    for (size_t l = 0; l < depth(); ++l) unfold<T>(l, g, wanted);
+    return g.listed(*this, wanted);
+  }
+
+  // Gradients of all tensors, and of the first layer's tables and columns.
+  struct Gradients {
+    Tensor h, x, edge_attr, gate_weight, gate_bias, tables[2], columns[2];
+    struct Layer {
+      Tensor weight, bias, norm_weight, norm_bias, mean, variance;
+    };
+    std::vector<Layer> layers;
+
+    Gradients(const MessagePassing& op, const std::vector<bool>& wanted) {
+      const auto like = [&](const Optional& t) { return t ? torch::stable::new_empty(*t, t->sizes()) : op.empty({0}); };
+      const auto of = [&](const Optional& t, bool want) { return want ? like(t) : op.empty({0}); };
+      h = of(op.in.h, wanted[0]);
+      x = like(op.in.x);
+      edge_attr = of(op.in.edge_attr, wanted[2]);
+      gate_weight = like(op.in.gate_weight);
+      gate_bias = like(op.in.gate_bias);
+      layers.resize(op.depth());
+      for (size_t l = 0; l < op.depth(); ++l) {
+        const LayerTensors& t = op.in.layers[l];
+        const size_t at = EdgeMlpInputs::kFirst + EdgeMlpInputs::kOfLayer * l;
+        layers[l] = {like(t.weight),    op.empty({op.in.width(l)}), like(t.norm_weight),
+                     like(t.norm_bias), of(t.mean, wanted[at + 4]), of(t.variance, wanted[at + 5])};
+      }
+    }
+
+    std::vector<Tensor> listed(const MessagePassing& op, const std::vector<bool>& wanted) const {
+      std::vector<Tensor> out{h, x, edge_attr, gate_weight, gate_bias};
+      for (const Layer& l : layers)
+        for (const Tensor& t : {l.weight, l.bias, l.norm_weight, l.norm_bias, l.mean, l.variance}) out.push_back(t);
+      for (size_t k = 0; k < out.size(); ++k)
+        if (!wanted[k]) out[k] = op.empty({0});
+      return out;
+    }
+  };
+
+  // Whether anything but statistics is.
+  bool asked() const { return o.messages > 0 || o.coordinates > 0 || o.edges_at >= 0; }
+
+  // --- what both kernels read ---
+  template <class T, class X>
+  void geometry(MessageArgs<T, X>& a) const {
+    a.graph = graph;
+    a.x = pointer<X>(in.x);
+    a.dim = int(o.metric.size());
+    for (size_t c = 0; c < o.metric.size(); ++c) a.metric[c] = o.metric[c];
+    a.interval = invariants() > 0 && o.interval;
+    a.product = invariants() > 0 && o.product;
+    a.psi = o.psi;
+    a.edge_width = attributes();
+    a.edge_attr = attributes() > 0 ? pointer<T>(in.edge_attr) : nullptr;
+    a.direction = o.direction;
+    a.norm_inside = o.norm_inside;
+    a.norm_offset = o.norm_offset;
+    a.clamp = o.clamp;
+    a.mean_messages = o.messages == 2;
+    a.mean_coordinates = o.coordinates == 2;
+  }
+
+  // --- lanes across channels ---
+  template <class T, class X>
+  MessageArgs<T, X> channels_args() {
+    MessageArgs<T, X> a;
+    geometry(a);
+    a.width = width;
+    a.receiver = put<T>(normed[0]);
+    a.sender = put<T>(normed[1]);
+    over_columns([&](EdgePart part, int64_t at) {
+      Tensor& half = split[part - kInvariantsPart];
+      half = empty({width, in.part_width[part]});
+      copy(put<T>(columns) + at, bound(), put<T>(half), in.part_width[part], width, in.part_width[part]);
+      (part == kInvariantsPart ? a.invariant_weight : a.edge_weight) = put<T>(half);
+    });
+    const auto layer = [&](size_t l) { return MessageLayer<T>{in.width(l), put<T>(weight[l]), pointer<T>(bias[l])}; };
+    a.activation = o.layers[0].activation;
+    a.slope = o.layers[0].slope;
+    a.depth = int(o.messages_at) + 1;
+    for (size_t l = 1; l < size_t(a.depth); ++l) a.hidden[l - 1] = layer(l);
+    a.gate_weight = pointer<T>(in.gate_weight);
+    a.gate_bias = pointer<T>(in.gate_bias);
+    if (depth() > size_t(a.depth)) {
+      a.head = layer(size_t(a.depth));
+      a.head_out = put<T>(weight[depth() - 1]);
+      a.head_tanh = o.layers[depth() - 1].activation == Activation::tanh;
+    }
+    a.bfloat16 = o.bfloat16;
+    return a;
+  }
+
+  template <class T, class X>
+  void channels_backward(MessageArgs<T, X>& a, Gradients& g) {
+    for (Tensor& table : g.tables) table = empty({n, width});
+    a.grad_receiver = put<T>(g.tables[0]);
+    a.grad_sender = put<T>(g.tables[1]);
+    over_columns([&](EdgePart part, int64_t) {
+      Tensor& half = g.columns[part - kInvariantsPart];
+      half = empty({width, in.part_width[part]});
+      (part == kInvariantsPart ? a.grad_invariant_weight : a.grad_edge_weight) = put<T>(half);
+    });
+    const auto layer = [&](MessageLayer<T>& to, size_t l) {
+      to.grad_weight = put<T>(g.layers[l].weight);
+      to.grad_bias = put<T>(g.layers[l].bias);
+    };
+    for (size_t l = 1; l < size_t(a.depth); ++l) layer(a.hidden[l - 1], l);
+    if (a.gate_weight) a.grad_gate_weight = put<T>(g.gate_weight);
+    if (a.gate_bias) a.grad_gate_bias = put<T>(g.gate_bias);
+    if (a.head_out) {
+      layer(a.head, size_t(a.depth));
+      a.grad_head_out = put<T>(g.layers[depth() - 1].weight);
+    }
+    Device::Channels::template message_backward<T, X>(in.like(), a, o.tf32);
+  }
+
+  // --- lanes across edges ---
+  // All weights and biases, layer by layer; of the first layer what edges read.
+  template <class T>
+  Tensor pack() {
+    int64_t size = 0;
+    for (size_t l = 0; l < depth(); ++l) size += in.width(l) * ((l ? in.width(l - 1) : read_inputs()) + 1);
+    Tensor packed = empty({size});
+    over_packed<T>(put<T>(packed), [&](size_t l, T* matrix, T* vector) {
+      if (l > 0) {
+        copy(put<T>(weight[l]), in.width(l - 1), matrix, in.width(l - 1), in.width(l), in.width(l - 1));
+      } else if (tables) {
+        copy(put<T>(columns), bound(), matrix, bound(), width, bound());
+      } else {
+        over_read([&](EdgePart part, int64_t at) {
+          copy(put<T>(weight[0]) + in.column[part], inputs(), matrix + at, inputs(), width, in.part_width[part]);
+        });
+      }
+      const Tensor b = bias[l] && !(l == 0 && tables) ? *bias[l] : zeros({in.width(l)});
+      copy(put<T>(b), in.width(l), vector, in.width(l), 1, in.width(l));
+    });
+    return packed;
+  }
+  int64_t read_inputs() const { return tables ? bound() : inputs(); }
+  // f(layer, its matrix, its vector)
+  template <class T, class F>
+  void over_packed(T* p, F&& f) const {
+    for (size_t l = 0; l < depth(); ++l) {
+      const int64_t size = in.width(l) * (l ? in.width(l - 1) : read_inputs());
+      f(l, p, p + size);
+      p += size + in.width(l);
+    }
+  }
+  // f(part, its first column in the kernel's order)
+  template <class F>
+  void over_read(F&& f) const {
+    int64_t at = 0;
+    for (EdgePart part : {kInvariantsPart, kReceiverPart, kSenderPart, kAttributesPart}) {
+      if (in.part_width[part] > 0) f(part, at);
+      at += in.part_width[part];
+    }
+  }
+
+  template <class T, class X>
+  EdgeNetworkArgs<T, X> edges_args(const Tensor& packed) const {
+    EdgeNetworkArgs<T, X> a;
+    geometry(a);
+    if (tables) {
+      a.width = a.receiver_stride = a.sender_stride = width;
+      a.receiver = put<T>(normed[0]);
+      a.sender = put<T>(normed[1]);
+    } else if (in.h) {
+      a.width = a.receiver_stride = a.sender_stride = in.h->size(1);
+      a.end_inputs = in.part_width[kReceiverPart] + in.part_width[kSenderPart];
+      a.receiver = o.has(kReceiverPart) ? pointer<T>(in.h) : nullptr;
+      a.sender = o.has(kSenderPart) ? pointer<T>(in.h) : nullptr;
+    }
+    a.layers = int(depth());
+    for (size_t l = 0; l < depth(); ++l) {
+      a.channels[l] = in.width(l);
+      a.step[l] = {o.layers[l].activation, o.layers[l].norm == NormKind::layer};
+      if (o.layers[l].activation == Activation::leaky_relu) a.slope = o.layers[l].slope;
+    }
+    a.weights = put<T>(packed);
+    a.edges_at = int(o.edges_at);
+    a.messages_at = o.messages > 0 ? int(o.messages_at) : -1;
+    a.head = o.coordinates > 0;
+    return a;
+  }
+
+  template <class T, class X>
+  void edges_backward(EdgeNetworkArgs<T, X>& a, const Tensor& packed, Gradients& g) {
+    const Tensor to_packed = empty({packed.size(0)});
+    for (Tensor& table : g.tables) table = empty({n, a.width});
+    if (a.receiver) a.grad_receiver = put<T>(g.tables[0]);
+    if (a.sender) a.grad_sender = put<T>(g.tables[1]);
+    a.grad_weights = put<T>(to_packed);
+    Device::Edges::template edge_network_backward<T, X>(in.like(), a);
+    over_packed<T>(put<T>(to_packed), [&](size_t l, T* matrix, T* vector) {
+      if (!(l == 0 && tables)) copy(vector, in.width(l), put<T>(g.layers[l].bias), in.width(l), 1, in.width(l));
+      if (l > 0) {
+        copy(matrix, in.width(l - 1), put<T>(g.layers[l].weight), in.width(l - 1), in.width(l), in.width(l - 1));
+      } else if (tables) {
+        over_columns([&](EdgePart part, int64_t at) {
+          Tensor& half = g.columns[part - kInvariantsPart];
+          half = empty({width, in.part_width[part]});
+          copy(matrix + at, bound(), put<T>(half), in.part_width[part], width, in.part_width[part]);
+        });
+      } else {
+        over_read([&](EdgePart part, int64_t at) {
+          copy(matrix + at, inputs(), put<T>(g.layers[0].weight) + in.column[part], inputs(), width,
+               in.part_width[part]);
+        });
+      }
+    });
+    if (tables || g.h.numel() == 0) return;
+    const int64_t size = n * a.width;
+    if (!a.receiver && !a.sender) return g.h = zeros({n, a.width}), void();
+    g.h = a.receiver ? g.tables[0] : g.tables[1];
+    if (a.receiver && a.sender) pass(1, size, CopyColumns<T>{put<T>(g.tables[1]), put<T>(g.h), size, size, size, true});
+  }
+
+  // From the gradients of tables and columns to those of h, x, edge attributes and the first layer.
+  template <class T, class X>
+  void tables_backward(Gradients& g, Optional to_statistics, const std::vector<bool>& wanted) {
+    auto& first = g.layers[0];
+    Tensor of_columns = empty({width, bound()});
+    over_columns([&](EdgePart part, int64_t at) {
+      const Tensor& half = g.columns[part - kInvariantsPart];
+      copy(put<T>(half), in.part_width[part], put<T>(of_columns) + at, bound(), width, in.part_width[part]);
+    });
+    if (o.measured()) {
+      match("message_passing_backward", to_statistics, "grads", statistics, "the statistics", {2, width});
+      typename Base::template NormGradients<T, X> norm{g.tables, of_columns, pointer<double>(to_statistics)};
+      if (in.layers[0].norm_weight) norm.gamma = put<T>(first.norm_weight);
+      if (in.layers[0].norm_bias) norm.beta = put<T>(first.norm_bias);
+      if (in.x && wanted[1]) norm.x = put<X>(g.x);
+      if (attributes() > 0 && wanted[2]) norm.edge_attr = put<T>(g.edge_attr);
+      this->template norm_backward<T, X>(norm);
+    }
+    over_columns([&](EdgePart part, int64_t at) {
+      copy(put<T>(of_columns) + at, bound(), put<T>(first.weight) + in.column[part], inputs(), width,
+           in.part_width[part]);
+    });
+    Device::template column_sum<T>(g.tables[0], first.bias);
+    bool added = false;
+    for (EdgePart part : {kReceiverPart, kSenderPart}) {
+      if (!o.has(part)) continue;
+      const int64_t features = in.part_width[part];
+      const Tensor of_end = empty({width, features});
+      Device::template outer<T>(g.tables[part], *in.h, of_end);
+      copy(put<T>(of_end), features, put<T>(first.weight) + in.column[part], inputs(), width, features);
+      if (!wanted[0]) continue;
+      const Tensor to_h = added ? empty({n, features}) : g.h;
+      Device::template product<T>(g.tables[part], this->template end_weight<T>(part), to_h);
+      if (added) {
+        const int64_t size = n * features;
+        pass(1, size, CopyColumns<T>{put<T>(to_h), put<T>(g.h), size, size, size, true});
+      }
+      added = true;
+    }
+    if (in.h && wanted[0] && !added) g.h = zeros({n, in.h->size(1)});
+  }
+
+  // The gradients of a layer into which a norm of given statistics was folded.
+  template <class T>
+  void unfold(size_t l, Gradients& g, const std::vector<bool>& wanted) const {
+    if (o.layers[l].norm != NormKind::given) return;
+    const LayerTensors& t = in.layers[l];
+    const size_t at = EdgeMlpInputs::kFirst + EdgeMlpInputs::kOfLayer * l;
+    auto& of = g.layers[l];
+    FoldNormGradient<T> f{this->template fold_of<T>(l), put<T>(of.weight), put<T>(of.bias)};
+    if (t.norm_weight) f.grad_norm_weight = put<T>(of.norm_weight);
+    if (t.norm_bias) f.grad_norm_bias = put<T>(of.norm_bias);
+    if (wanted[at + 4]) f.grad_mean = put<T>(of.mean);
+    if (wanted[at + 5]) f.grad_variance = put<T>(of.variance);
+    pass(in.width(l), f.fold.inputs, f);
+  }
+};
+
+}  // namespace ek

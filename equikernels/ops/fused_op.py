@@ -1,0 +1,195 @@
+"""FusedOp: a kernel and its reference behind one call, with every derivative derived.
+
+The schema of a fused op ``name`` and of its backward, whatever the op:
+
+    name(Tensor?[] tensors, Tensor graph, SymInt num_edges, int kind, int[] options, float[] numbers) -> Tensor[]
+    name_backward(Tensor?[] grads, Tensor?[] tensors, Tensor[] saved, <the graph and the options>, bool[] wanted)
+        -> Tensor[]
+
+``tensors`` are the op's tensors in the order of its :class:`Spec`; what is encoded in ``options`` and ``numbers`` are
+the fields of its options. The backward gives a gradient for each tensor, empty where it is absent or not wanted. Its own
+backward is the derivative of the reference, which PyTorch takes: any order above costs memory for all edges, and no
+kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import _native
+from ..backend import current, use_backend
+from ..graph import Graph
+from .autograd import _library, double_backward
+from .common import graph_arguments, graph_from
+
+NO_GRAPH = 3  # the kind of graph that stands for rows
+Tensors = list[Tensor | None]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What there is to know of a fused op.
+
+    Attributes:
+        name: of its schema.
+        options: the class of its options: a NamedTuple with ``encoded()`` and ``decoded(ints, numbers)``.
+        reference: (tensors, graph or None, options) -> the differentiable outputs, as the kernel gives them; what is not
+            asked for is empty.
+        shapes: (tensors, number of edges or rows, options) -> every output of the kernel, uninitialised.
+        differentiable: how many outputs are; the others are for backward, or of the batch.
+        saved: which outputs backward reads.
+    """
+
+    name: str
+    options: Any
+    reference: Callable[[Tensors, Graph | None, Any], list[Tensor]]
+    shapes: Callable[[Tensors, Any, Any], list[Tensor]]
+    differentiable: int
+    saved: tuple[int, ...]
+
+
+class FusedOp:
+    """Calls the kernel of a :class:`Spec`, and registers what PyTorch wants to know of it."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        if _native.cpu_reason is not None:
+            return
+        namespace = torch.ops.equikernels
+        self.op = getattr(namespace, spec.name).default
+        self.backward_op = getattr(namespace, f"{spec.name}_backward").default
+        torch.library.register_fake(f"equikernels::{spec.name}", self._fake)
+        torch.library.register_fake(f"equikernels::{spec.name}_backward", self._fake_backward)
+        _library.impl(spec.name, self._autograd, "Autograd", with_keyset=True)
+        _library.impl(f"{spec.name}_backward", self._autograd_backward, "Autograd", with_keyset=True)
+
+    def __call__(self, tensors: Tensors, graph: Graph | int, options: Any, kernel: bool) -> list[Tensor]:
+        """All outputs of the kernel, or those of the reference.
+
+        Args:
+            tensors: in the op's order, None where absent.
+            graph: the edges; or, where the op works on rows, how many there are.
+            options: encoded and decoded by their class.
+            kernel: whether the kernel runs, or the reference.
+        """
+        if not kernel:
+            return self.spec.reference(tensors, None if isinstance(graph, int) else graph, options)
+        if isinstance(graph, Graph):
+            where: tuple[Any, ...] = graph_arguments(graph, options.needs_edges())
+        else:
+            like = next(t for t in tensors if t is not None)
+            where = like.new_empty(0, dtype=torch.int64), graph, NO_GRAPH
+        arguments = (tensors, *where, *options.encoded())
+        if torch.compiler.is_compiling() or (torch.is_grad_enabled() and _any_requires_grad(tensors)):
+            return self.op(*arguments)
+        with torch._C._AutoDispatchBelowAutograd():
+            return self.op(*arguments)
+
+    def _autograd(self, keyset: Any, tensors: Tensors, *rest: Any) -> list[Tensor]:
+        if torch.is_grad_enabled() and _any_requires_grad(tensors):
+            return list(_Forward.apply(self, keyset, rest, *tensors))
+        return _below(self.op, keyset, tensors, *rest)
+
+    def _autograd_backward(self, keyset: Any, grads: Tensors, tensors: Tensors, saved: Tensors, *rest: Any) -> Any:
+        if torch.is_grad_enabled() and _any_requires_grad([*grads, *tensors]):
+            return list(_Backward.apply(self, keyset, rest, len(grads), saved, *grads, *tensors))
+        return _below(self.backward_op, keyset, grads, tensors, saved, *rest)
+
+    def _fake(self, tensors: Tensors, table: Tensor, num_edges: Any, kind: int, *encoded: Any) -> list[Tensor]:
+        return self.spec.shapes(tensors, num_edges, self.spec.options.decoded(*encoded))
+
+    def _fake_backward(self, grads: Tensors, tensors: Tensors, *rest: Any) -> list[Tensor]:
+        like = next(t for t in tensors if t is not None)
+        return [
+            like.new_empty(0) if t is None or not want else t.new_empty(t.shape)
+            for t, want in zip(tensors, rest[-1], strict=True)
+        ]
+
+    def differentiated(self, grads: Tensors, tensors: Tensors, rest: Sequence[Any], flowing: Tensors) -> list[Any]:
+        """Backward of the backward: gradients of ``grads`` and ``tensors``, given those of what it returned."""
+        table, num_edges, kind, ints, numbers, wanted = rest
+        options = self.spec.options.decoded(ints, numbers)
+        present = [k for k, t in enumerate(tensors) if t is not None]
+        outputs = [k for k, g in enumerate(grads) if g is not None]
+        nodes = options.nodes(tensors)
+        graph = None if kind == NO_GRAPH else graph_from(table, num_edges, kind, nodes)
+
+        def function(*primals: Tensor) -> tuple[Tensor, ...]:
+            filled: Tensors = [None] * len(tensors)
+            for k, p in zip(present, primals, strict=True):
+                filled[k] = p
+            out = self.spec.reference(filled, graph, options)
+            return tuple(out[k] for k in outputs)
+
+        primals = [tensors[k] for k in present]
+        # a gradient that was not wanted has nothing flowing back into it
+        back = [
+            torch.zeros_like(t) if (g := flowing[k]) is None or not wanted[k] else g
+            for k, t in zip(present, primals, strict=True)  # type: ignore[arg-type]
+        ]
+        result = double_backward(function, primals, [grads[k] for k in outputs], back)  # type: ignore[misc]
+        found: list[Any] = [None] * (len(grads) + len(tensors))
+        for k, r in zip([*outputs, *(len(grads) + k for k in present)], result, strict=True):
+            found[k] = r
+        return found
+
+
+def _any_requires_grad(tensors: Sequence[Tensor | None]) -> bool:
+    return any(t is not None and t.requires_grad for t in tensors)
+
+
+def _below(op: Any, keyset: Any, *arguments: Any) -> Any:
+    with torch._C._AutoDispatchBelowAutograd():
+        return op.redispatch(keyset & torch._C._after_autograd_keyset, *arguments)
+
+
+class _Forward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, fused: FusedOp, keyset: Any, rest: Any, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+        spec = fused.spec
+        outputs = _below(fused.op, keyset, list(tensors), *rest)
+        table, *ctx.rest = rest
+        ctx.fused, ctx.backend, ctx.count = fused, current(), len(tensors)
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(*outputs[spec.differentiable :])
+        ctx.save_for_backward(*tensors, table, *(outputs[k] for k in spec.saved))
+        return tuple(outputs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+        fused: FusedOp = ctx.fused
+        # An output that was not asked for is empty, and tracing may still bring a (likewise empty) cotangent for it.
+        given = [g if g is None or g.dim() > 1 else None for g in grads[: fused.spec.differentiable]]
+        if all(g is None for g in given):
+            return (None,) * (3 + ctx.count)
+        saved = ctx.saved_tensors  # once: torch.utils.checkpoint keeps them for one reading
+        tensors, table, kept = list(saved[: ctx.count]), saved[ctx.count], list(saved[ctx.count + 1 :])
+        wanted = [t is not None and want for t, want in zip(tensors, ctx.needs_input_grad[3:], strict=True)]
+        with nullcontext() if ctx.backend == current() else use_backend(ctx.backend):
+            out = fused.backward_op(given, tensors, kept, table, *ctx.rest, wanted)
+        return None, None, None, *(g if want else None for g, want in zip(out, wanted, strict=True))
+
+
+class _Backward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, fused: FusedOp, keyset: Any, rest: Any, count: int, saved: Any, *flat: Any) -> Any:
+        grads, tensors = list(flat[:count]), list(flat[count:])
+        out = _below(fused.backward_op, keyset, grads, tensors, saved, *rest)
+        table, *ctx.rest = rest
+        ctx.fused, ctx.count = fused, count
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*flat, table)
+        return tuple(out)
+
+    @staticmethod
+    def backward(ctx: Any, *flowing: Tensor | None) -> tuple[Any, ...]:
+        *flat, table = ctx.saved_tensors
+        grads, tensors = flat[: ctx.count], flat[ctx.count :]
+        found = ctx.fused.differentiated(grads, tensors, [table, *ctx.rest], list(flowing))
+        return None, None, None, None, None, *found

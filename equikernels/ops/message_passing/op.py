@@ -1,0 +1,244 @@
+"""message_passing: a network on every edge, its sums at the receivers, the update of coordinates."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ... import _native
+from ...backend import KERNELS, use_kernel
+from ...checks import REAL, check_choice, check_tensor, fail
+from ...graph import Graph
+from ..common import allows_tf32, check_edges, check_graph, promote
+from ..fused_op import FusedOp, Spec, Tensors
+from . import reference
+from .edge_mlp import EdgeMLP, Norm, update_running
+from .options import MEASURED, OP, PRECISIONS, EdgeOptions, Geometry
+
+KERNELS[OP] = ("cpu", "cuda")
+TABLES = (0, 1)  # plans in which the kernel makes tables of the first layer's products over nodes
+
+
+class EdgeOutput(NamedTuple):
+    """What was asked for; the rest is None.
+
+    Attributes:
+        messages: [n, H'], summed or averaged at the receivers.
+        coordinates: X [n, D], in the dtype of x.
+        edges: [E, width], in the graph's order.
+        statistics: float64 [2, C], mean and biased variance of each measured batch norm, one beside the other.
+    """
+
+    messages: Tensor | None
+    coordinates: Tensor | None
+    edges: Tensor | None
+    statistics: Tensor | None
+
+
+def message_passing(
+    mlp: EdgeMLP,
+    graph: Graph,
+    *,
+    h: Tensor | None = None,
+    x: Tensor | None = None,
+    edge_attr: Tensor | None = None,
+    geometry: Geometry = Geometry(),  # noqa: B008 (it is frozen)
+    messages: str = "sum",
+    coordinates: str = "none",
+    edges: bool | int = False,
+    precision: str = "full",
+) -> EdgeOutput:
+    r"""A network on every edge j -> i; what of it leaves the edge is asked for.
+
+    .. math::
+        s_{ij} &= (\psi \|x_i - x_j\|^2, \psi \langle x_i, x_j \rangle), \quad
+        u^0_{ij} = [h_i, h_j, s_{ij}, a_{ij}] \\
+        u^k_{ij} &= f_k(\mathrm{norm}_k(W_k u^{k-1}_{ij} + b_k)), \quad
+        m_{ij} = u^d_{ij}, \quad m_{ij} \leftarrow \sigma(w_g \cdot m_{ij} + b_g)\, m_{ij} \\
+        M_i &= \textstyle\sum_j m_{ij}, \quad X_i = \mathrm{mean}_j\, \mathrm{clamp}(t_{ij} (x_i - x_j)), \quad
+        t_{ij} = \mathrm{head}(m_{ij})
+
+    The blocks of LorentzNet (arXiv 2201.08187, eqs. 3.1-3.4), EGNN (arXiv 2102.09844, eqs. 3-6), EuclidNet (arXiv
+    2304.05293, eqs. 3.1-3.4) and the Interaction Network (arXiv 2103.16701) are settings of this op.
+
+    Nothing is kept per edge but what is asked for: memory is O(n), forward and backward, which computes the layers
+    again. Second derivatives are those of the formula above, taken by PyTorch, and take memory for all layers of all
+    edges. A batch norm normalises over all edges; its statistics are measured in training, with gradients through
+    them, and the running averages of its module are kept; in evaluation, or with statistics given, those are used.
+
+    Kernels exist for: up to 3 layers of one activation before the message, the first with or without a batch norm, a
+    gate, a head of 2 layers; and for up to 32 layers of up to 512 channels, each with an activation of its own and a
+    LayerNorm without affine map or not, without gate. The plain formula runs on other networks.
+
+    Args:
+        mlp: the layers, :meth:`EdgeMLP.of`.
+        graph: the edges, over n nodes.
+        h: [n, C] features, in the dtype of the weights; None where the first layer does not read them.
+        x: [n, D] coordinates (GeV for four-momenta), D from 1 to 8, in the dtype of the weights or float64.
+        edge_attr: a [E, K], in the graph's order.
+        geometry: invariants, metric, direction, clamp.
+        messages: "sum", "mean" or "none"; over no edges both are 0.
+        coordinates: the same for X, of the head's output.
+        edges: True: also return m of every edge; a number: the output of that layer (0 the first).
+        precision: "full", or "bfloat16": the products of all layers but the first and the head's last take inputs and
+            weights rounded to bfloat16 and add up in the features' dtype. CPUs with AVX512-BF16 multiply so in
+            hardware; elsewhere the numbers are the same up to the order of sums (and subnormal numbers, which that
+            hardware takes as 0). Gradients are those of "full", at the same inputs.
+
+    Activations: "relu", "leaky_relu", "silu", "gelu", "gelu_tanh" (its approximation by tanh), "tanh", "sigmoid", "elu"
+    (alpha 1), "softplus" (beta 1, threshold 20), "mish", "hardswish", "identity".
+
+    The CUDA kernel for gates and two-layer heads takes float32 features, layers of at most 72 channels and at most 32
+    edge attributes; its products run on tensor cores, each number as the sum of two of 11 bits: about float32's
+    accuracy, but where an infinity enters them a NaN comes out. Where ``torch.backends.cuda.matmul.fp32_precision`` is
+    "tf32", numbers are rounded to 11 bits.
+
+    Returns:
+        EdgeOutput.
+
+    Raises:
+        ValueError, TypeError: the message names the argument.
+    """
+    h = None if h is None else promote(OP, "h", h)
+    x = None if x is None else promote(OP, "x", x)
+    edge_attr = None if edge_attr is None else promote(OP, "edge_attr", edge_attr)
+    if not isinstance(mlp, EdgeMLP):
+        fail(OP, "mlp", "an EdgeMLP", type(mlp).__name__, TypeError)
+    check_choice(OP, "precision", precision, PRECISIONS)
+    dim = None if x is None else x.shape[1]
+    options = EdgeOptions.of(mlp, geometry, dim, messages, coordinates, edges, precision == "bfloat16")
+    _check(mlp, graph, options, h, x, edge_attr)
+    out = run(mlp, graph, options, h, x, edge_attr)
+    return EdgeOutput(
+        out[0] if options.messages else None,
+        out[1] if options.coordinates else None,
+        out[2] if options.edges_at >= 0 else None,
+        out[3] if out[3].dim() > 1 else None,
+    )
+
+
+def run(
+    mlp: EdgeMLP, graph: Graph, options: EdgeOptions, h: Tensor | None, x: Tensor | None, edge_attr: Tensor | None
+) -> list[Tensor]:
+    """The op on checked arguments; keeps running averages."""
+    measured = mlp.measured()
+    if measured:
+        _check_count(graph)
+    tensors: Tensors = [h, x, edge_attr, *mlp.tensors()]
+    plan = "no kernel"
+    like = mlp.layers[0].weight
+    if like.numel() > 0 and _native.cpu_reason is None:
+        options = options._replace(tf32=allows_tf32(like))
+        plan = planned(options, mlp.shape(), like.device.type)
+    limit = None if plan.isdigit() else plan
+    kernel = use_kernel(OP, *[t for t in tensors if t is not None], limit=limit)
+    out = FUSED(tensors, graph, options._replace(plan=int(plan)) if kernel else options, kernel)
+    if measured:
+        _keep(measured, graph, out)
+    return out
+
+
+def _keep(measured: list[Norm], graph: Graph, out: list[Tensor]) -> None:
+    """Updates running averages, by the kernel's unbiased statistics or the reference's biased ones."""
+    count = graph._num_edges
+    if len(out) > 4:
+        update_running(measured[0].module, out[4], count)
+        return
+    statistics, at = out[3].detach(), 0
+    for norm in measured:
+        edges = graph.num_edges
+        width = norm.module.num_features if norm.module is not None else statistics.shape[1]
+        mean, variance = statistics[:, at : at + width]
+        update_running(norm.module, torch.stack([mean, variance * (edges / max(edges - 1, 1))]), count)
+        at += width
+
+
+def _check_count(graph: Graph) -> None:
+    known = graph.num_edges if graph.device.type == "cpu" and not torch.compiler.is_compiling() else None
+    if known == 1:
+        fail("BatchNorm", "graph", "more than one edge when training", 1)
+
+
+def planned(options: EdgeOptions, shape: tuple[int, ...], device: str) -> str:
+    """The kernel's plan for a network, as a number; otherwise why there is none."""
+    ints, numbers = options.encoded()
+    return _asked(tuple(ints), tuple(numbers), shape, device)
+
+
+@torch._dynamo.assume_constant_result
+def _asked(ints: tuple[int, ...], numbers: tuple[float, ...], shape: tuple[int, ...], device: str) -> str:
+    return _plan(ints, numbers, shape, device)
+
+
+@lru_cache(maxsize=1024)
+def _plan(ints: tuple[int, ...], numbers: tuple[float, ...], shape: tuple[int, ...], device: str) -> str:
+    ops: Any = torch.ops.equikernels
+    ask = (
+        ops.message_passing_plan_cuda if device == "cuda" and _native.cuda_reason is None else ops.message_passing_plan
+    )
+    return str(ask(list(shape), list(ints), list(numbers)))
+
+
+def _check(
+    mlp: EdgeMLP, graph: Graph, options: EdgeOptions, h: Tensor | None, x: Tensor | None, edge_attr: Tensor | None
+) -> None:
+    like = mlp.layers[0].weight
+    check_tensor(OP, "mlp", like, ["out", "in"], REAL)
+    nodes = h if h is not None else x
+    if nodes is None:
+        fail(OP, "h", "a tensor: without h and x there are no nodes", "None")
+    check_graph(OP, graph, nodes)
+    reads_ends = options.has("receiver") or options.has("sender")
+    columns = 0
+    if h is not None:
+        check_tensor(OP, "h", h, [graph.num_nodes, "C"], like=like)
+        columns += h.shape[1] * (options.has("receiver") + options.has("sender"))
+    elif reads_ends:
+        fail(OP, "h", "a tensor, for the first layer", "None")
+    if x is not None:
+        check_tensor(OP, "x", x, [graph.num_nodes, "D"], (like.dtype, torch.float64), like=like)
+        columns += len(options.columns())
+    elif options.columns() or options.coordinates:
+        fail(OP, "x", "a tensor, for invariants or coordinates", "None")
+    if options.has("edge_attr") and edge_attr is not None:
+        check_tensor(OP, "edge_attr", edge_attr, ["E", "K"], like=like)
+        check_edges(OP, "edge_attr", edge_attr, graph)
+        columns += edge_attr.shape[1]
+    elif options.has("edge_attr") or edge_attr is not None:
+        fail(OP, "edge_attr", "a tensor if and only if mlp.order has it", "None" if edge_attr is None else "a tensor")
+    if like.shape[1] != columns:
+        fail(OP, "mlp", f"a first layer of {columns} columns, for {', '.join(mlp.order)}", f"{like.shape[1]} columns")
+    if options.edges_at >= mlp.depth:
+        fail(OP, "edges", f"True, False or a layer below {mlp.depth}", options.edges_at)
+    if options.coordinates and len(mlp.layers) == mlp.depth:
+        fail(OP, "coordinates", "'none', for an mlp without a head", "a reduction")
+
+
+def _shapes(tensors: Tensors, num_edges: Any, options: EdgeOptions) -> list[Tensor]:
+    h, x = tensors[:2]
+    weights = tensors[reference.FIRST :: reference.OF_LAYER]
+    like = weights[0]
+    assert like is not None
+    nodes = (h if h is not None else x).shape[0]  # type: ignore[union-attr]
+    widths = [w.shape[0] for w in weights]  # type: ignore[union-attr]
+    width, nothing = widths[0], like.new_empty(0)
+    tables = options.plan in TABLES
+    measured = options.layers[0].norm == MEASURED
+    attributes = tensors[2].shape[1] if tensors[2] is not None and options.has("edge_attr") else 0
+    bound = len(options.columns()) + attributes
+    state = 4 * width + bound + bound * bound + 2 * nodes * bound
+    return [
+        like.new_empty(nodes, widths[options.messages_at]) if options.messages else nothing,
+        x.new_empty(x.shape) if options.coordinates and x is not None else like.new_empty(0),
+        like.new_empty(num_edges, widths[options.edges_at]) if options.edges_at >= 0 else like.new_empty(0),
+        like.new_empty(2, width, dtype=torch.float64) if measured else like.new_empty(0),
+        like.new_empty(2, width) if measured else like.new_empty(0),
+        *(like.new_empty(nodes, width) if tables else like.new_empty(0) for _ in range(2)),
+        like.new_empty(state, dtype=torch.float64) if measured else like.new_empty(0),
+    ]
+
+
+FUSED = FusedOp(Spec(OP, EdgeOptions, reference.message_passing, _shapes, differentiable=4, saved=(3, 5, 6, 7)))

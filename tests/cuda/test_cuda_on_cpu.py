@@ -1,0 +1,123 @@
+"""The CUDA kernels, emulated on the CPU (cuda_on_cpu/): the same cases and the same rule as for every backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import equikernels as ek
+from equikernels.ops.pairs import fused, rows
+
+from ..support.cases import (
+    CASES,
+    LARGE,
+    TYPICAL,
+    Case,
+    select,
+)
+from ..support.emulator import MARKS, Emulator, check, registered
+from ..support.golden import jets
+from ..support.tools import cotangent_for, value_and_grads
+
+pytestmark = MARKS
+
+# Ops that launch a kernel of ours on CUDA, and what is made of them.
+EMULATED = (
+    "pairwise_invariants", "message_statistics", "coordinate_update", "edge_network", "message_passing",
+    "segment_reduce", "gather_segment_reduce", "segment_softmax", "rank2_reduce", "rank2_broadcast", "aggregate_2to2",
+    "aggregate_2to1", "aggregate_2to0", "aggregate_1to2", "linear_2to2", "linear_2to0", "encode_invariants",
+)  # fmt: skip
+
+
+def over(cases: list[Case]) -> pytest.MarkDecorator:
+    cases = [case for case in cases if case.op in EMULATED]
+    return pytest.mark.parametrize("case", cases, ids=[str(case) for case in cases])
+
+
+# Ops of the CPU that are made of other ops on CUDA.
+CPU_ONLY = {
+    "rank2_products", "rank2_mix", "rank2_mix_backward", "linear_2to2", "linear_2to2_backward", "linear_2to0",
+    "linear_2to0_backward", "rows_product", "rows_outer", "rows_network", "rows_network_backward", "row_affine",
+}  # fmt: skip
+
+
+def test_every_cuda_op_is_emulated(built: Emulator) -> None:
+    assert registered("CPU") - set(built.ops) == CPU_ONLY
+
+
+@over(CASES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_values_and_gradients(case: Case, dtype: torch.dtype, emulator: Emulator, poisoned: None) -> None:
+    if case.op == "message_passing" and dtype == torch.float64:
+        pytest.skip("tensor cores take float32")
+    graph = case.graph()
+    before = emulator.launches
+    check(case, graph, case.inputs(dtype))
+    assert emulator.launches > before or graph.num_nodes == 0
+
+
+# 72 channels on the large graphs add nothing but time
+@over([c for c in select(*TYPICAL, *LARGE) if c.id != "wide" or c.op != "message_passing" or c.graph_name in TYPICAL])
+def test_no_order_of_blocks_and_threads_changes_a_bit(case: Case, emulator: Emulator) -> None:
+    graph = case.graph()
+    inputs = case.inputs(torch.float32)
+    cotangent = cotangent_for(case.run(inputs, graph))
+
+    def run(seed: int, most_blocks: int = 0) -> list[Tensor]:
+        with emulator.schedule(seed, most_blocks):
+            return value_and_grads(lambda i: case.run(i, graph), inputs, cotangent)
+
+    first = run(0)
+    for seed, most_blocks in ((1, 0), (2, 0), (3, 1), (0, 3)):  # a capped grid strides
+        for a, b in zip(first, run(seed, most_blocks), strict=True):
+            assert torch.equal(a, b), f"order {seed}, at most {most_blocks} blocks"
+
+
+def networks() -> dict[str, tuple[torch.nn.Module, Callable[[torch.nn.Module], Tensor]]]:
+    p4, ptr = jets(7, 1, 12)
+    jet_graph = ek.Graph.complete(ptr)
+    scalars = torch.randn(20, 2, dtype=torch.float64)
+    hits = torch.rand(30, 3, dtype=torch.float64)
+    pelican: dict[str, Any] = {
+        "num_channels_scalar": 2, "num_channels_m": [[5], [5]], "num_channels_2to2": [4, 4], "num_channels_out": [6],
+        "num_channels_m_out": [5, 4], "average_nobj": 6, "batchnorm": "b", "factorize": True,
+    }  # fmt: skip
+    return {
+        "lorentznet": (ek.models.LorentzNet(2, 8, n_layers=2), lambda model: model(p4, scalars.float(), jet_graph)),
+        "pelican": (
+            ek.models.PELICANClassifier(**pelican, config="s", config_out="s"),
+            lambda model: model(p4, jet_graph),
+        ),
+        "pelican_extrema": (
+            ek.models.PELICANClassifier(**pelican, config="M", config_out="M"),
+            lambda model: model(p4, jet_graph),
+        ),
+        "euclidnet": (ek.models.EuclidNet(4, 2, 2), lambda model: model(hits, ek.knn_graph(hits, 4))),
+    }
+
+
+@pytest.mark.parametrize("name", ["lorentznet", "pelican", "pelican_extrema", "euclidnet"])
+def test_networks_give_what_they_give_on_the_cpu(name: str, built: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, call = networks()[name]
+    single = name == "lorentznet"  # tensor cores take float32
+    model.float() if single else model.double()
+
+    def gradients() -> list[Tensor]:
+        out = call(model)
+        grads = torch.autograd.grad(out.square().sum(), list(model.parameters()), allow_unused=True)
+        return [out.detach(), *(g for g in grads if g is not None)]
+
+    expected = gradients()
+    before = built.launches
+    for module in (fused, rows):  # of which CUDA has no C++ kernel
+        monkeypatch.setattr(module, "use_shortcut", lambda *_: False)
+    with built.installed():
+        found = gradients()
+    assert built.launches > before
+    for a, b in zip(found, expected, strict=True):
+        tolerance = 1e-4 if single else 1e-10
+        torch.testing.assert_close(a, b, rtol=100 * tolerance, atol=tolerance * max(1.0, float(b.abs().max())))

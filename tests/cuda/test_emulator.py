@@ -1,0 +1,142 @@
+"""The emulator of CUDA finds the faults it is there to find; and how many blocks a launch asks for."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+
+import numpy as np
+import pytest
+
+from ..support.emulator import COMPILER, HERE, build
+
+pytestmark = pytest.mark.skipif(COMPILER is None, reason="no g++ on the PATH")
+
+SOUND, NO_BARRIER, LAST_BLOCK_WINS, VOTES = 0, 1, 8, 9
+
+
+@pytest.fixture(scope="module")
+def probes(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    folder = tmp_path_factory.mktemp("probes")
+    library = ctypes.CDLL(str(build(folder, "probes", [HERE / "emulator.cpp", HERE / "probes.cu"])))
+    library.emulator_last_error.restype = ctypes.c_char_p
+    library.grid_of.argtypes = [ctypes.c_int64, ctypes.c_int64]
+    library.grid_of.restype = ctypes.c_int64
+    return library
+
+
+def run(probes: ctypes.CDLL, which: int, seed: int = 0) -> tuple[str, np.ndarray]:
+    out = np.zeros(256, np.float32)
+    probes.emulator_set(seed, 0)
+    failed = probes.run_probe(which, out.ctypes.data_as(ctypes.c_void_p))
+    return probes.emulator_last_error().decode() if failed else "", out
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, 3])
+def test_a_sound_kernel_runs(probes: ctypes.CDLL, seed: int) -> None:
+    error, out = run(probes, SOUND, seed)
+    assert error == ""
+    sums = np.arange(256, dtype=np.float32).reshape(8, 32).sum(1)
+    np.testing.assert_array_equal(out[:8], np.roll(sums, -1))
+
+
+def test_votes_and_shifts(probes: ctypes.CDLL) -> None:
+    error, out = run(probes, VOTES)
+    assert error == ""
+    thread = np.arange(256)
+    before = np.where(thread % 32 == 0, thread, thread - 1)
+    np.testing.assert_array_equal(out, before + 1000 * (thread // 32 * 32 + 4))
+
+
+@pytest.mark.parametrize(
+    ("which", "message"),
+    [
+        (2, r"thread 0 waits for its block at line \d+, but thread 100 has ended"),
+        (3, r"thread 0 waits for its block at line (\d+), but thread 128 waits for its block at line (?!\1)"),
+        (4, r"thread 0 waits for its warp at line \d+, but thread 8 has ended"),
+        (5, r"thread 0 waits for its warp at line \d+, but thread 3 waits for its block"),
+        (6, r"thread 0 waits for its warp at line \d+ and reads a lane that is not there"),
+        (7, r"shared memory is written 0 bytes behind its end"),
+    ],
+)
+def test_a_fault_is_named(probes: ctypes.CDLL, which: int, message: str) -> None:
+    error, _ = run(probes, which)
+    assert re.match(message, error), error
+
+
+def test_a_missing_barrier_shows_as_nan(probes: ctypes.CDLL) -> None:
+    error, out = run(probes, NO_BARRIER)
+    assert error == ""
+    assert np.isnan(out).any()
+
+
+def test_blocks_that_race_show(probes: ctypes.CDLL) -> None:
+    assert run(probes, LAST_BLOCK_WINS, 0)[1][0] != run(probes, LAST_BLOCK_WINS, 1)[1][0]
+
+
+def run_product(probes: ctypes.CDLL, which: int, a: np.ndarray, b: np.ndarray, c: np.ndarray) -> tuple[str, np.ndarray]:
+    c = c.copy()
+    probes.emulator_set(2, 0)
+    failed = probes.run_product(which, *(t.ctypes.data_as(ctypes.c_void_p) for t in (a, b, c)))
+    return probes.emulator_last_error().decode() if failed else "", c
+
+
+@pytest.mark.parametrize(("which", "bits"), [(0, 22), (1, 11), (2, 8)])
+def test_products_of_fragments(probes: ctypes.CDLL, which: int, bits: int) -> None:
+    """Every number of A, B and C is where PTX wants it, and has the precision it says."""
+    random = np.random.default_rng(0)
+    a, b, c = (random.standard_normal(shape).astype(np.float32) for shape in ((16, 8), (8, 8), (16, 8)))
+    error, out = run_product(probes, which, a, b, c)
+    assert error == ""
+    rounding = (np.abs(a).astype(np.float64) @ np.abs(b) * 2 + np.abs(c)) * (2.0**-bits + 2.0**-22)
+    difference = np.abs(out - (a.astype(np.float64) @ b + c))
+    assert (difference <= rounding).all()
+    if bits < 22:
+        assert difference.max() > 2.0 ** -(bits + 3)  # less precise than that it is not
+    whole = [random.integers(-4, 5, shape).astype(np.float32) for shape in ((16, 8), (8, 8), (16, 8))]
+    np.testing.assert_array_equal(run_product(probes, which, *whole)[1], whole[0] @ whole[1] + whole[2])
+
+
+def test_a_product_takes_the_whole_warp(probes: ctypes.CDLL) -> None:
+    zeros = np.zeros((16, 8), np.float32)
+    assert re.match(
+        r"thread 0 waits for its warp at line \d+, but thread 31 has ended", run_product(probes, 3, *[zeros] * 3)[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("items", "per_block", "blocks"),
+    [
+        (0, 8, 1),
+        (1, 8, 1),
+        (8, 8, 1),
+        (9, 8, 2),
+        (2**31 - 1, 1, 2**31 - 1),
+        (2**31, 1, 2**31 - 1),  # the largest grid; the kernel strides over the rest
+        (2**40 + 1, 8, 2**31 - 1),
+        (2**34 - 8, 8, 2**31 - 1),
+        (2**33 + 1, 8, 2**30 + 1),
+        (2**63 - 1, 8, 2**31 - 1),
+    ],
+)
+def test_grids(probes: ctypes.CDLL, items: int, per_block: int, blocks: int) -> None:
+    assert probes.grid_of(items, per_block) == blocks
+
+
+@pytest.mark.parametrize(
+    ("nodes", "edges", "events", "expected"),
+    [
+        (0, 0, 0, 64),
+        (3, 0, 0, 64),  # no edges
+        (7, 2**40, 0, 1),
+        (2**40, 2**45, 0, 4),
+        (2**40, 2**40 + 5, 0, 64),
+        (2**33, 0, 2**33, 64),  # complete graphs: the number of edges need not be known
+        (2**40, 0, 2**34, 2),
+        (2**40, 0, 1, 1),
+    ],
+)
+def test_nodes_of_a_warp_have_about_a_hundred_edges(
+    probes: ctypes.CDLL, nodes: int, edges: int, events: int, expected: int
+) -> None:
+    assert probes.nodes_of_a_warp(*(ctypes.c_int64(n) for n in (nodes, edges, events))) == expected

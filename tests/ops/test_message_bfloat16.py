@@ -1,0 +1,176 @@
+"""message_passing with products of bfloat16: what is rounded, how close it is, and that nothing else changes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import equikernels as ek
+
+from ..support.cases import LARGE, TYPICAL, Case, message_inputs, select
+from ..support.tools import RecordOps, assert_as_good_as_eager, cotangent_for, reference, require_grad, value_and_grads
+
+IDS = ("relu", "wide", "deep", "shallow", "edges", "attributes", "sender")
+
+
+def with_precision(case: Case, precision: str = "bfloat16") -> Case:
+    return Case(**{**vars(case), "options": {**case.options, "precision": precision}})
+
+
+def bfloat16_cases(*graph_names: str) -> list[Case]:
+    return [with_precision(c) for c in select(*graph_names, op="message_passing") if c.id in IDS]
+
+
+def over(cases: list[Case]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("case", cases, ids=[str(c) for c in cases])
+
+
+@pytest.mark.parametrize("widths", [(1, 7, 3), (3, 8, 5), (4, 20, 9), (2, 35, 72), (2, 60, 17)], ids=str)
+def test_operands_are_rounded_to_nearest_even_and_sums_are_not(widths: tuple[int, ...], backend: str) -> None:
+    # Integers of 9 bits and more: rounding them to 8 meets every case, ties often, and all sums are exact in float32.
+    graph = ek.Graph.complete(torch.tensor([0, 7, 9, 60]))
+    generator = torch.Generator().manual_seed(3)
+    made = message_inputs(*widths, columns=0, gate=False, coordinates=None)(generator, graph)
+    bounds = {"receiver": 200, "sender": 200, "weight2": 300, "bias2": 500, "weight3": 1, "bias3": 9}
+    t = {n: torch.randint(-bounds[n], bounds[n] + 1, v.shape, generator=generator).float() for n, v in made.items()}
+    layers = [(t["weight2"], t["bias2"]), (t["weight3"], t["bias3"])]
+
+    def run(precision: str) -> Tensor:
+        tables = t["receiver"], t["sender"]
+        return ek.message_passing(*tables, None, graph, layers=layers, precision=precision, return_edges=True)[2]
+
+    result = run("bfloat16")
+    with ek.use_backend("reference"):
+        assert torch.equal(result, run("bfloat16"))
+    assert not torch.equal(result, run("full"))
+
+
+@over(bfloat16_cases(*TYPICAL, *LARGE))
+def test_as_accurate_as_the_reference_of_this_precision(case: Case, backend: str) -> None:
+    graph = case.graph()
+    inputs = case.inputs(torch.float32)
+    oracle = reference(with_precision(case, "full"), {n: t.double() for n, t in inputs.items()}, graph)
+    result, eager = case.run(inputs, graph), reference(case, inputs, graph)
+    assert_as_good_as_eager([result], [eager], [oracle])
+    # Where a sum ends a rounding apart, its bfloat16 may too: rare, and far less than what all roundings make.
+    scale = oracle.abs().max()
+    assert (result - eager).norm() <= 0.2 * (eager - oracle).norm() + 1e-5 * scale
+
+
+@over(bfloat16_cases(*TYPICAL, *LARGE))
+def test_float64_features_are_rounded_too_and_summed_in_float64(case: Case, backend: str) -> None:
+    graph, inputs = case.graph(), case.inputs()
+    torch.testing.assert_close(case.run(inputs, graph), reference(case, inputs, graph), rtol=1e-11, atol=1e-11)
+
+
+@over(bfloat16_cases(*TYPICAL, "large_event"))
+def test_gradients_are_those_of_the_formula_without_rounding(case: Case, backend: str) -> None:
+    graph, full = case.graph(), with_precision(case, "full")
+    inputs = case.inputs(torch.float32)
+    cotangent = cotangent_for(full.run(inputs, graph))
+
+    def gradients(run: Any, values: dict[str, Tensor] = inputs) -> list[Tensor]:
+        return value_and_grads(run, values, cotangent.to(next(iter(values.values())).dtype))[1:]
+
+    found, expected = gradients(lambda i: case.run(i, graph)), gradients(lambda i: full.run(i, graph))
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    double = case.inputs()
+    plain = gradients(lambda i: reference(case, i, graph), double)
+    torch.testing.assert_close(plain, gradients(lambda i: reference(full, i, graph), double))
+
+
+@over([with_precision(c) for c in select(*TYPICAL, op="message_passing", smooth=True) if c.id in ("shallow", "deep")])
+def test_derivatives_of_other_kinds(case: Case) -> None:
+    graph, full = case.graph(), with_precision(case, "full")
+    inputs = case.inputs()
+    names, values = list(inputs), tuple(inputs.values())
+
+    def second(which: Case) -> tuple[Tensor, ...]:
+        leaves = require_grad(inputs)
+        out = which.run(leaves, graph)
+        first = torch.autograd.grad(out, list(leaves.values()), torch.ones_like(out), create_graph=True)
+        return torch.autograd.grad(sum((g * g).sum() for g in first), list(leaves.values()), allow_unused=True)
+
+    torch.testing.assert_close(second(case), second(full))
+    tangents = tuple(torch.randn_like(v) for v in values)
+    results = [
+        torch.func.jvp(lambda *v, c=c: c.run(dict(zip(names, v, strict=True)), graph), values, tangents)
+        for c in (case, full)
+    ]
+    torch.testing.assert_close(results[0][0], case.run(inputs, graph))
+    torch.testing.assert_close(results[0][1], results[1][1])
+
+
+@over(bfloat16_cases(*LARGE))
+def test_bitwise_determinism_over_threads(case: Case, backend: str) -> None:
+    graph, inputs = case.graph(), case.inputs(torch.float32)
+    first, threads = case.run(inputs, graph), torch.get_num_threads()
+    try:
+        for run in range(6):
+            torch.set_num_threads(1 + run % 2)
+            assert torch.equal(case.run(inputs, graph), first)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@over(bfloat16_cases(*TYPICAL, "large_event"))
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_bad_values_stay_where_the_reference_has_them(case: Case, bad: float, backend: str) -> None:
+    if case.options.get("activation") == "gelu" and math.isinf(bad):
+        pytest.skip("PyTorch's float32 gelu(inf) is NaN in its vector loop and inf in its scalar one")
+    graph = case.graph()
+    for name in case.inputs():
+        inputs = case.inputs(torch.float32)
+        inputs[name][0] = bad
+        result, expected = case.run(inputs, graph), reference(case, inputs, graph)
+        assert torch.equal(result.isnan(), expected.isnan()), name
+        assert torch.equal(result.isinf(), expected.isinf()), name
+
+
+@over(bfloat16_cases("complete"))
+def test_opcheck(case: Case) -> None:
+    graph = case.graph()
+    assert graph.num_edges > 0  # known from here on: a traced second derivative needs it
+    inputs = require_grad(case.inputs())
+    with RecordOps() as record:
+        case.run(inputs, graph).sum().backward()
+    for op, args in record.calls:
+        fresh = tuple(
+            a.detach().clone().requires_grad_(a.is_floating_point()) if isinstance(a, Tensor) else a for a in args
+        )
+        torch.library.opcheck(op, fresh)
+
+
+def test_compiles_without_a_graph_break() -> None:
+    case = bfloat16_cases("complete")[0]
+    graph, inputs = case.graph(), case.inputs(torch.float32)
+    compiled = torch.compile(lambda given: case.run(given, graph), fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(inputs), case.run(inputs, graph))
+
+
+def test_lorentznet_gives_nearly_the_same_logits(backend: str) -> None:
+    jets = ek.data.load_sample_jets()[:20]
+    x, ptr, is_beam = ek.data.with_beams(jets.p4, jets.ptr)
+    scalars = ek.data.top_tagging_scalars(x, is_beam)
+    logits = {}
+    for precision in ("full", "bfloat16"):
+        torch.manual_seed(0)
+        model = ek.models.LorentzNet(2, 24, n_layers=3, precision=precision).eval()
+        with torch.inference_mode():
+            logits[precision] = model(x, scalars, ptr)
+    difference = (logits["bfloat16"] - logits["full"]).abs().max() / logits["full"].abs().max()
+    assert 0 < difference < 0.01
+
+
+def test_an_unknown_precision_is_refused_by_name() -> None:
+    graph = ek.Graph.complete(torch.tensor([0, 3]))
+    table = torch.zeros(3, 4)
+    with pytest.raises(ValueError, match="message_passing: precision: expected one of full, bfloat16, got 'half'"):
+        ek.message_passing(table, table, None, graph, precision="half")
+    for make in (lambda: ek.nn.LGEB(4, 4, 4, precision="half"), lambda: ek.nn.EGCL(4, 4, 4, precision="half")):
+        with pytest.raises(ValueError, match="precision: expected one of full, bfloat16, got 'half'"):
+            make()

@@ -1,0 +1,609 @@
+"""The one list of sample inputs. Every check of every op, on every backend, runs over it.
+
+A case names its op and gives: float64 inputs that may be differentiated, the graph, the options, and how inputs and
+output transform under the symmetry group of the metric. To cover a new op, add cases here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import equikernels as ek
+from equikernels.ops.pairs import basis
+
+from . import edge_network_cases
+
+Inputs = dict[str, Tensor]
+DEVICE = os.environ.get("EQUIKERNELS_TEST_DEVICE", "cpu")  # `make gpu-test` says cuda
+
+
+def _sparse() -> ek.Graph:
+    # Unsorted and asymmetric, with duplicate edges, a self-loop, and isolated nodes 6 (receives none, sends none),
+    # 0 (receives none) and 5 (sends none).
+    sender = torch.tensor([4, 0, 2, 2, 1, 3, 3, 0, 4, 1, 2, 0])
+    receiver = torch.tensor([5, 1, 3, 3, 4, 2, 3, 5, 1, 5, 1, 4])
+    return ek.Graph.from_edge_index(torch.stack([sender, receiver]), 7)
+
+
+def _random_sparse() -> ek.Graph:
+    generator = torch.Generator().manual_seed(5)
+    return ek.Graph.from_edge_index(torch.randint(0, 40, (2, 700), generator=generator), 40)
+
+
+GRAPHS: dict[str, Callable[[], ek.Graph]] = {
+    "complete": lambda: ek.Graph.complete(torch.tensor([0, 3, 3, 4, 9])),  # with an empty event and a lone particle
+    "self_loops": lambda: ek.Graph.complete(torch.tensor([0, 3, 3, 4, 9]), self_loops=True),
+    "large_event": lambda: ek.Graph.complete(torch.tensor([0, 37, 39])),  # rows longer than any SIMD block
+    "sparse": _sparse,
+    "random_sparse": _random_sparse,
+    "csr": lambda: ek.Graph.from_csr(torch.tensor([0, 2, 2, 5, 6]), torch.tensor([1, 3, 0, 1, 3, 2])),
+    "no_edges": lambda: ek.Graph.from_edge_index(torch.empty(2, 0, dtype=torch.int64), 3),
+    "no_nodes": lambda: ek.Graph.complete(torch.tensor([0, 0, 0])),
+    "no_events": lambda: ek.Graph.complete(torch.tensor([0])),
+    "one_particle": lambda: ek.Graph.complete(torch.tensor([0, 1])),
+}
+SMALL = ("complete", "self_loops", "sparse", "csr", "no_edges", "one_particle")  # for finite differences
+TYPICAL = ("complete", "sparse")  # where one complete and one CSR graph are enough
+LARGE = ("large_event", "random_sparse")
+
+
+@dataclass(frozen=True)
+class Case:
+    op: str  # name in equikernels
+    id: str
+    graph_name: str
+    make: Callable[[torch.Generator, ek.Graph], Inputs]
+    options: dict[str, Any] = field(default_factory=dict)
+    # input or "out" -> "vector" (last dimension transforms under the metric's group); the rest are invariant
+    vectors: tuple[str, ...] = ()
+    equivariant: bool = True
+    smooth: bool = True  # finite differences make sense at these inputs
+    per_edge: tuple[str, ...] = ()  # inputs (or "out") with one row per edge; the others have one row per node,
+    weights: tuple[str, ...] = ()  # except these, which belong to neither
+    call: Callable[[Inputs, ek.Graph, dict[str, Any]], Tensor] | None = None  # where calling the op takes more
+    complete_only: bool = False  # the op knows events, not edges
+    folded: tuple[str, ...] = ()  # multiplied with each other first: an infinity there may come out as NaN
+
+    def __str__(self) -> str:
+        return f"{self.op}-{self.id}-{self.graph_name}"
+
+    def graph(self) -> ek.Graph:
+        return GRAPHS[self.graph_name]().to(DEVICE)
+
+    def inputs(self, dtype: torch.dtype = torch.float64, graph: ek.Graph | None = None, seed: int = 0) -> Inputs:
+        generator = torch.Generator().manual_seed(seed)
+        made = self.make(generator, self.graph() if graph is None else graph)
+        return {name: t.to(DEVICE, dtype) for name, t in made.items()}
+
+    def run(self, inputs: Inputs, graph: ek.Graph) -> Tensor:
+        if self.call is not None:
+            return self.call(inputs, graph, self.options)
+        return getattr(ek, self.op)(**inputs, graph=graph, **self.options)
+
+    @property
+    def metric(self) -> str:
+        return self.options.get("metric", "minkowski")
+
+
+def normal(*shape: int, generator: torch.Generator) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=generator)
+
+
+def four_vectors(n: int, generator: torch.Generator, dim: int = 4) -> Tensor:
+    """Massive particles of a few GeV, energy first."""
+    p = normal(n, dim - 1, generator=generator)
+    return torch.cat([(1 + (p * p).sum(-1, keepdim=True)).sqrt(), p], dim=-1)
+
+
+def _invariants() -> list[Case]:
+    def make(dim: int) -> Callable[[torch.Generator, ek.Graph], Inputs]:
+        return lambda generator, graph: {"x": four_vectors(graph.num_nodes, generator, dim)}
+
+    common: dict[str, Any] = {"op": "pairwise_invariants", "vectors": ("x",), "per_edge": ("out",)}
+    cases = [Case(id="minkowski", graph_name=name, make=make(4), **common) for name in GRAPHS]
+    for name in TYPICAL:
+        cases += [
+            Case(id="no_psi", graph_name=name, make=make(4), options={"psi": False}, **common),
+            Case(id="euclidean_3d", graph_name=name, make=make(3), options={"metric": "euclidean"}, **common),
+            Case(id="euclidean_2d", graph_name=name, make=make(2), options={"metric": "euclidean"}, **common),
+        ]
+    for dim in (5, 8):
+        cases.append(Case(id=f"minkowski_{dim}d", graph_name="sparse", make=make(dim), **common))
+    signature = {"metric": [1.0, 1.0, -1.0, -1.0, 0.5]}
+    cases.append(
+        Case(id="signature", graph_name="complete", make=make(5), options=signature, equivariant=False, **common)
+    )
+    return cases
+
+
+def _products() -> list[Case]:
+    def case(id: str, name: str, dim: int, **options: Any) -> Case:
+        return Case(
+            "rank2_products",
+            id,
+            name,
+            lambda generator, graph: {"x": four_vectors(graph.num_nodes, generator, dim)},
+            options,
+            ("x",),
+            call=lambda inputs, graph, options: ek.rank2_products(inputs["x"], graph, **options),
+            complete_only=True,
+        )
+
+    names = ("complete", "self_loops", "large_event", "no_nodes", "no_events", "one_particle")
+    return [case("minkowski", name, 4) for name in names] + [case("euclidean", "complete", 3, metric="euclidean")]
+
+
+def _coordinates() -> list[Case]:
+    def make(dim: int, column: bool = False) -> Callable[[torch.Generator, ek.Graph], Inputs]:
+        def inputs(generator: torch.Generator, graph: ek.Graph) -> Inputs:
+            weight = normal(graph.num_edges, *([1] if column else []), generator=generator)
+            return {"x": four_vectors(graph.num_nodes, generator, dim), "weight": weight}
+
+        return inputs
+
+    free: dict[str, Any] = {"clamp": None}
+    common: dict[str, Any] = {"op": "coordinate_update", "vectors": ("x", "out"), "per_edge": ("weight",)}
+    cases = [Case(id="mean", graph_name=name, make=make(4), options=free, **common) for name in GRAPHS]
+    for name in (*TYPICAL, *LARGE):
+        # a bound on components that bites is not equivariant
+        bound = {"c": -0.3, "clamp": 0.7}
+        cases += [
+            Case(id="sum", graph_name=name, make=make(4), options={**free, "c": 0.1, "reduce": "sum"}, **common),
+            Case(id="sender", graph_name=name, make=make(4), options={**free, "direction": "sender"}, **common),
+            Case(id="clamp", graph_name=name, make=make(4), options=bound, equivariant=False, **common),
+        ]
+    for name in TYPICAL:
+        bound = {"clamp": 0.7, "direction": "sender", "reduce": "sum"}
+        cases += [
+            Case(id="column", graph_name=name, make=make(4, column=True), options=free, **common),
+            Case(id="clamp_sender_3d", graph_name=name, make=make(3), options=bound, equivariant=False, **common),
+            Case(id="mean_2d", graph_name=name, make=make(2), options=free, **common),
+        ]
+    for dim in (5, 8):
+        bound = {"clamp": 0.7}
+        case = Case(id=f"clamp_{dim}d", graph_name="sparse", make=make(dim), options=bound, equivariant=False, **common)
+        cases.append(case)
+    return cases
+
+
+def _segment() -> list[Case]:
+    def edges(*channels: int) -> Callable[[torch.Generator, ek.Graph], Inputs]:
+        return lambda generator, graph: {"values": normal(graph.num_edges, *channels, generator=generator)}
+
+    def nodes(channels: int, weight: tuple[int, ...] | None = None) -> Callable[[torch.Generator, ek.Graph], Inputs]:
+        def inputs(generator: torch.Generator, graph: ek.Graph) -> Inputs:
+            made = {"node_values": normal(graph.num_nodes, channels, generator=generator)}
+            if weight is not None:
+                made["weight"] = normal(graph.num_edges, *weight, generator=generator)
+            return made
+
+        return inputs
+
+    reduce: dict[str, Any] = {"op": "segment_reduce", "per_edge": ("values",)}
+    gather: dict[str, Any] = {"op": "gather_segment_reduce", "per_edge": ("weight",)}
+    softmax: dict[str, Any] = {"op": "segment_softmax", "per_edge": ("values", "out")}
+    cases = []
+    for name in GRAPHS:
+        cases += [
+            Case(id="sum", graph_name=name, make=edges(3), **reduce),
+            Case(id="weighted", graph_name=name, make=nodes(5, ()), **gather),
+            Case(id="softmax", graph_name=name, make=edges(3), **softmax),
+        ]
+    for name in (*TYPICAL, *LARGE, "no_edges", "one_particle"):
+        cases += [Case(id=r, graph_name=name, make=edges(3), options={"reduce": r}, **reduce) for r in ("mean", "max")]
+        cases += [
+            Case(id=r, graph_name=name, make=nodes(3, (3,)), options={"reduce": r}, **gather)
+            for r in ("mean", "max", "min")
+        ]
+    for name in (*TYPICAL, "random_sparse"):
+        cases += [
+            Case(id="wide_min", graph_name=name, make=edges(37), options={"reduce": "min"}, **reduce),
+            Case(id="one_column", graph_name=name, make=edges(), **reduce),
+            Case(id="plain", graph_name=name, make=nodes(19), **gather),
+            Case(id="plain_max", graph_name=name, make=nodes(8), options={"reduce": "max"}, **gather),
+            Case(id="column", graph_name=name, make=nodes(3, (1,)), **gather),
+            Case(id="channels", graph_name=name, make=nodes(17, (17,)), **gather),
+            Case(id="wide", graph_name=name, make=edges(21), **softmax),
+            Case(id="one_column", graph_name=name, make=edges(), **softmax),
+        ]
+    return cases
+
+
+def _call_message(inputs: Inputs, graph: ek.Graph, options: dict[str, Any]) -> Tensor:
+    """Runs message_passing on inputs named as in csrc/message/bind.h. Several outputs are joined along the columns."""
+    i: dict[str, Any] = {name: inputs.get(name) for name in MESSAGE_INPUTS}
+    layers = [(i[w], i[b]) for w, b in (("weight2", "bias2"), ("weight3", "bias3")) if i[w] is not None]
+    gate = None if i["gate_weight"] is None else (i["gate_weight"], i["gate_bias"])
+    head = None if i["head_weight"] is None else (i["head_weight"], i["head_bias"], i["head_out"])
+    given = {name: i[name] for name in ("invariant_weight", "edge_attr", "edge_weight")}
+    options = {"metric": "minkowski", **options}
+    wanted = options.pop("wanted", "both")
+    out = ek.message_passing(
+        i["receiver"], i["sender"], i["x"], graph, **given, layers=layers, gate=gate, head=head, **options,
+        return_edges=wanted == "edges",
+    )  # fmt: skip
+    if wanted == "both":
+        return out[0] if out[1] is None else torch.cat([t for t in out if t is not None], dim=1)
+    found = out[("messages", "coordinates", "edges").index(wanted)]
+    assert found is not None
+    return found
+
+
+MESSAGE_WEIGHTS = (
+    "invariant_weight", "edge_weight", "weight2", "bias2", "weight3", "bias3", "gate_weight", "gate_bias",
+    "head_weight", "head_bias", "head_out",
+)  # fmt: skip
+MESSAGE_INPUTS = ("receiver", "sender", "x", "edge_attr", *MESSAGE_WEIGHTS)
+
+
+def message_inputs(
+    *widths: int,
+    columns: int = 2,
+    attr: int = 0,
+    gate: bool = True,
+    head: int = 0,
+    bias: bool = True,
+    coordinates: Callable[[torch.Generator, int], Tensor] | None = lambda g, n: four_vectors(n, g),
+) -> Callable[[torch.Generator, ek.Graph], Inputs]:
+    """Inputs of message_passing: an edge network of these widths, and what else is asked for."""
+
+    def make(generator: torch.Generator, graph: ek.Graph) -> Inputs:
+        def weight(*shape: int) -> Tensor:
+            return normal(*shape, generator=generator) / max(shape[-1], 1) ** 0.5
+
+        n, last = graph.num_nodes, widths[-1]
+        made = {
+            "receiver": normal(n, widths[0], generator=generator),
+            "sender": normal(n, widths[0], generator=generator),
+        }
+        if coordinates is not None:
+            made["x"] = coordinates(generator, n)
+        if columns:
+            made["invariant_weight"] = weight(widths[0], columns)
+        if attr:
+            made["edge_attr"] = normal(graph.num_edges, attr, generator=generator)
+            made["edge_weight"] = weight(widths[0], attr)
+        for k in range(1, len(widths)):
+            made[f"weight{k + 1}"] = weight(widths[k], widths[k - 1])
+            if bias:
+                made[f"bias{k + 1}"] = weight(widths[k])
+        if gate:
+            made["gate_weight"] = weight(last)
+            if bias:
+                made["gate_bias"] = weight(1)
+        if head:
+            made["head_weight"] = weight(head, last)
+            if bias:
+                made["head_bias"] = weight(head)
+            made["head_out"] = weight(head)
+        return made
+
+    return make
+
+
+def _message() -> list[Case]:
+    common: dict[str, Any] = {
+        "op": "message_passing",
+        "call": _call_message,
+        "vectors": ("x",),
+        "per_edge": ("edge_attr",),
+        "weights": MESSAGE_WEIGHTS,
+    }
+
+    def case(id: str, graph_name: str, make: Any, options: dict[str, Any], **changes: Any) -> Case:
+        return Case(id=id, graph_name=graph_name, make=make, options=options, **{**common, **changes})
+
+    def plane(generator: torch.Generator, n: int) -> Tensor:
+        return normal(n, 3, generator=generator)
+
+    egnn = {"invariants": "interval", "metric": "euclidean", "psi": False, "activation": "silu"}
+    mixed = {"equivariant": False}  # messages and coordinates in one output
+    cases = []
+    for name in GRAPHS:
+        cases += [
+            case("lorentz", name, message_inputs(3, 3, head=3), {"activation": "silu", "clamp": 2.0}, **mixed),
+            case("messages", name, message_inputs(5, 4, gate=False), {"wanted": "messages"}),
+        ]
+    moved = {"vectors": ("x", "out"), "smooth": False}
+    for name in (*TYPICAL, *LARGE):
+        cases += [
+            case("relu", name, message_inputs(9, 7, head=5), {"clamp": 0.5}, **mixed),
+            case("wide", name, message_inputs(72, 72, head=72), {"clamp": 100.0}, **mixed, smooth=False),
+            case("deep", name, message_inputs(6, 17, 5, gate=False), {"activation": "gelu", "reduce": "mean"}),
+            case("shallow", name, message_inputs(19, head=1, bias=False), {"activation": "tanh"}, **mixed),
+            case("coordinates", name, message_inputs(8, 8, head=8), {"wanted": "coordinates"}, **moved),
+            case(
+                "norm_plus_one",
+                name,
+                message_inputs(4, 6, columns=1, head=4, coordinates=plane),
+                {**egnn, "direction": "norm_plus_one", "coordinate_reduce": "sum", "wanted": "coordinates"},
+                **moved,
+            ),
+            case(
+                "normed",
+                name,
+                message_inputs(4, 6, columns=1, head=4, coordinates=plane),
+                {**egnn, "direction": ek.Normed(0.3, 0.5), "wanted": "coordinates"},
+                vectors=("x", "out"),
+            ),
+            case(
+                "normed_held",
+                name,
+                message_inputs(5, columns=0, head=4, coordinates=plane),
+                {"metric": "euclidean", "direction": ek.Normed(inside=0.1, held=True), "clamp": 0.6},
+                **mixed,
+                smooth=False,
+            ),
+            case(
+                "sender",
+                name,
+                message_inputs(4, 33, columns=1, head=4),
+                {"invariants": "product", "direction": "sender", "activation": "leaky_relu", "wanted": "coordinates"},
+                **moved,
+            ),
+            case("edges", name, message_inputs(5, 11), {"wanted": "edges"}, per_edge=("edge_attr", "out")),
+            case(
+                "no_coordinates",
+                name,
+                message_inputs(1, 2, columns=0, attr=1, coordinates=None),
+                {"activation": "identity"},
+                vectors=(),
+            ),
+        ]
+    for name in TYPICAL:
+        cases += [
+            case(activation, name, message_inputs(9, 7, head=5), {"activation": activation}, **mixed)
+            for activation in ("sigmoid", "elu", "softplus", "mish", "hardswish", "gelu_tanh")
+        ]
+    # A self-loop's unit vector is 0 / 1e-8: its derivatives cancel only to rounding at that scale, in any formula.
+    for name in ("complete", "csr", "large_event"):
+        cases.append(
+            case(
+                "attributes",
+                name,
+                message_inputs(10, 16, attr=3, head=4, columns=1, coordinates=plane),
+                {**egnn, "direction": "unit", "head_tanh": True},
+                **mixed,
+                smooth=False,  # the norm is held constant: not what finite differences see
+            )
+        )
+    return cases
+
+
+def _encode() -> list[Case]:
+    def make(channels: int) -> Callable[[torch.Generator, ek.Graph], Inputs]:
+        def inputs(generator: torch.Generator, graph: ek.Graph) -> Inputs:
+            # invariants of both signs over many orders of magnitude
+            z = normal(graph.num_nodes, channels, generator=generator)
+            return {
+                "z": z * (3 * normal(graph.num_nodes, channels, generator=generator)).exp(),
+                "t": torch.linspace(0.003, 1.2, channels).double(),
+            }
+
+        return inputs
+
+    def call(inputs: Inputs, graph: ek.Graph, options: dict[str, Any]) -> Tensor:
+        return ek.encode_invariants(**inputs, **options)
+
+    return [
+        Case("encode_invariants", id, name, make(channels), options, call=call, weights=("t",))
+        for name in ("complete", "large_event", "no_nodes", "one_particle")
+        for id, channels, options in (("odd", 3, {}), ("wide", 19, {}), ("angles", 18, {"angles": True}))
+    ]
+
+
+def _normalised(out: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+    if isinstance(out, Tensor):
+        return out
+    mean, variance = out[1]
+    return (out[0] - mean.to(out[0].dtype)) * (variance + 0.1).rsqrt().to(out[0].dtype)
+
+
+def _network(given: Inputs, of_batch: bool, **options: Any) -> Tensor:
+    """A layer and its norm, by the statistics of the batch or by running ones."""
+    T, weight = given["T"], given.get("w")
+    running = torch.linspace(0.2, 1.5, T.shape[1] if weight is None else weight.shape[0], dtype=T.dtype)
+    norm = ek.PairNorm(given.get("gamma"), given.get("beta"), running - 1, running, 0.1, of_batch)
+    out, affine, statistics = ek.pairwise_network(T, weight, given.get("b"), norm, **options)
+    assert statistics.shape == (affine.shape if of_batch else (0,))
+    return torch.addcmul(affine[1], out, affine[0])
+
+
+def _rank2() -> list[Case]:
+    letters = {"T": "pairs", "x": "nodes", "row": "nodes", "col": "nodes", "diag": "nodes", "weight": "nodes"}
+
+    def case(op: str, id: str, graph: str, shapes: dict[str, tuple[int, ...]], **options: Any) -> Case:
+        def make(generator: torch.Generator, graph: ek.Graph) -> Inputs:
+            rows = {"pairs": graph.pairs.num_edges, "nodes": graph.num_nodes, "event": graph.ptr.shape[0] - 1}
+            sizes = {name: rows.get(letters.get(name, name)) for name in shapes}
+            return {
+                name: normal(*([] if sizes[name] is None else [sizes[name]]), *shape, generator=generator)
+                for name, shape in shapes.items()
+            }
+
+        def call(inputs: Inputs, graph: ek.Graph, options: dict[str, Any]) -> Tensor:
+            given = {name: t for name, t in inputs.items() if not name.startswith("alpha")}
+            options = dict(options)
+            if op == "pairwise_linear":
+                return _normalised(ek.pairwise_linear(given["T"], given["w"], given.get("b"), **options))
+            if op == "pairwise_moments":
+                return _normalised((given["T"], ek.pairwise_moments(given["T"])))
+            if op == "pairwise_affine":
+                return ek.pairwise_affine(**given)
+            if op == "pairwise_network":
+                return _network(given, **options)
+            if op.startswith(("linear", "aggregate")):
+                alphas = [t for name, t in inputs.items() if name.startswith("alpha")]
+                layer = {k: options.pop(k) for k in ("config", "nbar", "maps") if k in options}
+                inner = options.pop("aggregate_activation", "identity")
+                options["how"] = ek.Aggregation(**layer, alphas=alphas, activation=inner)
+                batch = ek.PairBatch(graph, given.pop("weight", None))
+                if "coefs00" in given:
+                    given["coefs"] = tuple(given.pop(f"coefs{k}") for k in ("00", "01", "10", "11"))
+                function = getattr(basis, op) if op.startswith("aggregate") else getattr(ek, op)
+                return function(**given, ptr=batch, **options)
+            out = getattr(ek, op)(**given, ptr=graph, **options)
+            return out if isinstance(out, Tensor) else torch.cat(out, dim=1)
+
+        folded = tuple(n for n in shapes if n.startswith(("coefs", "affine"))) if "affine" in shapes else ()
+        return Case(op, id, graph, make, options, call=call, complete_only=True, folded=folded)
+
+    def weights(c: int, d: int) -> dict[str, tuple[int, ...]]:
+        return {"weight_identity": (c, d), "weight_transpose": (c, d)}
+
+    def factors(c: int, d: int, maps: int) -> dict[str, tuple[int, ...]]:
+        of_coefs = {"coefs00": (c, maps), "coefs01": (d, maps), "coefs10": (c, d), "coefs11": (c, d)}
+        return {"T": (c,), **of_coefs, "affine": (2, c), "alpha": (c, 10), "diag_bias": (d,)}
+
+    def both_of(d: int) -> dict[str, tuple[int, ...]]:
+        return {"gamma": (d,), "beta": (d,)}
+
+    parts: dict[str, tuple[int, ...]] = dict.fromkeys(("row", "col", "diag", "event"), (4,))
+    act = {"activation": "leaky_relu", "negative_slope": 0.2}
+    cases = []
+    for name in ("complete", "self_loops", "large_event", "no_nodes", "no_events", "one_particle"):
+        cases += [
+            *(case("rank2_reduce", r, name, {"T": (3,)}, reduce=r) for r in ("sum", "mean", "max", "min")),
+            case("rank2_broadcast", "all", name, parts),
+            case("rank2_mix", "all", name, {"T": (3,), **weights(3, 4), **parts, "bias": (4,)}, **act),
+            case("linear_2to2", "s", name, {"T": (3,), "coefs": (3, 4, 15), "bias": (4,), "diag_bias": (4,)}, nbar=3.0),
+        ]
+        cases += [
+            case("pairwise_linear", "moments", name, {"T": (3,), "w": (4, 3), "b": (4,)}, moments=True, **act),
+            case("pairwise_linear", "relu", name, {"T": (19,), "w": (35, 19)}, activation="relu"),
+            case("pairwise_moments", "few", name, {"T": (3,)}),
+            case("pairwise_affine", "few", name, {"T": (3,), "scale": (3,), "shift": (3,)}),
+        ]
+    for name in ("complete", "large_event"):
+        large = name == "large_event"  # finite differences of the other one are taken
+        wide, out, most, nbar = (35, 60, 67, 20.0) if large else (3, 18, 19, 3.0)
+        alphas: dict[str, tuple[int, ...]] = {"alpha0": (2, 10), "alpha1": (1, 2, 10, 1, 1)}
+        both: dict[str, tuple[int, ...]] = {"coefs": (3, 2, 15), "weight": ()}
+        inner = {"aggregate_activation": "leaky_relu", "nbar": 3.0}
+        layer: dict[str, tuple[int, ...]] = {"T": (3,), "coefs": (3, 4, 15), "bias": (4,), "diag_bias": (4,)}
+        to_one: dict[str, tuple[int, ...]] = {"T": (3,), "coefs": (3, 2, 5), "alpha": (3, 5), "weight": ()}
+        to_event: dict[str, tuple[int, ...]] = {"T": (3,), "coefs": (3, 2, 4), "bias": (2,)}
+        one_letter: dict[str, tuple[int, ...]] = {"T": (3,), "coefs": (3, 2, 2), "bias": (2,), "affine": (2, 3)}
+        cases += [
+            *(
+                case("rank2_reduce", f"weighted_{r}", name, {"T": (5,), "weight": ()}, reduce=r)
+                for r in ("sum", "mean")
+            ),
+            *(case("rank2_reduce", f"wide_{r}", name, {"T": (most,)}, reduce=r) for r in ("sum", "max")),
+            case("rank2_broadcast", "one_channel", name, {"row": (1,), "col": (1,)}),
+            case("rank2_mix", "wide", name, {"T": (wide,), **weights(wide, out), "diag": (out,)}, activation="relu"),
+            case("rank2_mix", "identity", name, {"T": (2,), "weight_identity": (2, 21)}),
+            case("rank2_mix", "transpose", name, {"T": (17,), "weight_transpose": (17, 1), "col": (1,)}, **act),
+            case("linear_2to2", "M", name, {"T": (3,), "coefs": (3, 2, 15), "alpha": (3, 10)}, config="M", nbar=nbar),
+            case(
+                "linear_2to2",
+                "scaled",
+                name,
+                {**layer, "affine": (2, 3), "alpha": (3, 10)},
+                config="S",
+                **act,
+            ),
+            case("linear_2to2", "scaled_max", name, {**layer, "affine": (2, 3)}, config="x"),
+            case("linear_2to2", "wide", name, {"T": (most,), "coefs": (most, out, 15), "bias": (out,)}, **act),
+            case("linear_2to2", "SxmN", name, {"T": (2,), "coefs": (2, 1, 45), **alphas}, config="SxmN", nbar=nbar),
+            case("linear_2to2", "weighted", name, {"T": (3,), **both}, config="m", nbar=3.0),
+            case("linear_2to2", "inner", name, {"T": (3,), "coefs": (3, 2, 15)}, **act, **inner),
+            case("linear_2to2", "factors", name, factors(3, 4, 15), config="S", nbar=nbar, **act),
+            case("linear_2to2", "some", name, {"T": (3,), "coefs": (3, 2, 4), "affine": (2, 3)}, maps=(1, 2, 8, 15)),
+            case("linear_2to2", "some_factors", name, factors(3, 2, 3), config="S", maps=(2, 7, 14)),
+            case("linear_2to2", "some_of_many", name, {"T": (2,), "coefs": (2, 1, 3)}, config="sx", maps=(2, 7, 25)),
+            case("linear_2to1", "s", name, {"T": (3,), "coefs": (3, 2, 5), "bias": (2,), "weight": ()}, **inner),
+            case("linear_2to0", "s", name, {"T": (3,), "coefs": (3, 4, 2), "bias": (4,)}, nbar=nbar, **act),
+            case("linear_2to0", "M", name, {**one_letter, "alpha": (3, 2)}, config="M", **act, **inner),
+            case("linear_2to0", "S", name, {"T": (3,), "coefs": (3, 5, 2), "alpha": (3, 2)}, config="S", nbar=nbar),
+            case("linear_2to0", "wide", name, {"T": (most,), "coefs": (most, out, 1)}, maps=(2,)),
+            case(
+                "pairwise_network",
+                "batch",
+                name,
+                {"T": (3,), "w": (4, 3), "b": (4,), **both_of(4)},
+                of_batch=True,
+                **act,
+            ),
+            case("pairwise_network", "running", name, {"T": (3,), "w": (4, 3), **both_of(4)}, of_batch=False, **act),
+            case("pairwise_network", "bare", name, {"T": (3,), "w": (19, 3)}, of_batch=True, activation="relu"),
+            case("pairwise_network", "norm", name, {"T": (most,), **both_of(most)}, of_batch=True),
+            case("pairwise_network", "running_norm", name, {"T": (2,), "beta": (2,)}, of_batch=False),
+            case("linear_2to1", "scaled", name, {**to_one, "affine": (2, 3)}, config="M", **act),
+            case("linear_2to0", "scaled", name, {**to_event, "affine": (2, 3)}, config="ms", nbar=3.0),
+            case("linear_2to0", "scaled_max", name, {**to_event, "affine": (2, 3)}, config="xs", nbar=3.0),
+            case("linear_2to1", "X", name, {"T": (3,), "coefs": (3, 2, 5), "alpha": (3, 5)}, config="X", **act),
+            case("linear_2to0", "Ms", name, {"T": (3,), "coefs": (3, 2, 4), "alpha": (3, 2)}, config="Ms", **inner),
+            case("linear_1to2", "M", name, {"x": (3,), "coefs": (3, 2, 5), "bias": (2,), "alpha": (3, 5)}, config="M"),
+            case("aggregate_2to2", "M", name, {"T": (1,), "alpha": (1, 10)}, config="M", nbar=3.0),
+            case("aggregate_2to1", "m", name, {"T": (2,), "weight": ()}, config="m"),
+            case("aggregate_2to0", "xn", name, {"T": (2,)}, config="xn"),
+            case("aggregate_1to2", "S", name, {"x": (2,), "alpha": (2, 5)}, config="S", nbar=3.0),
+        ]
+        # Few channels: lanes go across pairs, and which numbers of channels are few depends on the instruction set.
+        for c, d in ((1, 1), (1, 3), (2, 2), (5, 3), (17, 1)):
+            mixed = {"T": (c,), **weights(c, d), "row": (d,), "col": (d,), "diag": (d,)}
+            cases.append(case("rank2_mix", f"few_{c}_{d}", name, mixed, activation="relu"))
+        for c in (1, 2, 5):
+            cases += [
+                case("rank2_reduce", f"few_{c}", name, {"T": (c,)}),
+                case("rank2_broadcast", f"few_{c}", name, {"row": (c,), "col": (c,), "diag": (c,)}),
+            ]
+        for c in (1, 17):
+            cases += [
+                case("pairwise_moments", f"of_{c}", name, {"T": (c,)}),
+                case("pairwise_affine", f"of_{c}", name, {"T": (c,), "scale": (c,), "shift": (c,)}),
+            ]
+    return cases
+
+
+def _call_statistics(inputs: Inputs, graph: ek.Graph, options: dict[str, Any]) -> Tensor:
+    return torch.cat(ek.message_statistics(graph=graph, **inputs, **options))
+
+
+def _statistics() -> list[Case]:
+    common: dict[str, Any] = {
+        "op": "message_statistics",
+        "call": _call_statistics,
+        "vectors": ("x",),
+        "per_edge": ("edge_attr",),
+        "weights": ("invariant_weight", "edge_weight", "out"),
+    }
+    cases = [Case(id="both", graph_name=name, make=message_inputs(3, gate=False), **common) for name in GRAPHS]
+    for name in TYPICAL:
+        one = {"invariants": "interval", "psi": False}
+        cases += [
+            Case(id="attr", graph_name=name, make=message_inputs(5, gate=False, attr=2), **common),
+            Case(id="one", graph_name=name, make=message_inputs(4, gate=False, columns=1), options=one, **common),
+        ]
+    return cases
+
+
+CASES: list[Case] = [
+    *_invariants(),
+    *_products(),
+    *_coordinates(),
+    *_segment(),
+    *_message(),
+    *edge_network_cases.cases(Case, SMALL),
+    *_statistics(),
+    *_encode(),
+    *_rank2(),
+]
+OPS = sorted({case.op for case in CASES})
+
+
+def select(*graph_names: str, **conditions: Any) -> list[Case]:
+    """Cases on some graphs (all when none is named) whose attributes have the given values."""
+    return [
+        case
+        for case in CASES
+        if (not graph_names or case.graph_name in graph_names)
+        and all(getattr(case, key) == value for key, value in conditions.items())
+    ]

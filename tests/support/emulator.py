@@ -1,0 +1,136 @@
+"""The CUDA kernels on CPU tensors: csrc's own .cu files, compiled by the C++ compiler against cuda_on_cpu/, in place of
+the CPU kernels. Says whether indices, barriers, shuffles and sums are right; of speed it says nothing."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import equikernels as ek
+
+from . import ROOT
+from .cases import Case, Inputs
+from .ptxas_report import build_sources
+from .tools import assert_as_good_as_eager, cotangent_for, reference, value_and_grads
+
+HERE = Path(__file__).parent / "cuda_on_cpu"
+COMPILER = shutil.which("g++")
+CCACHE = shutil.which("ccache")
+FLAGS = [
+    "-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", "-Wno-psabi",
+    "-ffp-contract=off", "-DEK_WITH_CUDA", f"-I{HERE}",
+    # A GPU faults on a misaligned vector access; here the process ends with a message.
+    "-fsanitize=alignment,bounds,shift,integer-divide-by-zero,signed-integer-overflow", "-fno-sanitize-recover=all",
+]  # fmt: skip
+TORCH = Path(torch.__file__).parent
+KEY = torch._C.DispatchKeySet(torch._C.DispatchKey.PrivateUse1)
+
+
+def build(folder: Path, name: str, sources: list[Path], torch_ops: bool = False) -> Path:
+    """Compiles sources and the emulator to a library in ``folder``; once, should several processes ask.
+
+    Raises:
+        RuntimeError: a source does not compile; the message is the compiler's.
+    """
+    assert COMPILER is not None
+    library = folder / f"{name}.so"
+    with open(folder / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if library.exists():
+            return library
+        objects = [folder / f"{name}_{source.parent.name}_{source.stem}.o" for source in sources]
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(_compile, sources, objects))
+        _run([COMPILER, "-shared", *FLAGS, "-o", library.with_suffix(".tmp"), *objects, *(_LINK if torch_ops else [])])
+        library.with_suffix(".tmp").rename(library)
+    return library
+
+
+_LINK = [f"-L{TORCH / 'lib'}", "-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu"]
+
+
+def _compile(source: Path, target: Path) -> None:
+    cuda = ["-x", "c++", "-D__CUDACC__", "-include", "cuda_runtime.h"] if source.suffix == ".cu" else []
+    stable = ["-isystem", TORCH / "include", "-DTORCH_TARGET_VERSION=0x020a000000000000"]
+    device = ["-include", HERE / "emulated.h"] if source.stem == "register" else []
+    _run([*([CCACHE] if CCACHE else []), COMPILER, *FLAGS, *stable, *cuda, *device, "-c", source, "-o", target])
+
+
+def _run(command: list[Any]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(done.stderr)
+
+
+def registered(key: str) -> set[str]:
+    """Names of our ops that have a kernel under a dispatch key."""
+    prefix = "equikernels::"
+    names = torch._C._dispatch_get_registrations_for_dispatch_key(key)
+    return {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
+
+
+class Emulator:
+    def __init__(self, folder: Path) -> None:
+        sources = [HERE / "emulator.cpp", *ROOT.glob("csrc/*/register.cpp"), *(ROOT / s for s in build_sources())]
+        path = build(folder, "emulated_ops", sources, torch_ops=True)
+        torch.ops.load_library(path)
+        self.library = ctypes.CDLL(str(path))
+        self.library.emulator_launches.restype = ctypes.c_long
+        self.ops = sorted(registered("PrivateUse1"))
+
+    @property
+    def launches(self) -> int:
+        """Kernels launched so far."""
+        return int(self.library.emulator_launches())
+
+    @contextmanager
+    def schedule(self, seed: int = 0, most_blocks: int = 0) -> Iterator[None]:
+        """The order of blocks and threads (0: as numbered, 1: backwards, else: random), and a cap on the grid."""
+        self.library.emulator_set(seed, most_blocks)
+        try:
+            yield
+        finally:
+            self.library.emulator_set(0, 0)
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """On CPU tensors, ops that have a CUDA kernel run it."""
+        library = torch.library.Library("equikernels", "IMPL")
+        try:
+            for name in self.ops:
+                library.impl(name, _redispatch(getattr(torch.ops.equikernels, name).default), "CPU")
+            yield
+        finally:
+            library._destroy()
+
+
+def _redispatch(op: Any) -> Callable[..., Any]:
+    return lambda *args: op.redispatch(KEY, *args)
+
+
+MARKS = [
+    pytest.mark.skipif(COMPILER is None, reason="no g++ on the PATH"),
+    pytest.mark.skipif(ek._native.cpu_reason is not None, reason=str(ek._native.cpu_reason)),
+    pytest.mark.filterwarnings("ignore:Warning only once for all operators"),  # the override is the point
+]
+
+
+def check(case: Case, graph: ek.Graph, exact: Inputs) -> None:
+    """Values and gradients by the rule for every backend."""
+    oracle_inputs = {name: t.double() for name, t in exact.items()}
+    dtype = max((t.dtype for t in exact.values()), key=lambda dtype: dtype.itemsize)
+    cotangent = cotangent_for(reference(case, oracle_inputs, graph)).to(dtype)
+    oracle = value_and_grads(lambda i: reference(case, i, graph), oracle_inputs, cotangent.double())
+    eager = value_and_grads(lambda i: reference(case, i, graph), exact, cotangent)
+    result = value_and_grads(lambda i: case.run(i, graph), exact, cotangent)
+    assert_as_good_as_eager(result, eager, oracle, ["out", *exact], case.weights)

@@ -1,0 +1,77 @@
+"""Small networks of every kind, and inputs of theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import equikernels as ek
+
+from .golden import jets
+from .pelican import small
+
+SPURIONS = {"stabilizer": "so2", "method": "spurions"}
+
+
+def events() -> dict[str, Any]:
+    p4, ptr = jets(5, 4, 1)
+    return {"p4": p4.float(), "ptr": ptr}
+
+
+def _tagger() -> tuple[Any, ...]:
+    p = events()
+    return p["p4"], torch.randn(len(p["p4"]), 2), p["ptr"]
+
+
+def _hits() -> tuple[Tensor, ek.Graph]:
+    return torch.randn(7, 3), ek.Graph.from_edge_index(torch.randint(0, 7, (2, 20)), 7)
+
+
+def _points() -> tuple[Tensor, Tensor, ek.Graph]:
+    x, graph = _hits()
+    return torch.randn(7, 5), x, graph
+
+
+def _free() -> tuple[Any, ...]:
+    inputs = _tagger()
+    return *inputs, torch.randn(len(inputs[0]), 3)
+
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[], tuple[Any, ...]]]] = {
+    "LorentzNet": (lambda: ek.models.LorentzNet(2, 8, n_layers=2, dropout=0.1), _tagger),
+    "VecNet": (lambda: ek.models.VecNet(2, 8, 4, 3, n_layers=2), _free),
+    "EGNN": (lambda: ek.models.EGNN(5, 8, 3, n_layers=2, attention=True), _points),
+    "EGNNVelocity": (
+        lambda: ek.models.EGNNVelocity(5, 0, 8, n_layers=2),
+        lambda: (*_points(), torch.randn(7, 3)),
+    ),
+    "RadialField": (
+        lambda: ek.models.RadialField(8, n_layers=2),
+        lambda: (*_hits(), torch.randn(7, 3)),
+    ),
+    "EuclidNet": (lambda: ek.models.EuclidNet(8), _hits),
+    "EuclidNet, paper": (lambda: ek.models.EuclidNet(8, variant="paper"), _hits),
+    "EuclidNetSO3": (lambda: ek.models.EuclidNetSO3(), _hits),
+    "InteractionNetwork": (lambda: ek.models.InteractionNetwork(8), lambda: (*_hits(), torch.randn(20, 4))),
+    "VecNetTracking": (lambda: ek.models.VecNetTracking(8, 4, 3), lambda: (*_hits(), torch.randn(7, 3))),
+    "PELICANNano": (lambda: ek.models.PELICANNano(2, batchnorm="b"), lambda: tuple(events().values())),
+    "PELICANClassifier": (
+        lambda: ek.models.PELICANClassifier(**small(**SPURIONS, config="sMxn", batchnorm="b")),
+        lambda: tuple(events().values()),
+    ),
+    "PELICANRegressor": (
+        lambda: ek.models.PELICANRegressor(**small(**SPURIONS, config="S")),
+        lambda: tuple(events().values()),
+    ),
+    "PELICANRegressor, se2": (
+        lambda: ek.models.PELICANRegressor(**small(stabilizer="se2")),
+        lambda: tuple(events().values()),
+    ),
+    "PELICANClassifier, strict IRC": (
+        lambda: ek.models.PELICANClassifier(**small(strict_irc=True)),
+        lambda: tuple(events().values()),
+    ),
+}
