@@ -13,10 +13,9 @@ from .fuse import fuse_, unfuse_
 from .graph import Graph
 from .metric import eta_phi, psi
 from .ops.coordinates import coordinate_update
-from .ops.edge_network import EdgeLayer, EdgeNetwork, edge_network
 from .ops.encode import encode_invariants
 from .ops.invariants import pairwise_invariants
-from .ops.message import Normed, message_passing, message_statistics
+from .ops.message_passing import EdgeMLP, EdgeOutput, Geometry, Layer, Norm, Normed, message_passing, row_mlp
 from .ops.neighbors import k_nearest, knn_graph, radius_graph
 from .ops.pairs import (
     Aggregation,
@@ -28,7 +27,6 @@ from .ops.pairs import (
     linear_2to2,
     pairwise_affine,
     pairwise_linear,
-    pairwise_moments,
     pairwise_network,
     rank2_broadcast,
     rank2_mix,
@@ -50,9 +48,12 @@ from .pairs import pack_pairs, unpack_pairs
 
 __all__ = [
     "Aggregation",
-    "EdgeLayer",
-    "EdgeNetwork",
+    "EdgeMLP",
+    "EdgeOutput",
+    "Geometry",
     "Graph",
+    "Layer",
+    "Norm",
     "Normed",
     "PairBatch",
     "PairNorm",
@@ -62,7 +63,6 @@ __all__ = [
     "backends",
     "coordinate_update",
     "data",
-    "edge_network",
     "encode_invariants",
     "eta_phi",
     "figures_of_merit",
@@ -76,7 +76,6 @@ __all__ = [
     "linear_2to2",
     "load_checkpoint",
     "message_passing",
-    "message_statistics",
     "models",
     "nn",
     "pack",
@@ -87,7 +86,6 @@ __all__ = [
     "pairwise_affine",
     "pairwise_invariants",
     "pairwise_linear",
-    "pairwise_moments",
     "pairwise_network",
     "psi",
     "radius_graph",
@@ -95,6 +93,7 @@ __all__ = [
     "rank2_mix",
     "rank2_products",
     "rank2_reduce",
+    "row_mlp",
     "segment_reduce",
     "segment_softmax",
     "set_isa",

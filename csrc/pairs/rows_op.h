@@ -26,12 +26,11 @@ inline constexpr const char* kRowsNetworkSchema =
     "rows_network(" EK_NETWORK_SCHEMA ") -> (Tensor, Tensor, Tensor, Tensor)";
 // Gradients of x, weight, bias, gamma, beta; empty where not wanted or absent. wanted: x, parameters.
 inline constexpr const char* kRowsNetworkBackwardSchema =
-    "rows_network_backward(Tensor? grad, Tensor? grad_affine, Tensor? grad_moments, Tensor out, Tensor "
-    "moments, " EK_NETWORK_SCHEMA ", bool[] wanted) -> (Tensor, Tensor, Tensor, Tensor, Tensor)";
+    "rows_network_backward(Tensor? grad, Tensor? grad_affine, Tensor out, Tensor moments, " EK_NETWORK_SCHEMA
+    ", bool[] wanted) -> (Tensor, Tensor, Tensor, Tensor, Tensor)";
 
 enum class Norm : int64_t {
   none,
-  moments,  // no norm: the statistics alone are asked for
   batch,    // by the statistics of the batch
   running,  // by mean and variance as given
 };
@@ -63,7 +62,7 @@ struct NetworkInputs {
       match(weight, "weight", {-1, in});
       width = weight->size(0);
     }
-    STD_TORCH_CHECK(Norm::none <= norm && norm <= Norm::running, op, ": norm: expected 0 to 3");
+    STD_TORCH_CHECK(Norm::none <= norm && norm <= Norm::running, op, ": norm: expected 0 to 2");
     STD_TORCH_CHECK(norm != Norm::running || (mean && variance), op, ": mean: expected running statistics");
     match(bias, "bias", {width});
     match(gamma, "gamma", {width});
@@ -74,8 +73,7 @@ struct NetworkInputs {
   void match(OptionalTensor& t, const char* argument, std::vector<int64_t> shape) const {
     ek::match(op, t, argument, x, "x", std::move(shape));
   }
-  bool has_affine() const { return norm == Norm::batch || norm == Norm::running; }
-  bool has_moments() const { return norm == Norm::moments || norm == Norm::batch; }
+  bool of_batch() const { return norm == Norm::batch; }
   template <class T>
   RowsLayerArgs<T> layer_args() const {
     RowsLayerArgs<T> a{rows, in, width, x.const_data_ptr<T>(), pointer<T>(weight), pointer<T>(bias)};
@@ -107,12 +105,12 @@ struct RowsOnCpu : Rank2OnCpu {
   static std::array<Tensor, 4> network(Reader& in) {
     const NetworkInputs n("rows_network", in);
     Tensor out = make(n.x, n.weight.has_value(), {n.rows, n.width});
-    Tensor affine = make(n.x, n.has_affine(), {2, n.width});
-    Tensor running = make(n.x, n.norm == Norm::batch, {2, n.width});
+    Tensor affine = make(n.x, n.norm != Norm::none, {2, n.width});
+    Tensor running = make(n.x, n.of_batch(), {2, n.width});
     Tensor moments = torch::stable::new_empty(n.x, shape_of_moments(n), ScalarType::Double);
     dispatch_floating(n.x.scalar_type(), n.op, [&](auto zero) {
       using T = decltype(zero);
-      double* statistics = n.has_moments() ? moments.mutable_data_ptr<double>() : nullptr;
+      double* statistics = n.of_batch() ? moments.mutable_data_ptr<double>() : nullptr;
       if (n.weight) {
         auto args = n.layer_args<T>();
         args.out = out.mutable_data_ptr<T>();
@@ -121,7 +119,7 @@ struct RowsOnCpu : Rank2OnCpu {
       } else if (statistics) {
         row_moments(RowMomentsArgs<T>{n.rows, n.in, n.x.const_data_ptr<T>(), statistics});
       }
-      if (n.norm == Norm::batch) {
+      if (n.of_batch()) {
         make_affine(n, statistics, statistics + n.width, affine.mutable_data_ptr<T>());
         T* to = running.mutable_data_ptr<T>();
         const double unbiased = double(n.rows) / double(n.rows - 1);
@@ -137,8 +135,7 @@ struct RowsOnCpu : Rank2OnCpu {
   }
 
   static std::array<Tensor, 5> network_backward(Reader& in) {
-    OptionalTensor grad = in.next<OptionalTensor>(), grad_affine = in.next<OptionalTensor>(),
-                   grad_moments = in.next<OptionalTensor>(), out = in.next<Tensor>();
+    OptionalTensor grad = in.next<OptionalTensor>(), grad_affine = in.next<OptionalTensor>(), out = in.next<Tensor>();
     const Tensor moments = in.next<Tensor>();
     const NetworkInputs n("rows_network_backward", in);
     const std::vector<bool> wanted = in.next<std::vector<bool>>();
@@ -148,11 +145,6 @@ struct RowsOnCpu : Rank2OnCpu {
     n.match(grad, "grad", {n.rows, n.width});
     n.match(grad_affine, "grad_affine", {2, n.width});
     check_shape(moments, n.op, "moments", shape_of_moments(n));
-    if (grad_moments) {
-      check_shape(*grad_moments, n.op, "grad_moments", {2, n.width});
-      STD_TORCH_CHECK(grad_moments->scalar_type() == ScalarType::Double, n.op, ": grad_moments: expected float64");
-      grad_moments = as_contiguous(*grad_moments);
-    }
     Tensor grad_x = make(n.x, of_x, {n.rows, n.in}), grad_weight = make(n.x, of_parameters && linear, {n.width, n.in});
     Tensor grad_bias = make(n.x, of_parameters && linear, {n.width});
     Tensor grad_gamma = make(n.x, of_parameters && n.gamma, {n.width});
@@ -163,7 +155,7 @@ struct RowsOnCpu : Rank2OnCpu {
       Through<T> t{static_cast<T*>(to_out.p), nullptr, nullptr};
       if (grad_gamma.numel() > 0) t.gamma = grad_gamma.mutable_data_ptr<T>();
       if (grad_beta.numel() > 0) t.beta = grad_beta.mutable_data_ptr<T>();
-      through_norm(n, pointer<T>(grad_affine), pointer<double>(grad_moments), moments, t);
+      through_norm(n, pointer<T>(grad_affine), moments, t);
       if (!linear) {
         if (of_x)
           row_affine(RowAffineArgs<T>{n.rows, n.in, n.x.const_data_ptr<T>(), t.statistics + n.width, t.statistics,
@@ -173,7 +165,7 @@ struct RowsOnCpu : Rank2OnCpu {
       auto args = n.layer_args<T>();
       args.out = const_cast<T*>(pointer<T>(out));
       args.grad = pointer<T>(grad);
-      if (n.has_moments()) args.to_mean = t.statistics, args.to_out = t.statistics + n.width;
+      if (n.of_batch()) args.to_mean = t.statistics, args.to_out = t.statistics + n.width;
       if (of_x) args.grad_x = grad_x.mutable_data_ptr<T>();
       if (of_parameters) args.grad_weight = grad_weight.mutable_data_ptr<T>();
       if (of_parameters) args.grad_bias = grad_bias.mutable_data_ptr<T>();
@@ -192,7 +184,7 @@ struct RowsOnCpu : Rank2OnCpu {
   };
 
   static std::vector<int64_t> shape_of_moments(const NetworkInputs& n) {
-    return n.has_moments() ? std::vector<int64_t>{2, n.width} : std::vector<int64_t>{0};
+    return n.of_batch() ? std::vector<int64_t>{2, n.width} : std::vector<int64_t>{0};
   }
 
   // scale = gamma / sqrt(variance + eps), shift = beta - mean scale, in the precision of the statistics.
@@ -209,10 +201,9 @@ struct RowsOnCpu : Rank2OnCpu {
   }
 
   template <class T>
-  static void through_norm(const NetworkInputs& n, const T* grad_affine, const double* grad_moments,
-                           const Tensor& moments, const Through<T>& to) {
+  static void through_norm(const NetworkInputs& n, const T* grad_affine, const Tensor& moments, const Through<T>& to) {
     const T *gamma = pointer<T>(n.gamma), *mean = pointer<T>(n.mean), *variance = pointer<T>(n.variance);
-    const double* measured = n.has_moments() ? moments.const_data_ptr<double>() : nullptr;
+    const double* measured = n.of_batch() ? moments.const_data_ptr<double>() : nullptr;
     const double rows = double(std::max<int64_t>(n.rows, 1));
     for (int64_t c = 0; c < n.width; ++c) {
       const double centre = measured ? measured[c] : mean ? double(mean[c]) : 0;
@@ -225,10 +216,6 @@ struct RowsOnCpu : Rank2OnCpu {
         to_gamma = to_scale * inverse;
         to_mean = -to_beta * (inverse * factor);
         to_variance = -0.5 * (to_scale * factor) * (inverse * inverse * inverse);
-      }
-      if (grad_moments) {
-        to_mean += grad_moments[c];
-        to_variance += grad_moments[n.width + c];
       }
       if (to.gamma) to.gamma[c] = T(to_gamma);
       if (to.beta) to.beta[c] = T(to_beta);

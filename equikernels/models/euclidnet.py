@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from ..checks import REAL, check_choice, check_tensor, fail
 from ..export import for_any_size
 from ..graph import Graph
-from ..nn.chain import RowNetwork, chain
+from ..nn.chain import chain
 from ..nn.edge_chain import read_ends
 from ..nn.euclid import EuclidBlock, EuclidPointsBlock, PaperEuclidBlock
 from ..nn.linear import weight_and_bias
+from ..nn.rows import apply_layers
 from ..ops.common import HasEdges, as_graph, of_data
 from .inputs import check_weights
 
@@ -136,7 +137,7 @@ class EuclidNet(nn.Module):
         graph, order = as_graph(op, graph, x.shape[0])._ordered
         weight = weight_and_bias(self.node_encoder[0])[0]
         check_weights(op, weight)
-        h = RowNetwork.of(op, "node_encoder", self.node_encoder).run(x[:, 2:].to(weight.dtype))
+        h = apply_layers(self.node_encoder, x[:, 2:].to(weight.dtype))
         e = read_ends(op, self.edge_encoder, h, None, graph, receiver_first=True)
         return h, x[:, :2], e, graph, order
 
@@ -146,16 +147,15 @@ class EuclidNet(nn.Module):
             for block in self.EBs:
                 h, v, e, _ = block(h, v, e, graph)
         else:
-            prepared = self.EB.prepare()
             for _ in range(self.n_graph_iters):
-                h, v, e, _ = self.EB(h, v, e, graph, prepared)
+                h, v, e, _ = self.EB(h, v, e, graph)
         return h, v, e
 
     def decode(self, h: Tensor, v: Tensor, e: Tensor, graph: Graph) -> Tensor:
         """[E, 1] in (0, 1)."""
         read = h if self.equi_output else v.to(h.dtype)
         memory = None if self.variant == "paper" else e
-        return read_ends(type(self).__name__, self.edge_mlp, read, memory, graph, end="sigmoid")
+        return read_ends(type(self).__name__, self.edge_mlp, read, memory, graph, sigmoid=True)
 
 
 class EuclidNetSO3(nn.Module):
@@ -191,7 +191,7 @@ class EuclidNetSO3(nn.Module):
         check_weights(op, weight_and_bias(self.edge_mlp[0])[0])
         graph, order = as_graph(op, graph, x.shape[0])._ordered
         x, m = self.rounds(x, graph)
-        return in_order(read_ends(op, self.edge_mlp, x.to(m.dtype), m, graph, end="sigmoid"), order)
+        return in_order(read_ends(op, self.edge_mlp, x.to(m.dtype), m, graph, sigmoid=True), order)
 
     def rounds(self, x: Tensor, graph: Graph) -> tuple[Tensor, Tensor]:
         """(x, m): points after all blocks, and the last block's messages."""

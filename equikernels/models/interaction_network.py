@@ -14,9 +14,9 @@ from ..graph import Graph
 from ..nn.edge_chain import read_ends
 from ..nn.interaction import (
     InteractionBlock,
-    InteractionWeights,
     RelationalModel,
     interaction_layers,
+    interaction_pass,
     layer_by_layer,
     replaced,
 )
@@ -90,7 +90,6 @@ class InteractionNetwork(nn.Module):
                 x, edges = layer_by_layer(self, x, edge_attr, graph)
             ends = torch.cat([x[graph.receiver], x[graph.sender], edges], dim=1)
             return torch.sigmoid(self.R2(ends))
-        weights = InteractionWeights.of(self)
         for k in range(self.n_layers):
-            x, edges = weights.one_pass(x, edge_attr, graph, return_edges=k == self.n_layers - 1)
-        return read_ends(op, self.R2.layers, x, edges, graph, receiver_first=True, end="sigmoid")
+            x, edges = interaction_pass(self, x, edge_attr, graph, return_edges=k == self.n_layers - 1)
+        return read_ends(op, self.R2.layers, x, edges, graph, receiver_first=True, sigmoid=True)

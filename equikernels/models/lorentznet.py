@@ -140,7 +140,7 @@ class LorentzNet(nn.Module):
             h, x = block(h, x, graph, node_attr=scalars)
         total = segment_reduce(h[: events.num_edges], events, "sum")
         size = slots if slots is not None else events.in_degree().clamp(min=1).unsqueeze(1).to(total.dtype)
-        return apply_layers(self.graph_dec, total / size, few=0)  # rows are events
+        return apply_layers(self.graph_dec, total / size)
 
     def _slots(self, ptr: Tensor, n: int, padded_to: int | None) -> int | None:
         """N of the padded mean; None for the masked one."""

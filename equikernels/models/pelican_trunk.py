@@ -49,9 +49,7 @@ class InputLinear(nn.Module):
         self.weight = nn.Parameter(weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = pairwise_linear(x, input_weights(self.weight, self.stabilizer), self.bias)
-        assert isinstance(out, Tensor)
-        return out
+        return pairwise_linear(x, input_weights(self.weight, self.stabilizer), self.bias)
 
 
 class MLP(nn.Module):
@@ -64,7 +62,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for linear in self.linear:
-            x = activate(apply_linear(linear, x, few=0), self.activation)
+            x = activate(apply_linear(linear, x), self.activation)
         return x
 
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from ..checks import check_choice, fail
 from ..ops.encode import encode_invariants
+from ..ops.message_passing.edge_mlp import update_running
 from ..ops.pairs import (
     Aggregation,
     PairBatch,
@@ -204,18 +205,6 @@ class PairBatchNorm(nn.BatchNorm1d):
         of_batch = self.uses_batch(rows)
         return PairNorm(self.weight, self.bias, self.running_mean, self.running_var, self.eps, of_batch)
 
-    @torch.no_grad()
-    def keep(self, statistics: Tensor) -> None:
-        """Updates the running statistics with those of a batch, [2, C]: mean and unbiased variance."""
-        mean, variance, counter = self.running_mean, self.running_var, self.num_batches_tracked
-        if not self.training or mean is None or variance is None or statistics.numel() == 0:
-            return
-        weight: Any = self.momentum
-        if counter is not None:
-            counter.add_(1)
-            weight = 1 / counter if weight is None else weight
-        torch._foreach_lerp_([mean, variance], statistics.to(mean.dtype).unbind(), weight)
-
     def forward(self, T: Tensor) -> Tensor:
         if self.training and T.shape[0] < 2:
             return F.batch_norm(T, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
@@ -273,9 +262,7 @@ class MessageBlock(nn.Module):
         options: dict[str, Any] = {"activation": ACTIVATIONS[self.activation], "negative_slope": NEGATIVE_SLOPE}
         last = layers.pop() if plain and layers else None
         for linear in layers:
-            out = pairwise_linear(T, linear.weight, linear.bias, **options)
-            assert isinstance(out, Tensor)
-            T = out
+            T = pairwise_linear(T, linear.weight, linear.bias, **options)
         if norm is None:
             return self._event_norm(T, ptr), None
         if not plain:
@@ -284,7 +271,8 @@ class MessageBlock(nn.Module):
             T, affine, statistics = pairwise_network(T, None, None, norm.of(T.shape[0]))
         else:
             T, affine, statistics = pairwise_network(T, last.weight, last.bias, norm.of(T.shape[0]), **options)
-        norm.keep(statistics)
+        if statistics.numel() > 0:
+            update_running(norm, statistics, T.shape[0])
         return T, affine
 
     def _event_norm(self, T: Tensor, ptr: Pairs | PairBatch) -> Tensor:

@@ -184,7 +184,7 @@ def layers_of(modules: Iterable[Any]) -> list[Layer]:
             continue
         elif stage < 2:
             name, slope = fused_activation("EdgeMLP", "activation", module)
-            layers[-1] = layers[-1]._replace(activation=name, slope=slope or 0.01)
+            layers[-1] = layers[-1]._replace(activation=name, slope=slope if name == "leaky_relu" else 0.01)
             stage = 2
         else:
             fail("EdgeMLP", "layers", "Linear, norm, activation, in this order", type(module).__name__)

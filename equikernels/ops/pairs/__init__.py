@@ -10,7 +10,6 @@ from .products import rank2_products as rank2_products
 from .rows import PairNorm as PairNorm
 from .rows import pairwise_affine as pairwise_affine
 from .rows import pairwise_linear as pairwise_linear
-from .rows import pairwise_moments as pairwise_moments
 from .rows import pairwise_network as pairwise_network
 from .tables import product as product
 from .tables import rank2_broadcast as rank2_broadcast

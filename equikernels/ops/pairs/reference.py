@@ -74,7 +74,7 @@ def rank2_mix(
     return activate(z, slope)
 
 
-NO_NORM, MOMENTS_ALONE, BATCH, RUNNING = range(4)  # csrc/pairs/rows_op.h: Norm
+NO_NORM, BATCH, RUNNING = range(3)  # csrc/pairs/rows_op.h: Norm
 
 
 def rows_network(
@@ -93,7 +93,7 @@ def rows_network(
     its channels, float64 [2, D]; mean and unbiased variance [2, D]. Empty where not wanted."""
     out = x if weight is None else activate(torch.nn.functional.linear(x, weight, bias), slope)
     empty = x.new_empty(0)
-    moments = row_moments(out) if norm in (BATCH, MOMENTS_ALONE) else empty.double()
+    moments = row_moments(out) if norm == BATCH else empty.double()
     affine, running = norm_of(moments, out, gamma, beta, mean, variance, eps, norm)
     return empty if weight is None else out, affine, moments, running
 
@@ -110,7 +110,7 @@ def norm_of(
 ) -> tuple[Tensor, Tensor]:
     """The norm of out as (scale, shift) [2, D], and the statistics of a batch for running averages [2, D]."""
     running = out.new_empty(0)
-    if norm in (NO_NORM, MOMENTS_ALONE):
+    if norm == NO_NORM:
         return running, running
     if norm == BATCH:
         mean, variance = moments.unbind()
@@ -143,25 +143,21 @@ class Statistics(NamedTuple):
 
 
 def through_norm(
-    to_affine: Tensor | None, to_moments: Tensor | None, of: Statistics
-) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
-    """Backward of :func:`norm_of` and :func:`row_moments`: out gets to_mean + to_out out; then the gradients of gamma
-    and beta. float64 [D]."""
+    to_affine: Tensor, of: Statistics
+) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor]:
+    """Backward of :func:`norm_of` and :func:`row_moments`: out gets to_mean + to_out out, if anything; then the
+    gradients of gamma and beta. float64 [D]."""
     measured = of.moments.numel() > 0
-    to_gamma = to_beta = None
-    if to_affine is not None:
-        mean, variance = of.moments.unbind() if measured else (of.mean, of.variance)
-        assert mean is not None
-        assert variance is not None
-        inverse = (variance.double() + of.eps).rsqrt()
-        scale = inverse if of.gamma is None else inverse * of.gamma
-        to_beta = to_affine[1].double()
-        to_scale = to_affine[0].double() - to_beta * mean
-        to_gamma = to_scale * inverse
-        through = torch.stack([-to_beta * scale, -0.5 * to_scale * scale * inverse.square()])
-        to_moments = through if to_moments is None else to_moments + through
-    if not measured or to_moments is None:
-        return None, None, to_gamma, to_beta
+    mean, variance = of.moments.unbind() if measured else (of.mean, of.variance)
+    assert mean is not None
+    assert variance is not None
+    inverse = (variance.double() + of.eps).rsqrt()
+    scale = inverse if of.gamma is None else inverse * of.gamma
+    to_beta = to_affine[1].double()
+    to_scale = to_affine[0].double() - to_beta * mean
+    if not measured:
+        return None, None, to_scale * inverse, to_beta
     # d mean = d out / rows, d variance = 2 (out - mean) d out / rows
-    per_mean, per_variance = to_moments / max(of.rows, 1)
-    return per_mean - 2 * per_variance * of.moments[0], 2 * per_variance, to_gamma, to_beta
+    per_mean = -to_beta * scale / of.rows
+    per_variance = -0.5 * to_scale * scale * inverse.square() / of.rows
+    return per_mean - 2 * per_variance * mean, 2 * per_variance, to_scale * inverse, to_beta

@@ -15,11 +15,11 @@ from ..common import promote, stored_as
 from ..sums import column_sums
 from . import reference
 from .batch import negative_slope_of
-from .reference import BATCH, MOMENTS_ALONE, NO_NORM, RUNNING
+from .reference import BATCH, NO_NORM, RUNNING
 
-OP, NETWORK, MOMENTS, AFFINE = "pairwise_linear", "pairwise_network", "pairwise_moments", "pairwise_affine"
-KERNELS[OP] = KERNELS[NETWORK] = KERNELS[MOMENTS] = KERNELS[AFFINE] = ("cpu",)
-COMPOSED.update((OP, NETWORK, MOMENTS, AFFINE))
+OP, NETWORK, AFFINE = "pairwise_linear", "pairwise_network", "pairwise_affine"
+KERNELS[OP] = KERNELS[NETWORK] = KERNELS[AFFINE] = ("cpu",)
+COMPOSED.update((OP, NETWORK, AFFINE))
 for _op in (OP, NETWORK):
     _triton.provide(_op, "equikernels.ops.pairs.triton", ("rows_network", "rows_network_backward"))
 
@@ -110,28 +110,19 @@ def pairwise_linear(
     bias: Tensor | None = None,
     activation: str = "identity",
     negative_slope: float = 0.01,
-    *,
-    moments: bool = False,
-) -> Tensor | tuple[Tensor, Tensor]:
-    r"""A linear layer on every row, its activation and the statistics a batch norm needs, in one pass.
-
-    .. math:: \mathrm{out}_{r} = \mathrm{act}(W T_r + b), \quad
-              \mu = \tfrac{1}{R} \textstyle\sum_r \mathrm{out}_r, \quad
-              \sigma^2 = \tfrac{1}{R} \textstyle\sum_r (\mathrm{out}_r - \mu)^2
-
-    The same numbers on any number of threads.
+) -> Tensor:
+    r"""A linear layer on every row and its activation, act(W T_r + b), in one pass; the same numbers on any number of
+    threads.
 
     Args:
-        T: [*, C] float32 or float64 (CUDA: bfloat16 or float16 too): pairs, or any rows, R in all.
+        T: [*, C] float32 or float64 (CUDA: bfloat16 or float16 too): pairs, or any rows.
         weight: W [D, C], as torch.nn.Linear holds it.
         bias: b [D].
         activation: "identity", "relu" or "leaky_relu".
         negative_slope: of leaky_relu, > 0.
-        moments: also return the statistics.
 
     Returns:
-        out [*, D] in the dtype of T (under autocast at least float32); with ``moments``, (out, moments), moments
-        float64 [2, D]: mean and biased variance of each channel, 0 over no rows.
+        [*, D] in the dtype of T (under autocast at least float32).
 
     Raises:
         ValueError, TypeError: wrong shape, dtype, device or option; the message names the argument.
@@ -141,32 +132,10 @@ def pairwise_linear(
     if T.dim() == 0:
         fail(OP, "T", "shape [*, C]", [])
     matrix, bias, width = _check_layer(OP, T, weight, bias)
-    if not isinstance(moments, bool):
-        fail(OP, "moments", "True or False", moments)
     slope = negative_slope_of(OP, activation, negative_slope)
     rows = T if T.dim() == 2 else T.reshape(-1, T.shape[-1])
-    norm = MOMENTS_ALONE if moments else NO_NORM
-    out, _, statistics, _ = _run(OP, Inputs(rows, matrix, bias, None, None, None, None, slope, 0.0, norm))
-    result = out if T.dim() == 2 else out.view(*T.shape[:-1], width)
-    return (result, statistics) if moments else result
-
-
-def pairwise_moments(T: Tensor) -> Tensor:
-    r"""The statistics a batch norm needs: mean and biased variance of each channel, as :func:`pairwise_linear` gives
-    them of what it makes.
-
-    Args:
-        T: [R, C] float32 or float64: pairs, or any rows.
-
-    Returns:
-        float64 [2, C], 0 over no rows. The same numbers on any number of threads.
-
-    Raises:
-        ValueError, TypeError: wrong shape or dtype; the message names the argument.
-    """
-    T = promote(MOMENTS, "T", T)
-    check_tensor(MOMENTS, "T", T, ["n_pairs", "C"], stored_as(T))
-    return _run(MOMENTS, Inputs(T, None, None, None, None, None, None, 1.0, 0.0, MOMENTS_ALONE))[2]
+    out = _run(OP, Inputs(rows, matrix, bias, None, None, None, None, slope, 0.0, NO_NORM))[0]
+    return out if T.dim() == 2 else out.view(*T.shape[:-1], width)
 
 
 def pairwise_affine(T: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
@@ -244,47 +213,43 @@ def _run(op: str, inputs: Inputs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     given = Inputs(*inputs)
     out, _, moments, statistics = output
-    ctx.mark_non_differentiable(*((statistics,) if given.norm == MOMENTS_ALONE else (moments, statistics)))
+    ctx.mark_non_differentiable(moments, statistics)
     ctx.set_materialize_grads(False)
     ctx.options = given._replace(**NO_TENSORS)
     ctx.save_for_backward(out, moments, *(getattr(given, name) for name in TENSORS))
 
 
-def _backward(
-    ctx: Any, grad: Tensor | None, to_affine: Tensor | None, to_moments: Tensor | None, _: Tensor | None
-) -> tuple[Any, ...]:
+def _backward(ctx: Any, grad: Tensor | None, to_affine: Tensor | None, *_: Tensor | None) -> tuple[Any, ...]:
     out, moments, *tensors = ctx.saved_tensors
     given: Inputs = ctx.options._replace(**dict(zip(TENSORS, tensors, strict=True)))
-    if given.norm == NO_NORM or given.norm == MOMENTS_ALONE:
+    if given.norm == NO_NORM:
         to_affine = None
-    if given.norm != MOMENTS_ALONE:
-        to_moments = None
     if given.weight is None:
         grad, out = None, given.x
-    if grad is None and to_affine is None and to_moments is None:
+    if grad is None and to_affine is None:
         return (None,) * len(Inputs._fields)
     needs = ctx.needs_input_grad
     wanted = [needs[0], any(needs[1:])]
-    grads = call("rows_network_backward", grad, to_affine, to_moments, out, moments, *given, wanted)
+    grads = call("rows_network_backward", grad, to_affine, out, moments, *given, wanted)
     return *(g if need else None for g, need in zip(grads, needs, strict=False)), *NOT_DIFFERENTIABLE
 
 
-COTANGENTS = ("grad", "grad_affine", "grad_moments")
+COTANGENTS = ("grad", "grad_affine")
 
 
 def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    grad, to_affine, to_moments, _, _, *given, ctx.wanted = inputs
+    grad, to_affine, _, _, *given, _ = inputs
     options = Inputs(*given)
     ctx.set_materialize_grads(False)
     ctx.options = options._replace(**NO_TENSORS)
-    ctx.save_for_backward(grad, to_affine, to_moments, *(getattr(options, name) for name in TENSORS))
+    ctx.save_for_backward(grad, to_affine, *(getattr(options, name) for name in TENSORS))
 
 
 def _backward_backward(ctx: Any, *to_grads: Tensor | None) -> tuple[Any, ...]:
-    grad, to_affine, to_moments, *tensors = ctx.saved_tensors
+    grad, to_affine, *tensors = ctx.saved_tensors
     given: Inputs = ctx.options._replace(**dict(zip(TENSORS, tensors, strict=True)))
     primals = {name: getattr(given, name) for name in DIFFERENTIABLE if getattr(given, name) is not None}
-    cotangents = {name: t for name, t in zip(COTANGENTS, (grad, to_affine, to_moments), strict=True) if t is not None}
+    cotangents = {name: t for name, t in zip(COTANGENTS, (grad, to_affine), strict=True) if t is not None}
 
     def function(*tensors: Tensor) -> tuple[Tensor, ...]:
         replaced: dict[str, Any] = dict(zip(primals, tensors, strict=True))
@@ -315,14 +280,14 @@ def _fake(*inputs: Any) -> tuple[Tensor, ...]:
     width = x.shape[1] if weight is None else weight.shape[0]
     return (
         x.new_empty(0 if weight is None else (x.shape[0], width)),
-        x.new_empty((2, width) if norm in (BATCH, RUNNING) else 0),
-        x.new_empty((2, width) if norm in (BATCH, MOMENTS_ALONE) else 0, dtype=torch.float64),
+        x.new_empty((2, width) if norm != NO_NORM else 0),
+        x.new_empty((2, width) if norm == BATCH else 0, dtype=torch.float64),
         x.new_empty((2, width) if norm == BATCH else 0),
     )
 
 
 def _fake_backward(*inputs: Any) -> tuple[Tensor, ...]:
-    _, _, _, _, _, *rest, wanted = inputs
+    _, _, _, _, *rest, wanted = inputs
     given = Inputs(*rest)
     likes = [getattr(given, name) for name in DIFFERENTIABLE]
     wants = (wanted[0], *(wanted[1],) * 4)

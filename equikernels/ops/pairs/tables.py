@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ... import _triton
-from ...backend import KERNELS, use_kernel, use_shortcut
+from ...backend import KERNELS, PARTS, use_kernel
 from ...checks import check_choice, check_tensor, fail
 from ...graph import Graph
 from ..autograd import call
@@ -18,6 +18,7 @@ from .batch import Pairs, negative_slope_of, pairs_of
 REDUCE, BROADCAST, MIX = "rank2_reduce", "rank2_broadcast", "rank2_mix"
 KERNELS[REDUCE] = KERNELS[BROADCAST] = ("cpu", "cuda")
 KERNELS[MIX] = ("cpu",)
+PARTS.update((REDUCE, BROADCAST))
 _triton.provide(MIX, "equikernels.ops.pairs.triton", ("rank2_mix", "rank2_mix_backward", "rows_product", "rows_outer"))
 REDUCTIONS = ("sum", "mean", "max", "min")
 
@@ -188,7 +189,7 @@ def mix_table(
 def spread_events(values: Tensor, pairs: Graph) -> Tensor:
     """[n, C] from [n_events, C]: each particle gets its event's row."""
     events = pairs.events
-    if not use_shortcut("segment_reduce", values):
+    if not use_kernel("segment_reduce", values):
         return values[events.receiver]
     return call("gather_to_edges", values, None, *graph_arguments(events))
 

@@ -237,8 +237,7 @@ def rows_network(
     norm: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     out = x if weight is None else _product(x, None, weight.t(), None, None, None, slope, bias)
-    measured = norm in (reference.BATCH, reference.MOMENTS_ALONE)
-    moments = _moments(out) if measured else out.new_empty(0, dtype=torch.float64)
+    moments = _moments(out) if norm == reference.BATCH else out.new_empty(0, dtype=torch.float64)
     affine, running = reference.norm_of(moments, out, gamma, beta, mean, variance, eps, norm)
     return x.new_empty(0) if weight is None else out, affine, moments, running
 
@@ -270,7 +269,6 @@ def _moments(x: Tensor) -> Tensor:
 def rows_network_backward(
     grad: Tensor | None,
     to_affine: Tensor | None,
-    to_moments: Tensor | None,
     out: Tensor,
     moments: Tensor,
     x: Tensor,
@@ -280,8 +278,10 @@ def rows_network_backward(
 ) -> tuple[Tensor, ...]:
     gamma, beta, mean, variance, slope, eps, _, wanted = rest
     of_x, of_parameters = wanted
-    statistics = reference.Statistics(moments, mean, variance, gamma, eps, out.shape[0])
-    to_mean, to_out, of_gamma, of_beta = reference.through_norm(to_affine, to_moments, statistics)
+    to_mean = to_out = of_gamma = of_beta = None
+    if to_affine is not None:
+        statistics = reference.Statistics(moments, mean, variance, gamma, eps, out.shape[0])
+        to_mean, to_out, of_gamma, of_beta = reference.through_norm(to_affine, statistics)
     g = torch.zeros_like(out) if grad is None else grad
     if to_mean is not None and to_out is not None:
         g = g + to_mean.to(x.dtype) + to_out.to(x.dtype) * out
