@@ -142,9 +142,7 @@ class Statistics(NamedTuple):
     rows: int
 
 
-def through_norm(
-    to_affine: Tensor, of: Statistics
-) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor]:
+def through_norm(to_affine: Tensor, of: Statistics) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor]:
     """Backward of :func:`norm_of` and :func:`row_moments`: out gets to_mean + to_out out, if anything; then the
     gradients of gamma and beta. float64 [D]."""
     measured = of.moments.numel() > 0
