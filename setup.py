@@ -6,7 +6,6 @@ import importlib.util
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
@@ -25,21 +24,17 @@ def torch_dir() -> Path:
 
 
 class CMakeBuild(build_ext):
-    """One CMake project makes every library: _ops, _ops_cuda and _host."""
+    """One CMake project makes both libraries, _ops and _ops_cuda. Neither knows of Python."""
 
     def run(self) -> None:
-        import pybind11
-
         build = HERE / self.build_temp / "cmake"
         build.mkdir(parents=True, exist_ok=True)
         prefix = HERE if self.inplace else (HERE / self.build_lib).resolve()
         options = {
             "CMAKE_BUILD_TYPE": "Release",
             "EK_TORCH_DIR": torch_dir(),
-            "EK_PYBIND11_DIR": pybind11.get_cmake_dir(),
             "EK_CUDA": os.environ.get("EQUIKERNELS_CUDA", "auto"),
             "EK_CUDA_ARCHS": os.environ.get("EQUIKERNELS_CUDA_ARCHS", "80;90").replace(",", ";"),
-            "Python_EXECUTABLE": sys.executable,
             "CMAKE_INSTALL_PREFIX": prefix,
         }
         generator = []
@@ -49,6 +44,8 @@ class CMakeBuild(build_ext):
         definitions = [f"-D{key}={value}" for key, value in options.items()]
         subprocess.check_call(["cmake", "-S", HERE, "-B", build, *generator, *definitions])
         subprocess.check_call(["cmake", "--build", build])
+        for library in (prefix / "equikernels").glob("*.so"):
+            library.unlink()  # of an earlier build, perhaps with CUDA
         subprocess.check_call(["cmake", "--install", build])
 
     def get_outputs(self) -> list[str]:
@@ -73,8 +70,10 @@ setup(
     # The folder bench is equikernels.bench in the wheel; its pytest files stay behind.
     packages=[*find_packages(include=["equikernels*"]), "equikernels.bench", "equikernels.bench.baselines"],
     package_dir={"equikernels.bench": "bench"},
-    # A placeholder that makes the wheel a platform wheel; the targets are CMake's.
-    ext_modules=[Extension("equikernels._host", sources=[])],
+    # A placeholder that makes the wheel a platform wheel, for every Python; the targets are CMake's.
+    ext_modules=[Extension("equikernels._ops", sources=[], py_limited_api=True)],
+    options={"bdist_wheel": {"py_limited_api": "cp310"}},
+    scripts=["bin/equikernels"],  # not an entry point: those import the package, and torch, before a line of ours runs
     cmdclass={"build_ext": CMakeBuild, "build_py": FreshBuildPy},
     zip_safe=False,
 )

@@ -1,4 +1,4 @@
-"""How far logits move when jet and beams are boosted together, which an invariant network must not feel.
+"""Plots the change of logits when jet and beams are boosted together; an invariant network shows none.
 
 python -m bench.boost    writes docs/boost.png
 """

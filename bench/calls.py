@@ -1,4 +1,4 @@
-"""Counts calls through PyTorch's dispatcher in one forward pass and one training step: the work of the host, free of
+"""Counts calls through PyTorch's dispatcher in one forward pass and one training step: host work, without
 noise."""
 
 from __future__ import annotations

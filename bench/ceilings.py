@@ -1,4 +1,4 @@
-"""What this machine can do at best, measured in the same run as the kernels: multiply-adds, products and copying."""
+"""Measures the limits of this machine in the same run as the kernels: multiply-adds, products and copies."""
 
 from __future__ import annotations
 
@@ -15,18 +15,16 @@ from .clock import clock_of
 
 def multiply_adds(threads: int, seconds: float = 0.2) -> float:
     """Peak float32 FLOP/s of ``threads`` threads with the instruction set in use."""
-    assert _native.host is not None, _native.cpu_reason
-    library, host = str(_native.OPS_LIBRARY), _native.host
     iterations = 1_000_000
     start = time.perf_counter()
-    host.multiply_adds(library, iterations)
+    _native.multiply_adds(iterations)
     iterations = int(iterations * seconds / (time.perf_counter() - start)) + 1
     best = 0.0
     for _ in range(3):
         done = [0.0] * threads
 
         def work(k: int, done: list[float] = done) -> None:
-            done[k] = host.multiply_adds(library, iterations)
+            done[k] = _native.multiply_adds(iterations)
 
         workers = [threading.Thread(target=work, args=(k,)) for k in range(threads)]
         start = time.perf_counter()
@@ -54,7 +52,7 @@ def copy_bandwidth(threads: int, megabytes: int = 256) -> float:
 
 
 def ceilings(threads: int, device: str = "cpu") -> dict[str, Any]:
-    """As a document keeps them."""
+    """The limits in the form of a document."""
     if device == "cpu":
         return {
             "multiply_adds_gflops": multiply_adds(threads) / 1e9,

@@ -1,4 +1,4 @@
-"""Any network beside its published formula: forward pass, training step and its peak memory, and other sizes."""
+"""Measures networks against their published formulas: forward pass, training step, peak memory, other sizes."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class VecNetSides(lorentznet.Sides):
 
 
 class Size(NamedTuple):
-    """Of an input: its name in the results, its edges or pairs (about), and what the sides are made of."""
+    """Size of an input: its name in the results, its edges or pairs (about), and the arguments of the sides."""
 
     name: str
     work: int
@@ -102,8 +102,8 @@ def events(count: int) -> Size:
 
 
 class Network(NamedTuple):
-    """The sides of a size; the size of the tables, a smaller one for a quick run, and others, growing: a quick run
-    has the first of them."""
+    """The sides of a size; the size of the tables, a smaller one for a quick run, and others in growing order, of which
+    a quick run measures the first."""
 
     sides: Callable[..., Any]
     main: Size

@@ -1,4 +1,4 @@
-"""Results, read and in words: a file holds the document of one network, or of several under "networks"."""
+"""Reads results and writes them as text. A file has the document of one network, or several under "networks"."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ON_GPU = " on a GPU"
 
 
 def documents(path: Path) -> dict[str, Document]:
-    """Network -> what was measured of it, of a file or of all in a folder; a GPU's are called "network on a GPU"."""
+    """Network -> its document, from a file or a folder; documents of a GPU have the name "network on a GPU"."""
     found: dict[str, Document] = {}
     for file in sorted(path.glob("*.json")) if path.is_dir() else [path]:
         content = json.loads(file.read_text())
@@ -58,7 +58,7 @@ def find_memory(network: str, document: Document, what: str) -> dict[str, Any]:
 
 
 class Quantity(NamedTuple):
-    """A number of ours: ms, calls or MiB; the baseline's over it, where there is one; the noise of the times."""
+    """A number of ours (ms, calls or MiB), the ratio of the baseline's to it if there is one, and the noise."""
 
     value: float
     ratio: float | None
@@ -66,13 +66,13 @@ class Quantity(NamedTuple):
 
 
 def name_of(row: dict[str, Any]) -> str:
-    """A row's name and its baseline's, which tell it from all others of its document."""
+    """A row's name and its baseline's, which identify it in its document."""
     by = baseline_of(row)
     return row["what"] + (f", against {by}" if by else "")
 
 
 def quantities(document: Document) -> dict[str, Quantity]:
-    """Every row's, by name; bytes do not depend on the weather."""
+    """Name -> quantity of every row; peak memory has no noise."""
     times = {
         name_of(row): Quantity(row[f"{OURS}_{unit_of(row)}"], row.get("ratio"), row.get("noise", 0.0))
         for row in document["rows"]
@@ -82,7 +82,7 @@ def quantities(document: Document) -> dict[str, Quantity]:
 
 
 def text(document: Document) -> str:
-    """JSON with one line a row: a change is a line of a diff."""
+    """JSON with one line per row, for readable diffs."""
     rows = ",\n".join("  " + json.dumps(row) for row in document["rows"])
     head = json.dumps({**document, "rows": []}, indent=1)
     return head.replace('"rows": []', f'"rows": [\n{rows}\n ]') + "\n"

@@ -1,5 +1,5 @@
-"""Networks on the edges of hit graphs; and table 5 of "Equivariance Is Not All You Need" (arXiv 2311.03094), times of
-two trackers, once more."""
+"""Measures networks on hit graphs, and repeats table 5 of "Equivariance Is Not All You Need" (arXiv 2311.03094), times
+of two trackers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EDGES = 80_000  # of the largest hit graphs
 
 
 class EGNNSides(side_by_side.Sides):
-    """H 64, 4 layers, attention, three coordinates; so many edges in random order, eight times the nodes."""
+    """H 64, 4 layers, attention, three coordinates; a number of edges in random order, an eighth as many nodes."""
 
     name = "H 64, 4 layers, attention"
 
@@ -36,14 +36,14 @@ class EGNNSides(side_by_side.Sides):
         self.published.load_state_dict(self.ours.state_dict())
 
     def logits(self, side: str) -> Tensor:
-        """[n, 19]: features and coordinates that come out, so that a loss reads both."""
+        """[n, 19]: output features and coordinates, so that a loss reads both."""
         model, edges = (self.published, self.edges) if side == PUBLISHED else (self.ours, self.graph)
         dtype = next(model.parameters()).dtype
         return torch.cat(model(self.h.to(dtype), self.x.to(dtype), edges), dim=1)
 
 
 def hits(graphs: int) -> list[ek.data.HitGraph]:
-    """So many sample hit graphs, each of them several times where there are fewer; one: the smallest."""
+    """A number of sample hit graphs, repeated if there are fewer; for one: the smallest."""
     sample = ek.data.load_sample_hit_graphs()
     if graphs == 1:
         return [min(sample, key=lambda event: event.graph.num_edges)]
@@ -62,7 +62,7 @@ def batched(events: list[ek.data.HitGraph]) -> Tensor:
 
 
 class EuclidNetSides(side_by_side.Sides):
-    """SO(2), H 8, 3 layers, 5 rounds, on so many sample hit graphs."""
+    """SO(2), H 8, 3 layers, 5 rounds, on a number of sample hit graphs."""
 
     name = "SO(2), H 8, 3 layers, 5 rounds"
 
@@ -84,7 +84,7 @@ class EuclidNetSides(side_by_side.Sides):
 
 
 class InteractionSides(side_by_side.Sides):
-    """The Interaction Network on so many sample hit graphs."""
+    """The Interaction Network on a number of sample hit graphs."""
 
     name = "H 40, one pass"
 
@@ -107,8 +107,8 @@ class InteractionSides(side_by_side.Sides):
 
 
 class TrackerSides(side_by_side.Sides):
-    """One sample hit graph through the models whose numbers of parameters the table gives: SO(3) EuclidNet of H 16 (the
-    table says SO(2)) and the Interaction Network of H 32."""
+    """One sample hit graph and the models with the table's numbers of parameters: SO(3) EuclidNet of H 16 (the table
+    says SO(2)) and the Interaction Network of H 32."""
 
     def __init__(self, interaction: bool) -> None:
         event = ek.data.load_sample_hit_graphs()[0]
@@ -135,7 +135,7 @@ TABLE = (("InteractionNetwork", 4392, 4.714, 0.403), ("EuclidNet", 2580, 4.866, 
 
 
 def plan(setting: Setting) -> Plan:
-    """Inference times of two trackers, the published columns beside ours; batches and graphs are not the table's."""
+    """Inference times of two trackers, with the published columns; batches and graphs differ from the table's."""
 
     @functools.cache
     def both(name: str) -> TrackerSides:

@@ -1,4 +1,4 @@
-"""The environment, as a bug report needs it."""
+"""Describes the environment for bug reports."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ from ._version import __version__
 from .backend import backends
 
 PACKAGES = ("numpy", "triton", "torch-geometric", "awkward", "h5py")
-VARIABLES = ("EQUIKERNELS_BACKEND", "EQUIKERNELS_CPU", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
+VARIABLES = (
+    "EQUIKERNELS_BACKEND",
+    "EQUIKERNELS_CPU",
+    "OMP_NUM_THREADS",
+    "OMP_WAIT_POLICY",
+    "MKL_NUM_THREADS",
+    "CUDA_VISIBLE_DEVICES",
+)
 
 
 def environment() -> str:
@@ -30,10 +37,9 @@ def environment() -> str:
         _line("instruction sets", f"{', '.join(_native.available_isas()) or 'none'}; in use: {_native.active_isa()}"),
         _line("GPU", gpu_names()),
     ]
-    if _native.host is not None:
-        features = [name for name, present in _native.host.cpu_features().items() if present]
-        lines.append(_line("CPU features", " ".join(features) or "none"))
-        lines += [_line(f"build: {key}", value or "none") for key, value in _native.host.build_info().items()]
+    if _native.cpu_reason is None:
+        lines.append(_line("CPU features", _native.cpu_features() or "none"))
+        lines += [_line(f"build: {key}", value or "none") for key, value in _native.build_info().items()]
     lines += [
         _line("CPU kernels", _native.cpu_reason or "loaded"),
         _line("CUDA kernels", _native.cuda_reason or "loaded"),

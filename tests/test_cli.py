@@ -1,11 +1,14 @@
-"""The command line, and the demo's refusal to boast where the two sides disagree."""
+"""Tests the command line; the demo prints no speed-up if the two sides disagree."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import json
 import math
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,8 @@ import torch
 import equikernels as ek
 from equikernels import cli, demo, process
 from equikernels.demo import Agreement, Scores, Settings
+
+from .support import ROOT
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -39,8 +44,8 @@ def test_info_names_what_a_bug_report_needs(capsys: pytest.CaptureFixture[str]) 
     out = capsys.readouterr().out
     for expected in (ek.__version__, torch.__version__, ek.active_isa(), str(ek.backends()), "torch threads"):
         assert expected in out
-    if ek._native.host is not None:
-        assert ek._native.host.build_info()["compiler"] in out
+    for value in (*ek._native.build_info().values(), ek._native.cpu_features()):
+        assert value in out
 
 
 @pytest.mark.parametrize("arguments", [[], ["dmeo"], ["demo", "--jets", "0"], ["demo", "--threads", "x"]])
@@ -57,11 +62,15 @@ def test_demo_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert 'pip install "equikernels[demo]"' in capsys.readouterr().err
 
 
-def test_entry_point() -> None:
-    entries = importlib.metadata.entry_points(group="console_scripts", name="equikernels")
-    if not entries:
-        pytest.skip("not installed: run from the source tree")
-    assert {entry.load() for entry in entries} == {cli.main}
+@pytest.mark.parametrize("chosen", [None, "active"])
+def test_threads_that_wait_do_not_spin_unless_the_user_says_so(chosen: str | None) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
+    environment["PYTHONPATH"] = str(Path(ek.__file__).parents[1])
+    if chosen is not None:
+        environment["OMP_WAIT_POLICY"] = chosen
+    command = [sys.executable, str(ROOT / "bin" / "equikernels"), "info"]
+    done = subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, check=True)
+    assert re.search(rf"^OMP_WAIT_POLICY: +{chosen or 'passive'}$", done.stdout, re.MULTILINE)
 
 
 @pytest.mark.slow
@@ -160,7 +169,7 @@ def test_disagreement_is_an_error_status(
         return scores(logits + 1.0 if args[:2] == ("LorentzNet", "equikernels") else logits)
 
     monkeypatch.setattr(demo, "in_child", in_child)
-    # One network that disagrees is enough; the other's comparison stands.
+    # One network that disagrees is enough; the other is still compared.
     assert cli.main(["demo", "--jets", "200", "--output", str(tmp_path)]) == 1
     assert "DO NOT AGREE" in capsys.readouterr().out
     assert not (tmp_path / "batch_size_lorentznet.png").exists()

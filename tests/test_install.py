@@ -1,8 +1,10 @@
-"""The package as installed: where it lies, how it does without compiled libraries, and what the environment decides."""
+"""Tests the installed package: location, behaviour without compiled libraries, environment variables."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+import torch
 
 import equikernels as ek
 
@@ -17,7 +20,7 @@ from .support import ROOT
 
 PACKAGE = Path(ek.__file__).parent
 
-# Every op on a small sparse graph, by whatever backend is active; the sum tells the results apart.
+# Every op on a small sparse graph, on the active backend; the sum distinguishes results.
 EXERCISE = """
 import equikernels as ek, torch
 torch.manual_seed(0)
@@ -63,6 +66,25 @@ def test_the_installed_wheel_is_what_is_tested() -> None:
     assert PACKAGE.parent == Path(sysconfig.get_path("platlib"))
     assert ROOT / "equikernels" != PACKAGE
     assert ek._native.cpu_reason is None, "the wheel has no CPU kernels"
+
+
+@pytest.mark.skipif("EQUIKERNELS_TEST_INSTALLED" not in os.environ, reason="only `make test` promises the wheel")
+def test_one_wheel_serves_every_python() -> None:
+    wheel = importlib.metadata.distribution("equikernels").read_text("WHEEL")
+    assert wheel is not None
+    assert re.findall(r"^Tag: (.*)$", wheel, re.MULTILINE) == [
+        f"cp310-abi3-{sysconfig.get_platform().replace('-', '_')}"
+    ]
+    assert {path.name for path in PACKAGE.glob("*.so")} <= {"_ops.so", "_ops_cuda.so"}
+
+
+@pytest.mark.skipif(shutil.which("readelf") is None, reason="no readelf (binutils)")
+@pytest.mark.parametrize("library", sorted(PACKAGE.glob("*.so")), ids=lambda path: path.name)
+def test_no_library_has_anything_to_do_with_python(library: Path) -> None:
+    read = ["readelf", "-W", "--dyn-syms", "-d", str(library)]
+    table = subprocess.run(read, capture_output=True, text=True, check=True).stdout
+    assert "libtorch_cpu.so" in table
+    assert re.findall(r"\b_?Py\w+|libpython\S*|libtorch_python\S*", table) == []
 
 
 def test_without_libraries_the_reference_runs_and_says_why(python_only: Path) -> None:
@@ -146,3 +168,65 @@ import equikernels
     done = run(code)
     assert done.returncode == 1, "an ImportError, not a crash"
     assert "another copy of the op library is already loaded" in done.stderr
+
+
+needs_kernels = pytest.mark.skipif(ek._native.cpu_reason is not None, reason=str(ek._native.cpu_reason))
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of the package with its libraries, and the sources beside it."""
+    shutil.copytree(PACKAGE, tmp_path / "equikernels", ignore=shutil.ignore_patterns("__pycache__", "bench", "*.npz"))
+    shutil.copytree(ROOT / "csrc", tmp_path / "csrc")
+    return tmp_path
+
+
+@needs_kernels
+def test_a_library_knows_its_sources(checkout: Path) -> None:
+    assert ek._native.build_info()["sources"] == ek._native.hash_of_sources(checkout / "csrc")
+    assert output("import warnings; warnings.simplefilter('error'); import equikernels", checkout) == ""
+
+
+@needs_kernels
+@pytest.mark.parametrize("change", ["an edit", "a new file", "a file gone"])
+def test_a_library_of_other_sources_says_so(checkout: Path, change: str) -> None:
+    register = checkout / "csrc" / "segment" / "register.cpp"
+    if change == "an edit":
+        register.write_text(register.read_text() + "// one more line\n")
+    elif change == "a new file":
+        register.with_name("more.h").touch()
+    else:
+        register.unlink()
+    done = run("import equikernels as ek; print(ek.backends())", checkout)
+    built, there = ek._native.build_info()["sources"], ek._native.hash_of_sources(checkout / "csrc")
+    assert built != there
+    for said in (done.stderr, done.stdout):
+        assert f"_ops.so was built from other sources ({built}) than those in {checkout / 'csrc'} ({there})" in said
+        assert "build the libraries again: `make`" in said
+    assert "RuntimeWarning" in done.stderr
+
+
+@needs_kernels
+def test_a_library_of_another_version_is_refused(checkout: Path) -> None:
+    (checkout / "equikernels" / "_version.py").write_text('__version__ = "9.8.7"\n')
+    done = run("import equikernels", checkout)
+    assert done.returncode == 1
+    library = checkout / "equikernels" / "_ops.so"
+    said = f"ImportError: equikernels: {library} is of version {ek.__version__}, the Python files are of 9.8.7: build"
+    assert said in done.stderr
+
+
+@needs_kernels
+def test_a_cuda_library_of_other_sources_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    native = ek._native
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(native, "_load", lambda path: None)
+    for other, reason in [
+        ({"sources": "0123456789ab"}, "_ops_cuda.so was built from other sources (0123456789ab) than _ops.so (ba98"),
+        ({}, "_ops_cuda.so was built from other sources (unknown) than _ops.so (ba98"),
+        ({"sources": "ba9876543210"}, None),
+    ]:
+        infos = {native.OPS_LIBRARY: {"sources": "ba9876543210"}, native.CUDA_LIBRARY: other}
+        monkeypatch.setattr(native, "build_info", infos.__getitem__)
+        found = native._load_cuda()
+        assert found is None if reason is None else found.startswith(reason)

@@ -1,4 +1,6 @@
 // Functions of the op library that Python calls directly.
+#include <string>
+
 #include "../peak/peak.h"
 #include "cpu.h"
 
@@ -16,4 +18,25 @@ EK_EXPORT double equikernels_multiply_adds(int64_t iterations) {
   double done = 0;
   ek::dispatch_isa([&](auto isa) { done = ek::Peak<decltype(isa)>::float_multiply_adds(iterations); });
   return done;
+}
+
+// Instruction sets of this CPU that the kernels can use, separated by spaces.
+EK_EXPORT const char* equikernels_cpu_features() {
+  static const std::string features = [] {
+    std::string names;
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+#define EK_FEATURE(name) \
+  if (__builtin_cpu_supports(name)) names += names.empty() ? name : " " name
+    EK_FEATURE("avx2");
+    EK_FEATURE("fma");
+    EK_FEATURE("avx512f");
+    EK_FEATURE("avx512bw");
+    EK_FEATURE("avx512dq");
+    EK_FEATURE("avx512vl");
+    EK_FEATURE("avx512bf16");
+#endif
+    return names;
+  }();
+  return features.c_str();
 }

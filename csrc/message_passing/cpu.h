@@ -1,9 +1,9 @@
 // How message_passing reaches the CPU.
 #pragma once
 
-#include "../edge_network/cpu.h"
-#include "../message/cpu.h"
 #include "../pairs/cpu.h"
+#include "channels/cpu.h"
+#include "edges/cpu.h"
 #include "op.h"
 #include "row_activation.h"
 #include "rows_op.h"
@@ -14,6 +14,10 @@ struct MessagePassingOnCpu : Cpu {
   using Channels = MessageOnCpu;
   using Edges = EdgeNetworkOnCpu;
   using Rows = Rank2OnCpu;
+
+  static std::string channels_limit(const EdgeMlpOptions&, const EdgeMlpShape&) { return ""; }
+  static std::string edges_limit(const EdgeMlpOptions&, const EdgeMlpShape&, bool) { return ""; }
+  static std::string lanes_limit(const EdgeMlpShape&) { return ""; }
 
   // work: of an item, in numbers.
   template <class Pass>

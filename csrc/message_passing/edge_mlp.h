@@ -11,7 +11,7 @@
 #pragma once
 
 #include "../core/tensor.h"
-#include "../message/message.h"
+#include "channels/message.h"
 
 namespace ek {
 
@@ -103,7 +103,9 @@ struct EdgeMlpInputs {
     const char* op = "message_passing";
     const size_t depth = options.layers.size();
     STD_TORCH_CHECK(tensors.size() == kFirst + kOfLayer * depth, op, ": tensors: expected ", kFirst + kOfLayer * depth);
-    const auto take = [&](size_t k) { return tensors[k] ? std::optional<Tensor>(contiguous(*tensors[k])) : std::nullopt; };
+    const auto take = [&](size_t k) {
+      return tensors[k] ? std::optional<Tensor>(as_contiguous(*tensors[k])) : std::nullopt;
+    };
     h = take(0), x = take(1), edge_attr = take(2), gate_weight = take(3), gate_bias = take(4);
     layers.resize(depth);
     for (size_t l = 0; l < depth; ++l) {

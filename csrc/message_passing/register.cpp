@@ -11,10 +11,12 @@
 EK_SCHEMAS(m) {
   m.def(ek::kMessagePassingSchema);
   m.def(ek::kMessagePassingBackwardSchema);
-  m.def(ek::kMessagePassingPlanSchema);
+  m.def("message_passing_plan" EK_PLAN_SCHEMA);
+  m.def("message_passing_plan_cuda" EK_PLAN_SCHEMA);
   m.def(ek::kRowMlpSchema);
   m.def(ek::kRowMlpBackwardSchema);
-  m.def(ek::kRowMlpPlanSchema);
+  m.def("row_mlp_plan" EK_PLAN_SCHEMA);
+  m.def("row_mlp_plan_cuda" EK_PLAN_SCHEMA);
 }
 
 EK_KERNELS(m) {
@@ -24,9 +26,12 @@ EK_KERNELS(m) {
   m.impl("row_mlp_backward", TORCH_BOX(&ek::RowMlp<EK_MESSAGE_PASSING_DEVICE>::backward));
 }
 
-#if !defined(EK_WITH_CUDA)
-STABLE_TORCH_LIBRARY_IMPL(equikernels, CompositeExplicitAutograd, m) {
-  m.impl("message_passing_plan", TORCH_BOX(&ek::message_passing_plan));
-  m.impl("row_mlp_plan", TORCH_BOX(&ek::row_mlp_plan));
-}
+#if defined(EK_WITH_CUDA)
+#define EK_PLAN(name) name "_cuda"
+#else
+#define EK_PLAN(name) name
 #endif
+STABLE_TORCH_LIBRARY_IMPL(equikernels, CompositeExplicitAutograd, m) {
+  m.impl(EK_PLAN("message_passing_plan"), TORCH_BOX(&ek::message_passing_plan<EK_MESSAGE_PASSING_DEVICE>));
+  m.impl(EK_PLAN("row_mlp_plan"), TORCH_BOX(&ek::row_mlp_plan<EK_MESSAGE_PASSING_DEVICE>));
+}

@@ -15,7 +15,6 @@ inline constexpr const char* kRowMlpSchema =
 inline constexpr const char* kRowMlpBackwardSchema =
     "row_mlp_backward(Tensor?[] grads, Tensor?[] tensors, Tensor[] saved, " EK_GRAPH_SCHEMA
     ", int[] options, float[] numbers, bool[] wanted) -> Tensor[]";
-inline constexpr const char* kRowMlpPlanSchema = "row_mlp_plan(int[] shape, int[] options, float[] numbers) -> str";
 
 enum class RowPlan : int { layers, lanes };
 
@@ -45,8 +44,9 @@ struct RowMlpOptions {
 };
 
 // "0" or "1", the plan's number; otherwise why no kernel runs the network.
-inline std::string row_mlp_plan(const std::vector<int64_t>& shape, const std::vector<int64_t>& ints,
-                                const std::vector<double>& numbers) {
+template <class Device>
+std::string row_mlp_plan(const std::vector<int64_t>& shape, const std::vector<int64_t>& ints,
+                         const std::vector<double>& numbers) {
   constexpr int64_t kNarrow = 48;  // channels up to which lanes across rows are faster
   const RowMlpOptions o(ints, numbers);
   const EdgeMlpShape s(shape);
@@ -67,8 +67,9 @@ inline std::string row_mlp_plan(const std::vector<int64_t>& shape, const std::ve
     if (slope >= 0 && slope != layer.slope) limit = "different slopes";
     slope = layer.slope;
   }
-  if (limit.empty() && (narrow || layer_norm)) return std::to_string(int(RowPlan::lanes));
-  return layer_norm ? limit : std::to_string(int(RowPlan::layers));
+  if (limit.empty()) limit = Device::lanes_limit(s);
+  if (limit.empty() && (narrow || layer_norm || Device::cuda)) return std::to_string(int(RowPlan::lanes));
+  return layer_norm || Device::cuda ? limit : std::to_string(int(RowPlan::layers));
 }
 
 // Tensors by name, in the order of the op's list, each contiguous.
@@ -86,7 +87,9 @@ struct RowMlpInputs {
     const char* op = "row_mlp";
     const size_t depth = options.layers.size();
     STD_TORCH_CHECK(tensors.size() == kFirst + kOfLayer * depth, op, ": tensors: unexpected number");
-    const auto take = [&](size_t k) { return tensors[k] ? std::optional<Tensor>(contiguous(*tensors[k])) : std::nullopt; };
+    const auto take = [&](size_t k) {
+      return tensors[k] ? std::optional<Tensor>(as_contiguous(*tensors[k])) : std::nullopt;
+    };
     layers.resize(depth);
     for (size_t l = 0; l < depth; ++l) {
       const size_t at = kFirst + kOfLayer * l;

@@ -1,4 +1,4 @@
-// The ceiling kernels are measured against: fused multiply-adds that wait for nothing.
+// The ceiling kernels are measured against: independent fused multiply-adds.
 #pragma once
 
 #include <cstdint>

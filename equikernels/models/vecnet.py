@@ -1,4 +1,4 @@
-"""VecNet, arXiv 2202.06941: an equivariant stream, an unconstrained one that listens to it, and one readout.
+"""VecNet, arXiv 2202.06941: an equivariant stream, an unconstrained stream that reads its messages, and one readout.
 
 No code or weights of the jet tagger were released, and the paper leaves the layers open. Here the equivariant stream
 is exactly LorentzNet's (or EuclidNet's), the free stream :class:`equikernels.nn.FreeStream`, and the ratio of their

@@ -1,6 +1,6 @@
 """EGNN and its N-body relatives as published (arXiv 2102.09844): an edge list, an [E, 2H + 1 + e] gather, index_add_.
 
-Edges are the published code's: index tensors (row, col), messages from col to row.
+Edges are index tensors (row, col), as in the published code; messages go from col to row.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class E_GCL(nn.Module):
             self.att_mlp = nn.Sequential(nn.Linear(hidden_nf, 1), nn.Sigmoid())
 
     def difference(self, coord: Tensor, edges: Edges) -> tuple[Tensor, Tensor]:
-        """Squared distance [E, 1], and what the head's weight multiplies [E, D]."""
+        """Squared distance [E, 1], and the vector that the head's weight multiplies [E, D]."""
         row, col = edges
         d = coord[row] - coord[col]
         square = (d * d).sum(1, keepdim=True)

@@ -17,7 +17,7 @@ PELICAN_ORDER = (0, 1, 2, 4, 3, 5, 8, 7, 6, 10, 9, 11, 12, 13, 14)
 
 
 def reduce(values: Tensor, index: Tensor, size: int, aggr: str = "sum") -> Tensor:
-    """[size, C] of values [E, C], 0 where there are none; "sum", "mean", "amax" or "amin"."""
+    """[size, C] of values [E, C], 0 for empty segments; "sum", "mean", "amax" or "amin"."""
     zeros = values.new_zeros(size, values.shape[1])
     if aggr in ("amax", "amin"):
         return zeros.scatter_reduce(0, index[:, None].expand_as(values), values, aggr, include_self=False)

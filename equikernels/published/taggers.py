@@ -1,4 +1,4 @@
-"""Top taggers without symmetry, for the speed of others: ParticleNet (arXiv 1902.08570) and PFN (arXiv 1810.05165).
+"""Top taggers without symmetry: ParticleNet (arXiv 1902.08570) and PFN (arXiv 1810.05165).
 
 Events are padded: features [B, C, P], mask [B, 1, P].
 """
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-FAR = 1e9  # where padding is put, so that no particle has it as a neighbour
+FAR = 1e9  # position of padding, so that no particle has it as a neighbour
 
 
 def kinematic_features(p4: Tensor, mask: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ class EdgeConv(nn.Module):
 
 
 class ParticleNet(nn.Module):
-    """366,160 parameters on seven features. Neighbours of the first block are found in (Delta eta, Delta phi)."""
+    """366,160 parameters on seven features. The first block finds neighbours in (Delta eta, Delta phi)."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ def dense(sizes: Sequence[int]) -> list[nn.Module]:
 
 
 class PFN(nn.Module):
-    """82,458 parameters on three features: a network of each particle, their sum, a network of it."""
+    """82,458 parameters on three features: a network of each particle, their sum, a network of the sum."""
 
     def __init__(self, n_features: int = 3) -> None:
         super().__init__()

@@ -1,5 +1,5 @@
-"""VecNet (arXiv 2202.06941), of which no code was released: LorentzNet's published block and a free stream that reads
-its messages, on an edge list."""
+"""VecNet (arXiv 2202.06941) on an edge list: LorentzNet's published block and a free stream that reads its messages. No
+code was released."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmark suite: what it measures, what it refuses, and what it leaves out."""
+"""Tests the benchmark suite: measured, refused and omitted rows."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_both_sides_run_in_turn() -> None:
 
 
 class Stream:
-    """Stands for torch.cuda: its clock runs when work is waited for, 3 ms for a call, 100 ms for what flushes."""
+    """Replaces torch.cuda: its clock advances on synchronisation, 3 ms for a call, 100 ms for a flush."""
 
     def __init__(self) -> None:
         self.now, self.log = 0.0, ""
@@ -76,7 +76,7 @@ def test_copies_do_not_fit_the_cache() -> None:
 
 @pytest.mark.parametrize("capturable", [True, False])
 def test_rotated_buffers(capturable: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each call has inputs of its own; what cannot be captured runs in a row, and the result says so."""
+    """Each call has its own inputs; a call that cannot be captured runs in a row, and the result reports this."""
     log: list[str] = []
 
     def capture(graph: Any) -> Any:
@@ -134,7 +134,7 @@ def test_the_machine_is_described() -> None:
 
 
 class Scaled(side_by_side.Sides):
-    """A linear map and the same one, ours of the wrong size by a factor."""
+    """Two equal linear maps, ours scaled by a wrong factor."""
 
     def __init__(self, factor: float) -> None:
         self.ours, self.published = nn.Linear(4, 2), nn.Linear(4, 2)
@@ -171,7 +171,7 @@ def test_wrong_gradients_raise(monkeypatch: pytest.MonkeyPatch) -> None:
         sides.errors()
 
 
-@pytest.mark.skipif(ek._native.host is None, reason="no CPU kernels")
+@pytest.mark.skipif(ek._native.cpu_reason is not None, reason="no CPU kernels")
 def test_a_refused_network_has_no_row_and_a_status(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -193,7 +193,7 @@ def test_a_refused_network_has_no_row_and_a_status(
 
 
 def test_networks_of_both_sides_agree() -> None:
-    """One jet: the checks that every run begins with."""
+    """One jet: the checks at the start of every run."""
     sides = lorentznet.Sides(1)
     assert sides.agree() < 1e-4
     sides.exact()
@@ -281,7 +281,7 @@ def test_the_child_runs_a_step(capsys: pytest.CaptureFixture[str], monkeypatch: 
     assert len([float(number) for number in capsys.readouterr().out.split()]) == 2
 
 
-@pytest.mark.skipif(ek._native.host is None, reason="no CPU kernels")
+@pytest.mark.skipif(ek._native.cpu_reason is not None, reason="no CPU kernels")
 def test_filters_of_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     log: list[str] = []
     networks = {"net": lambda setting: scaled_plan(log), "wrong": lambda setting: scaled_plan(log, 2.0)}
@@ -314,10 +314,10 @@ def test_networks_have_their_sizes() -> None:
     assert len(quick) == 5
 
 
-@pytest.mark.skipif(ek._native.host is None, reason="no CPU kernels")
+@pytest.mark.skipif(ek._native.cpu_reason is not None, reason="no CPU kernels")
 @pytest.mark.parametrize("network", command.NETWORKS)
 def test_every_row_of_a_quick_run_is_made(network: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With clocks, checks and children replaced: what is left are sides, names and fields."""
+    """With replaced clocks, checks and child processes: tests sides, names and fields."""
 
     def interleaved(a: Any, b: Any, *rest: Any) -> Any:
         if network == "taggers":
@@ -363,7 +363,7 @@ def test_a_point_is_compared_before_it_is_timed(gradients: bool) -> None:
 
 
 def test_a_point_that_only_we_can_pay(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A large point that a filter has picked alone: a small one tells what it would cost."""
+    """For a large point that a filter selects alone, a small point predicts the cost."""
     seconds = {"equikernels": 1e-3, "published": 1.0}
     asked: list[tuple[int, str]] = []
 

@@ -1,4 +1,4 @@
-"""fuse_ on PELICAN's layers, as other people write them: the same numbers, gradients and statistics."""
+"""Tests fuse_ on published PELICAN layers: the same numbers, gradients and statistics."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_messages(widths: list[int], norm: None) -> None:
     torch.manual_seed(1)
     x, _, mask, _ = padded_batch()
     assert_the_same(MessageLayer(widths).double(), x, mask, tolerance=1e-10)
-    odd = torch.rand(3, 5, 5, 1) < 0.5  # not one of pairs: messages do not mind
+    odd = torch.rand(3, 5, 5, 1) < 0.5  # not a mask of pairs, which messages accept
     assert_the_same(MessageLayer([4, 3]).double(), x, odd, tolerance=1e-10)
     fused = ek.fuse_(MessageLayer([4, 3], batchnorm=None))
     assert fused(x.float()).shape == (3, 5, 5, 3)
@@ -241,7 +241,7 @@ def test_published_networks(make: Callable[[], nn.Module]) -> None:
 
 
 class Unmasked(Aggregators):
-    """Looks the same, but gives its padding, too."""
+    """Has the same attributes, but also returns its padding."""
 
     def forward(self, inputs: Tensor, mask: Any = None, nobj: Any = None, irc_weight: Any = None) -> Tensor:
         return super().forward(inputs, None, nobj, None, irc_weight)
@@ -284,7 +284,7 @@ def test_what_computes_otherwise_is_left_alone(make: Callable[[], nn.Module], re
     module = make().double()
     before = {k: v.clone() for k, v in module.state_dict().items()}
     if isinstance(module, WithoutAlphas):
-        nn.init.zeros_(module.alphas[0])  # as published layers start: its own numbers hide the difference
+        nn.init.zeros_(module.alphas[0])  # the published initial value, with which the difference does not show
         before["alphas.0"].zero_()
     with pytest.raises(ValueError, match=reason):
         ek.fuse_(module)
@@ -359,7 +359,7 @@ def test_a_batch_scored_in_inference_mode_can_be_trained_on() -> None:
     features = torch.randn(edge_index.shape[1], 4, dtype=torch.float64)
     padded = (stack(), (x, mask, nobj))
     for module, batch in (padded, (EdgeAggregators("2to2", 4, 3), (features, edge_index, NODES))):
-        with torch.autocast("cpu"):  # not while a layer is proved
+        with torch.autocast("cpu"):  # not active while fuse_ compares a layer
             fused = ek.fuse_(module.double().eval())
         with torch.inference_mode():
             score = fused(*batch)

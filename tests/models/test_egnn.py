@@ -134,8 +134,8 @@ def test_golden_stored(backend: str) -> None:
 @pytest.mark.parametrize(("variant", "name"), [*(("clean", k) for k in CLEAN), *(("old", k) for k in OLD)])
 def test_layer_is_the_published_one(variant: str, name: str, attr: int, node_attr: int, backend: str) -> None:
     ours, theirs = layer_pair(variant, name, attr, node_attr)
-    # A self-loop's difference over its norm, 0 / 1e-8, has a gradient that cancels but for rounding; over the norm that
-    # is differentiated the published gradient is NaN. Coincident points have tests of their own.
+    # A self-loop's difference over its norm, 0 / 1e-8, has a gradient that cancels up to rounding; if the norm is
+    # differentiated, the published gradient is NaN. Other tests cover coincident points.
     p = points(self_loops=name not in ("normalize", "norm_diff", "all"))
     s = torch.randn(len(p.h), node_attr, dtype=torch.float64) if node_attr else None
     results = []
@@ -152,7 +152,7 @@ def test_layer_is_the_published_one(variant: str, name: str, attr: int, node_att
     assert torch.equal(results[0][1][-1], p.x[-1])  # receives nothing, stays
 
 
-def test_clamp_bites_as_published() -> None:
+def test_clamp_acts_as_published() -> None:
     ours, theirs = layer_pair("old", "plain", 2, 0)
     free, _ = layer_pair("clean", "plain", 2, 0)
     p = points()
@@ -204,7 +204,7 @@ def test_second_derivatives_are_those_of_the_published_formula() -> None:
         out = model(p.h, x, p.graph, p.edge_attr) if isinstance(model, EGCL) else model(p.h, p.rows, x, p.edge_attr)[:2]
         (force,) = torch.autograd.grad(weighted(*out), x, create_graph=True)
         results.append([force, *torch.autograd.grad(force.square().sum(), [x, *model.parameters()], allow_unused=True)])
-    # Weights that forces do not depend on: absent from one graph, zero in the other.
+    # Weights without effect on forces: absent from one graph, zero in the other.
     results = [[torch.zeros(1).double() if t is None or not t.any() else t for t in r] for r in results]
     close(*results)
 
@@ -227,7 +227,7 @@ def test_optimizer_steps_are_the_published_ones(name: str, options: dict[str, An
         after.append([*losses, *model.state_dict().values()])
     close(*after)
     still = {key for new, (key, old) in zip(after[0][2:], before.items(), strict=True) if torch.equal(new, old)}
-    # Where x alone is returned, the last features have no use.
+    # If only x is returned, the last features are unused.
     assert all(key.startswith("gcl_2.node_mlp") for key in still)
     assert len(still) == (4 if name == "EGNNVelocity" else 0)
 

@@ -88,7 +88,7 @@ def test_golden_stored_float32(backend: str) -> None:
     model, theirs = models
     oracle = run_published(copy.deepcopy(theirs).double(), (event[0].double(), event[1].double(), event[2]), 14)
     assert_as_good_as_eager([model(*event, padded_to=14)], [run_published(theirs, event, 14)], [oracle])
-    mixed = model(g["x_packed"], *event[1:], padded_to=14)  # float64 coordinates beside float32 features
+    mixed = model(g["x_packed"], *event[1:], padded_to=14)  # float64 coordinates and float32 features
     assert mixed.dtype == torch.float32
     assert_as_good_as_eager([mixed], [run_published(theirs, event, 14)], [g["logits"]])
 
@@ -145,7 +145,7 @@ def test_logits_are_invariant_when_beams_move_too(rapidity: float, readout: str,
     transform = boost(rapidity) @ rotation(4, "minkowski")
     expected = model(x, scalars, ptr)
     assert relative(model(x @ transform.T, scalars, ptr), expected) < 1e-9
-    # Beams left behind are another configuration: the constituents' frame is then seen.
+    # Without boosted beams the configuration differs: the logits then depend on the frame.
     moved = torch.where(scalars[:, 1:] > 0, x, x @ transform.T)
     assert relative(model(moved, scalars, ptr), expected) > 1e-6
 
@@ -347,7 +347,7 @@ def test_autocast_keeps_coordinates() -> None:
 
 @pytest.mark.parametrize("layer", [ek.nn.LGEB(6, 6, 5, 1), ek.nn.EGCL(6, 6, 5, 0, 1)], ids=["LGEB", "EGCL"])
 def test_blocks_do_not_ask_for_the_number_of_edges(layer: torch.nn.Module) -> None:
-    """On a GPU that number would have to be read back."""
+    """On a GPU that number would have to be copied to the host."""
     graph = ek.Graph.complete(torch.tensor([0, 3, 7]), num_nodes=7, validate=False)
     h, x = layer.eval()(torch.ones(7, 6), torch.randn(7, 4), graph, node_attr=torch.ones(7, 1))
     assert h.shape == (7, 6)

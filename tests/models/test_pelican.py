@@ -174,9 +174,9 @@ def test_gradients_against_padded_formula() -> None:
         assert (got[name] - want).abs().max() <= 1e-10 * wanted["linear.weight"].abs().max().clamp(min=want.abs().max())
 
 
-@pytest.mark.parametrize("case", [0, 1, 4, 5, 6, 7, 8])  # the others are not what it covers
+@pytest.mark.parametrize("case", [0, 1, 4, 5, 6, 7, 8])  # the published class does not cover the others
 def test_golden_published_formula(case: int) -> None:
-    """Speed-ups are measured against it."""
+    """Speed-ups are relative to this formula."""
     options, parameters, evaluation, training = CLASSIFIERS[case]
     network = filled(published_classifier(**options))
     assert count(network) == parameters
@@ -244,7 +244,7 @@ def test_norms() -> None:
 
 
 def test_encoder() -> None:
-    """Accurate where the formula cancels, and with the derivative 1 at 0."""
+    """The encoder is accurate where the formula cancels, and has the derivative 1 at 0."""
     encoder = Encoder(4).double()
     z = torch.tensor([[-3.0, 1e-12, 0.0, 1e6]], dtype=torch.float64, requires_grad=True)
     t = encoder.rank2_alphas.detach() ** 2 + 1e-6

@@ -1,4 +1,4 @@
-"""edge_network beside what the cases check: its two ways to read a node, its errors, gradients that nobody wants."""
+"""Tests edge_network beyond the generic checks: both ways to read a node, errors, unneeded gradients."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 @pytest.mark.parametrize("width", [1, FEW, FEW + 1])
 def test_features_read_or_added_are_the_same(width: int) -> None:
-    """A first layer on [h_i, h_j, a_ij] is also two tables of nodes; which of them runs is a matter of speed."""
+    """A first layer on [h_i, h_j, a_ij] can also be computed from two node tables; both give the same result."""
     h, a, weight = normal(5, width), normal(6, 2, seed=1), normal(3, 2 * width + 2, seed=2)
     u, v, q = weight.tensor_split([width, 2 * width], dim=1)
     layers = [EdgeLayer(weight, normal(3, seed=3), "silu"), EdgeLayer(normal(2, 3, seed=4))]
@@ -37,7 +37,7 @@ def test_features_read_or_added_are_the_same(width: int) -> None:
 @pytest.mark.parametrize("ends", ["added", "inputs"])
 @pytest.mark.parametrize("wanted", ["receiver", "sender", "x", "edge_attr"])
 def test_one_gradient_alone(ends: str, wanted: str) -> None:
-    """What is not asked for changes nothing in what is."""
+    """Requested outputs do not depend on which others are requested."""
     given = {"receiver": normal(5, 3), "sender": normal(5, 3, seed=1), "x": normal(5, 2, seed=2)}
     given["edge_attr"] = normal(6, 4, seed=3)
     columns = 2 + 4 + (6 if ends == "inputs" else 0)

@@ -28,7 +28,7 @@ def events(total: int, size: int) -> ek.Graph:
 
 
 def peak_bytes(graph: ek.Graph, width: int = 16) -> int:
-    """The allocator's high-water mark over a forward and backward pass, above what was there before."""
+    """The allocator's high-water mark over a forward and backward pass, above the initial memory."""
     generator = torch.Generator().manual_seed(0)
     made = message_inputs(width, width, head=width)(generator, graph)
     leaves = require_grad({n: t.float() for n, t in made.items()})
@@ -50,7 +50,7 @@ def peak_bytes(graph: ek.Graph, width: int = 16) -> int:
 
 
 def test_peak_memory_does_not_grow_with_edges() -> None:
-    # The same 1536 nodes in events of growing size: the number of edges grows 24-fold, node tables stay.
+    # The same 1536 nodes in events of growing size: the number of edges grows 24-fold, node tables do not grow.
     sizes = [8, 32, 96, 192]
     graphs = [events(1536, size) for size in sizes]
     edges = torch.tensor([float(g.num_edges) for g in graphs])
@@ -185,7 +185,7 @@ def test_batch_norm_refuses_one_edge_and_leaves_everything_as_it_was() -> None:
     assert norm.running_mean.abs().max() == 0
 
 
-# What one of two processes does; it sees nothing of this file.
+# Code of one of two processes; it does not import this file.
 PROCESS = """
 import sys
 import torch

@@ -1,4 +1,4 @@
-"""Every generic check, over every case of cases.py."""
+"""Runs every generic check over every case of cases.py."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def first_per_op(cases: list[Case]) -> list[Case]:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_values_and_gradients(case: Case, dtype: torch.dtype, backend: str, poisoned: None) -> None:
     graph = case.graph()
-    exact = case.inputs(dtype)  # the oracle sees the rounded inputs
+    exact = case.inputs(dtype)  # the oracle takes the rounded inputs
     oracle_inputs = {name: t.double() for name, t in exact.items()}
     cotangent = cotangent_for(reference(case, oracle_inputs, graph)).to(dtype)
     oracle = value_and_grads(lambda i: reference(case, i, graph), oracle_inputs, cotangent.double())
@@ -83,7 +83,7 @@ def test_opcheck(case: Case) -> None:
     with RecordOps() as record:
         out = case.run(inputs, graph)
         torch.autograd.grad(out.sum(), list(inputs.values()), allow_unused=True)
-    assert record.calls, "no op was called"
+    assert record.calls or not case.kernel, "no op was called"
     for op, args in record.calls:
         fresh = tuple(
             a.detach().clone().requires_grad_(a.is_floating_point()) if isinstance(a, Tensor) else a for a in args
@@ -151,7 +151,7 @@ def test_torch_func(case: Case) -> None:
 
     torch._dynamo.reset()
     compiled = torch.compile(lambda *v: torch.func.jvp(function, v, tangents)[1], backend="aot_eager")
-    torch.testing.assert_close(compiled(*values), expected)  # never a silent zero
+    torch.testing.assert_close(compiled(*values), expected)  # an error, not a silent zero
 
     gradient = torch.func.grad(lambda *v: function(*v).sin().sum(), argnums=tuple(range(len(values))))(*values)
     leaves = require_grad(inputs)
@@ -169,7 +169,8 @@ def test_autocast(case: Case) -> None:
     inputs = case.inputs(torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         kept = case.run(inputs, graph)
-        lowered = case.run({name: t.bfloat16() for name, t in inputs.items()}, graph)
+        low = {name: t if name in case.weights else t.bfloat16() for name, t in inputs.items()}  # parameters are not
+        lowered = case.run(low, graph)
     torch.testing.assert_close(kept, case.run(inputs, graph))
     if case.vectors:  # coordinates never stay in 16 bits
         assert lowered.dtype in (torch.float32, torch.float64)
@@ -215,7 +216,7 @@ def test_bitwise_determinism(case: Case, backend: str) -> None:
 @over(select(*TYPICAL, "large_event"))
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_bad_values_stay_where_the_reference_has_them(case: Case, bad: float, backend: str) -> None:
-    if case.options.get("activation") == "gelu" and math.isinf(bad):
+    if case.uses("gelu") and math.isinf(bad):
         pytest.skip("PyTorch's float32 gelu(inf) is NaN in its vector loop and inf in its scalar one")
     graph = case.graph()
     for name in case.inputs():

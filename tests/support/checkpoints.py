@@ -1,4 +1,4 @@
-"""Checkpoint files: what the published training script saves, saved to memory, loaded, compared."""
+"""Checkpoint files: the state of the published training script; saving to memory, loading, comparing."""
 
 from __future__ import annotations
 

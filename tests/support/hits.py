@@ -1,4 +1,4 @@
-"""Hit graphs for the tests of EuclidNet, the Interaction Network and VecNet, each network beside the published one."""
+"""Hit graphs for the tests of EuclidNet, the Interaction Network and VecNet, and pairs of networks."""
 
 from __future__ import annotations
 

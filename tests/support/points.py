@@ -1,4 +1,4 @@
-"""Points and edges for the tests of EGNN and its relatives, and each network beside the published formula."""
+"""Points and edges for the tests of EGNN and its relatives, and pairs of our and the published networks."""
 
 from __future__ import annotations
 

@@ -21,11 +21,11 @@ def assert_as_good_as_eager(
     names: Sequence[str] = ("result",),
     weights: Sequence[str] = (),
 ) -> None:
-    """The tolerance rule, over what one call gives (its output and its gradients): the largest error against float64
-    is at most twice that of the same formula in eager PyTorch at the same dtype, plus 16 roundings, which a sum of many
-    terms in one order may be off where another order is lucky. An error is measured in units of its tensor's largest
-    value; the gradients of ``weights``, which are sums over all edges, share theirs: one that happens to cancel is no
-    worse for it. A float64 result has no finer oracle: 1e-12."""
+    """The tolerance rule for the output and the gradients of one call: the largest error against float64 is at most
+    twice that of the same formula in eager PyTorch at the same dtype, plus 16 roundings, because the errors of sums
+    depend on their order. Errors are relative to the tensor's largest value; the gradients of ``weights``, which are
+    sums over all edges and may cancel, are relative to the largest value of all of them. float64 results have no finer
+    oracle: 1e-12."""
     shared = max((_size(o) for o, name in zip(oracles, names, strict=True) if name in weights), default=0.0)
     errors, allowed = [0.0], 0.0
     for result, plain, oracle, name in zip(results, eager, oracles, names, strict=True):
@@ -75,7 +75,7 @@ def cotangent_for(out: Tensor, seed: int = 1) -> Tensor:
 
 
 class RecordOps(TorchDispatchMode):
-    """Keeps every call of one of our ops, so that it can be checked with the very arguments it is used with."""
+    """Records every call of our ops with its arguments, for later checks."""
 
     def __init__(self) -> None:
         super().__init__()

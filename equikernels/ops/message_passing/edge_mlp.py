@@ -138,9 +138,11 @@ class EdgeMLP(NamedTuple):
         """The batch norms whose statistics the op measures, first layer first."""
         return [layer.norm for layer in self.layers if layer.norm is not None and layer.norm.measured]
 
-    def shape(self) -> tuple[int, ...]:
-        """The layers as the choice of a kernel depends on them: gate, inputs, then width, bias, affine norm of each."""
-        shape = [int(self.gate is not None), self.layers[0].weight.shape[1]]
+    def shape(self, attributes: int = 0) -> tuple[int, ...]:
+        """The layers as the choice of a kernel depends on them: gate, inputs, bytes of a number, columns of edge
+        attributes, then width, bias, affine norm of each."""
+        first = self.layers[0].weight
+        shape = [int(self.gate is not None), first.shape[1], first.element_size(), attributes]
         for layer in self.layers:
             affine = layer.norm is not None and (layer.norm.weight is not None or layer.norm.bias is not None)
             shape += [layer.weight.shape[0], int(layer.bias is not None), int(affine)]
@@ -217,11 +219,11 @@ def update_running(norm: Any, running: Tensor, count: Any) -> None:
     """The running averages of a batch norm in training, as PyTorch keeps them.
 
     Args:
-        norm: an nn.BatchNorm1d or its kin.
+        norm: an nn.BatchNorm1d or its kin; nothing is done for None.
         running: [2, C], mean and unbiased variance of the batch.
         count: how many rows the batch had; with none nothing is done.
     """
-    if not norm.training or norm.running_mean is None or norm.running_var is None:
+    if norm is None or not norm.training or norm.running_mean is None or norm.running_var is None:
         return
     if isinstance(count, int) and count == 0:
         return

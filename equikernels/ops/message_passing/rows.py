@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +13,7 @@ from ...backend import KERNELS, use_kernel
 from ...checks import REAL, check_tensor, fail
 from ...graph import Graph
 from ..common import promote
-from ..fused_op import FusedOp, Spec, Tensors
+from ..fused_op import FusedOp, Spec, Tensors, planned
 from . import reference
 from .activations import ACTIVATIONS
 from .edge_mlp import EdgeMLP, update_running
@@ -25,7 +24,7 @@ OP = "row_mlp"
 KERNELS[OP] = ("cpu", "cuda")
 TABLES = 3  # most tables
 FIRST = TABLES + 1  # tensors before the layers': the tables, the residual
-LAYERS, LANES = range(2)  # as csrc's RowPlan
+LAYERS = 0  # as csrc's RowPlan: layer by layer, each one's output kept
 
 
 class RowOptions(NamedTuple):
@@ -107,9 +106,7 @@ def run(mlp: EdgeMLP, tables: Sequence[Tensor], residual: Tensor | None = None) 
     options = RowOptions(LAYERS, residual is not None, layer_options(mlp))
     plan = "no kernel"
     if like.numel() > 0 and _native.cpu_reason is None:
-        plan = planned(options, mlp.shape())
-        if like.is_cuda and plan == str(LAYERS):
-            plan = "wide layers or batch norms"
+        plan = planned("row_mlp_plan", options, mlp.shape(), like)
     kernel = use_kernel(OP, *[t for t in tensors if t is not None], limit=None if plan.isdigit() else plan)
     out = FUSED(tensors, rows, options._replace(plan=int(plan)) if kernel else options, kernel)
     if measured:
@@ -129,25 +126,8 @@ def _keep(mlp: EdgeMLP, out: list[Tensor], rows: int) -> None:
             continue
         width = layer.weight.shape[0]
         whole = width == running.shape[1]
-        if layer.norm.module is not None:
-            update_running(layer.norm.module, running if whole else running[:, at : at + width], rows)
+        update_running(layer.norm.module, running if whole else running[:, at : at + width], rows)
         at += width
-
-
-def planned(options: RowOptions, shape: tuple[int, ...]) -> str:
-    """The kernel's plan for a network, as a number; otherwise why there is none."""
-    ints, numbers = options.encoded()
-    return _asked(tuple(ints), tuple(numbers), shape)
-
-
-@torch._dynamo.assume_constant_result
-def _asked(ints: tuple[int, ...], numbers: tuple[float, ...], shape: tuple[int, ...]) -> str:
-    return _plan(ints, numbers, shape)
-
-
-@lru_cache(maxsize=1024)
-def _plan(ints: tuple[int, ...], numbers: tuple[float, ...], shape: tuple[int, ...]) -> str:
-    return str(torch.ops.equikernels.row_mlp_plan(list(shape), list(ints), list(numbers)))
 
 
 def _reference(tensors: Tensors, graph: Graph | None, options: RowOptions) -> list[Tensor]:

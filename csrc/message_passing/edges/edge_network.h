@@ -8,7 +8,7 @@
 // Nothing else is stored per edge; the backward pass computes the layers again.
 #pragma once
 
-#include "../message/message.h"
+#include "../channels/message.h"
 
 namespace ek {
 

@@ -5,9 +5,9 @@
 
 #include <utility>
 
-#include "../message/edges.h"
-#include "../simd/dense.h"
-#include "../simd/transpose.h"
+#include "../channels/edges.h"
+#include "../../simd/dense.h"
+#include "../../simd/transpose.h"
 
 namespace ek {
 namespace {

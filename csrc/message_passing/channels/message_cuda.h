@@ -1,7 +1,7 @@
-// The message op's CUDA kernels: float32 features. equikernels/ops/message/spec.py has the limits too.
+// The message op's CUDA kernels: float32 features. 
 #pragma once
 
-#include "../simd/multiply.h"
+#include "../../simd/multiply.h"
 #include "message.h"
 #if defined(EK_WITH_CUDA)
 #include <cuda_runtime_api.h>

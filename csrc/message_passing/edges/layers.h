@@ -2,7 +2,7 @@
 // edge memory to the layers' outputs, which the forward and the backward pass share.
 #pragma once
 
-#include "../message/network.h"
+#include "../channels/network.h"
 #include "edge_network.h"
 #include "lanes.h"
 

@@ -1,6 +1,6 @@
 // Arithmetic per edge at H = 72, depth 2, gate and head: 2 x 72 x 72 multiply-adds in the products, about 6 x 72
 // outside of them. What a block of edges touches, weights included, stays in the first two levels of cache.
-#include "../core/isa.h"
+#include "../../core/isa.h"
 #include "network.h"
 
 namespace ek {

@@ -1,8 +1,8 @@
 // How the edge network reaches the CPU: packing, threads, chunks.
 #pragma once
 
-#include "../core/cpu.h"
-#include "bind.h"
+#include "../../core/cpu.h"
+#include "edge_network.h"
 
 namespace ek {
 

@@ -1,8 +1,8 @@
 // How the fused message op reaches the CPU: packing, threads, chunks.
 #pragma once
 
-#include "../core/cpu.h"
-#include "bind.h"
+#include "../../core/cpu.h"
+#include "message.h"
 
 namespace ek {
 

@@ -2,7 +2,7 @@
 // tables to messages that the forward and the backward pass share.
 #pragma once
 
-#include "../simd/more_activations.h"
+#include "../../simd/more_activations.h"
 #include "edges.h"
 
 namespace ek {

@@ -1,4 +1,4 @@
-#include "../core/isa.h"
+#include "../../core/isa.h"
 #include "layers.h"
 
 namespace ek {

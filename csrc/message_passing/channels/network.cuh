@@ -2,8 +2,8 @@
 // weights in shared memory. kTiles: the widest layer in tiles of 8 channels; channels beyond a width are 0.
 #pragma once
 
-#include "../simd/activation.cuh"
-#include "../simd/mma.cuh"
+#include "../../simd/activation.cuh"
+#include "../../simd/mma.cuh"
 #include "tile.cuh"
 
 namespace ek {

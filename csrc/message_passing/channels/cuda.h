@@ -1,7 +1,7 @@
 // How the fused message op reaches CUDA.
 #pragma once
 
-#include "bind.h"
+#include "../../core/tensor.h"
 #include "message_cuda.h"
 
 namespace ek {

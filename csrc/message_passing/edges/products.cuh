@@ -2,9 +2,9 @@
 // number. A lane keeps its edges, a warp takes some channels of all of them; weights are read as broadcasts.
 #pragma once
 
-#include "../core/launch.cuh"
-#include "../simd/activation.cuh"
-#include "../simd/pack.cuh"
+#include "../../core/launch.cuh"
+#include "../../simd/activation.cuh"
+#include "../../simd/pack.cuh"
 #include "chain.h"
 
 namespace ek {

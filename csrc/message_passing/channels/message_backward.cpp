@@ -1,6 +1,6 @@
 // A block of edges is computed again and differentiated while its rows are in cache: against the two products of the
 // forward pass (edge network and head) six, two of them again, two for the rows, two for the weights.
-#include "../core/isa.h"
+#include "../../core/isa.h"
 #include "partials.h"
 #include "points.h"
 

@@ -10,8 +10,8 @@
 // T: type of the features, X: of the coordinates. All tensors are contiguous.
 #pragma once
 
-#include "../core/graph.h"
-#include "../simd/activation_kind.h"
+#include "../../core/graph.h"
+#include "../../simd/activation_kind.h"
 
 namespace ek {
 

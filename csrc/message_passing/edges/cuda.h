@@ -1,7 +1,7 @@
 // How the edge network reaches CUDA.
 #pragma once
 
-#include "bind.h"
+#include "../../core/tensor.h"
 #include "chain.h"
 
 namespace ek {

@@ -1,9 +1,9 @@
 // A block's walk over its edges: windows of receivers, and tiles of edges whose channels are columns in shared memory.
 #pragma once
 
-#include "../core/launch.cuh"
-#include "../invariants/device.cuh"
-#include "../simd/pack.cuh"
+#include "../../core/launch.cuh"
+#include "../../invariants/device.cuh"
+#include "../../simd/pack.cuh"
 #include "chain.h"
 
 namespace ek {

@@ -2,8 +2,8 @@
 // are added to the nodes that own them.
 #pragma once
 
-#include "../core/launch.cuh"
-#include "../invariants/device.cuh"
+#include "../../core/launch.cuh"
+#include "../../invariants/device.cuh"
 #include "message.h"
 
 namespace ek {

@@ -1,8 +1,8 @@
 // A block of edges is computed again and differentiated while its channels are in cache: against the one product per
 // layer of the forward pass three, one of them again.
-#include "../core/isa.h"
-#include "../message/partials.h"
-#include "../message/points.h"
+#include "../../core/isa.h"
+#include "../channels/partials.h"
+#include "../channels/points.h"
 #include "layers.h"
 
 namespace ek {

@@ -2,10 +2,10 @@
 // row of a register tile is lost to rows of odd lengths; and their geometry, in float64, edges as lanes.
 #pragma once
 
-#include "../core/graph.h"
-#include "../core/minkowski.h"
-#include "../simd/dense.h"
-#include "../simd/vector_fma.h"
+#include "../../core/graph.h"
+#include "../../core/minkowski.h"
+#include "../../simd/dense.h"
+#include "../../simd/vector_fma.h"
 #include "message.h"
 
 namespace ek {
