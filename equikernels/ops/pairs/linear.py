@@ -7,7 +7,7 @@ together with the two maps that live on pairs, the identity and the transpose: o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -115,8 +115,7 @@ def linear_1to2(
     return _linear("1to2", x, ptr, coefs, (bias, diag_bias), how, activation, negative_slope, None)
 
 
-@dataclass(frozen=True)
-class Layer:
+class Layer(NamedTuple):
     """A layer between ranks and what it is called with, checked."""
 
     kind: Kind
@@ -149,7 +148,7 @@ class Layer:
             # Sums of scale T + shift follow from those of T; extrema are of a tensor that is made, and so are sums that
             # are kept in 16 bits, and the tensor that is mixed.
             if self.kind.op == "linear_2to2" or self.source.dtype not in REAL or not self.of.sums_alone:
-                layer = replace(self, source=apply_affine(self.source, *self.affine.unbind()), affine=None)
+                layer = self._replace(source=apply_affine(self.source, *self.affine.unbind()), affine=None)
             else:
                 self.of.affine = self.affine
         return _COMPOSED[self.kind.op](layer)

@@ -14,14 +14,6 @@ from ..triton_common import last_not_after
 
 
 @triton.jit
-def event_of(graph, node, events, halvings):
-    """First particle and first pair of a particle's event, and n."""
-    event = last_not_after(graph, node, 0, events, halvings)
-    first = tl.load(graph + event)
-    return first, tl.load(graph + events + 1 + event), tl.load(graph + event + 1) - first
-
-
-@triton.jit
 def particles(graph, row, events, low, count, halvings):
     """Of pairs, given by their rows and of events low .. low + count - 1: first particle and first pair of the event,
     n, i and j."""
