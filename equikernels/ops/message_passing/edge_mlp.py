@@ -215,12 +215,12 @@ def gate_of(modules: Iterable[Any]) -> Layer:
 
 
 @torch.no_grad()
-def update_running(norm: Any, running: Tensor, count: Any) -> None:
+def update_running(norm: Any, mean: Tensor, variance: Tensor, count: Any) -> None:
     """The running averages of a batch norm in training, as PyTorch keeps them.
 
     Args:
         norm: an nn.BatchNorm1d or its kin; nothing is done for None.
-        running: [2, C], mean and unbiased variance of the batch.
+        mean, variance: [C], mean and unbiased variance of the batch.
         count: how many rows the batch had; with none nothing is done.
     """
     if norm is None or not norm.training or norm.running_mean is None or norm.running_var is None:
@@ -232,7 +232,7 @@ def update_running(norm: Any, running: Tensor, count: Any) -> None:
         norm.num_batches_tracked.add_(1)
         if momentum is None:  # a plain average over all batches
             momentum = 1 / norm.num_batches_tracked
-    now = running.to(norm.running_mean.dtype).unbind()
+    now = [value.to(norm.running_mean.dtype) for value in (mean, variance)]
     if isinstance(momentum, float):
         torch._foreach_lerp_([norm.running_mean, norm.running_var], now, momentum)
         return
