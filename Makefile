@@ -1,10 +1,10 @@
 # make demo | test | asan | gpu-test | bench | bench-full | bench-check | gpu-bench | plots | wheel | lint | clean
 #
-#   TORCH=...    what pip installs as torch (default: the tested version), or TORCH=system: the torch that PYTHON
-#                already sees, left as it is
-#   PYTHON=...   the Python the virtual environment is made from (default: python3)
+#   TORCH=...    the torch that pip installs (default: the tested version), or TORCH=system: the torch of PYTHON,
+#                unchanged
+#   PYTHON=...   the Python of the virtual environment (default: python3)
 #   WORKERS=...  test processes (default: 2)
-#   ARGS=...     passed on to the demo, to pytest or to `bench compare`
+#   ARGS=...     arguments of the demo, of pytest or of `bench compare`
 #   EQUIKERNELS_CUDA=1 or 0: with or without CUDA kernels (default: with them where torch has CUDA and nvcc is found)
 #
 # Everything runs from .venv against the installed wheel, never against the source tree.
@@ -37,12 +37,12 @@ export OMP_WAIT_POLICY
 demo: $(VENV)/.with-demo
 	$(BIN)/equikernels demo $(ARGS)
 
-# One torch thread per test process; tests that need more ask for them.
+# One torch thread per test process; tests that need more set the number.
 test: $(VENV)/.with-demo $(VENV)/.with-dev
 	EQUIKERNELS_TEST_INSTALLED=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
-# The CPU kernels of the portable instruction set under AddressSanitizer and UBSan, in a build of their own beside a copy
-# of the package: every sample case, its inputs strided and bad ones too. Minutes to build, some more to run.
+# The CPU kernels of the portable instruction set under AddressSanitizer and UBSan, in a separate build with a copy of the
+# package: every sample case, also with strided and with bad inputs. Takes minutes to build and to run.
 ASAN := build/asan
 ASAN_CHECKS := not test_ops or values_and_gradients or non_contiguous or bad_values
 ASAN_FILES := tests/ops/test_no_channels.py tests/test_offsets.py tests/test_graph_ownership.py tests/test_graph_state.py \
@@ -58,8 +58,8 @@ asan: $(VENV)/.with-dev
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
 	  PYTHONPATH="$(abspath $(ASAN)/package)" OMP_NUM_THREADS=1 $(BIN)/pytest -p no:cacheprovider tests/ops/test_ops.py $(ASAN_FILES) -k '$(ASAN_CHECKS)' $(ARGS)
 
-# On a CUDA device: the checks over cases.py on each backend, what only a device can show, and compute-sanitizer where it
-# is installed. Give TORCH a torch with CUDA.
+# On a CUDA device: the checks over cases.py on each backend, tests that need a device, and compute-sanitizer if it is
+# installed. TORCH must have CUDA.
 GPU_CHECKS := values_and_gradients or non_contiguous or bitwise_determinism or bad_values or opcheck
 gpu-test: $(VENV)/.with-dev
 	@if ! $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
@@ -73,8 +73,8 @@ gpu-test: $(VENV)/.with-dev
 	    $(BIN)/pytest tests/ops/test_ops.py -k 'values_and_gradients and complete and float32' $(ARGS); done; \
 	else echo "gpu-test: no compute-sanitizer on the PATH: left out"; fi
 
-# Quick: under five minutes on two cores. Full: repetitions enough for a table, one thread and all, large inputs, float64
-# too; half an hour. Results: a file for each network and kernels.json, in build/bench/quick or build/bench/full.
+# Quick: under five minutes on two cores. Full: more repetitions, one thread and all, large inputs, also float64; half an
+# hour. Results: a file for each network and kernels.json, in build/bench/quick or build/bench/full.
 bench: KERNELS = --benchmark-max-time=0.05 --benchmark-min-rounds=3 --threads $(shell nproc)
 bench: FOLDER = build/bench/quick
 bench: NETWORKS = --quick
@@ -87,13 +87,13 @@ bench bench-full: $(VENV)/.with-bench
 	$(BIN)/python -m equikernels.bench.report build/bench/raw.json --out $(FOLDER)/kernels.json && \
 	$(BIN)/equikernels bench $(NETWORKS) --results $(FOLDER) && exit $$wrong
 
-# The rows of the README's tables once more, beside the committed ones: which are within their spread.
+# Measures the rows of the README's tables again and compares them with the committed ones.
 bench-check: $(VENV)/.with-bench
 	rm -rf build/bench/check
 	$(BIN)/equikernels bench --readme --results build/bench/check
 	$(BIN)/equikernels bench compare bench/results build/bench/check $(ARGS)
 
-# The same on a CUDA device. Give TORCH a torch with CUDA.
+# The same on a CUDA device. TORCH must have CUDA.
 gpu-bench: $(VENV)/.with-bench
 	@if ! $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
 	  echo "gpu-bench: skipped: torch finds no CUDA device"; exit 0; fi; \
@@ -103,7 +103,7 @@ gpu-bench: $(VENV)/.with-bench
 	$(BIN)/python -m equikernels.bench.report build/bench/gpu_raw.json --out build/bench/full/gpu_kernels.json && \
 	$(BIN)/equikernels bench --device cuda --results build/bench/full && exit $$wrong
 
-# docs/*.png and the tables of README.md and docs/measuring.md, from bench/results.
+# Writes docs/*.png and the tables of README.md and docs/measuring.md from bench/results.
 plots: $(VENV)/.with-bench
 	$(BIN)/python -m equikernels.bench.plots
 	$(BIN)/python -m equikernels.bench.pages
@@ -121,7 +121,7 @@ clean:
 	rm -rf $(VENV) build dist demo_output *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 
 # --- The environment --------------------------------------------------------------------------------------------
-# The stamp's name carries TORCH and PYTHON: another choice makes another environment.
+# The stamp's name includes TORCH and PYTHON: another choice makes another environment.
 $(TORCH_STAMP):
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(if $(filter system,$(TORCH)),--system-site-packages) $(VENV)
@@ -147,14 +147,14 @@ $(VENV)/.installed: $(WHEEL_STAMP)
 	$(PIP) install --force-reinstall --no-deps dist/*.whl
 	touch $@
 
-# A baseline that comes as source only. Where it does not build, its rows are left out, and the run says so.
+# A baseline that is distributed as source only. If it does not build, its rows are left out, and the run reports this.
 $(VENV)/.with-scatter: $(VENV)/.with-bench
 	@mkdir -p build/bench; echo "building torch_scatter (a few minutes)"
 	@$(PIP) install --no-build-isolation --no-deps torch_scatter > build/bench/torch_scatter.log 2>&1 \
 	  || echo "torch_scatter does not build here: see build/bench/torch_scatter.log"
 	@touch $@
 
-# What a target needs beside the package: the extra of that name in pyproject.toml.
+# Further requirements of a target: the extra of that name in pyproject.toml.
 $(VENV)/.with-%: pyproject.toml $(VENV)/.installed
 	@# Extras change only with pyproject.toml: after another wheel there is nothing to install.
 	@if [ ! -e $@ ] || [ pyproject.toml -nt $@ ]; then \

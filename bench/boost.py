@@ -1,4 +1,4 @@
-"""How far logits move when jet and beams are boosted together, which an invariant network must not feel.
+"""Plots the change of logits when jet and beams are boosted together; an invariant network shows none.
 
 python -m bench.boost    writes docs/boost.png
 """
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import equikernels as ek
-from equikernels import baselines
+from equikernels import published
 
 JETS = 20
 GAMMAS = torch.logspace(0, 3, 13, dtype=torch.float64)
@@ -37,11 +37,11 @@ def curves() -> dict[str, list[float]]:
     scalars = ek.data.top_tagging_scalars(x, is_beam).float()
     torch.manual_seed(0)
     ours = ek.models.LorentzNet(2, 72, c_weight=5e-3, readout="padded_mean").eval()
-    published = baselines.LorentzNet(2, 72, c_weight=5e-3).eval()
-    published.load_state_dict(ours.state_dict())
+    theirs = published.LorentzNet(2, 72, c_weight=5e-3).eval()
+    theirs.load_state_dict(ours.state_dict())
 
     def eager(x: Tensor) -> Tensor:
-        return published(*baselines.LorentzNet.padded_inputs(x.float(), scalars, ptr))
+        return theirs(*published.LorentzNet.padded_inputs(x.float(), scalars, ptr))
 
     ways = {
         "equikernels, float64 coordinates, float32 features": lambda x: ours(x, scalars, ptr),

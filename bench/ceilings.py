@@ -1,4 +1,4 @@
-"""What this machine can do at best, measured in the same run as the kernels: multiply-adds, products and copying."""
+"""Measures the limits of this machine in the same run as the kernels: multiply-adds, products and copies."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def copy_bandwidth(threads: int, megabytes: int = 256) -> float:
 
 
 def ceilings(threads: int, device: str = "cpu") -> dict[str, Any]:
-    """As a document keeps them."""
+    """The limits in the form of a document."""
     if device == "cpu":
         return {
             "multiply_adds_gflops": multiply_adds(threads) / 1e9,

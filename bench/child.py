@@ -1,4 +1,4 @@
-"""The process whose peak memory is measured: a training step of one side, and nothing else."""
+"""Runs a training step of one side in its own process, whose peak memory is measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Seconds of one call: by the wall on a CPU, by the device's own events and with a cold cache on a GPU."""
+"""Measures seconds of one call: wall-clock time on a CPU; device events with a cold cache on a GPU."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 Call = Callable[[], Any]
 Clock = Callable[[Call], float]
-L2 = 64 << 20  # bytes, where the device does not tell
+L2 = 64 << 20  # bytes, if the device does not report it
 
 
 def wall(call: Call) -> float:
@@ -26,12 +26,12 @@ def wall(call: Call) -> float:
 class EventClock:
     """Seconds between two events on a GPU's stream, around one call.
 
-    A buffer of twice the L2 cache is written before the first event, so that inputs come from memory. That write is
-    still under way while the call's kernels are launched: launches are seen where they take longer than the kernels.
+    A buffer of twice the L2 cache is written before the first event, so that inputs come from memory. This write still
+    runs while the call's kernels are launched: launches count if they take longer than the kernels.
 
     Args:
-        cuda: torch.cuda, or what stands for it in a test.
-        flush: what is called before the first event.
+        cuda: torch.cuda, or its replacement in a test.
+        flush: called before the first event.
     """
 
     def __init__(self, cuda: Any, flush: Call) -> None:
@@ -62,7 +62,7 @@ def l2_bytes() -> int:
 
 
 def copies_beyond(cache: int, inputs: Any, most: int = 64) -> int:
-    """How many copies of all tensors of ``inputs`` it takes so that none is still in the cache when its turn comes."""
+    """The number of copies of ``inputs`` so that no copy is still in the cache when it is used again."""
     size = sum(t.numel() * t.element_size() for t in tree_leaves(inputs) if isinstance(t, Tensor))
     return min(most, math.ceil(2 * cache / max(size, 1)) + 1)
 
@@ -70,8 +70,8 @@ def copies_beyond(cache: int, inputs: Any, most: int = 64) -> int:
 def rotated(call: Callable[..., Any], inputs: Sequence[Any]) -> tuple[Call, int, str]:
     """On a GPU: (a function that runs ``call`` once on each of many copies of its inputs and waits, how many, how).
 
-    The copies do not fit the L2 cache together. Their calls are replayed as one CUDA graph, which leaves launches out;
-    "calls in a row" where ``call`` cannot be captured.
+    The copies together exceed the L2 cache. Their calls are replayed as one CUDA graph, which excludes launches;
+    "calls in a row" if ``call`` cannot be captured.
     """
     copies = [
         tree_map(lambda t: t.detach().clone().requires_grad_(t.requires_grad) if isinstance(t, Tensor) else t, inputs)
@@ -82,7 +82,7 @@ def rotated(call: Callable[..., Any], inputs: Sequence[Any]) -> tuple[Call, int,
         for copy in copies:
             call(*copy)
 
-    side = torch.cuda.Stream()  # kernels are compiled and loaded before the capture, on a stream of its own
+    side = torch.cuda.Stream()  # kernels are compiled and loaded before the capture, on a separate stream
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         in_a_row()
@@ -93,7 +93,7 @@ def rotated(call: Callable[..., Any], inputs: Sequence[Any]) -> tuple[Call, int,
         with torch.cuda.graph(graph):
             in_a_row()
         run, how = graph.replay, "graph replay"
-    except RuntimeError as error:  # said in the results
+    except RuntimeError as error:  # recorded in the results
         print(f"not captured: {str(error).splitlines()[0]}")
 
     def timed() -> None:

@@ -14,7 +14,7 @@ import torch
 
 from equikernels import _native
 
-from . import growth, lorentznet, networks, pages, pelican, taggers, tracking
+from . import calls, growth, lorentznet, networks, pages, pelican, taggers, tracking
 from .compare import compare
 from .machine import machine
 from .plan import Plan, Setting, measure, names, wanted
@@ -28,6 +28,7 @@ NETWORKS: dict[str, Callable[[Setting], Plan]] = {
     "taggers": taggers.plan,
     "trackers": tracking.plan,
     "growth": growth.plan,
+    "calls": calls.plan,
 }
 
 
@@ -53,10 +54,12 @@ def parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=_positive, default=2, metavar="N", help="PyTorch threads (default: 2)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the results go")
-    parser.add_argument("--results", type=Path, metavar="FOLDER", help="where each network gets a file of its own")
+    parser.add_argument("--results", type=Path, metavar="FOLDER", help="folder for one file per network")
     parser.add_argument("--quick", action="store_true", help="smaller inputs or fewer repetitions: a minute or two")
     actions = parser.add_subparsers(dest="action")
-    action = actions.add_parser("compare", help="what became slower from one result to another; status 1 if anything")
+    action = actions.add_parser(
+        "compare", help="list rows that became slower between two results; status 1 if there are any"
+    )
     action.add_argument("before", type=Path)
     action.add_argument("after", type=Path)
     action.add_argument("--threshold", type=float, default=10.0, metavar="PERCENT", help="tolerated (default: 10)")
@@ -64,7 +67,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m bench") -> int:
-    """Runs the command. Status: 1 where results disagree or became worse, 2 where nothing could be done."""
+    """Runs the command. Status: 1 if results disagree or became worse, 2 for errors."""
     options = parser(prog).parse_args(argv)
     try:
         if options.action == "compare":
@@ -105,7 +108,7 @@ def run(options: argparse.Namespace) -> int:
         if options.results and "refused" not in documents[name]:
             prefix = "" if options.device == "cpu" else "gpu_"
             _write(options.results / f"{prefix}{name}.json", text(documents[name]))
-        if options.json:  # after each network: what follows takes minutes and may be stopped
+        if options.json:  # after each network: the rest takes minutes and may be stopped
             _write(options.json, json.dumps({"networks": documents}, indent=1) + "\n")
     return int(any("refused" in document for document in documents.values()))
 

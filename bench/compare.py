@@ -1,4 +1,4 @@
-"""Two results side by side: what is within its spread, what has become slower or takes more memory."""
+"""Compares two results: rows within their spread, rows that became slower or take more memory."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ BOTH_SLOWER, BOTH_FASTER = "both slower", "both faster"  # at the same ratio: an
 
 
 def compare(before: Path, after: Path, threshold: float) -> tuple[str, int]:
-    """A Markdown table of what both hold, files or folders of them, and how many rows are worse.
+    """A Markdown table of the rows of two files or folders, and the number of worse rows.
 
     A row's spread is the noise it was recorded with ``before``, and at least ``threshold`` (0.1: 10 %). A time is worse
-    where it has grown and its ratio to the baseline of the same run has shrunk, both by more than the spread: a slower
-    machine alone changes both sides of a ratio. A row of the first result that the second one lacks counts as worse, as
-    it may be gone because results no longer agree; rows that a filter left out are not compared.
+    if it has grown and its ratio to the baseline of the same run has shrunk, both by more than the spread: a slower
+    machine alone changes both sides of a ratio. A row that is missing in the second result counts as worse, because
+    its results may no longer agree; rows that a filter left out are not compared.
 
     Raises:
-        LookupError: there is no network in common.
+        LookupError: no network in common.
     """
     old, new = documents(before), documents(after)
     common = [network for network in old if network in new]

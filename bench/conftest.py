@@ -1,4 +1,4 @@
-"""One way to measure an op: the results are compared first, then the clock starts."""
+"""Measures an op: compares results first, then times them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MISSING = {TORCH_SCATTER: scatter.missing} if scatter.missing else {}
 
 
 def everyone(ours: Implementation, theirs: Callable[..., Tensor]) -> dict[str, Implementation]:
-    """Implementation by name; ``theirs`` is called with a module of baselines first."""
+    """Implementation by name; ``theirs`` takes a module of baselines as its first argument."""
     found = {EQUIKERNELS: ours}
     for name, module in BASELINES.items():
         found[name] = lambda *arguments, module=module: theirs(module, *arguments)  # type: ignore[misc]
@@ -57,7 +57,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Dtypes after the first say something where there is much to read, with all threads."""
+    """Dtypes after the first are measured on large inputs with all threads."""
     first, threads = config.getoption("--dtypes").split(",")[0], _threads(config)[-1]
 
     def wanted(item: pytest.Item) -> bool:
@@ -70,7 +70,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
-    """The head of the document that :mod:`bench.report` makes: the ceilings are those of the same run."""
+    """Adds the head of the document of :mod:`bench.report`, with the ceilings of the same run."""
     threads, device = _threads(config)[-1], config.getoption("--device")
     machine_info["document"] = {
         **machine("kernels", threads, device),
@@ -80,7 +80,7 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
 
 
 def two_particles() -> ek.Graph:
-    """Next to nothing to compute: what is left is the way to the kernel and back."""
+    """Almost no work: measures the overhead of a call."""
     return ek.Graph.complete(torch.tensor([0, 2]))
 
 
@@ -109,7 +109,7 @@ def graph(request: pytest.FixtureRequest) -> ek.Graph:
 
 
 def prepared(graph: ek.Graph, request: pytest.FixtureRequest) -> ek.Graph:
-    """On the device, with all that is made on first use."""
+    """On the device, with all tensors that are made on first use."""
     graph = graph.to(request.config.getoption("--device"))
     graph.table, graph.edge_index  # noqa: B018
     return graph
@@ -152,12 +152,12 @@ def measure(
     known: dict[Hashable, list[tuple[Tensor, float]]],
     request: pytest.FixtureRequest,
 ) -> Callable[..., None]:
-    """measure(op, implementations, inputs, flops) checks and times the implementation the test is called for.
+    """measure(op, implementations, inputs, flops) checks and times the implementation of the current test.
 
-    ``flops`` are the formula's, forward; its gradient counts twice. Bytes are those of inputs and outputs, each once:
-    in the backward pass inputs and the cotangent come in again, and gradients of the inputs go out. With ``kinks``
-    (a ReLU or a maximum: a rounding may send a gradient elsewhere), gradients are compared in float64. ``lower``: the
-    op takes dtypes below float32.
+    ``flops`` are those of the formula, forward; its gradient counts twice. Bytes are those of inputs and outputs, each
+    once: the backward pass reads inputs and the cotangent, and writes gradients of the inputs. With ``kinks`` (a ReLU
+    or a maximum, where rounding may redirect a gradient), gradients are compared in float64. ``lower``: the op takes
+    dtypes below float32.
     """
 
     def run(
@@ -212,7 +212,7 @@ def _bytes(tensors: Any) -> int:
 def _call(
     f: Implementation, graph: ek.Graph, inputs: list[Tensor], backward: bool
 ) -> tuple[Callable[..., Any], list[Tensor]]:
-    """What is timed, and its arguments."""
+    """The timed function, and its arguments."""
     if not backward:
         return lambda *inputs: f(graph, *inputs), inputs
     out = f(graph, *inputs)
@@ -229,7 +229,7 @@ def _results(f: Implementation, graph: ek.Graph, inputs: list[Tensor], backward:
 
 @pytest.fixture(scope="session")
 def known() -> dict[Hashable, list[tuple[Tensor, float]]]:
-    """What is right, and how far off a result may be, of every measurement checked so far."""
+    """The expected values and tolerances of every measurement so far."""
     return {}
 
 

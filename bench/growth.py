@@ -1,6 +1,6 @@
-"""Time and memory against the number of constituents, with fitted exponents.
+"""Measures time and memory against the number of constituents, and fits exponents.
 
-Events of random massless momenta, all of the same number of constituents; beams or spurions come on top.
+Events have random massless momenta and the same number of constituents, plus beams or spurions.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def events(n: int, batch: int) -> Jets:
 
 
 def rows(network: str, sizes: Iterable[int], batches: Iterable[int], device: str) -> list[Row]:
-    """One of each point and pass."""
+    """One row per point and pass."""
 
-    @functools.lru_cache(maxsize=1)  # the large ones are too large to be kept
+    @functools.lru_cache(maxsize=1)  # large ones do not fit into memory together
     def sides(n: int, batch: int) -> Any:
         return NETWORKS[network](events(n, batch)).to(device).prepared()
 
@@ -49,7 +49,7 @@ def rows(network: str, sizes: Iterable[int], batches: Iterable[int], device: str
 
 
 def exponents(found: list[dict[str, Any]]) -> dict[str, float]:
-    """Of time and memory in n, by least squares in logarithms, of each curve of three points and more."""
+    """Exponents of time and memory in n, by least squares in logarithms, for each curve of at least three points."""
     curves: dict[str, list[tuple[int, float]]] = {}
     for row in found:
         for side, unit in itertools.product(SIDES, ("ms", "mib")):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import equikernels as ek
-from equikernels import baselines
+from equikernels import published
 from equikernels.data import Jets
 
 from . import side_by_side
@@ -31,7 +31,7 @@ def mean_jet() -> Jets:
 
 
 class Sides(side_by_side.Sides):
-    """So many sample jets, one of the mean multiplicity (None), or other jets."""
+    """A number of sample jets, one jet of the mean multiplicity (None), or other jets."""
 
     def __init__(self, jets: int | Jets | None) -> None:
         sample = jets if isinstance(jets, Jets) else ek.data.load_sample_jets()
@@ -44,20 +44,20 @@ class Sides(side_by_side.Sides):
         self.label = sample.label.long()
         self.graph = ek.Graph.complete(self.ptr)
         self.edges = self.graph.num_edges
-        self.padded = baselines.LorentzNet.padded_inputs(self.x, self.scalars, self.ptr)
+        self.padded = published.LorentzNet.padded_inputs(self.x, self.scalars, self.ptr)
         torch.manual_seed(0)
         self.ours = ek.models.LorentzNet(2, WIDTH, n_layers=LAYERS, c_weight=5e-3, readout="padded_mean")
-        self.published = baselines.LorentzNet(2, WIDTH, n_layers=LAYERS, c_weight=5e-3)
+        self.published = published.LorentzNet(2, WIDTH, n_layers=LAYERS, c_weight=5e-3)
         self.published.load_state_dict(self.ours.state_dict())
 
     def logits(self, side: str) -> Tensor:
         if side == PUBLISHED:
             return self.published(*self.padded)
-        dtype = next(self.ours.parameters()).dtype  # float64 where gradients are held against it
+        dtype = next(self.ours.parameters()).dtype  # float64 for reference gradients
         return self.ours(self.x.to(dtype), self.scalars.to(dtype), self.graph, padded_to=self.padded[-1])
 
     def exact(self) -> None:
-        """Both sides to float64, where gradients agree to rounding or not at all."""
+        """Converts both sides to float64, where gradients agree to rounding."""
         self.ours.double(), self.published.double()
         scalars, x, edges, node_mask, n_nodes = self.padded
         self.padded = scalars.double(), x.double(), edges, node_mask.double(), n_nodes
@@ -124,7 +124,7 @@ def plan(setting: Setting) -> Plan:
 
 
 def compiled(sides: Sides, what: str, rounds: tuple[int, int]) -> Entry:
-    """Against torch.compile of the published formula, or why there is nothing."""
+    """Against torch.compile of the published formula, or the reason why it is left out."""
     sides.agree()  # the same running statistics
     eager, sides.published = sides.published, torch.compile(sides.published)
     try:
@@ -143,7 +143,7 @@ def compiled(sides: Sides, what: str, rounds: tuple[int, int]) -> Entry:
 
 
 def bfloat16(sides: Sides, what: str, rounds: tuple[int, int]) -> Entry:
-    """Not the same numbers, by request: products on edges round their factors."""
+    """With bfloat16 products on edges, which change the numbers by design."""
     sides.agree()
     for block in sides.ours.LGEBs:
         block.precision = "bfloat16"

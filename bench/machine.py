@@ -1,4 +1,4 @@
-"""What a result was measured on."""
+"""Describes the machine of a result."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from equikernels.info import cpu_name, gpu_names
 
 
 def cpu_mhz() -> float | None:
-    """The fastest core's frequency now, or the highest one where only that is told; None where neither is."""
+    """The fastest core's current frequency, or its highest one if only this is known; None if neither is."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return max(float(line.split(":")[1]) for line in lines if line.startswith("cpu MHz"))
@@ -30,7 +30,7 @@ def cpu_mhz() -> float | None:
 
 
 def gpu_clocks() -> str | None:
-    """Clocks of the first GPU now and at most, as nvidia-smi has them."""
+    """Current and highest clocks of the first GPU, from nvidia-smi."""
     if not torch.cuda.is_available() or shutil.which("nvidia-smi") is None:
         return None
     fields = "clocks.sm,clocks.max.sm,clocks.mem,clocks.max.mem"

@@ -1,4 +1,4 @@
-"""Peak memory: in a child on a CPU, by PyTorch's counters on a GPU."""
+"""Measures peak memory: in a child process on a CPU, by PyTorch's counters on a GPU."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WHAT = ("process", "PyTorch's allocator")
 
 
 def allocated(call: Call, device: str = "cpu") -> float:
-    """MiB that PyTorch's allocator holds at most during a call, above what it held before."""
+    """The most MiB that PyTorch's allocator holds during a call, above the amount before."""
     if device != "cpu":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -40,7 +40,7 @@ def allocated(call: Call, device: str = "cpu") -> float:
 
 
 def print_peaks(step: Call, small_step: Call) -> None:
-    """In a child: MiB that a step adds to the process's high-water mark, and what PyTorch's allocator holds at most."""
+    """In a child: MiB that a step adds to the process's high-water mark, and the peak of PyTorch's allocator."""
     small_step()  # libraries load and pools fill
     reset_peak()
     resident = memory("VmRSS")
@@ -51,7 +51,7 @@ def print_peaks(step: Call, small_step: Call) -> None:
 
 
 def peaks(network: str, name: str, threads: int, quick: bool) -> list[dict[str, Any]]:
-    """Rows of a training step's peaks, each side in a child of its own: those of :mod:`bench.child`."""
+    """Rows of a training step's peaks, each side in its own child process (:mod:`bench.child`)."""
     found: dict[str, list[float]] = {}
     for side in SIDES:
         command = [sys.executable, "-m", f"{__package__}.child", network, side, name, "--threads", str(threads)]

@@ -1,4 +1,4 @@
-"""Any network beside its published formula: forward pass, training step and its peak memory, and other sizes."""
+"""Measures networks against their published formulas: forward pass, training step, peak memory, other sizes."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 import equikernels as ek
+from equikernels import published
 from equikernels.data import Jets
 
 from . import lorentznet, pelican, tracking
-from .baselines.nano import Nano
-from .baselines.vecnet import VecNet
 from .clock import wall
 from .plan import Entry, Plan, Row, Setting, pair
 from .points import PASSES, Costs, point
@@ -43,9 +42,9 @@ class NanoSides(pelican.Sides):
 
     def __init__(self, events: int) -> None:
         super().__init__(multiplicities(events))
-        sizes: dict[str, Any] = {"batchnorm": "b", "dropout": False}
         torch.manual_seed(0)
-        self.ours, self.published = ek.models.PELICANNano(1, **sizes), Nano(1, **sizes)
+        self.ours = ek.models.PELICANNano(1, batchnorm="b", dropout=False)
+        self.published = published.PELICANNano(1)
         self.published.load_state_dict(self.ours.state_dict())
 
 
@@ -59,7 +58,7 @@ class VecNetSides(lorentznet.Sides):
         self.free = self.x.sign() * self.x.abs().log1p()
         sizes: dict[str, Any] = {"n_free_input": 4, "c_weight": 5e-3}
         torch.manual_seed(0)
-        self.ours, self.published = ek.models.VecNet(2, 72, 36, **sizes), VecNet(2, 72, 36, **sizes)
+        self.ours, self.published = ek.models.VecNet(2, 72, 36, **sizes), published.VecNet(2, 72, 36, **sizes)
         self.published.load_state_dict(self.ours.state_dict())
         self.rows = self.graph.receiver, self.graph.sender
         count = self.ptr.diff()
@@ -74,7 +73,7 @@ class VecNetSides(lorentznet.Sides):
 
 
 class Size(NamedTuple):
-    """Of an input: its name in the results, its edges or pairs (about), and what the sides are made of."""
+    """Size of an input: its name in the results, its edges or pairs (about), and the arguments of the sides."""
 
     name: str
     work: int
@@ -103,8 +102,8 @@ def events(count: int) -> Size:
 
 
 class Network(NamedTuple):
-    """The sides of a size; the size of the tables, a smaller one for a quick run, and others, growing: a quick run
-    has the first of them."""
+    """The sides of a size; the size of the tables, a smaller one for a quick run, and others in growing order, of which
+    a quick run measures the first."""
 
     sides: Callable[..., Any]
     main: Size

@@ -1,6 +1,6 @@
 """Writes the tables of README.md and docs/measuring.md from bench/results/*.json; measures nothing.
 
-python -m bench.pages            (--check: only says, by its status, whether they are in step)
+python -m bench.pages            (--check: only reports, by its status, whether they are current)
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ RESULTS = Path("bench") / "results"
 
 @dataclass(frozen=True)
 class Line:
-    """A row of the README's table: its label there, and its name in the results."""
+    """A row of the README's table: its label and its name in the results."""
 
     label: str
     what: str
@@ -33,7 +33,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """What the README shows of one network's results."""
+    """The README's table of one network."""
 
     network: str
     title: str
@@ -86,7 +86,7 @@ TABLES = (
 
 
 def readme_rows(every: dict[str, list[str]]) -> list[str]:
-    """Those of the README among all names "network/row, against baseline" that can be measured."""
+    """The names "network/row, against baseline" of the README's rows, among all that can be measured."""
     shown = {f"lorentznet/{BLOCK}"}
     for own in TABLES:
         shown |= {f"{own.network}/{line.what}, against {line.baseline}" for line in own.lines if not line.memory}
@@ -103,7 +103,7 @@ def load(root: Path) -> dict[str, Document]:
 
 
 def numbers(results: dict[str, Document]) -> str:
-    """README's tables. A network that has not been measured has none; a row that is missing is a LookupError."""
+    """The README's tables. A network without results has none; a missing row raises a LookupError."""
     tables = [_table(table, results[table.network]) for table in TABLES if table.network in results]
     return "\n\n".join([*tables, *_others(results)])
 
@@ -125,9 +125,8 @@ def _others(results: dict[str, Document]) -> list[str]:
     if not lines:
         return []
     head = ["| network | forward | training step | its memory |", "|---|---|---|---|"]
-    return [
-        "\n".join([f"Others beside the formulas of their papers; {'; '.join(sorted(machines))}:", "", *head, *lines])
-    ]
+    title = f"Other networks and the formulas of their papers; {'; '.join(sorted(machines))}:"
+    return ["\n".join([title, "", *head, *lines])]
 
 
 OTHERS = {
@@ -172,7 +171,7 @@ def _ratio(value: float) -> str:
 
 
 def targets(results: dict[str, Document]) -> str:
-    """The tables of targets, reached or short by how much."""
+    """The tables of targets: reached, or the fraction missing."""
     on_cpu = [_target(target, results.get(target.network)) for target in CPU]
     on_gpu = [_target(target, results.get(target.network + ON_GPU)) for target in GPU]
     head = "| target | measured | |\n|---|---|---|---|"
@@ -199,7 +198,7 @@ def _target(target: Target, document: Document | None) -> str:
 
 
 def sources(results: dict[str, Document]) -> str:
-    """The sources' tables of inference times beside ours; a network without a result has an empty place."""
+    """The papers' tables of inference times and ours; a network without a result has empty cells."""
     lines = [
         "| network | parameters | their CPU | their GPU | here, plain PyTorch | here, equikernels |",
         "|---|---|---|---|---|---|",
@@ -217,7 +216,7 @@ def sources(results: dict[str, Document]) -> str:
 
 
 def exponents(results: dict[str, Document]) -> str:
-    """How time and memory of a training step grow: n to the power of what is printed."""
+    """The growth of time and memory of a training step: exponents of n."""
     document = results.get("growth")
     if document is None:
         return "Not measured yet."
@@ -240,7 +239,7 @@ def exponents(results: dict[str, Document]) -> str:
 
 
 def sizes(results: dict[str, Document]) -> str:
-    """Networks at other sizes than the README's; an empty place for what was left out as too large."""
+    """Networks at other sizes than the README's; empty cells for sizes left out as too large."""
     lines, machines = [], set()
     for network, title in OTHERS.items():
         document = results.get(network, {"rows": []})
@@ -260,8 +259,23 @@ def _or_nothing(row: dict[str, Any], key: str, show: Callable[[float], str]) -> 
     return show(row[key]) if key in row else ""
 
 
+def calls(results: dict[str, Document]) -> str:
+    """Calls through the dispatcher of each network, equikernels and published."""
+    document = results.get("calls")
+    if document is None:
+        return "Not measured yet."
+    passes = ("forward", "training step")
+    head = [f"{what}, {side}" for what in passes for side in (PUBLISHED, OURS)]
+    lines = [f"| network | {' | '.join(head)} |", "|---" * 5 + "|"]
+    rows = {row["what"]: row for row in document["rows"]}
+    for name in dict.fromkeys(what.split(", ", 1)[1] for what in rows):
+        found = [rows[f"{what}, {name}"][f"{side}_calls"] for what in passes for side in (PUBLISHED, OURS)]
+        lines.append(f"| {name} | {' | '.join(f'{number:,}' for number in found)} |")
+    return "\n".join([*lines, "", f"torch {document['versions']['torch']}, {document['machine']['device']}."])
+
+
 def kernels(results: dict[str, Document]) -> str:
-    """Ops with all threads, on large inputs and on next to nothing; in float32 where a row names no dtype."""
+    """Ops with all threads, on large and on tiny inputs; in float32 if a row names no dtype."""
     document = results.get("kernels")
     if document is None:
         return "Not measured yet."
@@ -271,7 +285,7 @@ def kernels(results: dict[str, Document]) -> str:
 
 
 def plots(results: dict[str, Document]) -> str:
-    """The images that there are, of :mod:`bench.plots`."""
+    """The existing images of :mod:`bench.plots`."""
     images = [("lorentznet", "Speed-ups of networks", "speedup")]
     images += [("kernels", "Ops under the machine's ceilings", "roofline")]
     images += [("growth", "Time and memory of a training step against constituents", "growth")]
@@ -287,13 +301,14 @@ PAGES: dict[Path, Parts] = {
         "kernels": kernels,
         "exponents": exponents,
         "sizes": sizes,
+        "calls": calls,
         "sources": sources,
     },
 }
 
 
 def render(text: str, name: str, content: str) -> str:
-    """Text with what stands between ``<!-- name: begin -->`` and ``<!-- name: end -->`` replaced."""
+    """Replaces the text between ``<!-- name: begin -->`` and ``<!-- name: end -->``."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     if text.count(begin) != 1 or text.count(end) != 1:
         raise LookupError(f"expected one {begin} and one {end}")
@@ -302,7 +317,7 @@ def render(text: str, name: str, content: str) -> str:
 
 
 def out_of_step(root: Path) -> dict[Path, str]:
-    """Page -> what it should be, for each one that is not."""
+    """Page -> its current text, for each page that is out of date."""
     results = load(root)
     wanted: dict[Path, str] = {}
     for page, parts in PAGES.items():
@@ -324,7 +339,7 @@ def main() -> int:
         print(f"bench.pages: {error.args[0] if isinstance(error, LookupError) else error}", file=sys.stderr)
         return 2
     for path, text in pages.items():
-        print(f"{path}: {'not in step' if options.check else 'written'}")
+        print(f"{path}: {'out of date' if options.check else 'written'}")
         if not options.check:
             path.write_text(text)
     return int(options.check and bool(pages))

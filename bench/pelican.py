@@ -15,21 +15,21 @@ import torch
 from torch import Tensor
 
 import equikernels as ek
-from equikernels.baselines import pelican as published
 from equikernels.data import Jets
 from equikernels.demo import PELICAN
 from equikernels.packing import prepend
+from equikernels.published import pelican as published
+from equikernels.published import pelican_hep
 
 from . import side_by_side
-from .baselines import pelican_hep
 from .ceilings import ceilings
 from .plan import Entry, Plan, Row, Setting, pair
 from .side_by_side import OURS, PUBLISHED, interleaved, row, same
 
 SPURIONS = 2
 C, D, NBAR = 35, 60, 49.0  # of one layer
-# A pre-activation within a rounding of zero may fall on either side of the leaky ReLU, and moves float32 gradients by
-# as much, on either side: ours go from 1e-4 off to 1e-2 and back as weights are nudged by 1e-7. Not so in float64.
+# A pre-activation within rounding of zero may fall on either side of the leaky ReLU, which changes float32 gradients of
+# both sides: the error of ours varies from 1e-4 to 1e-2 when weights change by 1e-7. float64 gradients do not vary.
 KINKS = 2e-2
 RATE = "multiply_adds_gflops"
 HEP, COMPILED = "pelican_hep", "pelican_hep_compiled"
@@ -40,7 +40,7 @@ def evenly(low: int, high: int, events: int) -> list[int]:
 
 
 def hardest(sizes: list[int]) -> Jets:
-    """Sample jets of n - 2 constituents, their hardest, for the multiplicities n asked for."""
+    """The n - 2 hardest constituents of sample jets, for the given multiplicities n."""
     jets, events, labels = ek.data.load_sample_jets(), [], []
     following = 0
     for n in sizes:
@@ -77,7 +77,7 @@ class Sides(side_by_side.Sides):
         return self.published(*self.padded) if side == PUBLISHED else self.ours(self.p4, self.ptr)
 
     def exact(self) -> None:
-        """Both sides to float64, where gradients agree to rounding or not at all."""
+        """Converts both sides to float64, where gradients agree to rounding."""
         self.ours.double(), self.published.double()
         same("gradients in float64", self.gradient(OURS), self.gradient(PUBLISHED), 1e-8)
 
@@ -88,7 +88,7 @@ class HepSides(Sides):
     def __init__(self, sizes: list[int], compiled: bool) -> None:
         super().__init__(sizes, config="s")
         sums = {**PELICAN.widths, "config": "s", "config_out": "s"}
-        self.published = pelican_hep.Classifier(**sums)
+        self.published = pelican_hep.PackedPELICANClassifier(**sums)
         self.published.load_state_dict(self.ours.state_dict())
         network: Any = self.ours
         graph = ek.Graph.complete(self.ptr, True)
@@ -128,7 +128,7 @@ class Layer:
         self.mask = mask
 
         def hep(T: Tensor, *weights: Tensor) -> Tensor:
-            return pelican_hep.linear_2to2(T, *weights, NBAR, edges, self.nodes, self.events)
+            return pelican_hep.linear_2to2(T, *weights, NBAR, edges, self.events)
 
         forms: dict[str, tuple[Callable[..., Tensor], Tensor, Tensor]] = {
             OURS: (self._ours, T, cotangent),
@@ -162,10 +162,10 @@ class Layer:
             same(f"{side}: one layer's gradient of {name}", a, packed(b), 1e-4)
 
     def work(self, backward: bool) -> tuple[float, float]:
-        """FLOPs and bytes of the formula: products of pairs, particles and events; each large tensor passes once."""
+        """FLOPs and bytes of the formula: products of pairs, particles and events; each large tensor once."""
         flops = 2.0 * C * D * (2 * self.pairs + 9 * self.nodes + 4 * self.events) + 2.0 * C * self.pairs
         size = 4.0 * self.pairs * (C + D)
-        # backward: the same products twice; T, the output (for the activation) and its gradient come in, T's goes out
+        # backward: the same products twice; reads T, the output (for the activation), its gradient; writes T's
         return (3 * flops, size + 4.0 * self.pairs * (2 * C + 2 * D)) if backward else (flops, size)
 
     def row(self, what: str, side: str, backward: bool, rounds: tuple[int, int], limits: dict[str, float]) -> Entry:
@@ -179,7 +179,7 @@ class Layer:
 
 
 def plan(setting: Setting) -> Plan:
-    """On a GPU, networks only: not one layer alone. ``quick``: without what takes minutes."""
+    """On a GPU, networks only, without the single layer. ``quick``: without rows that take minutes."""
     quick, device, on_cpu = setting.quick, setting.device, setting.device == "cpu"
     small, large = evenly(27, 54, 16), evenly(64, 128, 16)
     limits = functools.cache(lambda: ceilings(setting.threads, device))
@@ -216,5 +216,5 @@ def plan(setting: Setting) -> Plan:
 
 
 def made(kind: type[Sides], *arguments: Any, device: str) -> Callable[[], Any]:
-    """Sides that are made when they are needed, once."""
+    """Makes sides on first use and keeps them."""
     return functools.cache(lambda: kind(*arguments).to(device))

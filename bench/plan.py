@@ -1,4 +1,4 @@
-"""What can be measured of a network: rows that have a name before anything runs, so that a filter picks them by it."""
+"""Plans the measurements of a network: rows with names, so that a filter selects them before anything runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch
 
 from . import memory
 from .machine import machine
-from .side_by_side import OURS, PUBLISHED, Sides
+from .records import unit_of
+from .side_by_side import PUBLISHED, Sides
 
 Entry = dict[str, Any]
 Rounds = Callable[[], tuple[int, int]]
@@ -30,8 +31,8 @@ class Row:
 
     Args:
         what: its name.
-        measure: what(name) -> its fields; "left_out": why some or all of it is missing; memory.KEY: rows of memory.
-        baseline: by whom its other time is, None where there is none.
+        measure: (name) -> its fields; "left_out": reasons why some or all are missing; memory.KEY: rows of memory.
+        baseline: the side of its other time; None if there is none.
     """
 
     what: str
@@ -48,13 +49,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that can be measured of one network.
+    """All measurements of one network.
 
     Args:
         rows: in the order of the tables.
-        check: raises where results of both sides disagree; runs before any row.
-        steps: (sides, small ones that warm up) of training steps whose peak memory is a row, by name.
-        about: fields of the document beside its rows, of those that were measured.
+        check: raises if results of both sides disagree; runs before any row.
+        steps: name -> (sides, small sides for warm-up) of training steps whose peak memory is a row.
+        about: (measured rows) -> further fields of the document.
     """
 
     rows: list[Row]
@@ -63,7 +64,7 @@ class Plan:
     about: Callable[[list[Entry]], Entry] = lambda rows: {}
 
     def all_rows(self, network: str, setting: Setting) -> list[Row]:
-        """With those of peak memory."""
+        """Including rows of peak memory."""
 
         def peak(name: str) -> Row:
             what = memory.TITLE + (f", {name}" if name else "")
@@ -82,13 +83,13 @@ def names(network: str, plan: Plan, setting: Setting) -> list[str]:
 
 
 def wanted(name: str, texts: Iterable[str]) -> bool:
-    """Whether "network/row, against baseline" is picked: no text picks all, several pick what any of them does."""
+    """Whether a text selects "network/row, against baseline": no text selects all, several select the union."""
     texts = list(texts)
     return not texts or any(text in name for text in texts)
 
 
 def measure(network: str, plan: Plan, setting: Setting, texts: Iterable[str] = ()) -> Entry:
-    """The document of a network's rows that are wanted; the others are not run."""
+    """The document of a network's selected rows; others do not run."""
     torch.set_num_threads(setting.threads)
     document: Entry = machine(network, setting.threads, setting.device)
     rows, texts = plan.all_rows(network, setting), list(texts)
@@ -102,12 +103,12 @@ def measure(network: str, plan: Plan, setting: Setting, texts: Iterable[str] = (
         entry = row.measure(row.what)
         left_out += [f"{row.what}: {reason}" for reason in entry.pop("left_out", [])]
         peaks += entry.get(memory.KEY, [])
-        found += [entry] if f"{OURS}_ms" in entry else []
+        found += [entry] if unit_of(entry) else []
     return document | plan.about(found) | {"rows": found, memory.KEY: peaks, "left_out": left_out}
 
 
 def pair(sides: MakeSides, name: str, rounds: Rounds) -> list[Row]:
-    """Forward pass and training step of sides that are made when they are needed."""
+    """Forward pass and training step of sides that are made on first use."""
 
     def forward(what: str) -> Entry:
         difference = sides().agree()

@@ -129,7 +129,7 @@ PLOTS = {"speedup": speedup, "roofline": roofline, "growth": growth}
 
 
 def save(figure: Any, path: Path) -> None:
-    """With a palette of few colours: a repository keeps every version."""
+    """Saves with a palette of few colours, for small files in the repository."""
     from PIL import Image
 
     buffer = io.BytesIO()

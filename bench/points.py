@@ -1,4 +1,4 @@
-"""Sizes one after another: a point is left out, and named, where those before it say that it would cost too much."""
+"""Measures points of growing size; leaves out, and reports, points whose predicted cost is too high."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from .plan import Entry, MakeSides
 from .side_by_side import OURS, PUBLISHED, SIDES, Sides, row
 
 SECONDS, MIB = 5.0, 6000.0  # of one call, at most
-EASY = 20_000  # pairs or edges that are tried without knowing what they cost
+EASY = 20_000  # pairs or edges that are measured without a prediction
 PASSES = ("forward", "training step")
 
 
 class Costs:
-    """What a call will cost: the largest point so far, in proportion to its work, pairs of particles or edges.
+    """Predicts the cost of a call from the largest point so far, in proportion to its work (pairs or edges).
 
     Args:
-        probe: sides of little work that tell the cost where no point has: a filter may have picked a large one alone.
+        probe: sides of little work that are measured if no point has been: a filter may have selected a large one only.
         work: of the probe.
     """
 
@@ -29,7 +29,7 @@ class Costs:
         self.known: dict[tuple[str, str], tuple[int, float, float]] = {}
 
     def too_much(self, side: str, what: str, work: int) -> str | None:
-        """The cost, in words, where it is too much."""
+        """The cost, in words, if it is too high."""
         if (side, what) not in self.known:
             if work <= EASY:
                 return None
@@ -49,7 +49,7 @@ def timed(
 ) -> tuple[dict[str, list[float]], dict[str, float]]:
     """Seconds of ``fewest`` to ten calls of each side, in turn, and MiB."""
     call = sides.forward if what == "forward" else sides.step
-    mib = {side: allocated(lambda: call(side), sides.device) for side in which}  # noqa: B023 (warms up, too)
+    mib = {side: allocated(lambda: call(side), sides.device) for side in which}  # noqa: B023 (also warms up)
     clock = clock_of(sides.device)
     times: dict[str, list[float]] = {side: [] for side in which}
     rounds, total = 0, 0.0
@@ -63,8 +63,8 @@ def timed(
 def point(
     sides: MakeSides, what: str, work: int, costs: Costs, gradients: bool = True, **fields: Any
 ) -> Callable[[str], Entry]:
-    """Measures a row: both sides, or those that do not cost too much. Results are compared where both run;
-    ``gradients``: theirs, too."""
+    """Measures a row: both sides, or those whose cost is acceptable. Results are compared if both run, with
+    ``gradients`` also gradients."""
 
     def measure(name: str) -> Entry:
         refused = {side: cost for side in SIDES if (cost := costs.too_much(side, what, work))}

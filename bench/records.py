@@ -1,4 +1,4 @@
-"""Results, read and in words: a file holds the document of one network, or of several under "networks"."""
+"""Reads results and writes them as text. A file has the document of one network, or several under "networks"."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ON_GPU = " on a GPU"
 
 
 def documents(path: Path) -> dict[str, Document]:
-    """Network -> what was measured of it, of a file or of all in a folder; a GPU's are called "network on a GPU"."""
+    """Network -> its document, from a file or a folder; documents of a GPU have the name "network on a GPU"."""
     found: dict[str, Document] = {}
     for file in sorted(path.glob("*.json")) if path.is_dir() else [path]:
         content = json.loads(file.read_text())
@@ -25,9 +25,15 @@ def documents(path: Path) -> dict[str, Document]:
     return found
 
 
+def unit_of(row: dict[str, Any]) -> str | None:
+    """Of a row's numbers, "ms" or "calls"; None where ours was not measured."""
+    return next((unit for unit in ("ms", "calls") if f"{OURS}_{unit}" in row), None)
+
+
 def baseline_of(row: dict[str, Any]) -> str | None:
-    """By whom the other time of a row is; None where only ours was measured."""
-    names = [key[:-3] for key, value in row.items() if key.endswith("_ms") and not isinstance(value, list)]
+    """The side of a row's other number; None where only ours was measured."""
+    end = f"_{unit_of(row)}"
+    names = [key.removesuffix(end) for key, value in row.items() if key.endswith(end) and not isinstance(value, list)]
     return next((name for name in names if name != OURS), None)
 
 
@@ -52,7 +58,7 @@ def find_memory(network: str, document: Document, what: str) -> dict[str, Any]:
 
 
 class Quantity(NamedTuple):
-    """A number of ours: ms or MiB; the baseline's over it, where there is one; the noise of the times."""
+    """A number of ours (ms, calls or MiB), the ratio of the baseline's to it if there is one, and the noise."""
 
     value: float
     ratio: float | None
@@ -60,22 +66,23 @@ class Quantity(NamedTuple):
 
 
 def name_of(row: dict[str, Any]) -> str:
-    """A row's name and its baseline's, which tell it from all others of its document."""
+    """A row's name and its baseline's, which identify it in its document."""
     by = baseline_of(row)
     return row["what"] + (f", against {by}" if by else "")
 
 
 def quantities(document: Document) -> dict[str, Quantity]:
-    """Every row's, by name; bytes do not depend on the weather."""
+    """Name -> quantity of every row; peak memory has no noise."""
     times = {
-        name_of(row): Quantity(row[f"{OURS}_ms"], row.get("ratio"), row.get("noise", 0.0)) for row in document["rows"]
+        name_of(row): Quantity(row[f"{OURS}_{unit_of(row)}"], row.get("ratio"), row.get("noise", 0.0))
+        for row in document["rows"]
     }
     peaks = {f"{TITLE}, {row['what']}": Quantity(row[OURS], None, 0.0) for row in document.get(MEMORY, [])}
     return times | peaks
 
 
 def text(document: Document) -> str:
-    """JSON with one line a row: a change is a line of a diff."""
+    """JSON with one line per row, for readable diffs."""
     rows = ",\n".join("  " + json.dumps(row) for row in document["rows"])
     head = json.dumps({**document, "rows": []}, indent=1)
     return head.replace('"rows": []', f'"rows": [\n{rows}\n ]') + "\n"
@@ -100,19 +107,25 @@ def milliseconds(value: float) -> str:
     return f"{value:.0f} ms" if value >= 100 else f"{value:.3g} ms"
 
 
+def amount(row: dict[str, Any], side: str) -> str:
+    unit = unit_of(row)
+    value = row[f"{side}_{unit}"]
+    return milliseconds(value) if unit == "ms" else f"{value:,} {unit}"
+
+
 def table(document: Document) -> str:
     """Markdown: every row with medians, ratio and noise."""
     lines = ["| what | baseline | equikernels | ratio | noise |", "|---|---|---|---|---|"]
     for row in document["rows"]:
         by = baseline_of(row)
-        theirs = f"{milliseconds(row[f'{by}_ms'])} ({row.get('baseline', by)})" if by else "-"
-        ratio = f"**{row['ratio']:.3g}x**" if by else "-"
+        theirs = f"{amount(row, by)} ({row.get('baseline', by)})" if by else "-"
+        ratio = f"**{row['ratio']:.3g}x**" if "ratio" in row else "-"
         if "fraction_of_fma_peak" in row:
             ratio += f", {100 * row['fraction_of_fma_peak']:.0f} % of the multiply-add peak"
         if "fraction_of_roof" in row:
             ratio += f", {100 * row['fraction_of_roof']:.0f} % of the roof"
         noise = f"{100 * row['noise']:.0f} %" if "noise" in row else "-"
-        lines.append(f"| {row['what']} | {theirs} | {milliseconds(row[f'{OURS}_ms'])} | {ratio} | {noise} |")
+        lines.append(f"| {row['what']} | {theirs} | {amount(row, OURS)} | {ratio} | {noise} |")
     for row in document.get(MEMORY, []):
         sizes = f"{row[PUBLISHED]:.0f} MiB | {row[OURS]:.0f} MiB | **{row['ratio']:.3g}x less**"
         lines.append(f"| {TITLE}, {row['what']} | {sizes} | - |")

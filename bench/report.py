@@ -20,7 +20,7 @@ SETTINGS = ("op", "graph", "backward", "threads", "dtype")
 
 
 def document(content: dict[str, Any]) -> dict[str, Any]:
-    """A row for each op and baseline, medians of one call in ms; one whose results were wrong was not timed."""
+    """A row for each op and baseline: medians of one call in ms. Rows with wrong results are not timed."""
     measured: dict[Key, dict[str, dict[str, Any]]] = defaultdict(dict)
     for entry in content["benchmarks"]:
         info = entry["extra_info"]

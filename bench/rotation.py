@@ -1,14 +1,14 @@
-"""What rotations about the beam do to a tracker: S4 of EuclidNet (arXiv 2304.05293), figure 2 and appendix B.
+"""Plots the effect of rotations about the beam on trackers: EuclidNet (arXiv 2304.05293), figure 2 and appendix B.
 
 python -m bench.rotation    writes docs/rotation.png, in a few minutes
 
 Left: EuclidNet SO(2) and the Interaction Network are trained on hit graphs rotated by each of five angles and
-evaluated on the others, which neither has seen, rotated by all of them: the AUC of edges. Both see Cartesian hits; the
-graphs are five, so the AUCs say how they move with the angle, not how good the networks are. The simulated detector is
-round: what a network that reads x and y gains or loses by a rotation is small.
+evaluated on other graphs rotated by all of them: the AUC of edges. Both read Cartesian hits. There are only five
+graphs, so the AUCs show the dependence on the angle, not the quality of the networks. The simulated detector is round,
+so rotations change little for a network that reads x and y.
 Right: how far the points of EuclidNet are from being covariant: max over graphs of |phi(R x) - R phi(x)| over |phi(x)|,
-and the paper's signed ratio of means, (<phi(R x)> - <R phi(x)>) / <R phi(x)>, which cancellation can make as small or
-as large as it likes.
+and the paper's signed ratio of means, (<phi(R x)> - <R phi(x)>) / <R phi(x)>, which cancellation can make arbitrarily
+small or large.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 import equikernels as ek
 
 ANGLES = [k * math.pi / 4 for k in range(5)]
-TURNS = [0.2 + 0.3 * k for k in range(10)]  # no multiples of a right angle, whose rotations round to nothing
+TURNS = [0.2 + 0.3 * k for k in range(10)]  # no multiples of a right angle, whose rotations have no rounding
 TRAINED_ON, STEPS = 3, 150
 Model = Callable[[Tensor, ek.Graph, Tensor], Tensor]
 
@@ -42,7 +42,7 @@ def rotation(angle: float) -> Tensor:
 
 
 class Event:
-    """A graph with every edge in both directions, as EuclidNet's release has it."""
+    """A graph with every edge in both directions, as in EuclidNet's release."""
 
     def __init__(self, sample: ek.data.HitGraph) -> None:
         edges = sample.graph.edge_index

@@ -1,6 +1,6 @@
-"""How whole networks are measured: results compared first, then both sides in turn in one run.
+"""Measures whole networks: compares results first, then times both sides in turn in one run.
 
-Nothing is timed where results disagree.
+Nothing is timed if results disagree.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from .clock import Call, clock_of, wall
 
 OURS, PUBLISHED = "equikernels", "published"
 SIDES = (OURS, PUBLISHED)
-NOISY = 0.15  # interquartile range over median from which a row is called noisy
+NOISY = 0.15  # interquartile range over median above which a row is noisy
 
 
 class Disagreement(SystemExit):
-    """Results that differ by more than rounding; left alone it ends the program, with its message."""
+    """Results differ by more than rounding; if not caught, ends the program with its message."""
 
 
 class Sides:
@@ -33,20 +33,20 @@ class Sides:
     published: nn.Module
     label: Tensor
     device = "cpu"
-    kinks = 1e-6  # how far float32 gradients may be off without another reason
+    kinks = 1e-6  # accepted error of float32 gradients
     _errors: tuple[float, float] | None = None
 
     def logits(self, side: str) -> Tensor:
         raise NotImplementedError
 
     def prepared(self) -> Any:
-        """With all that is made of a graph on first use: inputs, which are not measured."""
+        """Makes the tensors that a graph makes on first use; they count as inputs, which are not measured."""
         if graph := getattr(self, "graph", None):
             graph.table, graph.edge_index  # noqa: B018
         return self
 
     def to(self, device: str) -> Any:
-        """Everything these sides hold, on a device."""
+        """Moves all tensors and modules to a device."""
         for name, value in vars(self).items():
             moved = tree_map(lambda v: v.to(device) if isinstance(v, Tensor | nn.Module) else v, value)
             setattr(self, name, moved)
@@ -57,7 +57,7 @@ class Sides:
         return self.published if side == PUBLISHED else self.ours
 
     def in_mode(self, side: str, training: bool) -> nn.Module:
-        """The model; train() and eval() walk through all modules, which is not a part of every batch."""
+        """The model in a mode; train() and eval() visit all modules, so they are called only if the mode changes."""
         model = self.model(side)
         return model if model.training == training else model.train(training)
 
@@ -72,14 +72,14 @@ class Sides:
         F.cross_entropy(self.logits(side), self.label).backward()
 
     def gradient(self, side: str) -> Tensor:
-        """Of all weights, by name, as one vector."""
+        """The gradient of all weights, sorted by name, as one vector."""
         self.step(side)
         weights = sorted(self.model(side).named_parameters())
         return torch.cat([p.grad.flatten() for _, p in weights if p.grad is not None])
 
     def errors(self) -> tuple[float, float]:
-        """How far ours and the published gradient are from ours in float64; raises where ours is further, and
-        further than :attr:`kinks`."""
+        """The errors of our and the published gradient relative to ours in float64; raises if ours is larger than twice
+        the other and than :attr:`kinks`."""
         if self._errors is None:
             ours = self.ours
             self.ours = copy.deepcopy(ours).double()
@@ -91,8 +91,8 @@ class Sides:
         return self._errors
 
     def agree(self) -> float:
-        """Largest difference of logits over the largest logit, eval; raises where it is no rounding."""
-        self.ours.load_state_dict(self.published.state_dict())  # training steps have moved the running statistics
+        """Largest difference of logits over the largest logit, in eval; raises if it exceeds rounding."""
+        self.ours.load_state_dict(self.published.state_dict())  # training steps have changed the running statistics
         return same("logits", self.forward(OURS), self.forward(PUBLISHED), 1e-4)
 
     def time(self, name: str, call: Callable[[str], Any], rounds: tuple[int, int]) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def apart(a: Tensor, b: Tensor) -> float:
 
 
 def same(what: str, a: Tensor, b: Tensor, tolerance: float) -> float:
-    """Largest difference over the largest value of b; raises where it is no rounding."""
+    """Largest difference over the largest value of b; raises if it exceeds ``tolerance``."""
     difference = apart(a, b)
     if not difference < tolerance:
         raise Disagreement(f"{what} differ by {difference:.2e} of the largest: no speed-up is reported")
@@ -115,7 +115,7 @@ def same(what: str, a: Tensor, b: Tensor, tolerance: float) -> float:
 def interleaved(
     a: Call, b: Call, rounds: tuple[int, int], name: str = "", device: str = "cpu"
 ) -> tuple[list[float], list[float]]:
-    """Seconds of each call: some of a for each b, in turn, after one of each."""
+    """Seconds of each call: several calls of a for each call of b, in turn, after one warm-up call of each."""
     times: tuple[list[float], list[float]] = ([], [])
     clock = clock_of(device)
     a(), b()
@@ -127,7 +127,7 @@ def interleaved(
 
 
 def progress(rounds: Iterable[int], name: str) -> Iterable[int]:
-    """A bar on a terminal, where tqdm is installed."""
+    """A progress bar on a terminal, if tqdm is installed."""
     try:
         from tqdm import tqdm
     except ImportError:
@@ -156,7 +156,7 @@ def row(name: str, ours: list[float], theirs: list[float], baseline: str = PUBLI
 
 
 def noisy(rows: Iterable[dict[str, Any]]) -> list[str]:
-    """A warning for each row whose times scatter."""
+    """A warning for each noisy row."""
     return [
         f"noisy: {row['what']}: the middle half of the times spans {100 * row['noise']:.0f} % of their median"
         for row in rows

@@ -1,6 +1,6 @@
-"""LorentzNet, fused, beside top taggers without symmetry: the comparison of times of arXiv 2201.08187, once more.
+"""Times LorentzNet, fused, and top taggers without symmetry, as in the comparison of arXiv 2201.08187.
 
-Networks differ, so there are no results to compare. TABLE has ms per batch of 100 as printed there, on an Intel Xeon
+The networks differ, so results are not compared. TABLE has the published ms per batch of 100, on an Intel Xeon
 E5-2698 v4 and a Tesla V100; its ParticleNet has 498k parameters, the published architecture 366k.
 """
 
@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 import equikernels as ek
+from equikernels.published.taggers import PFN, ParticleNet, kinematic_features
 
-from .baselines.taggers import PFN, ParticleNet, kinematic_features
 from .lorentznet import Sides
 from .plan import Entry, Plan, Row, Setting
 from .side_by_side import OURS, PUBLISHED, interleaved, row
@@ -25,7 +25,7 @@ TITLES = {"particlenet": "ParticleNet", "pfn": "PFN", "lorentznet": "LorentzNet"
 
 
 def plan(setting: Setting) -> Plan:
-    """LorentzNet, fused, against other networks ("ours": False) and its own formula. ``quick``: a fifth of the jets."""
+    """LorentzNet, fused, against other networks ("ours": False) and its own formula. ``quick``: 20 jets."""
     count = JETS // 5 if setting.quick else JETS
     rounds = (2, 3) if setting.quick else (3, 10)
     sides = functools.cache(lambda: Sides(count).to(setting.device).prepared())

@@ -1,4 +1,4 @@
-"""What is to be reached: data for the tables of docs/measuring.md."""
+"""Targets for the tables of docs/measuring.md."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .side_by_side import PUBLISHED
 
 @dataclass(frozen=True)
 class Target:
-    """A number to reach: the field of a row, and at least how much of it; at most, where ``most``."""
+    """A goal for a field of a row: a lower limit, or an upper limit with ``most``."""
 
     what: str
     network: str
@@ -64,7 +64,7 @@ CPU = (
         for metric in ("euclidean", "minkowski")
     ),
     Target(
-        "LorentzNet beside ParticleNet, forward", "taggers", "LorentzNet, forward, 100 jets", 1, baseline="particlenet"
+        "LorentzNet and ParticleNet, forward", "taggers", "LorentzNet, forward, 100 jets", 1, baseline="particlenet"
     ),
     *(
         Target(f"`{op}`, two particles", "kernels", f"{op}, two particles, forward, 1 thread", 0.01, "equikernels_ms",
@@ -81,12 +81,12 @@ MEMORY_BOUND = (
 )
 GPU = (
     Target("LorentzNet, forward, 100 jets", "lorentznet", "forward, 100 jets", 10),
-    Target("the same beside torch.compile", "lorentznet", "forward, 100 jets", 4, baseline=COMPILED),
+    Target("the same relative to torch.compile", "lorentznet", "forward, 100 jets", 4, baseline=COMPILED),
     Target("LorentzNet, training step, 100 jets", "lorentznet", "training step, 100 jets", 6),
     Target("PELICAN, forward, 16 events", "pelican", "forward, 16 events, n 27 to 54", 8),
     Target("PELICAN, training step, 16 events", "pelican", "training step, 16 events, n 27 to 54", 6),
     Target(
-        "PELICAN beside the compiled `pelican-hep`, forward",
+        "PELICAN relative to the compiled `pelican-hep`, forward",
         "pelican",
         "forward, 16 events, n 27 to 54, letter s, pelican_hep_compiled",
         3,
@@ -94,7 +94,7 @@ GPU = (
     Target("EGNN, forward, 80k edges", "egnn", "forward, 80,000 edges", 5),
     Target("EuclidNet, forward, 80k edges", "euclidnet", "forward, 80,256 edges", 5),
     Target(
-        "LorentzNet beside ParticleNet, forward", "taggers", "LorentzNet, forward, 100 jets", 1, baseline="particlenet"
+        "LorentzNet and ParticleNet, forward", "taggers", "LorentzNet, forward, 100 jets", 1, baseline="particlenet"
     ),
     *(
         Target(f"`{op}`, of the copy bandwidth", "kernels", f"{op}, {graph}, forward, 1 thread", 0.85,

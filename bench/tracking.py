@@ -1,5 +1,5 @@
-"""Networks on the edges of hit graphs; and table 5 of "Equivariance Is Not All You Need" (arXiv 2311.03094), times of
-two trackers, once more."""
+"""Measures networks on hit graphs, and repeats table 5 of "Equivariance Is Not All You Need" (arXiv 2311.03094), times
+of two trackers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import equikernels as ek
-from equikernels import baselines
+from equikernels import published
 
 from . import side_by_side
 from .plan import Plan, Row, Setting, pair
@@ -20,7 +20,7 @@ EDGES = 80_000  # of the largest hit graphs
 
 
 class EGNNSides(side_by_side.Sides):
-    """H 64, 4 layers, attention, three coordinates; so many edges in random order, eight times the nodes."""
+    """H 64, 4 layers, attention, three coordinates; a number of edges in random order, an eighth as many nodes."""
 
     name = "H 64, 4 layers, attention"
 
@@ -32,18 +32,18 @@ class EGNNSides(side_by_side.Sides):
         self.label = torch.randint(0, 19, (n,), generator=generator)
         torch.manual_seed(0)
         sizes: dict[str, Any] = {"in_node_nf": 16, "hidden_nf": 64, "out_node_nf": 16, "attention": True}
-        self.ours, self.published = ek.models.EGNN(**sizes), baselines.EGNN(**sizes)
+        self.ours, self.published = ek.models.EGNN(**sizes), published.EGNN(**sizes)
         self.published.load_state_dict(self.ours.state_dict())
 
     def logits(self, side: str) -> Tensor:
-        """[n, 19]: features and coordinates that come out, so that a loss reads both."""
+        """[n, 19]: output features and coordinates, so that a loss reads both."""
         model, edges = (self.published, self.edges) if side == PUBLISHED else (self.ours, self.graph)
         dtype = next(model.parameters()).dtype
         return torch.cat(model(self.h.to(dtype), self.x.to(dtype), edges), dim=1)
 
 
 def hits(graphs: int) -> list[ek.data.HitGraph]:
-    """So many sample hit graphs, each of them several times where there are fewer; one: the smallest."""
+    """A number of sample hit graphs, repeated if there are fewer; for one: the smallest."""
     sample = ek.data.load_sample_hit_graphs()
     if graphs == 1:
         return [min(sample, key=lambda event: event.graph.num_edges)]
@@ -62,7 +62,7 @@ def batched(events: list[ek.data.HitGraph]) -> Tensor:
 
 
 class EuclidNetSides(side_by_side.Sides):
-    """SO(2), H 8, 3 layers, 5 rounds, on so many sample hit graphs."""
+    """SO(2), H 8, 3 layers, 5 rounds, on a number of sample hit graphs."""
 
     name = "SO(2), H 8, 3 layers, 5 rounds"
 
@@ -73,7 +73,7 @@ class EuclidNetSides(side_by_side.Sides):
         self.edges = self.graph.receiver, self.graph.sender
         self.label = torch.cat([event.y for event in events]).long()
         torch.manual_seed(0)
-        self.ours, self.published = ek.models.EuclidNet(hidden), baselines.EuclidNetSO2(hidden)
+        self.ours, self.published = ek.models.EuclidNet(hidden), published.EuclidNetSO2(hidden)
         self.published.load_state_dict(self.ours.state_dict())
 
     def logits(self, side: str) -> Tensor:
@@ -84,7 +84,7 @@ class EuclidNetSides(side_by_side.Sides):
 
 
 class InteractionSides(side_by_side.Sides):
-    """The Interaction Network on so many sample hit graphs."""
+    """The Interaction Network on a number of sample hit graphs."""
 
     name = "H 40, one pass"
 
@@ -95,7 +95,7 @@ class InteractionSides(side_by_side.Sides):
         self.graph = ek.Graph.from_edge_index(self.edges, len(self.x))
         self.label = torch.cat([event.y for event in events]).long()
         torch.manual_seed(0)
-        self.ours, self.published = ek.models.InteractionNetwork(40), baselines.InteractionNetwork(40)
+        self.ours, self.published = ek.models.InteractionNetwork(40), published.InteractionNetwork(40)
         self.published.load_state_dict(self.ours.state_dict())
 
     def logits(self, side: str) -> Tensor:
@@ -107,8 +107,8 @@ class InteractionSides(side_by_side.Sides):
 
 
 class TrackerSides(side_by_side.Sides):
-    """One sample hit graph through the models whose numbers of parameters the table gives: SO(3) EuclidNet of H 16 (the
-    table says SO(2)) and the Interaction Network of H 32."""
+    """One sample hit graph and the models with the table's numbers of parameters: SO(3) EuclidNet of H 16 (the table
+    says SO(2)) and the Interaction Network of H 32."""
 
     def __init__(self, interaction: bool) -> None:
         event = ek.data.load_sample_hit_graphs()[0]
@@ -116,10 +116,10 @@ class TrackerSides(side_by_side.Sides):
         edges = torch.stack([self.graph.sender, self.graph.receiver])
         torch.manual_seed(0)
         if interaction:
-            self.ours, self.published = ek.models.InteractionNetwork(32), baselines.InteractionNetwork(32)
+            self.ours, self.published = ek.models.InteractionNetwork(32), published.InteractionNetwork(32)
             self.inputs = {OURS: (event.x, self.graph, event.edge_attr), PUBLISHED: (event.x, edges, event.edge_attr)}
         else:
-            self.ours, self.published = ek.models.EuclidNetSO3(16, 3), baselines.EuclidNetSO3(16, 3)
+            self.ours, self.published = ek.models.EuclidNetSO3(16, 3), published.EuclidNetSO3(16, 3)
             rows = edges.flip(0)
             self.inputs = {OURS: (event.cartesian, self.graph), PUBLISHED: (event.cartesian, rows)}
         self.published.load_state_dict(self.ours.state_dict())
@@ -135,7 +135,7 @@ TABLE = (("InteractionNetwork", 4392, 4.714, 0.403), ("EuclidNet", 2580, 4.866, 
 
 
 def plan(setting: Setting) -> Plan:
-    """Inference times of two trackers, the published columns beside ours; batches and graphs are not the table's."""
+    """Inference times of two trackers, with the published columns; batches and graphs differ from the table's."""
 
     @functools.cache
     def both(name: str) -> TrackerSides:

@@ -13,10 +13,9 @@ from .fuse import fuse_, unfuse_
 from .graph import Graph
 from .metric import eta_phi, psi
 from .ops.coordinates import coordinate_update
-from .ops.edge_network import EdgeLayer, EdgeNetwork, edge_network
 from .ops.encode import encode_invariants
 from .ops.invariants import pairwise_invariants
-from .ops.message import Normed, message_passing, message_statistics
+from .ops.message_passing import EdgeMLP, EdgeOutput, Geometry, Layer, Norm, Normed, message_passing, row_mlp
 from .ops.neighbors import k_nearest, knn_graph, radius_graph
 from .ops.rank2 import (
     aggregate_1to2,
@@ -49,9 +48,12 @@ from .packing import (
 from .pairs import pack_pairs, unpack_pairs
 
 __all__ = [
-    "EdgeLayer",
-    "EdgeNetwork",
+    "EdgeMLP",
+    "EdgeOutput",
+    "Geometry",
     "Graph",
+    "Layer",
+    "Norm",
     "Normed",
     "__version__",
     "active_isa",
@@ -63,7 +65,6 @@ __all__ = [
     "backends",
     "coordinate_update",
     "data",
-    "edge_network",
     "encode_invariants",
     "eta_phi",
     "figures_of_merit",
@@ -77,7 +78,6 @@ __all__ = [
     "linear_2to2",
     "load_checkpoint",
     "message_passing",
-    "message_statistics",
     "models",
     "nn",
     "pack",
@@ -95,6 +95,7 @@ __all__ = [
     "rank2_mix",
     "rank2_products",
     "rank2_reduce",
+    "row_mlp",
     "segment_reduce",
     "segment_softmax",
     "set_isa",

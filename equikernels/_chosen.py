@@ -1,4 +1,4 @@
-"""The backend chosen, of each context (:mod:`contextvars`): threads and asyncio's tasks choose for themselves."""
+"""Stores the chosen backend of each context (:mod:`contextvars`): every thread and asyncio task has its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DEFAULT = os.environ.get("EQUIKERNELS_BACKEND", "auto") or "auto"
 if DEFAULT not in BACKENDS:
     raise ValueError(f"EQUIKERNELS_BACKEND: expected one of {', '.join(BACKENDS)}, got {DEFAULT!r}")
 
-# The blocks this context is in: (block, its backend), the innermost last.
+# The blocks that enclose this point of the context: (block, its backend), the innermost last.
 blocks: ContextVar[tuple[tuple[object, str], ...]] = ContextVar("equikernels_backend", default=())
 
 
@@ -22,8 +22,8 @@ def current() -> str:
 
 
 def __getattr__(name: str) -> Any:
-    # Dynamo does not know context variables. It reads what a module lacks by asking the module, here, and asks again
-    # before it uses what it has compiled.
+    # Dynamo does not support context variables. It calls this function for a missing attribute, and calls it again
+    # before it uses compiled code.
     if name == "name":
         return current()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -48,7 +48,7 @@ def hash_of_sources(folder: Path = SOURCES) -> str:
 
 
 def _load_cpu() -> str | None:
-    # A second definition of an op in one process is fatal in libtorch: refuse it here.
+    # A second definition of an op in one process is fatal in libtorch: raise here instead.
     if hasattr(torch.ops.equikernels, "invariants"):
         raise ImportError("equikernels: another copy of the op library is already loaded in this process")
     reason = _load(OPS_LIBRARY)
@@ -104,14 +104,14 @@ def active_isa() -> str:
 
 
 def set_isa(name: str) -> None:
-    """Makes the CPU kernels use one instruction set.
+    """Selects the instruction set of the CPU kernels.
 
     Args:
         name: "baseline", "avx2" or "avx512".
 
     Raises:
         ValueError: no such set.
-        RuntimeError: this CPU or this build lacks it.
+        RuntimeError: this CPU or this build does not support it.
     """
     if name not in ISAS:
         raise ValueError(f"set_isa: name: expected one of {', '.join(ISAS)}, got {name!r}")

@@ -1,9 +1,9 @@
-"""Triton kernels: further implementations of the ops, written in Python, compiled where they run.
+"""Registers Triton kernels, further implementations of the ops, which Triton compiles at run time.
 
-An op names the module of its kernels with :func:`provide`; nothing of Triton is imported before a kernel is called.
-On CUDA they serve an op that has no kernel in C++ from the start, and take the place of the others in a context where
-the backend "triton" is chosen. With TRITON_INTERPRET=1 (Triton's interpreter, for tests) "triton" runs on CPU tensors,
-in the same way: the public op, its checks, fakes and derivatives stay, the kernel beneath them is another.
+An op names the module of its kernels with :func:`provide`; Triton is imported when a kernel is first called. On CUDA a
+Triton kernel implements an op without a C++ kernel, and replaces C++ kernels in contexts that choose the backend
+"triton". With TRITON_INTERPRET=1 (Triton's interpreter, for tests) "triton" also runs on CPU tensors. The public op,
+its checks, fakes and derivatives are the same; only the kernel differs.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from torch.library import Library
 from . import _chosen, _native
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "") == "1"
-MIN_CAPABILITY = (8, 0)  # Ampere: what the kernels are compiled and checked for
+MIN_CAPABILITY = (8, 0)  # Ampere: the oldest architecture for which the kernels are compiled and checked
 
 # public op -> (module that defines a function per dispatcher op, by its name; those names)
 KERNELS: dict[str, tuple[str, tuple[str, ...]]] = {}
 
 _installed = find_spec("triton") is not None
 _key = "CPU" if INTERPRETED else "CUDA"
-_served: list[Library] = []  # implementations that stay
-_override: Library | None = None  # those that run where "triton" is chosen
+_served: list[Library] = []  # permanent implementations
+_override: Library | None = None  # implementations in contexts that choose "triton"
 _lock = threading.RLock()
-_choosing = 0  # contexts, and blocks of a context, that have chosen "triton"
+_choosing = 0  # number of contexts, and of blocks in them, that have chosen "triton"
 
 
 def provide(op: str, module: str, names: Sequence[str]) -> None:
@@ -50,11 +50,11 @@ def provide(op: str, module: str, names: Sequence[str]) -> None:
 
 
 def choose(active: bool) -> None:
-    """A context chooses "triton", or no longer does.
+    """Notes that a context chooses "triton", or no longer does.
 
-    PyTorch's dispatcher knows no contexts: while any context has chosen "triton", what it calls decides, in Python,
-    between the two kernels. Afterwards it calls the others by themselves again, unless there are other threads, which
-    may be on their way into what would be removed.
+    PyTorch's dispatcher does not support contexts: while any context has chosen "triton", a Python function in the
+    dispatcher selects one of the two kernels. Afterwards it is removed, unless other threads exist, which may be
+    calling it.
     """
     global _choosing, _override
     with _lock:
@@ -69,8 +69,8 @@ def choose(active: bool) -> None:
 
 
 def usable() -> str | None:
-    """Why no Triton kernel can run in this process, or None where some can."""
-    if _native.cpu_reason is not None:  # which defines the ops
+    """The reason why no Triton kernel can run in this process, or None."""
+    if _native.cpu_reason is not None:  # defines the ops
         return _native.cpu_reason
     if not _installed:
         return "triton is not installed"
@@ -80,7 +80,7 @@ def usable() -> str | None:
 
 
 def refusal(op: str, device: torch.device) -> str | None:
-    """Why an op has no Triton kernel for tensors on a device, or None where it has."""
+    """The reason why an op has no Triton kernel for tensors on a device, or None."""
     if op not in KERNELS:
         return "no Triton kernel for this op"
     if (reason := usable()) is not None:
@@ -97,9 +97,9 @@ def refusal(op: str, device: torch.device) -> str | None:
 
 
 def _attach(module: str, names: Sequence[str], library: Library | None = None, *, chosen: bool = False) -> Library:
-    """``chosen``: for contexts that have chosen "triton"; others have the kernel that was there."""
+    """``chosen``: for contexts that have chosen "triton"; other contexts keep the existing kernel."""
     library = Library("equikernels", "IMPL") if library is None else library
-    with warnings.catch_warnings():  # that a kernel is overridden is what was asked for
+    with warnings.catch_warnings():  # the override is intended
         warnings.simplefilter("ignore")
         for name in names:
             kernel = _where_chosen(module, name) if chosen else _lazy(module, name)

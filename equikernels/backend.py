@@ -1,8 +1,8 @@
-"""Which implementation an op runs on, and why.
+"""Chooses the implementation of an op and reports the reason.
 
 Every op has a plain-PyTorch reference, and kernels for some devices: C++ ("cpu"), CUDA C++ ("cuda") and Triton
-("triton", on CUDA). By default ("auto") a kernel is used where one exists for the tensors' device, CUDA C++ before
-Triton; elsewhere the reference runs. A backend asked for by name is used or refused, never replaced.
+("triton", on CUDA). By default ("auto") an op runs its kernel for the tensors' device, CUDA C++ before Triton, or the
+reference if there is none. A backend chosen by name is used or raises an error; nothing replaces it.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from torch.autograd import forward_ad
 from . import _chosen, _native, _triton
 from ._chosen import BACKENDS, DEFAULT
 
-AUTO = {"cpu": ("cpu",), "cuda": ("cuda", "triton")}  # device -> backends, the first that can is used
+AUTO = {"cpu": ("cpu",), "cuda": ("cuda", "triton")}  # device -> backends, in order of preference
 
 # op -> devices with a C++ kernel; filled by the op modules. Those with a Triton kernel are in _triton.KERNELS.
 KERNELS: dict[str, tuple[str, ...]] = {}
 
-# Ops with a kernel that other ops replace where there is none.
+# Ops that are made of other ops if they have no kernel.
 COMPOSED: set[str] = set()
 
-# Ops that others are made of: where "triton" is chosen, for the others' sake, they run their C++ kernel.
+# Parts of other ops: if "triton" is chosen, they run their C++ kernel.
 PARTS: set[str] = set()
 
 
-_traced: tuple[str, ...] = ()  # while Dynamo traces: backends of the blocks it is in
+_traced: tuple[str, ...] = ()  # while Dynamo traces: backends of the enclosing blocks
 
 if DEFAULT == "triton":
     _triton.choose(True)
 
 
 def current() -> str:
-    """The backend chosen in this context."""
+    """The chosen backend of this context."""
     if torch.compiler.is_dynamo_compiling():
         return _traced[-1] if _traced else _chosen.name
     return _chosen.current()
@@ -44,15 +44,15 @@ def current() -> str:
 class use_backend(ContextDecorator):
     """Chooses the backend inside a ``with`` block, or a decorated function, for this context.
 
-    A context is a thread or an asyncio task (:mod:`contextvars`). A task sees what was chosen where it was created; a
-    thread starts with the default, which is ``EQUIKERNELS_BACKEND`` or "auto", unless it runs in a copy of a context
-    (``contextvars.copy_context().run``). A generator shares the context of its caller: what it chooses between two
-    values, the caller sees.
+    A context is a thread or an asyncio task (:mod:`contextvars`). A task inherits the choice of the context that
+    created it. A thread starts with the default, ``EQUIKERNELS_BACKEND`` or "auto", unless it runs in a copy of a
+    context (``contextvars.copy_context().run``). A generator shares the context of its caller: a choice that it makes
+    between two values also holds for the caller.
 
-    A backward pass runs on the backend of its forward pass, whatever is chosen when, and in whichever thread, it runs.
-    Two things go by what is chosen where backward runs, which for GPUs is a thread of autograd's, on the default: a
-    forward pass that it runs again (activation checkpointing), and whether a backward pass made by torch.compile calls
-    CUDA C++ or Triton.
+    A backward pass runs on the backend of its forward pass, whatever the choice in the thread that runs it. There are
+    two exceptions, which follow the choice where backward runs (on GPUs a thread of autograd, with the default): a
+    recomputed forward pass (activation checkpointing), and the choice between CUDA C++ and Triton in a backward pass
+    compiled by torch.compile.
 
     Args:
         name: "auto", "reference", "cpu", "cuda" (CUDA C++) or "triton".
@@ -78,7 +78,7 @@ class use_backend(ContextDecorator):
         if torch.compiler.is_dynamo_compiling():
             _trace(None)
             return
-        # Blocks need not end in the order in which they began, where generators hold them, nor in the same context.
+        # Generators may end blocks in another order than they began, or in another context.
         inside = _chosen.blocks.get()
         for k in reversed(range(len(inside))):
             if inside[k][0] is self:
@@ -92,17 +92,17 @@ def _trace(name: str | None) -> None:
     """Enters a block that Dynamo traces, or leaves the innermost."""
     global _traced
     if name == "triton":
-        torch._dynamo.graph_break()  # kernels are told apart where compiled code runs, which is behind the block
+        torch._dynamo.graph_break()  # kernels are selected when compiled code runs, outside the block
     _traced = _traced[:-1] if name is None else (*_traced, name)
 
 
 def _language(op: str, backend: str, device: torch.device) -> str:
-    """The backend whose kernel of an op runs where ``backend`` is chosen."""
+    """The backend of an op's kernel if ``backend`` is chosen."""
     return device.type if backend == "triton" and op in PARTS else backend
 
 
 def _refusal(op: str, backend: str, device: torch.device) -> str | None:
-    """Why a backend has no kernel of an op for tensors on a device, or None where it has."""
+    """The reason why a backend has no kernel of an op for tensors on a device, or None."""
     backend = _language(op, backend, device)
     if backend == "triton":
         return _triton.refusal(op, device)
@@ -114,27 +114,27 @@ def _refusal(op: str, backend: str, device: torch.device) -> str | None:
 
 
 def use_kernel(op: str, *tensors: Tensor, cuda_limit: str | None = None, limit: str | None = None) -> bool:
-    """True where the op's kernel is to run on these tensors, False for the reference.
+    """True if the op's kernel is to run on these tensors, False for the reference.
 
-    Under torch.func transforms and forward-mode AD the reference runs: it is made of PyTorch ops that have every
-    derivative and batching rule, where a custom op would lose the tangent or loop.
+    Under torch.func transforms and forward-mode AD the reference runs: its PyTorch ops have every derivative and
+    batching rule, while a custom op would lose the tangent or loop.
 
     Args:
         op: name of the public op.
-        tensors: what it was called with.
-        cuda_limit: why the op's CUDA C++ kernel cannot do this call, where it cannot.
-        limit: why the op's kernel on this device cannot.
+        tensors: its arguments.
+        cuda_limit: the reason why the op's CUDA C++ kernel does not support this call, if any.
+        limit: the reason why the op's kernel on this device does not support it.
 
     Raises:
-        RuntimeError: a backend was asked for by name that cannot run here.
+        RuntimeError: the backend chosen by name cannot run this call.
     """
     name = current()
     if name == "reference":
         return False
     device = tensors[0].device
     named = name != "auto"
-    if named and name in AUTO and device.type != name:  # whatever the transform
-        raise RuntimeError(f"{op}: backend {name!r} was asked for, but the tensors are on {device.type!r}")
+    if named and name in AUTO and device.type != name:  # under any transform
+        raise RuntimeError(f"{op}: backend {name!r} was requested, but the tensors are on {device.type!r}")
     if transformed(tensors):
         return False
     for backend in (name,) if named else AUTO.get(device.type, ()):
@@ -142,13 +142,13 @@ def use_kernel(op: str, *tensors: Tensor, cuda_limit: str | None = None, limit: 
         if reason is None:
             return True
         if named:
-            raise RuntimeError(f"{op}: backend {name!r} was asked for: {reason}")
+            raise RuntimeError(f"{op}: backend {name!r} was requested: {reason}")
     return False
 
 
 def use_shortcut(op: str, *tensors: Tensor) -> bool:
-    """As :func:`use_kernel`, for an op that others can be put together to: where a backend asked for by name lacks the
-    kernel, they run on that backend."""
+    """As :func:`use_kernel`, for an op that can be made of other ops: if the backend chosen by name has no kernel of
+    it, the other ops run on that backend."""
     name = current()
     if name not in ("auto", "reference") and _refusal(op, name, tensors[0].device) is not None:
         return False
@@ -156,10 +156,10 @@ def use_shortcut(op: str, *tensors: Tensor) -> bool:
 
 
 def transformed(tensors: tuple[Tensor, ...]) -> bool:
-    """Whether a transform of torch.func or forward-mode AD is at work on one of the tensors."""
+    """Whether one of the tensors is under a torch.func transform or forward-mode AD."""
     if torch.compiler.is_compiling():
-        # Dynamo knows the answer where no transform is active and breaks the graph where one is: the frame then runs
-        # eagerly, and finds the reference. A transform traced into an op would silently lose its tangent.
+        # Dynamo evaluates this if no transform is active and breaks the graph if one is: the frame then runs eagerly
+        # and uses the reference. A transform traced into an op would silently lose its tangent.
         return torch._C._functorch.maybe_current_level() is not None
     if any(map(torch._C._functorch.is_functorch_wrapped_tensor, tensors)):
         return True
@@ -167,9 +167,9 @@ def transformed(tensors: tuple[Tensor, ...]) -> bool:
 
 
 def backends() -> BackendReport:
-    """What runs where, for each op, and why not elsewhere. ``print(equikernels.backends())`` shows a table.
+    """The implementation of each op on each device, with reasons. ``print(equikernels.backends())`` shows a table.
 
-    The rows "cpu", "cuda" and "other" are devices, under the backend chosen now; the row "triton" says whether
+    The rows "cpu", "cuda" and "other" are devices, under the current backend; the row "triton" tells whether
     ``use_backend("triton")`` has a kernel of the op.
     """
     report = BackendReport()
@@ -185,7 +185,7 @@ def backends() -> BackendReport:
 
 
 def _served(op: str, device: torch.device) -> str:
-    """What runs on a device under the backend chosen now, and where that is not a kernel, why."""
+    """The implementation on a device under the current backend, with the reason if it is not a kernel."""
     name = current()
     if name == "reference":
         return "reference (EQUIKERNELS_BACKEND or use_backend says so)"
@@ -214,12 +214,12 @@ def _kernel(backend: str) -> str:
     return f"Triton {CUDA_STATUS}" if backend == "triton" else CUDA_STATUS
 
 
-# No GPU has run these kernels yet: they are compiled and checked offline.
+# These kernels have not run on a GPU yet: they are compiled and checked offline.
 CUDA_STATUS = "kernel (compiled, not yet run on a GPU)"
 
 
 class BackendReport(dict[str, dict[str, str]]):
-    """op -> device -> what runs there."""
+    """op -> device -> implementation."""
 
     def __str__(self) -> str:
         lines = [f"backend: {current()}"] + ([_native.stale] if _native.stale is not None else [])

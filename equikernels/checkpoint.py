@@ -1,4 +1,4 @@
-"""Reads checkpoints of published networks: what is in the file decides which network is built and how wide it is."""
+"""Reads checkpoints of published networks: the content of the file determines the network and its widths."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from .models import (
     PELICANRegressor,
 )
 
-# What wrappers put into keys, anywhere: torch.compile, activation checkpoints, FullyShardedDataParallel.
+# Parts of keys that wrappers insert anywhere: torch.compile, activation checkpoints, FullyShardedDataParallel.
 INSERTED = ("_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module.")
 PARALLEL = "module."  # DistributedDataParallel, AveragedModel
 BESIDE = ("n_averaged",)  # AveragedModel's own
 
-# Network -> keys that name it; their shapes, with the blocks', give its widths.
+# Network -> keys that identify it; their shapes and those of the blocks give its widths.
 NETWORKS: dict[type[Any], tuple[str, ...]] = {
     LorentzNet: ("embedding.weight", "LGEBs.0.phi_e.0.weight", "graph_dec.3.weight"),
     EuclidNet: ("node_encoder.0.weight", "EB.phi_e.0.weight", "edge_mlp.0.weight"),
@@ -37,7 +37,7 @@ NETWORKS: dict[type[Any], tuple[str, ...]] = {
     PELICANNano: ("net2to2.eq_layers.0.bias", "agg_2to0.bias"),
 }
 
-# Keywords that PELICAN's training scripts leave in a file, beside the state, under their own names.
+# Keywords that PELICAN's training scripts store in a file next to the state, under their own names.
 AGGREGATION = ("config", "config_out", "activate_agg", "activate_lin", "activate_agg_out", "activate_lin_out")
 OTHERS = ("activation", "scale", "dropout", "drop_rate", "drop_rate_out")
 INPUTS = ("stabilizer", "method", "activate_agg_in", "activate_lin_in", "irc_safe")
@@ -50,11 +50,11 @@ LEGACY = ("input_encoder.alphas", "message_layer.", "eq2to0.")  # PELICAN before
 
 
 class Candidate(NamedTuple):
-    """A network that a file may hold."""
+    """A network that a file may contain."""
 
-    prefix: str  # of its keys, names of the dicts around it included
+    prefix: str  # of its keys, including the names of the enclosing dicts
     network: type[Any]
-    missing: list[str]  # of the keys that name it
+    missing: list[str]  # of the keys that identify it
     state: dict[str, Tensor]
     arguments: Mapping[str, Any]
 
@@ -66,40 +66,40 @@ def load_checkpoint(
     dtype: torch.dtype | None = None,
     **options: Any,
 ) -> nn.Module:
-    """Builds the network a file holds, and fills it.
+    """Builds the network of a file and loads its state.
 
-    The file is what ``torch.save`` wrote: a state dict, alone or in dicts under any names ("model_state", "state_dict",
-    ...), its keys under any prefix. What wrappers put into keys ("module.", "_orig_mod.") is taken out of them. The
-    network is found by the keys it must have; keys and values outside its prefix (metrics, losses, optimizers) are left
-    alone, all under it must be its own. The file is read with ``weights_only=True``: nothing in it is executed.
-    Optimizers and schedulers of PyTorch are passed over, objects of other classes refused.
+    ``torch.save`` wrote the file: a state dict, alone or in dicts under any names ("model_state", "state_dict", ...),
+    with keys under any prefix. Parts of keys that wrappers insert ("module.", "_orig_mod.") are removed. The required
+    keys identify the network; keys and values outside its prefix (metrics, losses, optimizers) are ignored, all keys
+    under it must belong to the network. The file is read with ``weights_only=True``: nothing in it is executed.
+    Optimizers and schedulers of PyTorch are ignored, objects of other classes raise an error.
 
-    Networks known, and what the tensors of their files do not tell, given as keywords:
+    Known networks, and the keywords that the tensors of their files do not determine:
 
     - LorentzNet: ``c_weight`` (required; 5e-3 for the published top tagger, 1e-3 for the quark/gluon one),
       ``dropout=0.2``, ``readout="padded_mean"``;
     - EuclidNet: ``c_weight=0.005``, ``n_graph_iters=5``; EuclidNetSO3: ``c_weight=0.005``;
     - InteractionNetwork: ``n_layers=1``;
     - PELICANClassifier, PELICANRegressor: ``stabilizer``, ``method``, ``config``, ``config_out``, ``average_nobj``
-      (required), and whatever is not the class's default. What the training script stored beside the state, as "args",
-      is read from there unless it is given;
+      (required), and keywords that differ from the class's defaults. Keywords that the training script stored in the
+      file, as "args", are read from there unless they are given;
     - PELICANNano: the same without ``stabilizer`` and ``method``.
 
     Args:
         file: a path or an open binary file.
-        prefix: which network, where the file holds several (an exponential moving average beside the model, say), such
-            as ``"ema."``; the error lists those there are.
+        prefix: of the network, if the file contains several (such as the model and its exponential moving average), for
+            example ``"ema."``; the error lists them.
         dtype: of the network; the file's by default, float32 for files of 16 bits.
         options: keywords of the network's ``from_state_dict``.
 
     Returns:
-        The network, on the CPU, in training mode as any new module.
+        The network, on the CPU, in training mode like any new module.
 
     Raises:
-        ValueError: no known network, or several; keys missing, unexpected, or of the wrong shape, all of which are
-            listed; a file of another kind, or a damaged one.
+        ValueError: no known network, or several; keys that are missing, unexpected, or of the wrong shape (all are
+            listed); a file of another kind, or a damaged one.
         TypeError: no state dict; a required keyword is missing or one is unknown.
-        pickle.UnpicklingError: the file holds objects of classes, which are named.
+        pickle.UnpicklingError: the file contains objects of other classes, which the message names.
     """
     found = _choose(read(file), prefix)
     network, state = found.network, found.state
@@ -150,7 +150,7 @@ Table = tuple[str, dict[str, Tensor], Mapping[str, Any]]
 
 
 def _tables(content: Mapping[Any, Any], path: str, arguments: Mapping[str, Any], seen: set[int]) -> Iterator[Table]:
-    """Every dict of the file that has tensors: (names of the dicts around it, tensors, the script's arguments)."""
+    """Every dict of the file that has tensors: (names of the enclosing dicts, tensors, the script's arguments)."""
     if id(content) in seen:
         return
     seen.add(id(content))
@@ -166,7 +166,7 @@ def _tables(content: Mapping[Any, Any], path: str, arguments: Mapping[str, Any],
 
 
 def _candidates(path: str, table: Mapping[str, Tensor], arguments: Mapping[str, Any]) -> Iterator[Candidate]:
-    """The networks of a dict, whole or in part: one for every prefix under which there are keys that name one."""
+    """The networks of a dict, complete or partial: one for every prefix that has keys identifying a network."""
     state: dict[str, Tensor] = {}
     for key, value in table.items():
         name = _plain(key)
@@ -188,7 +188,7 @@ def _candidates(path: str, table: Mapping[str, Tensor], arguments: Mapping[str, 
 
 
 def _plain(key: str) -> str:
-    """A key without what wrappers put into it; "module." stays where it comes first, as part of the prefix."""
+    """A key without the parts that wrappers insert; a leading "module." stays, as part of the prefix."""
     for inserted in INSERTED:
         key = key.replace(inserted, "")
     first = PARALLEL if key.startswith(PARALLEL) else ""

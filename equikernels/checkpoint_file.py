@@ -1,8 +1,8 @@
 """Reads the files of training scripts: tensors and plain values. Nothing in a file is executed.
 
-``torch.load(weights_only=True)`` builds plain containers and tensors, and refuses all else. Training scripts store
-optimizers, schedulers and NumPy scalars beside a network: their names stand for :class:`Inert` here, which keeps
-nothing and does nothing, so that no constructor of another class sees what is in the file.
+``torch.load(weights_only=True)`` builds plain containers and tensors, and rejects everything else. Training scripts
+also store optimizers, schedulers and NumPy scalars: here their names map to :class:`Inert`, which stores nothing and
+does nothing, so that no constructor of another class reads the content of the file.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ File = str | os.PathLike[str] | IO[bytes]
 
 
 class Inert:
-    """Stands for an object whose content is of no use to a network."""
+    """Replaces an object that a network does not need."""
 
     def __init__(self, *args: object, **options: object) -> None:
         pass
@@ -34,14 +34,14 @@ class Inert:
 
 
 class Table:
-    """Stands for a kind of dict: a plain one is made."""
+    """Replaces a subclass of dict by a plain dict."""
 
     def __new__(cls, *args: object) -> Any:
         return {}
 
 
 def _of_torch() -> list[str]:
-    """The optimizers and schedulers that PyTorch itself defines, by the names they are pickled under."""
+    """The optimizers and schedulers that PyTorch defines, by their pickled names."""
     modules = (torch.optim, torch.optim.lr_scheduler, torch.optim.swa_utils)
     bases = (torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler)
     found = [kind for module in modules for kind in vars(module).values() if inspect.isclass(kind)]
@@ -65,15 +65,15 @@ TABLES = ("collections.defaultdict", *(f"{module}.AttributeDict" for module in L
 
 
 def _allowed() -> list[Any]:
-    # argparse.Namespace is a holder of values
+    # argparse.Namespace only holds values
     names = (*_of_torch(), *HELPERS, *PATHS, *(f"builtins.{name}" for name in FACTORIES))
     return [argparse.Namespace, *((Inert, name) for name in names), *((Table, name) for name in TABLES)]
 
 
 @contextlib.contextmanager
 def _only(allowed: list[Any]) -> Iterator[None]:
-    """Lets the weights-only reader take these names, in place of what others have registered under the same ones:
-    torch.compile, for one, registers defaultdict itself."""
+    """Allows these names in the weights-only reader, replacing registrations by others under the same names:
+    torch.compile registers defaultdict, for example."""
     before = torch.serialization.get_safe_globals()
     names = {_path(entry) for entry in allowed}
     try:
@@ -90,7 +90,7 @@ def _path(entry: Any) -> str:
 
 
 def read(file: File) -> Any:
-    """What ``torch.save`` wrote, on the CPU.
+    """Loads the content that ``torch.save`` wrote, on the CPU.
 
     Raises:
         ValueError: another kind of file, or one that is damaged.
@@ -124,7 +124,7 @@ def _refuse_classes(stream: IO[bytes], error: Exception) -> NoReturn:
         names = []
     got = f"objects of {', '.join(names)}" if names else str(error).splitlines()[0]
     raise pickle.UnpicklingError(
-        f"{OP}: file: expected tensors and plain values, got {got}; none of it is executed. Where the file can be "
+        f"{OP}: file: expected tensors and plain values, got {got}; none of it is executed. If the file can be "
         f"trusted and loaded, save {SAVE}"
     ) from error
 
@@ -140,11 +140,11 @@ SIGNATURES = (
     (b"{", "JSON"),
     (b"GGUF", "a GGUF file"),
 )
-LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # what torch.save began with before 1.6
+LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the first bytes of torch.save before 1.6
 
 
 def _kind(stream: IO[bytes]) -> str | None:
-    """What the file is, if it is nothing torch.save wrote."""
+    """The kind of a file that torch.save did not write."""
     start = stream.tell()
     head = stream.read(512)
     if not head:

@@ -48,7 +48,7 @@ def check_tensor(
 
 
 def as_int(op: str, argument: str, value: SupportsIndex | None) -> int:
-    """An integer of Python, NumPy or PyTorch, as Python's; a symbolic one as it is. Truth values are refused."""
+    """Converts an integer of Python, NumPy or PyTorch to Python's; keeps symbolic integers; rejects booleans."""
     if isinstance(value, int | torch.SymInt) and not isinstance(value, bool):
         return value  # type: ignore[return-value]
     if not isinstance(value, bool):
@@ -65,8 +65,8 @@ def check_choice(op: str, argument: str, value: str, choices: Collection[str]) -
 
 
 def check_bound(op: str, argument: str, value: float | None) -> float | None:
-    """A bound >= 0 as a schema takes it: no bound, which infinity is too, is None there. (A saved program keeps the
-    numbers of its calls as text in which infinity has no place.)"""
+    """A bound >= 0 as a schema takes it; None or infinity: no bound, None in the schema. (A saved program stores the
+    numbers of its calls as text, which cannot represent infinity.)"""
     if value is None:
         return None
     try:
@@ -79,7 +79,7 @@ def check_bound(op: str, argument: str, value: float | None) -> float | None:
 
 
 def check_number(op: str, argument: str, value: float, least: float = -math.inf) -> float:
-    """A finite number, above ``least`` where there is one."""
+    """A finite number, above ``least`` if given."""
     try:
         inside = least < value < math.inf
     except TypeError:
@@ -90,7 +90,7 @@ def check_number(op: str, argument: str, value: float, least: float = -math.inf)
 
 
 def check_integer(op: str, argument: str, value: int, expected: str, least: int | None = None) -> int:
-    """An int of at least ``least``, of what counts as one: NumPy's integers do, booleans and floats do not."""
+    """An int of at least ``least``. NumPy's integers are accepted, booleans and floats are not."""
     number: int | None = None
     if isinstance(value, int | torch.SymInt):
         number = None if isinstance(value, bool) else value

@@ -23,7 +23,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="equikernels", description="Fused kernels for equivariant networks.")
     parser.add_argument("--version", action="version", version=f"equikernels {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("info", help="print what a bug report should contain")
+    commands.add_parser("info", help="print the information for a bug report")
     demo = commands.add_parser("demo", help="score sample jets, side by side with the published formulas")
     demo.add_argument("--jets", type=_positive, default=2000, metavar="N", help="how many (default and most: 2000)")
     demo.add_argument("--output", type=Path, default=Path("demo_output"), metavar="DIR", help="where plots go")
@@ -34,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def bench_package() -> str:
-    """The benchmark suite: inside the package where it is installed, beside it in a checkout on the path."""
+    """The package of the benchmark suite: equikernels.bench if installed, bench in a checkout."""
     return "equikernels.bench" if importlib.util.find_spec("equikernels.bench") else "bench"
 
 

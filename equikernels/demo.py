@@ -1,9 +1,9 @@
 """``equikernels demo``: networks on two thousand jets, by their published formulas and by equikernels.
 
-Each side runs in a process of its own, so that its peak memory is its own: the high-water mark of the resident memory
-(VmHWM, which Linux keeps and lets a process reset) less what was resident before the first batch. Inputs are made
-outside the clock: padded tensors (and edge lists) for the published formula, packed tensors for equikernels. A formula
-too slow for all jets scores the first ones; times are compared on the batches that both sides scored.
+Each side runs in its own process. Its peak memory is the high-water mark of the resident memory (VmHWM, which Linux
+records and a process may reset) minus the memory resident before the first batch. The time to make inputs is not
+measured: padded tensors (and edge lists) for the published formula, packed tensors for equikernels. A formula too slow
+for all jets scores the first ones; times are compared on the batches that both sides scored.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from . import baselines, models
+from . import models, published
 from .backend import backends
 from .data import Jets, load_sample_jets, top_tagging_scalars, with_beams
 from .process import above, in_child, memory, reset_peak
@@ -38,12 +38,12 @@ class Settings:
 
 @dataclass
 class Scores:
-    """What one side gave.
+    """The results of one side.
 
     Attributes:
         logits: [n_jets, 2], of the first jets.
-        seconds: of each full batch (of the only one, where there is no full batch).
-        peak: bytes that scoring added to the process at most; None where the system does not tell.
+        seconds: of each full batch (of the only batch, if none is full).
+        peak: the most bytes that scoring added to the process; None if the system does not report it.
         sweep: batch size -> (seconds, bytes).
     """
 
@@ -67,7 +67,7 @@ class Network:
     Attributes:
         title: for the report.
         batch: jets in a batch.
-        compared: how many jets the published formula scores; all where None.
+        compared: how many jets the published formula scores; None: all.
         checked: how many jets are scored in float64.
         sweep: batch sizes that are timed.
     """
@@ -90,23 +90,23 @@ class Network:
 class LorentzNet(Network):
     title = "LorentzNet (arXiv 2201.08187): width 72, 6 blocks"
     batch, compared, checked, sweep = 100, None, 50, (1, 3, 10, 30, 100)
-    c_weight = 5e-3  # the published top tagger, as the widths
+    c_weight = 5e-3  # of the published top tagger, like the widths
 
     def models(self) -> dict[str, nn.Module]:
         ours = models.LorentzNet(2, 72, n_layers=6, c_weight=self.c_weight, readout="padded_mean")
-        return {"equikernels": ours, "published": baselines.LorentzNet(2, 72, n_layers=6, c_weight=self.c_weight)}
+        return {"equikernels": ours, "published": published.LorentzNet(2, 72, n_layers=6, c_weight=self.c_weight)}
 
     def inputs(self, side: str, jets: Jets, dtype: torch.dtype, padded_to: int) -> tuple[Any, ...]:
         x, ptr, is_beam = with_beams(jets.p4, jets.ptr)
         # Masses are inputs: both precisions read the same ones.
         x, scalars = x.to(dtype), top_tagging_scalars(x, is_beam).to(dtype)
         if side == "published":
-            return baselines.LorentzNet.padded_inputs(x, scalars, ptr, padded_to + 2)
-        return x, scalars, ptr  # padded to the longest event by themselves
+            return published.LorentzNet.padded_inputs(x, scalars, ptr, padded_to + 2)
+        return x, scalars, ptr  # the model pads to the longest event
 
 
 class PELICAN(Network):
-    """Four-momenta and their products are float64 for both sides, all else float32: in float32 the published formula
+    """On both sides four-momenta and their products are float64, all else float32: in float32 the published formula
     loses the masses of light pairs, and logits differ by more than rounding."""
 
     title = "PELICAN (arXiv 2307.16506): widths 60 and 35, 5 blocks, two spurions"
@@ -123,11 +123,11 @@ class PELICAN(Network):
     def models(self, config: str = "M") -> dict[str, nn.Module]:
         sizes = {**self.widths, "config": config, "config_out": config}
         ours = models.PELICANClassifier(**sizes, method="spurions", factorize=True, batchnorm="b")
-        return {"equikernels": ours, "published": baselines.PELICANClassifier(**sizes)}
+        return {"equikernels": ours, "published": published.PELICANClassifier(**sizes)}
 
     def inputs(self, side: str, jets: Jets, dtype: torch.dtype, padded_to: int) -> tuple[Any, ...]:
         if side == "published":
-            return baselines.PELICANClassifier.padded_inputs(jets.p4.double(), jets.ptr, padded_to)
+            return published.PELICANClassifier.padded_inputs(jets.p4.double(), jets.ptr, padded_to)
         return jets.p4.double(), jets.ptr
 
 
@@ -148,7 +148,7 @@ def build(network: str, side: str, seed: int, dtype: torch.dtype = torch.float32
 def prepare(
     network: str, side: str, model: nn.Module, jets: Jets, padded_to: int | None = None
 ) -> Callable[[], Tensor]:
-    """Makes the network's inputs from jets; the function returned is what is timed."""
+    """Makes the network's inputs from jets; the returned function is timed."""
     dtype = next(model.parameters()).dtype
     longest = int(jets.ptr.diff().max()) if padded_to is None else padded_to
     inputs = NETWORKS[network].inputs(side, jets, dtype, longest)
@@ -198,7 +198,7 @@ def oracle(network: str, settings: Settings) -> Tensor:
     logits: list[Tensor] = []
     left = this.checked
     for batch in load_sample_jets()[: settings.jets].batches(this.batch):
-        if left > 0:  # with the padding of the batches they are compared with
+        if left > 0:  # with the padding of the batches for comparison
             longest = int(batch.ptr.diff().max())
             logits.append(prepare(network, "published", model, batch[:left], longest)())
         left -= len(batch)
@@ -212,7 +212,7 @@ def _timed(forward: Callable[[], Tensor]) -> tuple[float, Tensor]:
 
 
 def _sweep_point(forward: Callable[[], Tensor], resident: int | None) -> tuple[float, int | None]:
-    """Median time of a few calls (one, where it is slow) and the peak of them."""
+    """Median time of a few calls (one if it is slow) and their peak memory."""
     reset_peak()
     times = [_timed(forward)[0]]
     while sum(times) < 0.5 and len(times) < 5:
@@ -227,9 +227,9 @@ def _sweep_point(forward: Callable[[], Tensor], resident: int | None) -> tuple[f
 class Agreement:
     """Compares the logits of the two sides.
 
-    They agree where, on the jets scored in float64 too, the error of equikernels is at most twice that of the published
-    formula at the same precision (plus one rounding of the largest logit), and where over all jets the difference
-    is below 1e-4 of the largest logit.
+    They agree if both conditions hold: on the jets that are also scored in float64, the error of equikernels is at most
+    twice that of the published formula at the same precision (plus one rounding of the largest logit); over all jets,
+    the difference is below 1e-4 of the largest logit.
     """
 
     difference: float
@@ -249,7 +249,7 @@ class Agreement:
 
     @property
     def holds(self) -> bool:
-        # Written so that a NaN anywhere means no.
+        # A NaN anywhere makes this False.
         rounding = torch.finfo(torch.float32).eps * self.scale
         return self.error <= 2 * self.published_error + rounding and self.difference <= 1e-4 * self.scale
 
@@ -258,7 +258,7 @@ class Agreement:
 
 
 def report(published: Scores, ours: Scores, exact: Tensor, settings: Settings) -> tuple[str, bool]:
-    """What the demo prints, and whether the two sides agree. Without agreement no speed-up is given."""
+    """The text that the demo prints, and whether the two sides agree. Without agreement it contains no speed-up."""
     compared, batches = len(published.logits), len(published.seconds)
     agreement = Agreement.of(published.logits, ours.logits[:compared], exact)
     times = published.seconds_per_100(batches), ours.seconds_per_100(batches)
@@ -298,7 +298,7 @@ def _mib(size: int | None) -> str:
 
 
 def run(settings: Settings) -> int:
-    """Runs the demo. Returns 0, or 1 where the two sides disagree."""
+    """Runs the demo. Returns 0, or 1 if the two sides disagree."""
     from . import plots
 
     jets = load_sample_jets()[: settings.jets]
@@ -325,7 +325,7 @@ def run(settings: Settings) -> int:
             written.append(settings.output / f"batch_size_{name.lower()}.png")
             plots.batch_size(published.sweep, ours.sweep, network.title, written[-1])
     where = "\n".join(f"  {op:24s} {devices['cpu']}" for op, devices in backends().items())
-    print(f"What runs on the CPU, op by op:\n{where}\n")
+    print(f"Implementations on the CPU, op by op:\n{where}\n")
     written[1].write_text(json.dumps(results, indent=1) + "\n")
     _write_scores(jets, signal, written[2])
     print("Written: " + ", ".join(str(path) for path in written))
@@ -333,7 +333,7 @@ def run(settings: Settings) -> int:
 
 
 def _write_scores(jets: Jets, signal: dict[str, Tensor], path: Path) -> None:
-    """One row a jet: its label and what each network takes for the probability of signal."""
+    """One row per jet: its label and the probability of signal from each network."""
     with path.open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["jet", "label", *signal])

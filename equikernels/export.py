@@ -1,4 +1,4 @@
-"""What torch.export is told about sizes."""
+"""Exports forwards for any sizes: tells torch.export to make no assumptions about sizes 0 and 1."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ import torch
 
 Forward = TypeVar("Forward", bound=Callable[..., Any])
 
-# Earlier versions cannot trace what is derived from such sizes: there, a program takes three events or more.
+# Earlier versions cannot trace values derived from such sizes: their programs take three events or more.
 TAKES_ANY_SIZE = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 13)
 
 
 def for_any_size(forward: Forward) -> Forward:
-    """A forward, or a graph's constructor, that torch.export turns into a program for any number of events, particles
-    and edges, 0 and 1 included.
+    """Decorates a forward, or a graph's constructor, so that torch.export makes a program for any number of events,
+    particles and edges, including 0 and 1.
 
-    PyTorch assumes of a size that it derives (events from a graph's table, say) that it is at least two wherever
-    broadcasting or contiguity ask, and writes that into the program as a condition. Here it is told not to.
-    ``run_decompositions``, which asks again, needs the same context around it. Before PyTorch 2.13 nothing is told.
+    PyTorch assumes that a derived size (the number of events of a graph's table, for example) is at least two whenever
+    broadcasting or contiguity depend on it, and writes this into the program as a condition. This decorator disables
+    the assumption. ``run_decompositions`` evaluates the sizes again and needs the same context. Before PyTorch 2.13 the
+    decorator has no effect.
     """
     if not TAKES_ANY_SIZE:
         return forward
@@ -32,7 +33,7 @@ def for_any_size(forward: Forward) -> Forward:
         with torch.fx.experimental._config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
             return forward(*arguments, **options)
 
-    # Dynamo keeps what it has compiled, and counts it, by code object: each forward needs one of its own.
+    # Dynamo caches and counts compiled code by code object: each forward needs its own.
     function: Any = told
     function.__code__ = function.__code__.replace(co_name=forward.__name__)
     return function

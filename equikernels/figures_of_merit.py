@@ -1,4 +1,4 @@
-"""Figures of merit: the ant factors, background rejection or AUC for each parameter of a network."""
+"""Figures of merit: ant factors, from the background rejection or AUC and the number of parameters of a network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def ant_v1(rejection: float, parameters: int) -> float:
     """Background rejection 1/eB at signal efficiency 0.3, for each parameter (VecNet, arXiv 2202.06941).
 
     Raises:
-        ValueError: a rejection below 1 or NaN (infinity is one: no background passes), fewer than 1 parameter.
+        ValueError: a rejection below 1 or NaN (infinity is valid: no background passes), fewer than 1 parameter.
     """
     if not rejection >= 1:
         fail("ant_v1", "rejection", "a number >= 1", rejection)

@@ -1,4 +1,4 @@
-"""The one graph type: who sends to whom, stored so that every kernel reads it in order.
+"""The graph type: edges from senders to receivers, stored in the order in which kernels read them.
 
 A graph is built once per batch and reused by every layer and by backward.
 """
@@ -16,30 +16,30 @@ from .export import for_any_size
 from .indices import all_pairs, check_indices, edges_of, group, normal, own
 from .indices import check_offsets as _check_offsets
 
-CSR, COMPLETE, COMPLETE_WITH_SELF_LOOPS = 0, 1, 2  # kinds, as the ops' schemas number them
+CSR, COMPLETE, COMPLETE_WITH_SELF_LOOPS = 0, 1, 2  # kinds, numbered as in the ops' schemas
 
 
 class Graph:
     """Directed edges j -> i (sender j, receiver i) between ``num_nodes`` nodes.
 
     Use one of the constructors: :meth:`complete`, :meth:`from_edge_index`, :meth:`from_csr`. Per-edge tensors are in
-    the order of :attr:`edge_index`, which is the order the user gave; for a complete graph it is row-major
-    (receiver, sender) inside each event.
+    the order of :attr:`edge_index`, which is the user's order; for a complete graph it is row-major (receiver, sender)
+    inside each event.
 
-    A complete graph stores two numbers an event and no edge list: kernels enumerate its pairs. Any
-    other graph holds its edges grouped by receiver and by sender (CSR and its transpose), each sorted stably; both
-    are made on first use and kept.
+    A complete graph stores two numbers per event and no edge list: kernels enumerate its pairs. Any other graph stores
+    its edges grouped by receiver and by sender (CSR and its transpose), each sorted stably; both are made on first use
+    and kept.
 
-    Kernels read memory at a graph's indices, which are checked once. A graph therefore owns them and does not change:
-    constructors copy what they are given, :attr:`edge_index`, :attr:`sender`, :attr:`receiver`, :attr:`ptr` and
-    :attr:`table` give copies, and attributes cannot be set. (As a pytree a graph hands out the tensors themselves:
-    write to none of them.)
+    Kernels read memory at a graph's indices, which are checked once. A graph therefore owns its indices and is
+    immutable: constructors copy their arguments; :attr:`edge_index`, :attr:`sender`, :attr:`receiver`, :attr:`ptr` and
+    :attr:`table` return copies; attributes cannot be set. (As a pytree a graph exposes the tensors themselves: do not
+    write to them.)
     """
 
     _num_nodes: int
     _num_edges: int | None
     _kind: int
-    _table: Tensor | None  # what kernels read, one int64 vector; see table
+    _table: Tensor | None  # one int64 vector, read by kernels; see table
     _edge_index: Tensor | None  # [2, E]: sender, receiver
     _events: Graph | None  # see events
     _pairs: Graph | None  # see pairs
@@ -79,21 +79,20 @@ class Graph:
         num_edges: SupportsIndex | None = None,
         validate: bool = True,
     ) -> Graph:
-        """Joins all pairs of nodes of each event.
+        """Connects all pairs of nodes of each event.
 
         Args:
             ptr: int64 [n_events + 1], starts at 0 and does not decrease; event b owns nodes ptr[b] .. ptr[b + 1] - 1.
             self_loops: whether a node also sends to itself.
-            num_nodes: ptr[-1], where known; given together with ``validate=False`` nothing is read back from the
-                device.
-            num_edges: sum of n_b (n_b - 1), or of n_b^2 with self-loops, where known.
-            validate: check the values of ``ptr`` and ``num_edges`` (on CUDA this waits for the device). Without it a
+            num_nodes: ptr[-1], if known; together with ``validate=False`` nothing is copied from the device.
+            num_edges: sum of n_b (n_b - 1), or of n_b^2 with self-loops, if known.
+            validate: check the values of ``ptr`` and ``num_edges`` (on CUDA this synchronises). Without it a
                 wrong ``ptr``, or one that does not end at ``num_nodes``, is undefined behaviour in the kernels.
 
         Raises:
             ValueError: ``ptr`` has a wrong shape, does not start at 0, decreases, or does not end at ``num_nodes``;
-                ``num_edges`` is another number.
-            TypeError: ``ptr`` is not int64, or a number is no integer.
+                ``num_edges`` is wrong.
+            TypeError: ``ptr`` is not int64, or a number is not an integer.
         """
         op = "Graph.complete"
         check_tensor(op, "ptr", ptr, ["n_events + 1"], [torch.int64])
@@ -120,18 +119,18 @@ class Graph:
     def from_edge_index(
         cls, edge_index: Tensor, num_nodes: SupportsIndex | None = None, *, validate: bool = True
     ) -> Graph:
-        """Takes a copy of PyTorch Geometric's edge list.
+        """Copies an edge list in the form of PyTorch Geometric.
 
         Args:
             edge_index: int64 [2, E], row 0 the senders (source), row 1 the receivers (target); any order, duplicates
-                and self-loops allowed. A ``torch_geometric.EdgeIndex`` is taken as well.
+                and self-loops allowed. A ``torch_geometric.EdgeIndex`` is accepted.
             num_nodes: number of nodes; may be left out for an ``EdgeIndex`` that knows its size.
-            validate: check that every index is in [0, num_nodes) (on CUDA this waits for the device). An index out
-                of range that is not checked here is undefined behaviour in the kernels.
+            validate: check that every index is in [0, num_nodes) (on CUDA this synchronises). Without it an index out
+                of range is undefined behaviour in the kernels.
 
         Raises:
             ValueError: wrong shape, or an index out of range.
-            TypeError: not int64, or ``num_nodes`` is no integer.
+            TypeError: not int64, or ``num_nodes`` is not an integer.
         """
         op = "Graph.from_edge_index"
         if hasattr(edge_index, "as_tensor") and hasattr(edge_index, "sparse_size"):
@@ -152,16 +151,16 @@ class Graph:
     @classmethod
     @for_any_size
     def from_csr(cls, rowptr: Tensor, col: Tensor, *, validate: bool = True) -> Graph:
-        """Takes edges already grouped by receiver: receiver i receives from ``col[rowptr[i]:rowptr[i + 1]]``.
+        """Copies edges grouped by receiver: receiver i has the senders ``col[rowptr[i]:rowptr[i + 1]]``.
 
         Args:
             rowptr: int64 [num_nodes + 1], starts at 0, does not decrease, ends at E.
             col: int64 [E], senders.
-            validate: check the values (on CUDA this waits for the device). Wrong ones that are not checked here are
-                undefined behaviour in the kernels.
+            validate: check the values (on CUDA this synchronises). Without it wrong values are undefined behaviour in
+                the kernels.
 
         Raises:
-            ValueError: wrong shape, offsets that are no offsets, or an index out of range.
+            ValueError: wrong shape, invalid offsets, or an index out of range.
             TypeError: not int64.
         """
         op = "Graph.from_csr"
@@ -183,14 +182,14 @@ class Graph:
 
     @classmethod
     def batch(cls, graphs: Sequence[Graph]) -> Graph:
-        """The graphs side by side, as one: nodes and edges of the first come first, then those of the second, ...
+        """Concatenates graphs into one: nodes and edges of the first graph, then those of the second, ...
 
-        ``torch.utils.data.default_collate`` makes a batch of graphs with it. Complete graphs of one kind make a
-        complete graph; any others, one that has all edges listed. Nothing is read back from the device.
+        ``torch.utils.data.default_collate`` uses it to make a batch of graphs. Complete graphs of one kind give a
+        complete graph; any others give a graph with an edge list. Nothing is copied from the device.
 
         Raises:
             ValueError: no graphs, or graphs on several devices.
-            TypeError: something is no graph.
+            TypeError: an item is not a graph.
         """
         return _state.batch(graphs)
 
@@ -201,20 +200,20 @@ class Graph:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every pair of nodes of the same event is joined both ways, and by nothing else."""
+        """Whether the edges are all pairs of nodes of the same event, in both directions."""
         return self._kind != CSR
 
     @property
     def self_loops(self) -> bool:
-        """For a complete graph, whether i -> i is an edge too."""
+        """For a complete graph, whether it includes the edges i -> i."""
         return self._kind == COMPLETE_WITH_SELF_LOOPS
 
     @property
     def num_edges(self) -> int:
-        """Number of edges E. For a complete graph made without it, this reads one number from the device."""
+        """Number of edges E. For a complete graph made without it, this copies one number from the device."""
         if self._num_edges is None:
             num_edges: int = self._indices[-1].item()  # type: ignore[assignment]
-            torch._check(num_edges >= 0)  # tells export what it may assume of a number it cannot see
+            torch._check(num_edges >= 0)  # tells torch.export the range of an unknown number
             self._num_edges = num_edges
         return self._num_edges
 
@@ -234,16 +233,16 @@ class Graph:
 
     @property
     def sender(self) -> Tensor:
-        """A copy of [E] int64: the node each edge leaves."""
+        """A copy of [E] int64: the sender of each edge."""
         return self._edges[0].clone()
 
     @property
     def receiver(self) -> Tensor:
-        """A copy of [E] int64: the node each edge arrives at."""
+        """A copy of [E] int64: the receiver of each edge."""
         return self._edges[1].clone()
 
     def in_degree(self) -> Tensor:
-        """[num_nodes] int64: edges each node receives."""
+        """[num_nodes] int64: the number of edges that each node receives."""
         if not self.is_complete:
             return self._parts()[0].diff()
         counts = self._parts()[0].diff()
@@ -251,7 +250,7 @@ class Graph:
         return torch.repeat_interleave(width, counts, output_size=self.num_nodes)
 
     def out_degree(self) -> Tensor:
-        """[num_nodes] int64: edges each node sends."""
+        """[num_nodes] int64: the number of edges that each node sends."""
         return self.in_degree() if self.is_complete else self._parts()[3].diff()
 
     @property
@@ -263,7 +262,7 @@ class Graph:
         if self._events is None:
             ptr = self._ptr
             event = torch.repeat_interleave(ptr.diff(), output_size=self.num_nodes)
-            # sorted by both ends, and both ends are the same
+            # sorted by both ends, which are equal
             side = [ptr, event, torch.arange(self.num_nodes, device=ptr.device)]
             table, edge_index = torch.cat(side + side), torch.stack([event, event])
             self._events = Graph._new(ptr.shape[0] - 1, self.num_nodes, CSR, table, edge_index)
@@ -291,9 +290,9 @@ class Graph:
 
     @property
     def by_receiver(self) -> tuple[Graph, Tensor]:
-        """The same edges in the order in which kernels walk them, by receiver, and the edge [E] each of them is here.
+        """The same edges in the order of kernels, sorted by receiver, and the index [E] of each of them in this graph.
 
-        A network that keeps memory on edges reads and writes it in a row then. Made on first use; the second is a copy.
+        A network with edge memory then reads and writes it contiguously. Made on first use; the second is a copy.
         """
         graph, order = self._ordered
         return graph, order.clone()
@@ -314,16 +313,16 @@ class Graph:
 
     @property
     def table(self) -> Tensor:
-        """A copy of what the kernels read, one int64 vector.
+        """A copy of the indices that kernels read, one int64 vector.
 
         A complete graph: ptr, edge_ptr (first edge of each event). Any other: in_ptr, sender, in_edge, out_ptr,
-        receiver, out_edge, that is CSR by receiver, its transpose, and for each slot the edge it stands for.
+        receiver, out_edge: CSR by receiver, its transpose, and the edge of each slot.
         """
         return self._indices.clone()
 
     @property
     def _ptr(self) -> Tensor:
-        """ptr itself: a view of what kernels read."""
+        """ptr itself: a view of the table."""
         assert self.is_complete, "only a complete graph knows its events"
         return self._indices[: self._indices.shape[0] // 2]
 
@@ -355,7 +354,7 @@ class Graph:
         return list(table.split([n, e, e, n, e, e]))
 
     def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> Graph:
-        """The same graph on another device, itself where it is there; what has been derived so far is moved too."""
+        """The same graph on another device, including all derived tensors; itself if it is there already."""
         device = torch.empty(0, device=device).device  # with its index
         return self if device == self.device else self._map(lambda t: t.to(device, non_blocking=non_blocking))
 

@@ -1,4 +1,4 @@
-"""A graph as tensors and back: batches, pickles and files, pytrees."""
+"""Converts a graph to tensors and back: batches, pickles and files, pytrees."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def batch(graphs: Sequence[Graph]) -> Graph:
     first_node = [0, *accumulate(graph.num_nodes for graph in graphs)]
     edges = torch.cat([graph._edges + first for graph, first in zip(graphs, first_node, strict=False)], dim=1)
     table = None
-    if all(graph._kind == CSR and graph._table is not None for graph in graphs):  # what is sorted stays so
+    if all(graph._kind == CSR and graph._table is not None for graph in graphs):  # sorted tensors stay sorted
         first_edge = [0, *accumulate(graph.num_edges for graph in graphs)]
         in_ptr, sender, in_edge, out_ptr, receiver, out_edge = zip(*(g._parts() for g in graphs), strict=True)
         by_receiver = _joined(in_ptr), _shifted(sender, first_node), _shifted(in_edge, first_edge)
@@ -45,7 +45,7 @@ def batch(graphs: Sequence[Graph]) -> Graph:
 
 
 def _joined(offsets: Sequence[Tensor]) -> Tensor:
-    """Offsets of lists, of these lists one after another."""
+    """The offsets of concatenated lists, from the offsets of each."""
     counts = torch.cat([offsets[0][:1], *(ptr.diff() for ptr in offsets)])
     return counts.cumsum(0)
 
@@ -62,14 +62,14 @@ default_collate_fn_map[Graph] = _collate
 
 
 def reduced(graph: Graph) -> tuple[Callable[..., Graph], tuple[Any, ...]]:
-    """What pickle writes: what the graph was made from. What is read back is checked like any user's."""
+    """The state for pickle: the arguments of the constructor, which are checked again when they are read."""
     given = graph._ptr.clone() if graph.is_complete else graph._edges
     return rebuilt, (graph._kind, graph._num_nodes, graph._num_edges, given)
 
 
 def rebuilt(kind: int, num_nodes: int, num_edges: int | None, given: Tensor) -> Graph:
-    """What pickle reads; files may hold anything."""
-    validate = not (isinstance(given, Tensor) and given.is_meta)  # which has no values, and is never read
+    """Makes a graph from the state in a pickle; files may contain anything."""
+    validate = not (isinstance(given, Tensor) and given.is_meta)  # has no values and is never read
     if kind == CSR:
         return Graph.from_edge_index(given, num_nodes, validate=validate)
     self_loops = kind == COMPLETE_WITH_SELF_LOOPS

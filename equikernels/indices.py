@@ -1,4 +1,4 @@
-"""Index tensors: copied where they come from outside, checked before a kernel reads memory at them, sorted."""
+"""Index tensors: copies of user tensors, checks before kernels read memory at them, sorting."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from .checks import fail
 
 
 def own(t: Tensor) -> Tensor:
-    """A contiguous copy that no other code holds. A graph first used under torch.inference_mode may be trained on
-    later, which inference tensors cannot be."""
+    """A contiguous copy that no other code holds. It is not an inference tensor, so that a graph first used under
+    torch.inference_mode can be used for training later."""
     t = t.detach()
     if torch.compiler.is_compiling() or not torch.is_inference_mode_enabled():
         return t.clone(memory_format=torch.contiguous_format)
@@ -19,7 +19,7 @@ def own(t: Tensor) -> Tensor:
 
 
 def normal(t: Tensor) -> Tensor:
-    """What has been derived, as no inference tensor: see :func:`own`."""
+    """A derived tensor, converted from an inference tensor if necessary: see :func:`own`."""
     if torch.compiler.is_compiling() or not isinstance(t, Tensor) or not t.is_inference():
         return t
     with torch.inference_mode(False):
@@ -27,7 +27,7 @@ def normal(t: Tensor) -> Tensor:
 
 
 def check_offsets(op: str, argument: str, ptr: Tensor, counts: Tensor, end: int | None) -> None:
-    """``counts`` are the differences of ``ptr``, of which none overflows where no entry is negative."""
+    """``counts`` are the differences of ``ptr``; none of them overflows if no entry is negative."""
     if ptr.is_meta:
         fail(op, argument, "a tensor with values to check", "one on device meta")
     first, last, lowest, least = torch.stack([ptr[0], ptr[-1], ptr.min(), torch.cat([counts, ptr[:1]]).min()]).tolist()

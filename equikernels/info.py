@@ -1,4 +1,4 @@
-"""The environment, as a bug report needs it."""
+"""Describes the environment for bug reports."""
 
 from __future__ import annotations
 

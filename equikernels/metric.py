@@ -18,7 +18,7 @@ def signature(op: str, metric: Metric, dim: int) -> list[float]:
     """The diagonal of a metric in ``dim`` dimensions.
 
     Args:
-        op: who asks, for the error message.
+        op: name for the error message.
         metric: "minkowski" (+, -, ..., -), "euclidean" (all +), or the diagonal itself.
         dim: 2 to 8.
 
@@ -43,15 +43,15 @@ def signature(op: str, metric: Metric, dim: int) -> list[float]:
 
 def psi(z: Tensor) -> Tensor:
     """sign(z) ln(1 + |z|), LorentzNet's normalisation of invariants (arXiv 2201.08187). Any shape."""
-    # Written by halves, so that autograd finds the derivative 1 at z = 0 too.
+    # Separate halves give autograd the derivative 1 at z = 0.
     return torch.log1p(z.clamp(min=0)) - torch.log1p(torch.relu(-z))
 
 
 def minkowski_square(p4: Tensor) -> Tensor:
-    """E^2 - p^2 of four-momenta (E, px, py, pz), formed as :func:`equikernels.pairwise_invariants` forms its products.
+    """E^2 - p^2 of four-momenta (E, px, py, pz), computed as the products of :func:`equikernels.pairwise_invariants`.
 
     Products of float32 numbers are exact in float64. Those of float64 numbers are a compensated dot product ("Dot2",
-    Ogita, Rump, Oishi 2005): the result is as good as one formed in twice the precision and rounded once.
+    Ogita, Rump, Oishi 2005): the result is as accurate as one computed in twice the precision and rounded once.
 
     Args:
         p4: [..., 4] float32 or float64.
@@ -70,7 +70,7 @@ def minkowski_square(p4: Tensor) -> Tensor:
 
 
 def _square_errors(p4: Tensor, squares: list[Tensor]) -> Tensor:
-    """What rounding took from squares[0] - squares[1] - ..., products and sums, to first order."""
+    """The rounding error of squares[0] - squares[1] - ..., of products and sums, to first order."""
     # Each number is split into halves of 26 bits, whose products are exact (Veltkamp, Dekker).
     scaled = p4 * 134217729.0  # 2^27 + 1
     high = scaled - (scaled - p4)
@@ -92,7 +92,7 @@ def eta_phi(p4: Tensor) -> Tensor:
         p4: [..., 4] floating.
 
     Returns:
-        [..., 2]: (eta, phi), phi in [-pi, pi]. Without pT, eta is infinite with the sign of pz, or NaN where that is 0.
+        [..., 2]: (eta, phi), phi in [-pi, pi]. For pT = 0, eta is infinite with the sign of pz, or NaN if pz = 0.
     """
     pt = torch.hypot(p4[..., 1], p4[..., 2])
     return torch.stack([torch.asinh(p4[..., 3] / pt), torch.atan2(p4[..., 2], p4[..., 1])], dim=-1)

@@ -1,9 +1,9 @@
-"""At the door: events come padded, as lists, ragged or nested, and are packed.
+"""Packs events from padded tensors, lists, ragged arrays and nested tensors, and unpacks them.
 
 A packed batch is ``packed [n_total, ...]``, the rows of all events one after another, plus ``ptr`` int64
 [n_events + 1]: event b owns rows ptr[b] .. ptr[b + 1] - 1 (PyTorch Geometric's ``ptr``, FlashAttention's
-``cu_seqlens``). ``pack*`` makes one, ``unpack*`` undoes it. Padded tensors and lists are differentiable to any order,
-nested tensors once (as all of torch's), awkward arrays not at all.
+``cu_seqlens``). ``pack*`` functions make it, ``unpack*`` functions invert them. Padded tensors and lists are
+differentiable to any order, nested tensors once (as everywhere in torch), awkward arrays not at all.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def pack(padded: Tensor, mask: Tensor, *, num_rows: int | None = None) -> tuple[
     Args:
         padded: [B, N, ...], any dtype.
         mask: bool [B, N], True for real rows, in any position. Rows keep their order.
-        num_rows: how many entries of ``mask`` are True, where known. The length of the result depends on data: without
-            this, a CUDA tensor waits for the device once, and ``torch.compile`` breaks its graph. A wrong number is
+        num_rows: how many entries of ``mask`` are True, if known. The length of the result depends on data: without
+            this number, a CUDA tensor is synchronised once, and ``torch.compile`` breaks its graph. A wrong number is
             undefined behaviour.
 
     Returns:
@@ -63,7 +63,7 @@ def unpack(
         packed: [n_total, ...], any dtype.
         ptr: int64 [B + 1].
         max_length: N; the longest event of the batch by default.
-        validate: check the values of ``ptr``. On CUDA this waits for the device, and so does finding the longest event;
+        validate: check the values of ``ptr``. On CUDA this synchronises, and so does the search for the longest event;
             with ``max_length`` and ``validate=False`` nothing does, and an event longer than ``max_length`` or a wrong
             ``ptr`` is undefined behaviour.
 
@@ -92,13 +92,13 @@ def unpack(
 
 
 def pack_list(events: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Packs a list of events [n_b, ...], alike in all but n_b. Nothing is read back from the device.
+    """Packs a list of events [n_b, ...], which differ only in n_b. Nothing is copied from the device.
 
     Returns:
         (packed [n_total, ...], ptr int64 [n_events + 1]).
 
     Raises:
-        ValueError, TypeError: an empty list (its shape is unknown), or events that are not alike.
+        ValueError, TypeError: an empty list (its shape is unknown), or events that differ in more than n_b.
     """
     op = "pack_list"
     if len(events) == 0:
@@ -114,7 +114,7 @@ def pack_list(events: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def unpack_list(packed: Tensor, ptr: Tensor) -> list[Tensor]:
-    """The events as a list of views [n_b, ...]. On CUDA this waits for the device: lengths become Python numbers.
+    """The events as a list of views [n_b, ...]. On CUDA this synchronises: lengths become Python numbers.
 
     Raises:
         ValueError, TypeError: as :func:`unpack`.
@@ -126,7 +126,8 @@ def unpack_list(packed: Tensor, ptr: Tensor) -> list[Tensor]:
 def pack_nested(nested: Tensor) -> tuple[Tensor, Tensor]:
     """Packs a ``torch.nested`` tensor [B, n_b, ...], ragged in dimension 1.
 
-    The jagged layout without holes is packed already: this only looks inside, and nothing is read back from the device.
+    The jagged layout without holes is packed already: the result shares its storage, and nothing is copied from the
+    device.
 
     Returns:
         (packed [n_total, ...], ptr int64 [B + 1]).
@@ -153,7 +154,7 @@ def unpack_nested(packed: Tensor, ptr: Tensor, *, validate: bool = True) -> Tens
     Args:
         packed: [n_total, ...].
         ptr: int64 [B + 1].
-        validate: check the values of ``ptr`` (on CUDA this waits for the device).
+        validate: check the values of ``ptr`` (on CUDA this synchronises).
 
     Raises:
         ValueError, TypeError: as :func:`unpack`.
@@ -166,21 +167,20 @@ def pack_awkward(array: awkward.Array, fields: Sequence[str] | None = None) -> t
     """Packs an awkward array of type ``B * var * number``, ``B * var * D * number``, ``B * var * {E: number, ...}`` or
     ``B * {E: var * number, ...}``.
 
-    A missing event (None, as ``ak.firsts`` leaves where there is no jet) is an event without rows. Nothing else may be
-    missing.
+    A missing event (None, as from ``ak.firsts`` without a jet) is an event without rows. Nothing else may be missing.
 
     Args:
         array: ragged in axis 1 only.
-        fields: for records, which to take, in order, as the columns of the result: ("E", "px", "py", "pz"), say. Their
-            dtypes are brought to NumPy's common one.
+        fields: for records, the fields that become the columns of the result, in order, such as
+            ("E", "px", "py", "pz"). Their dtypes are converted to NumPy's common one.
 
     Returns:
         (packed [n_total, ...] on the CPU, in the array's dtype, ptr int64 [B + 1]). No gradient.
 
     Raises:
-        ValueError: missing ``fields``, or no such ones; a value is missing; fields of different lengths in some event;
-            rows of different lengths.
-        TypeError: no awkward array, or something else than numbers in it.
+        ValueError: missing or unknown ``fields``; a value is missing; fields of different lengths in some event; rows
+            of different lengths.
+        TypeError: not an awkward array, or values that are not numbers.
         ImportError: awkward is not installed.
     """
     import awkward as ak
@@ -236,7 +236,7 @@ def _offsets(counts: Tensor) -> Tensor:
 
 
 def check_offsets(op: str, ptr: Tensor, packed: Tensor, *, validate: bool) -> Tensor:
-    """Rows of each event of a batch whose ``ptr`` has been checked, its values with ``validate`` only."""
+    """The number of rows of each event, after a check of ``ptr`` (of its values only with ``validate``)."""
     check_tensor(op, "ptr", ptr, ["B + 1"], [torch.int64])
     if ptr.shape[0] < 1:
         fail(op, "ptr", "at least one entry", list(ptr.shape))
@@ -249,7 +249,7 @@ def check_offsets(op: str, ptr: Tensor, packed: Tensor, *, validate: bool) -> Te
 
 
 def _counts(op: str, packed: Tensor, ptr: Tensor, validate: bool) -> Tensor:
-    """Rows of each event, of a checked batch."""
+    """The number of rows of each event of a checked batch."""
     if not isinstance(packed, Tensor):
         fail(op, "packed", "a tensor", type(packed).__name__, TypeError)
     if packed.dim() == 0:
@@ -260,7 +260,7 @@ def _counts(op: str, packed: Tensor, ptr: Tensor, validate: bool) -> Tensor:
 def prepend(pairs: Graph, *parts: tuple[Tensor, Tensor]) -> tuple[list[Tensor], Graph]:
     """Puts rows [k, width] before the particles x [n, width] of every event, for each (x, rows): (all x', their pairs).
 
-    Nothing is read back from the device.
+    Nothing is copied from the device.
     """
     ptr, k = pairs.ptr, parts[0][1].shape[0]
     assert ptr is not None

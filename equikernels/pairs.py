@@ -1,4 +1,4 @@
-"""Rank-2 tensors at the door: padded [B, N, N, ...] in, packed [n_pairs, ...] through the package, padded out."""
+"""Packs rank-2 tensors, [B, N, N, ...] to [n_pairs, ...], and unpacks them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def pack_pairs(padded: Tensor, mask: Tensor, *, num_pairs: int | None = None) ->
 
     Args:
         padded: [B, N, N, ...], any dtype.
-        mask: bool [B, N], True for real particles, in any position; they keep their order. A pair is real where both
-            its particles are.
-        num_pairs: sum over events of the squared number of particles, where known. The length of the result depends
-            on data: without this, a CUDA tensor waits for the device once, and ``torch.compile`` breaks its graph. A
+        mask: bool [B, N], True for real particles, in any position; they keep their order. A pair is real if both its
+            particles are.
+        num_pairs: sum over events of the squared number of particles, if known. The length of the result depends on
+            data: without this number, a CUDA tensor is synchronised once, and ``torch.compile`` breaks its graph. A
             wrong number is undefined behaviour.
 
     Returns:
@@ -52,7 +52,7 @@ def unpack_pairs(
         packed: [n_pairs, ...], any dtype.
         ptr: int64 [B + 1], or a complete graph.
         max_length: N; the longest event of the batch by default.
-        validate: check the values of ``ptr`` and ``max_length``. On CUDA this waits for the device, and so does finding
+        validate: check the values of ``ptr`` and ``max_length``. On CUDA this synchronises, and so does the search for
             the longest event; with ``max_length`` and ``validate=False`` a wrong ``ptr`` is undefined behaviour.
 
     Returns:

@@ -16,7 +16,7 @@ PUBLISHED, OURS, INK, FAINT = "#b8502a", "#1b6ca8", "#222222", "#c8c8c8"
 
 
 def figure_of(*args: Any, **kwargs: Any) -> Any:
-    # Without pyplot: no window system, no state left behind.
+    # Without pyplot: no window system and no global state.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -54,7 +54,7 @@ def batch_size(published: Sweep, ours: Sweep, title: str, path: Path) -> None:
         axes.yaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
         style(axes)
-    # Pages the process already had hide what is smaller than this.
+    # Pages that the process already has hide smaller amounts.
     figure.axes[1].set_ylim(bottom=1)
     figure.axes[0].legend(frameon=False, loc="upper left")
     figure.suptitle(f"{title}; float32, CPU", fontsize=12, color=INK)
@@ -106,7 +106,7 @@ def event_display(jets: Jets, path: Path) -> None:
 
 
 def _showcase(jets: Jets) -> tuple[int, Tensor, Tensor, Tensor]:
-    """The top jet (where there is one) whose three leading constituents lie farthest apart: its prongs show.
+    """The top jet (if there is one) whose three leading constituents are farthest apart, which shows its prongs.
 
     Returns its index, and the pT, eta and phi of its constituents about its axis, by falling pT.
     """

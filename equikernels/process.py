@@ -1,4 +1,4 @@
-"""What this process has taken of the machine's memory, and functions run in a process of their own."""
+"""Measures the memory of this process, and runs functions in a fresh process."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def memory(key: str) -> int | None:
 
 
 def reset_peak() -> None:
-    # Where this is not allowed the mark keeps rising, which is right as long as batches grow.
+    # If this is not allowed the mark only rises, which is correct for growing batches.
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def above(resident: int | None) -> int | None:
-    """Bytes between the high-water mark and what was resident."""
+    """Bytes between the high-water mark and the given resident memory."""
     peak = memory("VmHWM")
     return None if peak is None or resident is None else max(peak - resident, 0)
 

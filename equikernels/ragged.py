@@ -1,4 +1,4 @@
-"""Awkward arrays as NumPy arrays of rows: what is missing, what is ragged and what is no number is refused by name."""
+"""Converts awkward arrays to NumPy arrays of rows; missing, ragged and non-numeric values raise errors by name."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def rows_of(op: str, argument: str, array: awkward.Array) -> tuple[Rows, Counts]
 
 
 def is_unknown(array: awkward.Array) -> bool:
-    """Whether the lists have never held anything, so that their type is unknown."""
+    """Whether the lists are empty and untyped."""
     import awkward as ak
 
     kind: Any = array.type
@@ -61,7 +61,7 @@ def check_counts(op: str, names: list[str], counts: list[Counts]) -> None:
 
 
 def place(row: int, counts: Counts) -> str:
-    """Where a row of all events is."""
+    """The event and position of a row."""
     event = int(np.searchsorted(np.cumsum(counts), row, side="right"))
     return f"event {event}, row {row - int(counts[:event].sum())}"
 
@@ -84,7 +84,7 @@ def _refuse_missing(op: str, argument: str, flat: awkward.Array, counts: Counts)
 
 
 def _refuse_ragged(op: str, argument: str, array: awkward.Array) -> None:
-    """Says where rows are of several lengths, if that is what is wrong."""
+    """Raises an error that locates rows of different lengths, if there are any."""
     import awkward as ak
 
     try:

@@ -1,4 +1,4 @@
-"""Backends the checks run on: every instruction set this machine has, or the backend EQUIKERNELS_BACKEND names."""
+"""Fixtures: backends (every instruction set of this machine, or EQUIKERNELS_BACKEND), seeds, the emulator."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ BACKENDS = [NAMED] if NAMED else list(ek.available_isas()) or ["reference"]
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """A backend named for all tests need not have a kernel of every op: it then refuses, by name."""
+    """Skips tests of ops of which a backend named for all tests has no kernel."""
     try:
         return (yield)
     except RuntimeError as error:
-        if NAMED and f"backend {NAMED!r} was asked for: no" in str(error):
+        if NAMED and f"backend {NAMED!r} was requested: no" in str(error):
             pytest.skip(str(error))
         raise
 
@@ -47,7 +47,7 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.fixture
 def poisoned() -> Iterator[None]:
-    """Uninitialised memory is NaN: an output element that is never written shows."""
+    """Fills uninitialised memory with NaN, so that an output element that is never written is detected."""
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)
@@ -62,7 +62,7 @@ def built(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Emulator:
 
 @pytest.fixture
 def emulator(built: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    """They stand in for the CPU kernels."""
+    """Runs them in place of the CPU kernels."""
     monkeypatch.setattr(fused, "use_shortcut", lambda *_: False)  # as on CUDA, where the layer is made of other ops
     with built.installed():
         yield built

@@ -1,4 +1,4 @@
-"""Awkward arrays as people have them: what is packed is what their lists say, all else is refused by name."""
+"""Tests awkward arrays: packed values equal their lists; other types raise errors by name."""
 
 from __future__ import annotations
 

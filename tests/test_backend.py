@@ -1,4 +1,4 @@
-"""Which implementation runs, and what is said where none can."""
+"""Tests the choice of implementation, and errors if there is none."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from equikernels.ops.message.spec import MAX_CUDA_EDGE_WIDTH, MAX_CUDA_WIDTH, Me
 from .support import ROOT
 from .support.process import run
 
-# A kernel of the op `invariants` whose results cannot be mistaken.
+# A kernel of the op `invariants` with recognisable results.
 STUB = """
 import sys, types, torch
 import equikernels as ek
@@ -76,7 +76,7 @@ with ek.use_backend("triton"):
     except RuntimeError as error:
         print(error)
 """
-    assert run(code) == "segment_softmax: backend 'triton' was asked for: no Triton kernel for this op\n"
+    assert run(code) == "segment_softmax: backend 'triton' was requested: no Triton kernel for this op\n"
 
 
 @pytest.mark.skipif(ek._native.cpu_reason is not None, reason=str(ek._native.cpu_reason))
@@ -119,7 +119,7 @@ def test_what_the_cuda_kernel_of_messages_cannot_do_is_refused_by_name_only(
         if reason is None:
             assert backend.use_kernel("message_passing", table)
             return
-        with pytest.raises(RuntimeError, match=f"message_passing: backend 'cuda' was asked for: {reason}"):
+        with pytest.raises(RuntimeError, match=f"message_passing: backend 'cuda' was requested: {reason}"):
             backend.use_kernel("message_passing", table, cuda_limit=limit)
 
 
@@ -135,7 +135,7 @@ def test_what_cuda_cannot_do_is_left_to_the_reference(monkeypatch: pytest.Monkey
         x = torch.empty(1, device="cuda")
     assert ek.backend.use_kernel("edge_network", x)
     assert not ek.backend.use_kernel("edge_network", x, cuda_limit="too large")
-    with ek.use_backend("cuda"), pytest.raises(RuntimeError, match="backend 'cuda' was asked for: too large"):
+    with ek.use_backend("cuda"), pytest.raises(RuntimeError, match="backend 'cuda' was requested: too large"):
         ek.backend.use_kernel("edge_network", x, cuda_limit="too large")
 
 
@@ -147,7 +147,7 @@ def test_without_triton_the_package_says_so(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(_triton, "_installed", False)
     monkeypatch.setitem(_triton.KERNELS, "pairwise_invariants", ("nowhere", ("invariants",)))
     assert ek.backends()["pairwise_invariants"]["triton"] == "refused (triton is not installed)"
-    with ek.use_backend("triton"), pytest.raises(RuntimeError, match="backend 'triton' was asked for: triton is not"):
+    with ek.use_backend("triton"), pytest.raises(RuntimeError, match="backend 'triton' was requested: triton is not"):
         ek.pairwise_invariants(torch.zeros(2, 4), ek.Graph.complete(torch.tensor([0, 2])))
 
 

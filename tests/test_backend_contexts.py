@@ -1,4 +1,4 @@
-"""Backends are chosen for a context: threads, tasks, generators, compiled code, backward passes."""
+"""Tests the choice of a backend per context: threads, tasks, generators, compiled code, backward passes."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def test_export_takes_the_backend_of_the_context(strict: bool) -> None:
         assert any("equikernels" in str(node.target) for node in program.graph.nodes) == found
 
 
-# Kernels of the op `invariants` and of its backward whose results cannot be mistaken.
+# Kernels of the op `invariants` and of its backward with recognisable results.
 STUB = """
 import sys, threading, types, torch
 import equikernels as ek

@@ -1,4 +1,4 @@
-"""Files of published networks, found out and filled in."""
+"""Tests load_checkpoint on files of published LorentzNet networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files as training scripts and libraries leave them: the network is found in them, or what they are is said."""
+"""Tests load_checkpoint on files of training scripts and libraries: finds the network, or names the kind of file."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def keyed(prefix: str, state: dict[str, Tensor] = STATE) -> dict[str, Tensor]:
 
 
 class Task(nn.Module):
-    """A network beside metrics and a loss with weights, as Lightning has them."""
+    """A network, metrics and a loss with weights, as in Lightning."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ def test_one_of_several_networks() -> None:
                 assert_same(dict(load(content, prefix=prefix).state_dict()), dict(state))
         with pytest.raises(ValueError, match=r"load_checkpoint: prefix: expected one of .*LorentzNet.*, got 'emma'"):
             load(content, prefix="emma")
-    assert_same(dict(load(inside, prefix="ema").state_dict()), dict(OTHER))  # names of dicts around may be left out
+    assert_same(dict(load(inside, prefix="ema").state_dict()), dict(OTHER))  # names of enclosing dicts may be omitted
     assert_same(dict(load({**STATE, **keyed("ema.", OTHER)}, prefix="ema").state_dict()), dict(OTHER))
 
 
@@ -178,7 +178,7 @@ def test_optimizers_and_schedulers_are_passed_over(name: str) -> None:
     thing = {**optimizers(), **schedulers()}[name]
     content = {"model_state": STATE, "optimizer": thing, "scheduler_state": {"after_scheduler": thing, "k": 1}}
     assert_same(dict(load(content).state_dict()), dict(STATE))
-    assert isinstance(read(saved(content))["optimizer"], Inert)  # nobody's constructor has run
+    assert isinstance(read(saved(content))["optimizer"], Inert)  # no constructor has run
 
 
 @pytest.mark.parametrize("name", ["numpy", "standard", "arguments"])
@@ -340,7 +340,7 @@ def test_a_missing_file(tmp_path: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("where", range(0, 100, 7))
 def test_damage_never_raises_anything_else(where: int) -> None:
-    """A byte of the pickle changed: the file is refused, or what is read does not fit a network, or nothing changed."""
+    """One byte of the pickle is changed: the file is rejected, or does not fit a network, or nothing changes."""
     with zipfile.ZipFile(io.BytesIO(WHOLE)) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     name = next(member for member in members if member.endswith("data.pkl"))

@@ -1,4 +1,4 @@
-"""Files of published PELICAN networks: recognised, sized, filled; what the tensors do not tell is asked for."""
+"""Tests load_checkpoint on files of published PELICAN networks, and the keywords that they require."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .support.checkpoints import assert_same, saved
 from .support.golden import filled, stored
 from .support.pelican import small
 
-# What a file does not hold, of the networks made by small().
+# Keywords of the networks of small() that a file does not contain.
 ASKED: dict[str, Any] = {
     "stabilizer": "so13",
     "method": "input",
@@ -77,7 +77,7 @@ def test_nano(width: int, batchnorm: str | None, factorize: bool) -> None:
 @pytest.mark.parametrize("name", ["pelican_so13", "pelican_S", "pelican_cov_so13"])
 @pytest.mark.parametrize("container", [argparse.Namespace, dict])
 def test_a_training_scripts_own_file(name: str, container: Any) -> None:
-    """Published weights give published outputs; the file's arguments tell what its tensors do not."""
+    """Published weights give published outputs; the file's arguments supply what its tensors do not determine."""
     case = stored("pelican")[name]
     told = {"config": "s", "config_out": "s", "stabilizer": "so13", "method": "input", **case["cfg"]}
     arguments = {key: told[key] for key in ("config", "config_out", "stabilizer", "method", "batchnorm")}

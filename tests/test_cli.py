@@ -1,4 +1,4 @@
-"""The command line, and the demo's refusal to boast where the two sides disagree."""
+"""Tests the command line; the demo prints no speed-up if the two sides disagree."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_disagreement_is_an_error_status(
         return scores(logits + 1.0 if args[:2] == ("LorentzNet", "equikernels") else logits)
 
     monkeypatch.setattr(demo, "in_child", in_child)
-    # One network that disagrees is enough; the other's comparison stands.
+    # One network that disagrees is enough; the other is still compared.
     assert cli.main(["demo", "--jets", "200", "--output", str(tmp_path)]) == 1
     assert "DO NOT AGREE" in capsys.readouterr().out
     assert not (tmp_path / "batch_size_lorentznet.png").exists()

@@ -1,4 +1,4 @@
-"""The ant factors: values, and what is refused."""
+"""Tests the ant factors: values, and rejected arguments."""
 
 from __future__ import annotations
 

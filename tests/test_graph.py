@@ -101,7 +101,7 @@ def test_the_table_is_made_once() -> None:
 
 
 def test_complete_with_known_sizes_reads_nothing_back() -> None:
-    # A fake device has no values to read: any read-back would fail.
+    # A fake device has no values: any copy to the host would fail.
     with torch._subclasses.FakeTensorMode():
         graph = ek.Graph.complete(torch.empty(5, dtype=torch.int64), num_nodes=12, num_edges=40, validate=False)
     assert (graph.num_nodes, graph.num_edges) == (12, 40)
@@ -158,7 +158,7 @@ def test_errors_name_the_argument(make, error: type[Exception], message: str) ->
 
 @pytest.mark.parametrize("name", GRAPHS)
 def test_by_receiver(name: str) -> None:
-    """The same edges, those of a receiver in a row, in the order the kernels walk; the second order finds them."""
+    """The same edges, grouped by receiver, in the order of kernels; the second result maps them back."""
     graph = GRAPHS[name]()
     ordered, order = graph.by_receiver
     assert torch.equal(ordered.edge_index, graph.edge_index[:, order])

@@ -1,4 +1,4 @@
-"""A graph's indices are its own: nothing that happens to a tensor outside reaches a kernel."""
+"""Tests that a graph owns its indices: changes to a user's tensor do not reach a kernel."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import equikernels as ek
 
 from .support.cases import GRAPHS
 
-FAR = 1 << 40  # where no process has memory
+FAR = 1 << 40  # an address without memory
 
 
 def _of_edges(validate: bool) -> tuple[ek.Graph, list[Tensor]]:
@@ -146,7 +146,7 @@ def test_numbers_that_would_lead_outside_memory_are_refused(make: Callable[[], e
 
 
 def test_compiled_code_reads_the_graph_it_is_given() -> None:
-    """Copies are traced: a graph made inside is as safe, and one from outside is none the wiser."""
+    """Copies are traced: a graph made inside a trace is safe, and a graph from outside does not change."""
     x = torch.randn(5, 4)
 
     def inside(x: Tensor, edges: Tensor) -> Tensor:

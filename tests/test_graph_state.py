@@ -1,4 +1,4 @@
-"""Graphs as other libraries pass them on: batches, loaders and their workers, files, copies, devices."""
+"""Tests graphs in batches, loaders and their workers, files, copies, and on devices."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_what_cannot_be_batched_is_named() -> None:
 
 
 class Events(Dataset[dict[str, Any]]):
-    """Graphs of their own sizes beside something that stacks."""
+    """Graphs of different sizes together with a tensor that stacks."""
 
     def __len__(self) -> int:
         return 6
@@ -178,7 +178,7 @@ def test_a_loader_batches_graphs(workers: int) -> None:
 
 
 def test_pinning_reaches_every_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a loader does it, which has to find the method."""
+    """As in a loader, which has to find the method."""
     from torch.utils.data._utils.pin_memory import pin_memory
 
     seen: list[int] = []

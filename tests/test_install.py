@@ -1,4 +1,4 @@
-"""The package as installed: where it lies, how it does without compiled libraries, and what the environment decides."""
+"""Tests the installed package: location, behaviour without compiled libraries, environment variables."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .support import ROOT
 
 PACKAGE = Path(ek.__file__).parent
 
-# Every op on a small sparse graph, by whatever backend is active; the sum tells the results apart.
+# Every op on a small sparse graph, on the active backend; the sum distinguishes results.
 EXERCISE = """
 import equikernels as ek, torch
 torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Every function that takes ptr refuses one that is wrong, by name, before anything is read or written by it."""
+"""Tests that every function that takes ptr rejects a wrong one by name, before it reads or writes memory."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_a_wrong_ptr_is_refused(name: str) -> None:
         pytest.importorskip("awkward")
     TAKE_PTR[name](GOOD)
     for kind, ptr in WRONG.items():
-        print(kind)  # shown where nothing is raised
+        print(kind)  # shown if nothing is raised
         with pytest.raises((ValueError, TypeError), match=r"^[\w.]+: (ptr|T|packed|graph|label): expected .*, got "):
             TAKE_PTR[name](ptr)
 

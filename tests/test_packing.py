@@ -1,4 +1,4 @@
-"""Padded, listed, ragged and nested events, packed and back."""
+"""Tests packing and unpacking of padded, listed, ragged and nested events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The README's code runs, and what the documentation names exists."""
+"""Tests that the README's code runs, and that names in the documentation exist."""
 
 from __future__ import annotations
 

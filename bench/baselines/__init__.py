@@ -1,1 +1,1 @@
-"""The formulas that equikernels' ops replace, as people write them. All take the edge list: senders j, receivers i."""
+"""The formulas of ops in other libraries. All take an edge list: senders j, receivers i."""

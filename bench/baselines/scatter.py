@@ -1,4 +1,4 @@
-"""The package torch_scatter, where it is installed: it comes as source, and is built against the torch it runs with."""
+"""The package torch_scatter, if installed. It is distributed as source and built against the installed torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ try:
     import torch_scatter
 
     missing = None
-except (ImportError, OSError) as error:  # OSError: it was built against another torch
+except (ImportError, OSError) as error:  # OSError: built against another torch
     missing = f"torch_scatter left out: {error}; to build it: pip install --no-build-isolation --no-deps torch_scatter"
 
 

@@ -1,4 +1,4 @@
-"""k nearest neighbours: jets beside torch.cdist + topk, one large event of hits beside scipy's k-d tree."""
+"""k nearest neighbours: jets against torch.cdist + topk, one large event of hits against scipy's k-d tree."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def four_momenta() -> tuple[Tensor, Tensor]:
 
 
 def hits() -> tuple[Tensor, None]:
-    """Points on ten cylinders, as a barrel detector has them; mm."""
+    """Points on ten cylinders, as in a barrel detector; mm."""
     generator = torch.Generator().manual_seed(0)
     r = 32 + 100 * torch.randint(0, 10, (HITS,), generator=generator)
     phi = 2 * torch.pi * torch.rand(HITS, generator=generator)
@@ -65,7 +65,7 @@ def kd_tree(x: Tensor, ptr: Tensor | None) -> Tensor:
 
 INPUTS = {"100 jets of 100": four_momenta, "80k hits": hits}
 OURS, PAIRS, TREE = "equikernels", "topk over all pairs", "cKDTree"
-ROWS: list[tuple[str, str, str, Search, Search]] = [  # metric, inputs, by whom, how, and what it must agree with
+ROWS: list[tuple[str, str, str, Search, Search]] = [  # metric, inputs, name, function, and the expected result
     ("euclidean", "100 jets of 100", OURS, kernel("euclidean"), cdist_topk),
     ("euclidean", "100 jets of 100", PAIRS, cdist_topk, kernel("euclidean")),
     ("minkowski", "100 jets of 100", OURS, kernel("minkowski"), interval_topk),

@@ -1,4 +1,4 @@
-"""The ops that hold a network of every edge, beside the same formula in plain PyTorch, and PELICAN's encoder."""
+"""Ops with a network on every edge against the same formula in plain PyTorch, and PELICAN's encoder."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import equikernels as ek
+from equikernels.published import pelican_hep
 
-from ..baselines import pelican_hep
 from ..baselines.index_add import segment_sum
 from ..conftest import EQUIKERNELS, INDEX_ADD
 
@@ -79,7 +79,7 @@ def test_linear_2to2(measure: Callable[..., None], graph: ek.Graph, edges: tuple
         return ek.linear_2to2(T, graph, *weights, nbar=NBAR, activation="leaky_relu")
 
     def plain(graph: ek.Graph, T: Tensor, *weights: Tensor) -> Tensor:
-        return pelican_hep.linear_2to2(T, *weights, NBAR, edges, graph.num_nodes, events)
+        return pelican_hep.linear_2to2(T, *weights, NBAR, edges, events)
 
     weights = [random(C, D, 15) / (15 * C) ** 0.5, random(D), random(D)]
     inputs = [random(graph.num_edges, C), *weights]

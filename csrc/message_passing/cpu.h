@@ -1,16 +1,23 @@
 // How message_passing reaches the CPU.
 #pragma once
 
-#include "../edge_network/cpu.h"
-#include "../message/cpu.h"
 #include "../rank2/cpu.h"
+#include "channels/cpu.h"
+#include "edges/cpu.h"
 #include "op.h"
+#include "row_activation.h"
+#include "rows_op.h"
 
 namespace ek {
 
 struct MessagePassingOnCpu : Cpu {
   using Channels = MessageOnCpu;
   using Edges = EdgeNetworkOnCpu;
+  using Rows = Rank2OnCpu;
+
+  static std::string channels_limit(const EdgeMlpOptions&, const EdgeMlpShape&) { return ""; }
+  static std::string edges_limit(const EdgeMlpOptions&, const EdgeMlpShape&, bool) { return ""; }
+  static std::string lanes_limit(const EdgeMlpShape&) { return ""; }
 
   // work: of an item, in numbers.
   template <class Pass>
@@ -35,7 +42,7 @@ struct MessagePassingOnCpu : Cpu {
     RowsLayerArgs<T> a{x.size(0), x.size(1), weight.size(0), x.const_data_ptr<T>(), weight.const_data_ptr<T>()};
     a.bias = pointer<T>(bias);
     a.out = put<T>(out);
-    Rank2OnCpu::rows_layer(a);
+    Rows::rows_layer(a);
   }
   // out = x weight
   template <class T>
@@ -43,7 +50,7 @@ struct MessagePassingOnCpu : Cpu {
     RowsArgs<T> a{x.size(0), x.size(1), weight.size(1), x.const_data_ptr<T>()};
     a.weight = weight.const_data_ptr<T>();
     a.out = put<T>(out);
-    Rank2OnCpu::rows_product(a);
+    Rows::rows_product(a);
   }
   // out = x^T y
   template <class T>
@@ -51,12 +58,39 @@ struct MessagePassingOnCpu : Cpu {
     RowsArgs<T> a{x.size(0), x.size(1), y.size(1), x.const_data_ptr<T>()};
     a.grad = y.const_data_ptr<T>();
     a.out = put<T>(out);
-    Rank2OnCpu::rows_outer(a);
+    Rows::rows_outer(a);
   }
   template <class T>
   static void column_sum(const Tensor& x, const Tensor& out) {
     Tensor ones = torch::stable::new_empty(x, {x.size(0), 1});
     outer<T>(torch::stable::fill_(ones, 1), x, out);
+  }
+
+  template <class T>
+  static void activate(const RowActivationArgs<T>& args) {
+    constexpr int64_t kGrain = 1 << 14;
+    share(
+        args.rows, [&](int64_t i) { return i * args.channels; },
+        [&](auto isa, int64_t begin, int64_t end) { RowActivationCpu<decltype(isa), T>::forward(args, begin, end); },
+        kGrain);
+  }
+  // sums [2, channels], over chunks of rows in order.
+  template <class T>
+  static void activate_backward(const RowActivationArgs<T>& args, double* sums) {
+    const int64_t step = outer_chunk(args.rows), chunks = (args.rows + step - 1) / step, size = 2 * args.channels;
+    const Buffer partial(chunks * size * int64_t(sizeof(double)));
+    double* p = static_cast<double*>(partial.p);
+    dispatch_isa([&](auto isa) {
+      torch::stable::parallel_for(0, chunks, 1, [&](int64_t first, int64_t last) {
+        for (int64_t c = first; c < last; ++c)
+          RowActivationCpu<decltype(isa), T>::backward(args, c * step, std::min(args.rows, (c + 1) * step),
+                                                       p + c * size);
+      });
+    });
+    for (int64_t k = 0; k < size; ++k) {
+      sums[k] = 0;
+      for (int64_t c = 0; c < chunks; ++c) sums[k] += p[c * size + k];
+    }
   }
 
  private:

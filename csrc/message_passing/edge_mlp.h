@@ -11,7 +11,7 @@
 #pragma once
 
 #include "../core/tensor.h"
-#include "../message/message.h"
+#include "channels/message.h"
 
 namespace ek {
 

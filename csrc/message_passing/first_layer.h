@@ -33,7 +33,7 @@ class FirstLayer {
   FirstLayer(const Optionals& tensors, const Tensor& table, int64_t num_edges, int64_t kind,
              const std::vector<int64_t>& ints, const std::vector<double>& numbers)
       : in(tensors, table, num_edges, kind, EdgeMlpOptions(ints, numbers)), n(in.nodes()), width(in.width(0)) {
-    const Planned planned(o, EdgeMlpShape(in));
+    const Planned planned = plan_for<Device>(o, EdgeMlpShape(in));
     STD_TORCH_CHECK(planned.limit.empty(), "message_passing: layers: no kernel for ", planned.limit);
     STD_TORCH_CHECK(planned.plan == Plan(o.plan),
                     "message_passing: options: expected the plan of message_passing_plan");

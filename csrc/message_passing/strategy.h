@@ -4,8 +4,8 @@
 
 #include <string>
 
-#include "../edge_network/edge_network.h"
 #include "edge_mlp.h"
+#include "edges/edge_network.h"
 
 namespace ek {
 
@@ -15,22 +15,30 @@ enum class Plan : int { channels, tables, ends };
 // The layers as far as the choice depends on them.
 struct EdgeMlpShape {
   bool gate = false;
-  int64_t inputs = 0;  // of the first layer
+  int64_t inputs = 0;      // of the first layer
+  int64_t bytes = 4;       // of a number
+  int64_t attributes = 0;  // columns of edge_attr
   std::vector<int64_t> widths;
   std::vector<bool> bias, affine;  // of each layer, and of its norm
 
-  // As Python asks for a plan: gate, inputs, then width, bias, affine of each layer.
+  // As Python asks for a plan: gate, inputs, bytes, attributes, then width, bias, affine of each layer.
   explicit EdgeMlpShape(const std::vector<int64_t>& encoded) {
-    STD_TORCH_CHECK(encoded.size() >= 5 && encoded.size() % 3 == 2, "message_passing_plan: shape: unexpected size");
+    STD_TORCH_CHECK(encoded.size() >= 7 && encoded.size() % 3 == 1, "message_passing_plan: shape: unexpected size");
     gate = encoded[0] != 0;
     inputs = encoded[1];
-    for (size_t k = 2; k < encoded.size(); k += 3) {
+    bytes = encoded[2];
+    attributes = encoded[3];
+    for (size_t k = 4; k < encoded.size(); k += 3) {
       widths.push_back(encoded[k]);
       bias.push_back(encoded[k + 1] != 0);
       affine.push_back(encoded[k + 2] != 0);
     }
   }
-  explicit EdgeMlpShape(const EdgeMlpInputs& in) : gate(in.gate_weight.has_value()), inputs(in.like().size(1)) {
+  explicit EdgeMlpShape(const EdgeMlpInputs& in)
+      : gate(in.gate_weight.has_value()),
+        inputs(in.like().size(1)),
+        bytes(in.type() == ScalarType::Double ? 8 : 4),
+        attributes(in.part_width[kAttributesPart]) {
     for (size_t l = 0; l < in.layers.size(); ++l) {
       widths.push_back(in.width(l));
       bias.push_back(in.layers[l].bias.has_value());
@@ -48,6 +56,7 @@ inline std::string channels_limit(const EdgeMlpOptions& o, const EdgeMlpShape& s
     const LayerOptions& layer = o.layers[l];
     if (layer.norm == NormKind::layer) return "a LayerNorm";
     if (layer.norm == NormKind::batch && l > 0) return "statistics of a batch norm behind the first layer";
+    if (layer.norm == NormKind::given && l > 0 && o.bfloat16) return "a norm of products in bfloat16";
     const bool output = last + 1 < depth && l + 1 == depth;
     if (output) {
       if (layer.activation != Activation::identity && layer.activation != Activation::tanh)
@@ -87,23 +96,29 @@ inline std::string edges_limit(const EdgeMlpOptions& o, const EdgeMlpShape& s) {
 struct Planned {
   Plan plan = Plan::channels;
   std::string limit;
-
-  Planned(const EdgeMlpOptions& o, const EdgeMlpShape& s) {
-    if (channels_limit(o, s).empty()) return;
-    limit = edges_limit(o, s);
-    // Edges read both ends where those are few numbers; otherwise they read what the first layer makes of them.
-    constexpr int64_t kFew = 2 * 32;
-    const bool ends = o.has(kReceiverPart) || o.has(kSenderPart);
-    plan = o.measured() || (ends && s.inputs > kFew) ? Plan::tables : Plan::ends;
-  }
 };
 
-inline constexpr const char* kMessagePassingPlanSchema =
-    "message_passing_plan(int[] shape, int[] options, float[] numbers) -> str";
+// Device::channels_limit and Device::edges_limit say what else a device's kernels cannot do.
+template <class Device>
+Planned plan_for(const EdgeMlpOptions& o, const EdgeMlpShape& s) {
+  if (channels_limit(o, s).empty() && Device::channels_limit(o, s).empty()) return {};
+  // Edges read both ends where those are few numbers; otherwise they read what the first layer makes of them.
+  constexpr int64_t kFew = 2 * 32;
+  const bool ends = o.has(kReceiverPart) || o.has(kSenderPart);
+  Planned p;
+  p.plan = o.measured() || (ends && s.inputs > kFew) ? Plan::tables : Plan::ends;
+  p.limit = edges_limit(o, s);
+  if (!p.limit.empty() && channels_limit(o, s).empty()) p.limit = Device::channels_limit(o, s);
+  if (p.limit.empty()) p.limit = Device::edges_limit(o, s, p.plan == Plan::tables);
+  return p;
+}
+
+#define EK_PLAN_SCHEMA "(int[] shape, int[] options, float[] numbers) -> str"
 // "0", "1" or "2", the plan's number; otherwise why no kernel runs the network.
-inline std::string message_passing_plan(const std::vector<int64_t>& shape, const std::vector<int64_t>& ints,
-                                        const std::vector<double>& numbers) {
-  const Planned planned(EdgeMlpOptions(ints, numbers), EdgeMlpShape(shape));
+template <class Device>
+std::string message_passing_plan(const std::vector<int64_t>& shape, const std::vector<int64_t>& ints,
+                                 const std::vector<double>& numbers) {
+  const Planned planned = plan_for<Device>(EdgeMlpOptions(ints, numbers), EdgeMlpShape(shape));
   return planned.limit.empty() ? std::to_string(int(planned.plan)) : planned.limit;
 }
 

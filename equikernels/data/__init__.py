@@ -1,4 +1,4 @@
-"""Events as packed tensors: samples that ship with the package, readers, and the networks' inputs made from both."""
+"""Events as packed tensors: samples of the package, readers, and the inputs of networks."""
 
 from .hits import LAYER_PAIRS as LAYER_PAIRS
 from .hits import PIXEL_LAYERS as PIXEL_LAYERS

@@ -28,7 +28,7 @@ BARREL_HALF_LENGTH = 491.0  # mm
 
 PAIRS = 2**18  # candidates in memory at a time
 
-# Layers a track crosses one after the other, inner first.
+# Pairs of layers that a track crosses consecutively, inner first.
 LAYER_PAIRS = (
     *((i, i + 1) for i in range(3)),
     *((i, disc) for disc in (4, 11) for i in range(BARREL)),
@@ -71,7 +71,7 @@ def load_sample_hit_graphs() -> list[HitGraph]:
 
     Top-quark pairs among 200 soft collisions, tracks as helices in 2 T through the pixel layers with multiple
     scattering and smeared hits, particles above 1.5 GeV of transverse momentum; edges as :func:`hit_graph` makes them.
-    The geometry is that of TrackML, the simulation much simpler: results are not to be compared with published ones.
+    The geometry is that of TrackML, the simulation is much simpler: do not compare results with published ones.
     """
     path = resources.files("equikernels") / "data" / "hit_graphs.npz"
     names = ("x", "edge_index", "edge_attr", "y", "layer", "particle_id", "pt")
@@ -94,30 +94,31 @@ def hit_graph(
 ) -> HitGraph:
     r"""Geometric graph of the hits in the pixel detector.
 
-    Two hits of a pair of layers are joined where
+    Two hits of a pair of layers are connected if
 
     .. math:: |\Delta\phi / \Delta r| < \text{phi\_slope\_max}, \quad |z_1 - r_1 \Delta z / \Delta r| < \text{z0\_max},
 
-    the second being the point where the line through both meets the beam axis; from the barrel to a disc, only where
-    that line does not cross the next barrel layer on its way, as in arXiv 2103.16701. EuclidNet's released
-    configuration is ``phi_slope_max=6e-3, z0_max=275``. Only hits in a window of azimuths are looked at, as wide as the
-    cuts allow.
+    where z_1 - r_1 dz / dr is the point at which the line through both hits crosses the beam axis. A barrel hit and a
+    disc hit are connected only if this line does not cross the next barrel layer before the disc, as in arXiv
+    2103.16701. EuclidNet's released configuration is ``phi_slope_max=6e-3, z0_max=275``. The search considers only
+    hits in the window of azimuths that the cuts allow.
 
     Args:
         hits: as :func:`load_trackml` reads them, of the TrackML detector; those outside the volumes 7, 8 and 9 are
             dropped.
-        pt_min: drop hits of particles below this transverse momentum, GeV. Above 0 this drops noise as well. It looks
-            at truth: 0 keeps all, and is needed where there is no truth.
+        pt_min: drop hits of particles below this transverse momentum, GeV. Values above 0 also drop noise, and require
+            truth; 0 keeps all hits.
         phi_slope_max: 1 / mm.
         z0_max: mm.
         layer_pairs: pairs (inner, outer) of indices into :data:`PIXEL_LAYERS`.
 
     Returns:
-        The graph. Hits keep their order; edges come by layer pair, in its order, then by inner and outer hit.
+        The graph. Hits keep their order; edges are sorted by layer pair, in the given order, then by inner and outer
+        hit.
 
     Raises:
-        ValueError: a cut that is not positive, a pair of layers that is none; hits of another detector, without truth
-            for ``pt_min``, on the beam axis, where the pseudorapidity is infinite, or at a position that is not finite.
+        ValueError: a cut that is not positive; an invalid pair of layers; hits of another detector, without truth for
+            ``pt_min``, on the beam axis, where the pseudorapidity is infinite, or at a position that is not finite.
         TypeError: fields of hits of a wrong dtype.
     """
     op = "hit_graph"
@@ -234,7 +235,7 @@ def _segments(
 def _in_window(
     position: np.ndarray, inner: np.ndarray, outer: np.ndarray, phi_slope_max: float, z0_max: float
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs whose azimuths are near enough for some radius of the outer layer that z0 allows, a part at a time."""
+    """Pairs with azimuths close enough for some radius of the outer layer that z0 allows, in chunks."""
     r, phi, z = position[inner].T
     low, high = position[outer].min(0), position[outer].max(0)
     far_r = np.maximum(high[0] - r, r - low[0])
@@ -247,7 +248,7 @@ def _in_window(
     outer = outer[np.argsort(position[outer, 1], kind="stable")]
     turns = (position[outer, 1] + 2 * np.pi * np.array([-1, 0, 1])[:, None]).ravel()
     first = np.searchsorted(turns, phi - reach, "left")
-    # never more than a whole turn, where a pair would come twice
+    # at most a full turn: beyond it a pair would occur twice
     count = np.minimum(np.searchsorted(turns, phi + reach, "right") - first, len(outer))
     parts = np.searchsorted(np.cumsum(count), np.arange(PAIRS, count.sum(), PAIRS))
     for part in np.split(np.arange(len(inner)), parts):

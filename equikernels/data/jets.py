@@ -1,4 +1,4 @@
-"""Jets, and what LorentzNet (arXiv 2201.08187) reads of them. Four-momenta are (E, px, py, pz) in GeV."""
+"""Jets, and the inputs of LorentzNet (arXiv 2201.08187). Four-momenta are (E, px, py, pz) in GeV."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Jets:
     def __post_init__(self) -> None:
         op = "Jets"
         check_tensor(op, "p4", self.p4, ["n_total", 4], REAL)
-        # values on the CPU only: a device is not waited for
+        # values on the CPU only: no synchronisation with a device
         check_offsets(op, self.ptr, self.p4, validate=self.p4.device.type == "cpu")
         check_tensor(op, "label", self.label, [self.ptr.shape[0] - 1])
 
@@ -73,9 +73,9 @@ class Jets:
 def load_sample_jets() -> Jets:
     """Two thousand simulated jets, half from top quarks (label 1), half from light quarks and gluons (label 0).
 
-    Anti-kT R = 0.8, 550 < pT < 650 GeV, |eta| < 2, made like the Top Quark Tagging Reference Dataset (arXiv 1902.09914)
-    but with a parametrised detector: results on them are not to be compared with published ones. 6 to 132 massless
-    constituents each, sorted by falling pT; p4 is float32.
+    Anti-kT R = 0.8, 550 < pT < 650 GeV, |eta| < 2, simulated like the Top Quark Tagging Reference Dataset (arXiv
+    1902.09914) but with a parametrised detector: do not compare results with published ones. Each jet has 6 to 132
+    massless constituents, sorted by falling pT; p4 is float32.
     """
     path = resources.files("equikernels") / "data" / "top_jets_2k.npz"
     with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
@@ -86,16 +86,16 @@ def load_sample_jets() -> Jets:
 def invariant_mass(p4: Tensor) -> Tensor:
     """sqrt(|E^2 - p^2|) of each row.
 
-    The square is formed as :func:`equikernels.pairwise_invariants` forms it, of float32 numbers in float64, of float64
-    numbers in twice that: the mass is that of the numbers given. A massless particle whose momentum was rounded to
-    float32 has a mass of about 3e-4 E, to float64 of about 1e-8 E.
+    The square is computed as in :func:`equikernels.pairwise_invariants`: for float32 numbers in float64, for float64
+    numbers in twice that precision. The result is the mass of the given numbers. A massless particle whose momentum was
+    rounded to float32 has a mass of about 3e-4 E, rounded to float64 of about 1e-8 E.
 
     Args:
         p4: [n, 4], float32 or float64, GeV.
 
     Returns:
-        [n] in the dtype of p4, GeV; NaN where a component is. The derivative at mass 0, which does not exist, is taken
-        as 0.
+        [n] in the dtype of p4, GeV; NaN if a component is NaN. The derivative at mass 0, which does not exist, is set
+        to 0.
     """
     check_tensor("invariant_mass", "p4", p4, ["n", 4], REAL)
     mass2 = minkowski_square(p4).abs()
@@ -111,8 +111,8 @@ def with_beams(p4: Tensor, ptr: Tensor, *, validate: bool = True) -> tuple[Tenso
     Args:
         p4: [n, 4] constituents, float32 or float64.
         ptr: int64 [B + 1].
-        validate: check the values of ``ptr`` (on CUDA this waits for the device; under ``torch.compile`` and
-            ``torch.export`` it is not done). Without it nothing is read back, and a wrong ``ptr`` is undefined
+        validate: check the values of ``ptr`` (on CUDA this synchronises with the device; ``torch.compile`` and
+            ``torch.export`` skip it). Without it nothing is copied to the host, and a wrong ``ptr`` is undefined
             behaviour.
 
     Returns:
@@ -123,7 +123,7 @@ def with_beams(p4: Tensor, ptr: Tensor, *, validate: bool = True) -> tuple[Tenso
             n.
 
     Warns:
-        UserWarning: most rows have E < |p|, as in (px, py, pz, E). Looked for on the CPU only.
+        UserWarning: most rows have E < |p|, as in (px, py, pz, E). Checked on the CPU only.
     """
     op = "with_beams"
     check_tensor(op, "p4", p4, ["n", 4], REAL)
@@ -169,7 +169,7 @@ def quark_gluon_scalars(pdg_id: Tensor, dtype: torch.dtype = torch.float32, *, v
     Args:
         pdg_id: integers [n].
         dtype: of the result.
-        validate: refuse other ids (on CUDA this waits for the device); without it their rows are 0.
+        validate: reject other ids (on CUDA this synchronises with the device); without it their rows are 0.
 
     Returns:
         [n, 8].

@@ -1,4 +1,4 @@
-"""A warning where four-momenta seem to be given in another order of components."""
+"""Warns if four-momenta seem to have another order of components."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import warnings
 import torch
 from torch import Tensor
 
-ROWS = 1024  # looked at, spread over the batch
-SLACK = 1e-3  # of p^2: more than rounding and more than a smeared massless particle lacks
+ROWS = 1024  # rows to check, spread over the batch
+SLACK = 1e-3  # of p^2: above rounding and above the deficit of a smeared massless particle
 _warned: set[str] = set()
 
 
 def warn_of_order(op: str, argument: str, p4: Tensor) -> None:
-    """Warns, once per process and ``op``, where more than half of the rows of p4 [n, 4] have E < |p|.
+    """Warns, once per process and ``op``, if more than half of the rows of p4 [n, 4] have E < |p|.
 
-    Nothing is read back from a device, and nothing is looked at while a graph is traced.
+    Tensors on a device, and tensors under tracing, are not checked.
     """
     if not _readable(p4) or p4.shape[0] == 0 or op in _warned:
         return
-    # NumPy starts a small operation sooner than PyTorch.
+    # NumPy has less overhead than PyTorch in small operations.
     rows = p4.detach().numpy()[:: -(-p4.shape[0] // ROWS)].astype("float64")
     momentum = (rows[:, 1:] ** 2).sum(1)
     count = int((rows[:, 0] ** 2 - momentum < -SLACK * momentum).sum())
@@ -35,5 +35,5 @@ def warn_of_order(op: str, argument: str, p4: Tensor) -> None:
 def _readable(t: Tensor) -> bool:
     if t.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
-    # neither a stand-in for a tensor nor one inside torch.func
+    # neither a fake tensor nor one inside torch.func
     return type(t) in (Tensor, torch.nn.Parameter) and not torch._C._functorch.is_functorch_wrapped_tensor(t)

@@ -51,8 +51,8 @@ class Hits:
 def load_trackml(prefix: str | Path) -> Hits:
     """Reads ``<prefix>-hits.csv``, ``<prefix>-truth.csv`` and ``<prefix>-particles.csv`` (or ``.csv.gz``).
 
-    Columns may come in any order, and others than those needed are passed over, as are truth of hits that are not in
-    the file of hits and the file of cells.
+    Columns may have any order. Other columns, truth of hits that are not in the file of hits, and the file of cells are
+    ignored.
 
     Args:
         prefix: such as ``"train_100_events/event000001000"``.
@@ -62,8 +62,9 @@ def load_trackml(prefix: str | Path) -> Hits:
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: a column is missing; a cell is no number, NaN or infinite; an id comes twice; a hit has no truth,
-            or truth names a particle that is not in the file of particles. The message names file, column and line.
+        ValueError: a column is missing; a cell is not a number, NaN or infinite; an id occurs twice; a hit has no
+            truth, or truth refers to a particle that is not in the file of particles. The message names file, column
+            and line.
     """
     hits_file, truth_file, particles_file = (_find(Path(prefix), kind) for kind in ("hits", "truth", "particles"))
     hits = _read(
@@ -101,14 +102,14 @@ def _find(prefix: Path, kind: str) -> Path:
 
 
 def _open(path: Path) -> TextIO:
-    # some programs begin a file with a byte order mark
+    # some programs write a byte order mark at the start
     if path.suffix == ".gz":
         return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
     return path.open(encoding="utf-8-sig", newline="")
 
 
 def _read(path: Path, columns: Columns, key: str) -> np.ndarray:
-    """The columns as a structured array; values of ``key`` come once each."""
+    """The columns as a structured array; values of ``key`` are unique."""
     with _open(path) as file:
         header = [name.strip() for name in next(csv.reader(file), [])]
         missing = [name for name in columns if name not in header]
@@ -121,7 +122,7 @@ def _read(path: Path, columns: Columns, key: str) -> np.ndarray:
         dtype = np.dtype([(name, np.int64 if kind is int else np.float64) for name, kind in columns.items()])
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("error", DeprecationWarning)  # an integer that is written as a real number
+                warnings.simplefilter("error", DeprecationWarning)  # an integer written as a real number
                 warnings.filterwarnings("ignore", message=".*input contained no data.*")
                 table = np.loadtxt(file, dtype, None, ",", usecols=places, ndmin=1, quotechar='"')
         except (ValueError, OverflowError, DeprecationWarning) as error:
@@ -141,7 +142,7 @@ def _read(path: Path, columns: Columns, key: str) -> np.ndarray:
 
 
 def _look_up(wanted: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(row of ``keys`` that holds each wanted one, whether there is one)."""
+    """(row of ``keys`` with each wanted value, whether it exists)."""
     if len(keys) == 0:
         return np.zeros(len(wanted), np.int64), np.zeros(len(wanted), bool)
     order = np.argsort(keys)
@@ -150,7 +151,7 @@ def _look_up(wanted: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """(line, cells) of every row below the header; empty lines are none."""
+    """(line, cells) of every row below the header, without empty lines."""
     with _open(path) as file:
         reader = csv.reader(file)
         next(reader, None)

@@ -14,7 +14,7 @@ from ..graph import Graph
 from ..nn.egcl import egnn_layers, egnn_messages
 from ..nn.plain import expect_layers
 from ..ops.coordinates import coordinate_update
-from ..ops.message_passing.direction import Normed
+from ..ops.message_passing import Normed
 from .edges import GraphCache, make_graph
 from .probe import SCALES, Numbers, Probe, ProbeEdges, probe_edges
 from .recipe import NotRecognisedError, Recipe, expect

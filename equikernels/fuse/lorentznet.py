@@ -46,9 +46,7 @@ class LorentzBlock(Recipe):
         takes_nodes(h, x, module.phi_e[0], width=(module.phi_e[0].in_features - 2) // 2, dim=4)
         receiver, sender = ends_of(edges, h)
         graph = self.cache.graph(receiver, sender, h.shape[0], ordered=False)
-        phi_x = getattr(module, "phi_x", None)
-        total, step = lorentz_messages(module.phi_e, phi_x, module.phi_m, h, x, graph, None)
-        updated = lorentz_update(module.phi_h, module.c_weight, h, x, total, step, node_attr)
+        updated = lorentz_update(module, h, x, lorentz_messages(module, h, x, graph), node_attr)
         return (*updated, self._messages(module, arguments))[: self.returns]
 
     def _messages(self, module: Any, arguments: list[Any]) -> Any:

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import REAL
-from ..nn.chain import chain_layers
 from ..nn.edge_chain import read_ends
-from ..nn.euclid import PreparedBlock, euclid_layers
-from ..nn.interaction import InteractionWeights, interaction_layers
+from ..nn.euclid import euclid_layers, euclid_round
+from ..nn.interaction import interaction_layers, interaction_pass
 from ..nn.plain import expect_layers
+from ..ops.message_passing import EdgeMLP
 from .edges import GraphCache
 from .probe import SCALES, Numbers, Probe, probe_edges
 from .recipe import NotRecognisedError, OwnForward, Recipe, expect, plain_tensor
@@ -55,7 +55,7 @@ class EuclidBlockRecipe(Recipe):
         receiver, sender = ends_of(edges, s)
         expect(plain_tensor(e, s.shape[1], receiver.shape[0]) and e.dtype == s.dtype and e.device == s.device)
         graph = self.cache.graph(receiver, sender, v.shape[0], ordered=True)
-        s, v, e, _ = PreparedBlock.of(module).round(module.c_weight, s, v, e, graph)
+        s, v, e, _ = euclid_round(module, s, v, e, graph)
         return v, s, e
 
     def probes(self, module: Any) -> Iterator[Probe]:
@@ -129,12 +129,11 @@ class InteractionRecipe(Recipe):
         fits = plain_tensor(edge_attr, attributes, sender.shape[0])
         expect(fits and edge_attr.dtype == x.dtype and edge_attr.device == x.device)
         graph = self.cache.graph(receiver, sender, x.shape[0], ordered=True)
-        weights = InteractionWeights.of(module)
         passes = getattr(module, "n_layers", 1)
         messages: Tensor | None = None
         for k in range(passes):
-            x, messages = weights.one_pass(x, edge_attr, graph, return_edges=k == passes - 1)
-        return (read_ends(self.name, module.R2.layers, x, messages, graph, receiver_first=True, end="sigmoid"),)
+            x, messages = interaction_pass(module, x, edge_attr, graph, return_edges=k == passes - 1)
+        return (read_ends(self.name, module.R2.layers, x, messages, graph, receiver_first=True, sigmoid=True),)
 
     def probes(self, module: Any) -> Iterator[Probe]:
         width = module.O.layers[4].out_features
@@ -149,5 +148,5 @@ class InteractionRecipe(Recipe):
 
 def _widths(module: Any, name: str) -> tuple[int, int]:
     """Inputs and outputs of a chain."""
-    layers, _ = chain_layers("fuse_", name, getattr(module, name))
+    layers = EdgeMLP.of(getattr(module, name)).layers
     return layers[0].weight.shape[1], layers[-1].weight.shape[0]

@@ -1,4 +1,4 @@
-"""EGNN, arXiv 2102.09844: invariant features and points of Euclidean space that move, and its N-body relatives.
+"""EGNN, arXiv 2102.09844: updates invariant features and points of Euclidean space; and its N-body relatives.
 
 Edges j -> i are PyTorch Geometric's: row 0 the sender j, row 1 the receiver i. The published code sums at the *first*
 index of its ``[row, col]``: that is ``torch.stack([col, row])`` here.
@@ -97,7 +97,7 @@ class EGNN(nn.Module):
 class EGNNVelocity(nn.Module):
     """EGNN for points with velocities: the published N-body network, which predicts positions.
 
-    Its layers clamp each component of what moves a point to +-100.
+    Its layers clamp each component of a point's update to +-100.
 
     Args:
         in_node_nf: width of h; 1, the speed, in the published experiment.
@@ -148,7 +148,7 @@ class EGNNVelocity(nn.Module):
 
         Args:
             h, x, graph, edge_attr: as :meth:`EGNN.forward`.
-            vel: [n, D] velocities; every layer sees the same.
+            vel: [n, D] velocities, the same for every layer.
 
         Returns:
             x' [n, D].

@@ -1,4 +1,4 @@
-"""EuclidNet, arXiv 2304.05293: edges of hit graphs classified by messages that see rotation invariants.
+"""EuclidNet, arXiv 2304.05293: classifies edges of hit graphs by messages of rotation invariants.
 
 Edges j -> i are PyTorch Geometric's: row 0 the sender j, row 1 the receiver i. The released code sums at the *first*
 index of its edge list: that is ``edge_index.flip(0)`` here.
@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from ..checks import REAL, check_choice, check_tensor, fail
 from ..export import for_any_size
 from ..graph import Graph
-from ..nn.chain import RowNetwork, chain
+from ..nn.chain import chain
 from ..nn.edge_chain import read_ends
 from ..nn.euclid import EuclidBlock, EuclidPointsBlock, PaperEuclidBlock
 from ..nn.linear import weight_and_bias
+from ..nn.rows import apply_layers
 from ..ops.common import HasEdges, as_graph, of_data
 from .inputs import check_weights
 
@@ -34,8 +35,7 @@ class EuclidNet(nn.Module):
 
     ``variant="paper"`` is equations 3.1-3.4 with ``n_graph_iters`` blocks of their own weights
     (:class:`equikernels.nn.PaperEuclidBlock`), the released encoders without LayerNorm, and an edges' network of three
-    layers that reads h of both ends. Where the paper says softmax, a sigmoid stands, which is the same for two
-    classes.
+    layers that reads h of both ends. A sigmoid replaces the paper's softmax, which is the same for two classes.
 
     Args:
         n_hidden: width of all hidden layers.
@@ -91,32 +91,32 @@ class EuclidNet(nn.Module):
         n_graph_iters: int = 5,
         equi_output: bool | None = None,
     ) -> EuclidNet:
-        """A network of the widths of ``state``, not yet filled; rounds and step are not in it.
+        """A network of the widths of ``state``, not yet filled; the state has no rounds and no step.
 
         Args:
             state: of the released model.
             c_weight, n_graph_iters: as the class.
-            equi_output: needed at width 2 only, where the shapes do not tell.
+            equi_output: needed only at width 2, where the shapes do not determine it.
         """
         width = state["node_encoder.0.weight"].shape[0]
         n_layers = sum(key.startswith("node_encoder.") and key.endswith("weight") for key in state)
         read = state["edge_mlp.0.weight"].shape[1]
         if equi_output is None:
             if width == 2:
-                fail("EuclidNet", "equi_output", "True or False at width 2, where the file does not tell", "None")
+                fail("EuclidNet", "equi_output", "True or False at width 2 (not in the file)", "None")
             equi_output = read == 3 * width
         layernorm = n_layers == 1 or "node_encoder.3.weight" in state
         return cls(width, n_layers, n_graph_iters, c_weight, equi_output, layernorm=layernorm)
 
     @for_any_size
     def forward(self, x: Tensor | HasEdges, graph: Graph | Tensor | None = None) -> Tensor:
-        """How likely each edge is a piece of a track.
+        """The probability that each edge belongs to a track.
 
         Args:
             x: [n, 3] hits (x, y, z) in any one unit (the release: r/1000 cos(phi), r/1000 sin(phi), z/1000 of
-                millimetres), in the dtype of the weights or float64.
-            graph: the edges, over n hits; or an edge_index [2, E] of (sender, receiver). Or x is a
-                ``torch_geometric.data.Data`` or ``Batch`` whole, with x and edge_index, and this is left out.
+                millimetres), in the dtype of the weights or float64. Or a ``torch_geometric.data.Data`` or ``Batch``
+                with x and edge_index; graph is then omitted.
+            graph: the edges, over n hits; or an edge_index [2, E] of (sender, receiver).
 
         Returns:
             [E, 1] in (0, 1), in the graph's order.
@@ -136,7 +136,7 @@ class EuclidNet(nn.Module):
         graph, order = as_graph(op, graph, x.shape[0])._ordered
         weight = weight_and_bias(self.node_encoder[0])[0]
         check_weights(op, weight)
-        h = RowNetwork.of(op, "node_encoder", self.node_encoder).run(x[:, 2:].to(weight.dtype))
+        h = apply_layers(self.node_encoder, x[:, 2:].to(weight.dtype))
         e = read_ends(op, self.edge_encoder, h, None, graph, receiver_first=True)
         return h, x[:, :2], e, graph, order
 
@@ -146,16 +146,15 @@ class EuclidNet(nn.Module):
             for block in self.EBs:
                 h, v, e, _ = block(h, v, e, graph)
         else:
-            prepared = self.EB.prepare()
             for _ in range(self.n_graph_iters):
-                h, v, e, _ = self.EB(h, v, e, graph, prepared)
+                h, v, e, _ = self.EB(h, v, e, graph)
         return h, v, e
 
     def decode(self, h: Tensor, v: Tensor, e: Tensor, graph: Graph) -> Tensor:
         """[E, 1] in (0, 1)."""
         read = h if self.equi_output else v.to(h.dtype)
         memory = None if self.variant == "paper" else e
-        return read_ends(type(self).__name__, self.edge_mlp, read, memory, graph, end="sigmoid")
+        return read_ends(type(self).__name__, self.edge_mlp, read, memory, graph, sigmoid=True)
 
 
 class EuclidNetSO3(nn.Module):
@@ -191,7 +190,7 @@ class EuclidNetSO3(nn.Module):
         check_weights(op, weight_and_bias(self.edge_mlp[0])[0])
         graph, order = as_graph(op, graph, x.shape[0])._ordered
         x, m = self.rounds(x, graph)
-        return in_order(read_ends(op, self.edge_mlp, x.to(m.dtype), m, graph, end="sigmoid"), order)
+        return in_order(read_ends(op, self.edge_mlp, x.to(m.dtype), m, graph, sigmoid=True), order)
 
     def rounds(self, x: Tensor, graph: Graph) -> tuple[Tensor, Tensor]:
         """(x, m): points after all blocks, and the last block's messages."""
@@ -203,5 +202,5 @@ class EuclidNetSO3(nn.Module):
 
 
 def in_order(edges: Tensor, order: Tensor) -> Tensor:
-    """Rows of edges by receiver, back in the order of the graph that was given."""
+    """Rows of edges sorted by receiver, in the order of the given graph."""
     return torch.empty_like(edges).index_copy(0, order, edges)

@@ -1,4 +1,4 @@
-"""Features at the door of a network: in the dtype of its weights, or refused by name."""
+"""Checks the features of a network, and casts them to the dtype of its weights."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def check_features(op: str, argument: str, value: Tensor, rows: int, width: int,
 
 
 def check_dtype(op: str, argument: str, value: Tensor, weight: Tensor) -> None:
-    """``value`` must be of the dtype of ``weight``; under autocast of any that products are made of."""
+    """``value`` must have the dtype of ``weight``; under autocast any dtype of products."""
     check_tensor(op, argument, value)
     autocast = torch.is_autocast_enabled(value.device.type)
     check_tensor(op, argument, value, dtypes=FLOATING if autocast else [weight.dtype])

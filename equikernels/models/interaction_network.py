@@ -14,9 +14,9 @@ from ..graph import Graph
 from ..nn.edge_chain import read_ends
 from ..nn.interaction import (
     InteractionBlock,
-    InteractionWeights,
     RelationalModel,
     interaction_layers,
+    interaction_pass,
     layer_by_layer,
     replaced,
 )
@@ -34,8 +34,8 @@ class InteractionNetwork(nn.Module):
             \quad \text{(``n_layers`` times, with the same weights and the original } a) \\
         w_{ij} &= \mathrm{sigmoid}(R_2(x_i', x_j', E_{ij}))
 
-    with the receiver i first. ``n_layers=1`` is the paper's network. Of all edge tensors only the last pass's E and w
-    exist. State-dict keys are the released ones.
+    with the receiver i first. ``n_layers=1`` is the paper's network. The only edge tensors are E and w of the last
+    pass. State-dict keys are the released ones.
 
     Args:
         hidden_size: width of the hidden layers; 40 in the paper's code.
@@ -54,20 +54,21 @@ class InteractionNetwork(nn.Module):
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Tensor], *, n_layers: int = 1) -> InteractionNetwork:
-        """A network of the width of ``state``, not yet filled; the number of passes is not in it."""
+        """A network of the width of ``state``, not yet filled; the state does not contain the number of passes."""
         return cls(state["R1.layers.0.weight"].shape[0], n_layers)
 
     @for_any_size
     def forward(
         self, x: Tensor | HasEdges, graph: Graph | Tensor | None = None, edge_attr: Tensor | None = None
     ) -> Tensor:
-        """How likely each edge is a piece of a track.
+        """The probability that each edge belongs to a track.
 
         Args:
-            x: [n, 3] hits; (r/1000, phi/pi, z/1000) of millimetres in the paper, in the dtype of the weights.
+            x: [n, 3] hits; (r/1000, phi/pi, z/1000) of millimetres in the paper, in the dtype of the weights. Or a
+                ``torch_geometric.data.Data`` or ``Batch`` with x, edge_index and edge_attr; the others are then
+                omitted.
             graph: the edges, over n hits; or an edge_index [2, E] of (sender, receiver), as the release's.
-            edge_attr: [E, 4], in the graph's order; (dr/1000, dphi/pi, dz/1000, dR) in the paper. Or x is a
-                ``torch_geometric.data.Data`` or ``Batch`` whole, with all three, and these two are left out.
+            edge_attr: [E, 4], in the graph's order; (dr/1000, dphi/pi, dz/1000, dR) in the paper.
 
         Returns:
             [E, 1] in (0, 1), in the graph's order.
@@ -90,7 +91,6 @@ class InteractionNetwork(nn.Module):
                 x, edges = layer_by_layer(self, x, edge_attr, graph)
             ends = torch.cat([x[graph.receiver], x[graph.sender], edges], dim=1)
             return torch.sigmoid(self.R2(ends))
-        weights = InteractionWeights.of(self)
         for k in range(self.n_layers):
-            x, edges = weights.one_pass(x, edge_attr, graph, return_edges=k == self.n_layers - 1)
-        return read_ends(op, self.R2.layers, x, edges, graph, receiver_first=True, end="sigmoid")
+            x, edges = interaction_pass(self, x, edge_attr, graph, return_edges=k == self.n_layers - 1)
+        return read_ends(op, self.R2.layers, x, edges, graph, receiver_first=True, sigmoid=True)

@@ -21,7 +21,7 @@ READOUTS = ("masked_mean", "padded_mean")
 
 
 class LorentzNet(nn.Module):
-    """Classifies jets with messages that see four-momenta only through Minkowski products.
+    """Classifies jets by messages that depend on four-momenta only through Minkowski products.
 
     The logits are invariant under Lorentz transformations of all nodes of a jet, beams included
     (:func:`equikernels.data.with_beams`), and under permutations of them.
@@ -29,10 +29,10 @@ class LorentzNet(nn.Module):
     Two readouts:
 
     - "masked_mean" averages h over the nodes of an event. The result does not depend on the other events of the batch
-      (in eval mode), and BatchNorm sees real nodes only.
-    - "padded_mean" is what published weights were trained with: the sum over nodes divided by the number of slots an
-      event is padded to, so that logits depend on ``padded_to``. In training the published BatchNorm also counts the
-      padding; this does the same, by padding rows that are events of one particle.
+      (in eval mode), and BatchNorm includes only real nodes.
+    - "padded_mean" is the readout of published weights: the sum over nodes divided by the number of slots an event is
+      padded to, so that logits depend on ``padded_to``. In training the published BatchNorm also includes the padding;
+      this readout does the same, by padding rows that are events of one particle.
 
     Args:
         n_scalar: width of the node scalars; 2 for top tagging, 8 for quark/gluon tagging.
@@ -94,7 +94,7 @@ class LorentzNet(nn.Module):
 
         Args:
             state: has at least embedding.weight, graph_dec.3.weight and the blocks.
-            c_weight: not in the state, and it changes results: 5e-3 (top) or 1e-3 (quark/gluon) as published.
+            c_weight: not in the state; it changes results: 5e-3 (top) or 1e-3 (quark/gluon) as published.
             dropout, readout, precision: as the class.
         """
         width = state["embedding.weight"].shape
@@ -107,14 +107,15 @@ class LorentzNet(nn.Module):
         """Logits of each event.
 
         Args:
-            x: [n, 4] four-momenta (E, px, py, pz) in GeV, float32 or float64; may be float64 beside float32 weights.
+            x: [n, 4] four-momenta (E, px, py, pz) in GeV, float32 or float64; float64 is possible with float32
+                weights.
             scalars: [n, n_scalar], any floating dtype; used in the dtype of the weights.
             ptr: int64 [n_events + 1]; event b owns nodes ptr[b] .. ptr[b + 1] - 1. Or the complete graph made from it,
-                which spares checking it here and, with ``num_edges``, waiting for the device; torch.compile and
-                torch.export need the graph.
+                which avoids a check and, with ``num_edges``, a synchronisation; torch.compile and torch.export need the
+                graph.
             padded_to: "padded_mean" only: the number of slots N an event is padded to; by default the longest event of
-                the batch, for which the device is waited for and torch.compile breaks its graph. That N is not too
-                small is checked event by event on the CPU in eager mode, and in total elsewhere.
+                the batch, which synchronises with the device and breaks the graph of torch.compile. The lower limit of
+                N is checked per event on the CPU in eager mode, and in total otherwise.
 
         Returns:
             [n_events, n_class]. Class 1 is signal in the published networks.
@@ -140,7 +141,7 @@ class LorentzNet(nn.Module):
             h, x = block(h, x, graph, node_attr=scalars)
         total = segment_reduce(h[: events.num_edges], events, "sum")
         size = slots if slots is not None else events.in_degree().clamp(min=1).unsqueeze(1).to(total.dtype)
-        return apply_layers(self.graph_dec, total / size, few=0)  # rows are events
+        return apply_layers(self.graph_dec, total / size)
 
     def _slots(self, ptr: Tensor, n: int, padded_to: int | None) -> int | None:
         """N of the padded mean; None for the masked one."""
@@ -158,7 +159,7 @@ class LorentzNet(nn.Module):
 
 
 def _with_padding(x: Tensor, scalars: Tensor, graph: Graph, rows: int) -> tuple[Tensor, Tensor, Graph]:
-    """Adds rows of zeros that hear nobody: each is an event of one particle."""
+    """Adds rows of zeros without edges: each is an event of one particle."""
     n = graph.num_nodes
     ptr = torch.cat([graph._ptr, torch.arange(n + 1, n + 1 + rows, device=x.device)])
     padded = Graph.complete(ptr, num_nodes=n + rows, num_edges=graph.num_edges, validate=False)

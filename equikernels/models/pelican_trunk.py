@@ -65,7 +65,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for linear in self.linear:
-            x = activate(apply_linear(linear, x, few=0), self.activation)
+            x = activate(apply_linear(linear, x), self.activation)
         return x
 
 

@@ -1,4 +1,4 @@
-"""VecNet, arXiv 2202.06941: an equivariant stream, an unconstrained one that listens to it, and one readout.
+"""VecNet, arXiv 2202.06941: an equivariant stream, an unconstrained stream that reads its messages, and one readout.
 
 No code or weights of the jet tagger were released, and the paper leaves the layers open. Here the equivariant stream
 is exactly LorentzNet's (or EuclidNet's), the free stream :class:`equikernels.nn.FreeStream`, and the ratio of their
@@ -82,7 +82,7 @@ class VecNet(LorentzNet):
         events = graph.events
         total = segment_reduce(h if f is None else torch.cat([h, f], dim=1), events, "sum")
         size = events.in_degree().clamp(min=1).unsqueeze(1).to(total.dtype)
-        return apply_layers(self.graph_dec, total / size, few=0)  # rows are events
+        return apply_layers(self.graph_dec, total / size)
 
     def streams(
         self, x: Tensor, scalars: Tensor, ptr: Tensor | Graph, free: Tensor | None = None
@@ -149,7 +149,7 @@ class VecNetTracking(EuclidNet):
         graph = as_graph("VecNetTracking", graph, x.shape[0])
         h, f, _, e, by_receiver = self.streams(x, graph, free)
         nodes = h if f is None else torch.cat([h, f], dim=1)
-        out = read_ends("VecNetTracking", self.edge_mlp, nodes, e, by_receiver, end="sigmoid")
+        out = read_ends("VecNetTracking", self.edge_mlp, nodes, e, by_receiver, sigmoid=True)
         return in_order(out, graph._ordered[1])
 
     def streams(
@@ -162,9 +162,8 @@ class VecNetTracking(EuclidNet):
             h, v, e = self.rounds(h, v, e, graph)
             return h, None, v, e, graph
         f = _encode_free("VecNetTracking", self.free_encoder, h, free)
-        prepared = self.EB.prepare()
         for listener in self.free:
-            h, v, e, _ = self.EB(h, v, e, graph, prepared)
+            h, v, e, _ = self.EB(h, v, e, graph)
             f = listener(f, h, v, e, graph)
         return h, f, v, e, graph
 

@@ -10,14 +10,13 @@ from torch import Tensor, nn
 from ..checks import check_choice, fail
 from ..graph import Graph
 from ..ops.common import as_graph
-from ..ops.message import message_passing
-from ..ops.message.spec import PRECISIONS
+from ..ops.message_passing import EdgeMLP, Geometry, Normed, message_passing
 from ..ops.message_passing.activations import fused_activation
-from ..ops.message_passing.direction import Normed
+from ..ops.message_passing.options import PRECISIONS
 from ..ops.segment import segment_reduce
-from .linear import check_dtype, weight_and_bias
+from .linear import check_dtype
 from .plain import Layers, expect_layers, obstacle, warn_once
-from .rows import apply_layers, linear_rows
+from .rows import apply_layers
 
 
 class EGCL(nn.Module):
@@ -189,8 +188,8 @@ class EGCL(nn.Module):
         self, h: Tensor, x: Tensor, total: Tensor, step: Tensor, node_attr: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         nodes = [h, total] if node_attr is None else [h, total, node_attr]
-        update = apply_layers(self.node_mlp, torch.cat(nodes, dim=1))
-        return h + update if self.recurrent else update, x + self.coords_weight * step
+        update = apply_layers(self.node_mlp, *nodes, residual=h if self.recurrent else None)
+        return update, torch.add(x, step, alpha=self.coords_weight)
 
     def _check(
         self,
@@ -289,34 +288,17 @@ def egnn_messages(
     """Summed messages [n, H] and the coordinates' step [n, D] (None without coord_mlp), on any modules of the published
     shape: edge_mlp Linear, act, Linear, act; coord_mlp Linear, act, Linear without bias (, Tanh); att_mlp Linear,
     Sigmoid. ``tanh``: of what coord_mlp gives, where that has none of its own."""
-    weight, bias = weight_and_bias(edge_mlp[0])
-    n_input = h.shape[1]
-    # A linear layer on [h_i, h_j, r_ij, a_ij] is U h_i + V h_j + S r_ij + Q a_ij: products over nodes, not over edges.
-    u, v, s, q = weight.tensor_split([n_input, 2 * n_input, 2 * n_input + 1], dim=1)
-    activation, slope = fused_activation("EGCL", "act_fn", edge_mlp[1])
-    head = None
-    if coord_mlp is not None:
-        head = (*weight_and_bias(coord_mlp[0]), weight_and_bias(coord_mlp[2])[0])
-    total, step = message_passing(
-        linear_rows(h, u, bias),
-        linear_rows(h, v),
-        x,
+    head = None if coord_mlp is None else [*coord_mlp, *([nn.Tanh()] if tanh else [])]
+    order = ("receiver", "sender", "invariants", *(() if edge_attr is None else ("edge_attr",)))
+    out = message_passing(
+        EdgeMLP.of(edge_mlp, gate=att_mlp, head=head, order=order),
         graph,
-        invariant_weight=s,
-        invariants="interval",
-        metric="euclidean",
-        psi=False,
+        h=h,
+        x=x,
         edge_attr=edge_attr,
-        edge_weight=None if edge_attr is None else q,
-        layers=[weight_and_bias(edge_mlp[2])],
-        gate=None if att_mlp is None else weight_and_bias(att_mlp[0]),
-        head=head,
-        head_tanh=tanh or (coord_mlp is not None and len(coord_mlp) > 3),
-        direction=direction,
-        clamp=clamp,
-        coordinate_reduce=coords_agg,
+        geometry=Geometry("interval", "euclidean", False, direction, clamp),
+        coordinates="none" if head is None else coords_agg,
         precision=precision,
-        activation=activation,
-        negative_slope=slope,
-    )[:2]
-    return total, step
+    )
+    assert out.messages is not None
+    return out.messages, out.coordinates

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,16 +10,16 @@ from torch import Tensor, nn
 from ..checks import fail
 from ..graph import Graph
 from ..metric import psi
-from ..ops.edge_network import EdgeNetwork, edge_network
-from ..ops.message import message_passing
+from ..ops.message_passing import EdgeMLP, Geometry, message_passing
 from ..ops.segment import segment_reduce
-from .chain import RowNetwork, chain, chain_at, chain_layers, one_slope
-from .edge_chain import EdgeChain
-from .edge_norm import EdgeInput, fold_batch_norm
+from .chain import chain, chain_at
 from .linear import weight_and_bias
 from .plain import Layers, expect_layers, obstacle, warn_once
+from .rows import apply_layers
 
 CLAMP = 100.0
+FREE = Geometry(metric="euclidean")
+CLAMPED = Geometry(metric="euclidean", clamp=CLAMP)
 
 
 class EuclidBlock(nn.Module):
@@ -59,17 +59,7 @@ class EuclidBlock(nn.Module):
         self.phi_m = chain([n_hidden, *h], activation, layernorm, nn.Sigmoid())
         self.phi_s = chain([2 * n_hidden, *h], activation, layernorm)
 
-    def prepare(self) -> PreparedBlock | None:
-        """The weights as the op takes them, for any number of calls of :meth:`forward`; None where layers are called
-        one by one, because something is attached to them or they have no fused form."""
-        if reason := obstacle(self, euclid_layers):
-            warn_once(self, type(self).__name__, reason)
-            return None
-        return PreparedBlock.of(self)
-
-    def forward(
-        self, h: Tensor, x: Tensor, e: Tensor, graph: Graph, prepared: PreparedBlock | None = None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, h: Tensor, x: Tensor, e: Tensor, graph: Graph) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """One round.
 
         Args:
@@ -77,7 +67,6 @@ class EuclidBlock(nn.Module):
             x: [n, D] points, in the dtype of h or float64.
             e: [E, n_hidden] edge features, in the graph's order.
             graph: the edges j -> i, over n nodes.
-            prepared: of :meth:`prepare`, where weights are shared between rounds.
 
         Returns:
             (h', x', e', sum of messages [n, n_hidden]).
@@ -87,14 +76,15 @@ class EuclidBlock(nn.Module):
         """
         if h.shape != (graph.num_nodes, self.n_hidden):
             fail("EuclidBlock", "h", f"shape [{graph.num_nodes}, {self.n_hidden}]", list(h.shape))
-        prepared = prepared or self.prepare()
-        if prepared is not None:
-            return prepared.round(self.c_weight, h, x, e, graph)
+        reason = obstacle(self, euclid_layers)
+        if reason is None:
+            return euclid_round(self, h, x, e, graph)
+        warn_once(self, type(self).__name__, reason)
         j, i = graph._edges
         e = self.edge_update(h[i], h[j], x[i], x[j], e)
         m, step = self.message(x[i], x[j], e).tensor_split([-x.shape[1]], dim=1)
         total, moved = segment_reduce(m.to(h.dtype), graph, "sum"), segment_reduce(step, graph, "sum").to(x.dtype)
-        update = self.phi_s(torch.cat([h, total], dim=1))
+        update = apply_layers(self.phi_s, h, total)
         return torch.add(h, update, alpha=self.c_weight), torch.add(x, moved, alpha=self.c_weight), e, total
 
     def edge_update(self, h_i: Tensor, h_j: Tensor, x_i: Tensor, x_j: Tensor, e: Tensor) -> Tensor:
@@ -117,58 +107,18 @@ def euclid_layers(block: Any) -> Layers:
     return [layer for name in ("phi_e", "phi_m", "phi_x") for layer in chain_at(block, name)]
 
 
-class PreparedBlock(NamedTuple):
-    edge: EdgeChain
-    node: RowNetwork
-    edges_at: int
-    messages_at: int
-    slope: float
-
-    @classmethod
-    def of(cls, block: Any) -> PreparedBlock:
-        """Of any module with the released block's phi_e, phi_m, phi_x and phi_s.
-
-        Raises:
-            ValueError: layers without a fused form.
-        """
-        op = "EuclidBlock"
-        parts = [chain_layers(op, name, getattr(block, name)) for name in ("phi_e", "phi_m", "phi_x")]
-        edge, message, head = (layers for layers, _ in parts)
-        width = edge[-1].weight.shape[0]
-        invariants, u, v, q = edge[0].weight.tensor_split([2, 2 + width, 2 + 2 * width], dim=1)
-        return cls(
-            EdgeChain.of([*edge, *message, *head], u, v, q, invariants),
-            RowNetwork.of(op, "phi_s", block.phi_s),
-            len(edge) - 1,
-            len(edge) + len(message) - 1,
-            slope_of(op, parts),
-        )
-
-    def round(self, c: float, h: Tensor, x: Tensor, e: Tensor, graph: Graph) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(h', x', e', sum of messages)."""
-        out = self.edge.run(
-            h,
-            graph,
-            x=x,
-            edge_attr=e,
-            invariants="both",
-            edges_at=self.edges_at,
-            messages_at=self.messages_at,
-            coordinates=True,
-            clamp=CLAMP,
-            negative_slope=self.slope,
-        )
-        assert out.edges is not None
-        assert out.messages is not None
-        assert out.coordinates is not None
-        update = self.node.run(h, out.messages)
-        return torch.add(h, update, alpha=c), torch.add(x, out.coordinates, alpha=c), out.edges, out.messages
-
-
-def slope_of(op: str, parts: list[Any]) -> float:
-    """The slope of all LeakyReLU in parts of one edge network, each (layers, slope)."""
-    leaky = {slope for layers, slope in parts if any(layer.activation == "leaky_relu" for layer in layers)}
-    return one_slope(op, leaky)
+def euclid_round(block: Any, h: Tensor, x: Tensor, e: Tensor, graph: Graph) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(h', x', e', sum of messages), of any block with the released phi_e, phi_m, phi_x, phi_s and c_weight."""
+    mlp = EdgeMLP.of(
+        block.phi_e, block.phi_m, head=block.phi_x, order=("invariants", "receiver", "sender", "edge_attr")
+    )
+    edges = sum(isinstance(layer, nn.Linear) for layer in block.phi_e) - 1
+    out = message_passing(mlp, graph, h=h, x=x, edge_attr=e, geometry=CLAMPED, coordinates="sum", edges=edges)
+    assert out.messages is not None
+    assert out.coordinates is not None
+    assert out.edges is not None
+    update, c = apply_layers(block.phi_s, h, out.messages), block.c_weight
+    return torch.add(h, update, alpha=c), torch.add(x, out.coordinates, alpha=c), out.edges, out.messages
 
 
 class PaperEuclidBlock(nn.Module):
@@ -208,23 +158,15 @@ class PaperEuclidBlock(nn.Module):
         if reason := obstacle(self, euclid_layers):
             warn_once(self, op, reason)
             return self._layer_by_layer(h, x, e, graph)
-        parts = [chain_layers(op, name, getattr(self, name)) for name in ("phi_e", "phi_m", "phi_x")]
-        edge, message, head = (layers for layers, _ in parts)
-        common: dict[str, Any] = {"x": x, "invariants": "both", "negative_slope": slope_of(op, parts)}
-        e = edge_network(EdgeNetwork.of(edge), graph, edge_attr=e, edges_at=len(edge) - 1, **common).edges  # type: ignore[assignment]
-        u, v, q, s = message[0].weight.tensor_split([width, 2 * width, 3 * width], dim=1)
-        out = EdgeChain.of([*message, *head], u, v, q, s).run(
-            h,
-            graph,
-            edge_attr=e,
-            messages_at=len(message) - 1,
-            coordinates=True,
-            **common,
-        )
+        mlp = EdgeMLP.of(self.phi_e, order=("invariants", "edge_attr"))
+        memory = message_passing(mlp, graph, x=x, edge_attr=e, geometry=FREE, messages="none", edges=True).edges
+        assert memory is not None
+        mlp = EdgeMLP.of(self.phi_m, head=self.phi_x, order=("receiver", "sender", "edge_attr", "invariants"))
+        out = message_passing(mlp, graph, h=h, x=x, edge_attr=memory, geometry=FREE, coordinates="sum")
         assert out.messages is not None
         assert out.coordinates is not None
-        update = RowNetwork.of(op, "phi_h", self.phi_h).run(h, out.messages)
-        return h + update, torch.add(x, out.coordinates, alpha=self.c_weight), e, out.messages
+        update = apply_layers(self.phi_h, h, out.messages, residual=h)
+        return update, torch.add(x, out.coordinates, alpha=self.c_weight), memory, out.messages
 
     def _layer_by_layer(self, h: Tensor, x: Tensor, e: Tensor, graph: Graph) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         j, i = graph._edges
@@ -233,8 +175,7 @@ class PaperEuclidBlock(nn.Module):
         e = self.phi_e(torch.cat([*s, e], dim=1))
         m = self.phi_m(torch.cat([h[i], h[j], e, *s], dim=1))
         total, moved = segment_reduce(m, graph, "sum"), segment_reduce(d * self.phi_x(m), graph, "sum")
-        update = self.phi_h(torch.cat([h, total], dim=1))
-        return h + update, torch.add(x, moved, alpha=self.c_weight), e, total
+        return apply_layers(self.phi_h, h, total, residual=h), torch.add(x, moved, alpha=self.c_weight), e, total
 
 
 class EuclidPointsBlock(nn.Module):
@@ -278,11 +219,16 @@ class EuclidPointsBlock(nn.Module):
             m = m * self.phi_m(m)
             moved = segment_reduce((d * self.phi_x(m)).clamp(-CLAMP, CLAMP), graph, "mean")
             return torch.add(x, moved, alpha=self.c_weight), m if return_edges else None
-        return euclid_points(self.phi_e, self.phi_x, self.phi_m, self.c_weight, x, graph, return_edges)
+        mlp = EdgeMLP.of(self.phi_e, gate=self.phi_m, head=self.phi_x, order=("invariants",))
+        out = message_passing(
+            mlp, graph, x=x, geometry=CLAMPED, messages="none", coordinates="mean", edges=return_edges
+        )
+        assert out.coordinates is not None
+        return torch.add(x, out.coordinates, alpha=self.c_weight), out.edges
 
 
 def points_layers(block: Any) -> Layers:
-    """The layers of a block that :func:`euclid_points` reads.
+    """The layers of a block that the fused op reads.
 
     Raises:
         ValueError: they are not the published ones.
@@ -290,33 +236,3 @@ def points_layers(block: Any) -> Layers:
     layers = [*expect_layers(block, "phi_e", (nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear, nn.ReLU))]
     layers += expect_layers(block, "phi_m", (nn.Linear, nn.Sigmoid))
     return [*layers, *expect_layers(block, "phi_x", (nn.Linear, nn.ReLU, nn.Linear))]
-
-
-def euclid_points(
-    phi_e: nn.Sequential,
-    phi_x: nn.Sequential,
-    phi_m: nn.Sequential,
-    c_weight: float,
-    x: Tensor,
-    graph: Graph,
-    return_edges: bool,
-) -> tuple[Tensor, Tensor | None]:
-    """The SO(3) block on anybody's modules of the released shape."""
-    weight, _ = weight_and_bias(phi_e[0])
-    nothing = weight.new_zeros(graph.num_nodes, weight.shape[0])
-    z = fold_batch_norm(phi_e[1], EdgeInput(nothing, nothing, weight), x, graph, metric="euclidean")
-    out = message_passing(
-        z.receiver,
-        z.sender,
-        x,
-        graph,
-        invariant_weight=z.invariant_weight,
-        metric="euclidean",
-        layers=[weight_and_bias(phi_e[3])],
-        gate=weight_and_bias(phi_m[0]),
-        head=(*weight_and_bias(phi_x[0]), weight_and_bias(phi_x[2])[0]),
-        clamp=CLAMP,
-        return_edges=return_edges,
-    )
-    assert out[1] is not None
-    return torch.add(x, out[1], alpha=c_weight), out[2] if return_edges else None  # type: ignore[misc]

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from ..graph import Graph
+from ..ops.message_passing import EdgeMLP, message_passing
 from ..ops.segment import segment_reduce
-from .chain import chain_itself, chain_layers
-from .edge_chain import EdgeChain
+from .chain import chain_itself
 from .plain import obstacle, warn_once
 from .rows import apply_layers
 
@@ -47,12 +47,9 @@ class FreeStream(nn.Module):
         if reason := obstacle(self.phi_g, chain_itself):
             warn_once(self, "FreeStream", reason)
             g = self.phi_g(torch.cat([nodes[graph.receiver], nodes[graph.sender], m], dim=1))
-            return f + self.phi_f(torch.cat([nodes, segment_reduce(g, graph, "sum")], dim=1))
-        layers, slope = chain_layers("FreeStream", "phi_g", self.phi_g)
-        width = nodes.shape[1]
-        u, v, q = layers[0].weight.tensor_split([width, 2 * width], dim=1)
-        out = EdgeChain.of(layers, u, v, q).run(
-            nodes, graph, edge_attr=m, messages_at=len(layers) - 1, negative_slope=slope
-        )
-        assert out.messages is not None
-        return f + apply_layers(self.phi_f, torch.cat([nodes, out.messages], dim=1))
+            total: Tensor | None = segment_reduce(g, graph, "sum")
+        else:
+            mlp = EdgeMLP.of(self.phi_g, order=("receiver", "sender", "edge_attr"))
+            total = message_passing(mlp, graph, h=nodes, edge_attr=m).messages
+        assert total is not None
+        return apply_layers(self.phi_f, nodes, total, residual=f)

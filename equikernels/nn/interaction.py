@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..checks import fail
 from ..graph import Graph
+from ..ops.message_passing import EdgeMLP, message_passing
 from ..ops.segment import segment_reduce
-from .chain import RowNetwork, chain, chain_at, chain_layers
-from .edge_chain import EdgeChain
-from .linear import weight_and_bias
+from .chain import chain, chain_at
 from .plain import Layers, obstacle, warn_once
+from .rows import apply_layers
 
 
 class RelationalModel(nn.Module):
@@ -59,7 +59,7 @@ class InteractionBlock(nn.Module):
         if reason := obstacle(self, interaction_layers, replaced):
             warn_once(self, type(self).__name__, reason)
             return layer_by_layer(self, x, edge_attr, graph)
-        x, edges = InteractionWeights.of(self).one_pass(x, edge_attr, graph, return_edges=True)
+        x, edges = interaction_pass(self, x, edge_attr, graph, return_edges=True)
         assert edges is not None
         return x, edges
 
@@ -84,39 +84,14 @@ def interaction_layers(block: Any) -> Layers:
     return layers
 
 
-class InteractionWeights(NamedTuple):
-    """R_1 and O as the op takes them, for any number of passes."""
-
-    edge: EdgeChain
-    slope: float
-    node: RowNetwork
-
-    @classmethod
-    def of(cls, block: Any) -> InteractionWeights:
-        """Of any module that has R1 and O, with linear layers and activations under ``layers``.
-
-        Raises:
-            ValueError: layers without a fused form.
-        """
-        op = "InteractionNetwork"
-        layers, slope = chain_layers(op, "R1", block.R1.layers)
-        width = weight_and_bias(block.O.layers[0])[0].shape[1] - layers[-1].weight.shape[0]
-        u, v, q = layers[0].weight.tensor_split([width, 2 * width], dim=1)
-        return cls(EdgeChain.of(layers, u, v, q), slope, RowNetwork.of(op, "O", block.O.layers))
-
-    def one_pass(self, x: Tensor, edge_attr: Tensor, graph: Graph, return_edges: bool) -> tuple[Tensor, Tensor | None]:
-        """(x', and E if asked for)."""
-        last = len(self.edge.network.widths) - 1
-        out = self.edge.run(
-            x,
-            graph,
-            edge_attr=edge_attr,
-            edges_at=last if return_edges else None,
-            messages_at=last,
-            negative_slope=self.slope,
-        )
-        assert out.messages is not None
-        return self.node.run(x, out.messages), out.edges
+def interaction_pass(
+    block: Any, x: Tensor, edge_attr: Tensor, graph: Graph, return_edges: bool
+) -> tuple[Tensor, Tensor | None]:
+    """(x', and E if asked for), of any module with the published R1 and O."""
+    mlp = EdgeMLP.of(block.R1.layers, order=("receiver", "sender", "edge_attr"))
+    out = message_passing(mlp, graph, h=x, edge_attr=edge_attr, edges=return_edges)
+    assert out.messages is not None
+    return apply_layers(block.O.layers, x, out.messages), out.edges
 
 
 def layer_by_layer(block: Any, x: Tensor, edge_attr: Tensor, graph: Graph) -> tuple[Tensor, Tensor]:

@@ -10,15 +10,15 @@ from torch import Tensor, nn
 from ..checks import check_choice, fail
 from ..graph import Graph
 from ..metric import psi
-from ..ops.message import message_passing
-from ..ops.message.spec import PRECISIONS
+from ..ops.message_passing import EdgeMLP, EdgeOutput, Geometry, message_passing
+from ..ops.message_passing.options import PRECISIONS
 from ..ops.segment import segment_reduce
-from .edge_norm import EdgeInput, fold_batch_norm
-from .linear import check_dtype, weight_and_bias
+from .linear import check_dtype
 from .plain import Layers, expect_layers, obstacle, warn_once
-from .rows import apply_layers, linear_rows
+from .rows import apply_layers
 
 CLAMP = 100.0
+GEOMETRY = Geometry(clamp=CLAMP)
 
 
 class LGEB(nn.Module):
@@ -120,17 +120,17 @@ class LGEB(nn.Module):
             ValueError, TypeError: wrong shape, dtype or device.
         """
         self._check(h, x, graph, edge_attr, node_attr)
-        total, step, *edges = self._messages(h, x, graph, edge_attr, return_edges)
-        return (*self._update(h, x, total, step, node_attr), *(m for m in edges if m is not None))
+        out = self._messages(h, x, graph, edge_attr, return_edges)
+        updated = lorentz_update(self, h, x, out, node_attr)
+        return (*updated, out.edges) if out.edges is not None else updated
 
     def _messages(
         self, h: Tensor, x: Tensor, graph: Graph, edge_attr: Tensor | None, return_edges: bool = False
-    ) -> tuple[Tensor | None, ...]:
+    ) -> EdgeOutput:
         if reason := obstacle(self, lorentz_layers):
             warn_once(self, type(self).__name__, reason)
-            return self._layer_by_layer(h, x, graph, edge_attr)[: 2 + return_edges]
-        phi_x = None if self.last_layer else self.phi_x
-        return lorentz_messages(self.phi_e, phi_x, self.phi_m, h, x, graph, edge_attr, self.precision, return_edges)
+            return self._layer_by_layer(h, x, graph, edge_attr, return_edges)
+        return lorentz_messages(self, h, x, graph, edge_attr, self.precision, return_edges)
 
     def message(self, h_i: Tensor, h_j: Tensor, x_i: Tensor, x_j: Tensor, edge_attr: Tensor | None) -> Tensor:
         """[m, the step of x] of every edge j -> i, by calling the layers: [E, n_hidden + 4]."""
@@ -144,17 +144,12 @@ class LGEB(nn.Module):
         return torch.cat([m, step], dim=1)
 
     def _layer_by_layer(
-        self, h: Tensor, x: Tensor, graph: Graph, edge_attr: Tensor | None
-    ) -> tuple[Tensor | None, ...]:
+        self, h: Tensor, x: Tensor, graph: Graph, edge_attr: Tensor | None, return_edges: bool
+    ) -> EdgeOutput:
         j, i = graph._edges
         m, step = self.message(h[i], h[j], x[i], x[j], edge_attr).tensor_split([-x.shape[1]], dim=1)
         moved = None if self.last_layer else segment_reduce(step, graph, "mean").to(x.dtype)
-        return segment_reduce(m.to(h.dtype), graph, "sum"), moved, m
-
-    def _update(
-        self, h: Tensor, x: Tensor, total: Tensor | None, step: Tensor | None, node_attr: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        return lorentz_update(self.phi_h, self.c_weight, h, x, total, step, node_attr)
+        return EdgeOutput(segment_reduce(m.to(h.dtype), graph, "sum"), moved, m if return_edges else None)
 
     def _check(
         self,
@@ -203,60 +198,37 @@ def lorentz_layers(block: Any) -> Layers:
 
 
 def lorentz_messages(
-    phi_e: nn.Sequential,
-    phi_x: nn.Sequential | None,
-    phi_m: nn.Sequential,
+    block: Any,
     h: Tensor,
     x: Tensor,
     graph: Graph,
-    edge_attr: Tensor | None,
+    edge_attr: Tensor | None = None,
     precision: str = "full",
     return_edges: bool = False,
-) -> tuple[Tensor | None, ...]:
-    """Summed messages [n, H] and the coordinates' step [n, 4] (None without phi_x), on anybody's modules of the
-    published shape: phi_e Linear, BatchNorm, ReLU, Linear, ReLU; phi_x Linear, ReLU, Linear; phi_m Linear, Sigmoid.
-    All that happens on edges is one fused op; with ``return_edges`` its messages [E, H] come third."""
-    weight, bias = weight_and_bias(phi_e[0])
-    n_input = h.shape[1]
-    # A linear layer on [h_i, h_j, s_ij, a_ij] is U h_i + V h_j + S s_ij + Q a_ij: products over nodes, not over edges.
-    u, v, s, q = weight.tensor_split([n_input, 2 * n_input, 2 * n_input + 2], dim=1)
-    z = fold_batch_norm(
-        phi_e[1],
-        EdgeInput(linear_rows(h, u, bias), linear_rows(h, v), s, None if edge_attr is None else q),
-        x,
+) -> EdgeOutput:
+    """Summed messages and the coordinates' step (None without phi_x), of any block with the published phi_e, phi_m and
+    phi_x."""
+    phi_x = getattr(block, "phi_x", None)
+    order = ("receiver", "sender", "invariants", *(() if edge_attr is None else ("edge_attr",)))
+    return message_passing(
+        EdgeMLP.of(block.phi_e, gate=block.phi_m, head=phi_x, order=order),
         graph,
+        h=h,
+        x=x,
         edge_attr=edge_attr,
-    )
-    out = message_passing(
-        z.receiver,
-        z.sender,
-        x,
-        graph,
-        invariant_weight=z.invariant_weight,
-        edge_attr=edge_attr,
-        edge_weight=z.edge_weight,
-        layers=[weight_and_bias(phi_e[3])],
-        gate=weight_and_bias(phi_m[0]),
-        head=None if phi_x is None else (*weight_and_bias(phi_x[0]), weight_and_bias(phi_x[2])[0]),
-        clamp=CLAMP,
+        geometry=GEOMETRY,
+        coordinates="none" if phi_x is None else "mean",
+        edges=return_edges,
         precision=precision,
-        return_edges=return_edges,
     )
-    return out[: 2 + return_edges]
 
 
 def lorentz_update(
-    phi_h: nn.Module,
-    c_weight: float,
-    h: Tensor,
-    x: Tensor,
-    total: Tensor | None,
-    step: Tensor | None,
-    node_attr: Tensor | None,
+    block: Any, h: Tensor, x: Tensor, out: EdgeOutput, node_attr: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """(h', x') from what :func:`lorentz_messages` gave."""
-    assert total is not None
-    if step is not None:
-        x = x + c_weight * step
-    nodes = [h, total] if node_attr is None else [h, total, node_attr]
-    return h + apply_layers(phi_h, torch.cat(nodes, dim=1)), x
+    """(h', x') from what :func:`lorentz_messages` gave, of any block with the published phi_h and c_weight."""
+    assert out.messages is not None
+    if out.coordinates is not None:
+        x = torch.add(x, out.coordinates, alpha=block.c_weight)
+    more = () if node_attr is None else (node_attr,)
+    return apply_layers(block.phi_h, h, out.messages, *more, residual=h), x

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from ..checks import check_choice, fail
 from ..graph import Graph
 from ..ops.encode import encode_invariants
+from ..ops.message_passing.edge_mlp import update_running
 from ..ops.rank2 import (
     aggregate_2to0,
     linear_1to2,
@@ -26,7 +27,6 @@ from ..ops.rank2 import (
     rank2_broadcast,
 )
 from .plain import Layers, attached, obstacle, warn_once
-from .rows import update_running
 
 ACTIVATIONS = {"leakyrelu": "leaky_relu", "relu": "relu"}  # published name -> that of the ops
 NEGATIVE_SLOPE = 0.01
@@ -227,7 +227,7 @@ class PairBatchNorm(nn.BatchNorm1d):
         weight, bias = self.weight, self.bias
         if self.uses_batch(rows):
             mean, variance = moments.unbind()
-            update_running(self, mean.detach(), variance.detach(), rows)
+            update_running(self, torch.stack([mean, variance * (rows / (rows - 1))]).detach(), rows)
         else:
             assert self.running_mean is not None
             assert self.running_var is not None

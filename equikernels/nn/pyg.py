@@ -24,10 +24,11 @@ except ImportError as error:
 from ..checks import check_tensor, fail
 from ..graph import Graph
 from ..ops.common import as_graph
+from ..ops.message_passing import EdgeOutput
 from .egcl import EGCL
 from .euclid import EuclidBlock
 from .interaction import InteractionBlock
-from .lgeb import LGEB
+from .lgeb import LGEB, lorentz_update
 
 Edges = Graph | Tensor
 HOOKS = ("propagate", "message", "aggregate", "message_and_aggregate", "edge_update")
@@ -105,15 +106,14 @@ class LGEBConv(LGEB, MessagePassing):
         of_nodes = ends.joined("h", h), ends.joined("x", x)
         n = ends.size[1]
         self._check(*of_nodes, ends.graph, edge_attr, node_attr, receivers=n)
-        total: Tensor | None
-        step: Tensor | None
         if _watched(self):
-            out = self.propagate(ends.edge_index, h=h, x=x, edge_attr=edge_attr, size=ends.size)  # type: ignore[operator]
-            total, step = out.tensor_split([out.shape[1] - 4], dim=1)
-            step = None if self.last_layer else _mean(step, ends.edge_index, n)
+            both = self.propagate(ends.edge_index, h=h, x=x, edge_attr=edge_attr, size=ends.size)  # type: ignore[operator]
+            total, step = both.tensor_split([both.shape[1] - 4], dim=1)
+            out = EdgeOutput(total, None if self.last_layer else _mean(step, ends.edge_index, n), None)
         else:
-            total, step = (t if t is None else t[:n] for t in self._messages(*of_nodes, ends.graph, edge_attr))
-        return self._update(_target(h), _target(x), total, step, node_attr)
+            whole = self._messages(*of_nodes, ends.graph, edge_attr)
+            out = EdgeOutput(*(t if t is None else t[:n] for t in whole[:3]))
+        return lorentz_update(self, _target(h), _target(x), out, node_attr)
 
 
 class EGConv(EGCL, MessagePassing):

@@ -1,1 +1,1 @@
-"""One folder per op: reference.py says what it means, op.py is its public face."""
+"""One folder per op: reference.py defines it, op.py is its public function."""

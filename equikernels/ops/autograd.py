@@ -1,4 +1,4 @@
-"""How ops are called and differentiated: kernels for the first order, the reference for every order above.
+"""Calls and differentiates ops: kernels for the first order, the reference for every higher order.
 
 The backward of an op is an op with its own kernel. The backward of that one is the derivative of the reference,
 taken by PyTorch: it costs O(E) memory, needs no kernel, and can itself be differentiated any number of times.
@@ -15,19 +15,19 @@ from torch.library import Library
 
 from ..backend import current, transformed, use_backend
 
-_library = Library("equikernels", "IMPL")  # what is registered in it lives as long as it
+_library = Library("equikernels", "IMPL")  # registrations live as long as this library
 
 
 def register_autograd(name: str, backward: Callable[..., tuple[Any, ...]], setup_context: Callable[..., None]) -> None:
-    """Tells autograd how our op ``name`` is differentiated.
+    """Registers the derivative of our op ``name``.
 
-    What ``torch.library.register_autograd`` does, for ops whose schemas have no defaults, no keyword-only arguments and
-    no lists of tensors: what that one spends on those is more than a small op takes.
+    Equivalent to ``torch.library.register_autograd`` for ops whose schemas have no defaults, no keyword-only arguments
+    and no lists of tensors. The general function takes more time than a small op.
 
     Args:
         name: of the op, without its namespace.
         backward: (ctx, *grads) -> a gradient or None for each argument.
-        setup_context: (ctx, inputs, output): keeps what backward needs.
+        setup_context: (ctx, inputs, output): saves tensors for backward.
     """
     op = getattr(torch.ops.equikernels, name).default
 
@@ -60,7 +60,7 @@ def register_autograd(name: str, backward: Callable[..., tuple[Any, ...]], setup
 
 
 def call(name: str, *arguments: Any) -> Any:
-    """Calls our op ``name``; where nothing is to be differentiated, below autograd, which saves the way through it."""
+    """Calls our op ``name``; skips autograd if nothing needs a gradient."""
     op = getattr(torch.ops.equikernels, name).default
     if torch.compiler.is_compiling() or (torch.is_grad_enabled() and torch._C._any_requires_grad(*arguments)):
         return op(*arguments)
@@ -69,10 +69,10 @@ def call(name: str, *arguments: Any) -> Any:
 
 
 def recomputed(function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor | None) -> tuple[Tensor, ...]:
-    """``function(*tensors)``, which is made again in backward: only ``tensors`` are kept for it.
+    """``function(*tensors)``, recomputed in backward: only ``tensors`` are saved.
 
-    Differentiable any number of times. Compilers and torch.func's transforms, which decide by themselves what to keep,
-    see the function.
+    Differentiable any number of times. Under compilers and torch.func's transforms, which choose what to save, the
+    function is called directly.
     """
     given = tuple(t for t in tensors if t is not None)
     in_transform = torch._C._functorch.maybe_current_level() is not None or transformed(given)
@@ -126,10 +126,10 @@ def double_backward(
     """Backward of an op's backward.
 
     Args:
-        function: the op's reference, of the primals alone.
+        function: the op's reference, as a function of the primals only.
         primals: the op's differentiable inputs.
-        cotangents: what its backward was called with.
-        grads: cotangents of the gradients its backward gave, one per primal.
+        cotangents: the arguments of its backward.
+        grads: cotangents of the gradients from its backward, one per primal.
 
     Returns:
         Gradients with respect to the cotangents, then the primals.
@@ -145,6 +145,6 @@ def double_backward(
 
 
 def _alias(t: Tensor) -> Tensor:
-    # A node of its own in the graph: partial derivatives stop here instead of running on into the inputs' history,
-    # while a derivative of the result still finds its way back to them.
+    # A separate node in the graph: partial derivatives stop here instead of continuing into the inputs' history,
+    # while derivatives of the result still reach it.
     return t.view_as(t) if t.requires_grad else t.detach().requires_grad_()

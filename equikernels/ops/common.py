@@ -1,4 +1,4 @@
-"""What every op does at its door: autocast, the graph's arguments."""
+"""Argument handling shared by all ops: autocast, graphs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..graph import CSR, Graph
 
 LOW_PRECISION = (torch.bfloat16, torch.float16)
 
-# How an op's schema spells a graph: Tensor graph (its table), SymInt num_edges, int kind.
+# A graph in an op's schema: Tensor graph (its table), SymInt num_edges, int kind.
 GraphArguments = tuple[Tensor, int, int]
 
 
@@ -28,17 +28,18 @@ def promote(op: str, argument: str, t: Tensor, dtype: torch.dtype = torch.float3
 
 
 def stored_as(t: Tensor) -> tuple[torch.dtype, ...]:
-    """What a rank-2 tensor may be stored as where ``t`` is: 16 bits where GPU kernels add them up in float32."""
+    """The dtypes of a rank-2 tensor on the device of ``t``: also 16 bits if GPU kernels sum them in float32."""
     return FLOATING if t.device.type == "cuda" or _triton.INTERPRETED else REAL
 
 
 def without_autocast(device: str) -> AbstractContextManager[object]:
-    """Sums over particles are not for 16 bits. Nothing where autocast is off: torch.export would nest a graph."""
+    """Disables autocast, because sums over particles must not use 16 bits; no-op without autocast, since torch.export
+    would nest a graph."""
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def tf32_for(dtype: torch.dtype) -> bool:
-    """Whether PyTorch has been told that GPUs may round factors of this dtype to TF32."""
+    """Whether PyTorch's settings allow GPUs to round factors of this dtype to TF32."""
     return dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32"
 
 
@@ -62,7 +63,7 @@ def as_graph(op: str, edges: Graph | Tensor, num_nodes: int) -> Graph:
     if isinstance(edges, Graph):
         return edges
     if not isinstance(edges, Tensor):
-        # A pair of index tensors is how other code passes edges, and there the first may be the receivers.
+        # Other code passes edges as a pair of index tensors whose first may be the receivers.
         fail(op, "graph", "a Graph, or an edge_index [2, E] of (sender, receiver)", type(edges).__name__, TypeError)
     return Graph.from_edge_index(edges, num_nodes, validate=not torch.compiler.is_compiling())
 
@@ -78,10 +79,10 @@ class HasEdges(Protocol):
 def of_data(
     op: str, x: Tensor | HasEdges, graph: Graph | Tensor | None, edge_attr: Tensor | None = None
 ) -> tuple[Tensor, Graph | Tensor, Tensor | None]:
-    """(x, graph, edge_attr), where a network was given its batch whole or in parts."""
+    """(x, graph, edge_attr) of a network's arguments, given as a batch or in parts."""
     if not isinstance(x, Tensor) and hasattr(x, "edge_index"):
         if graph is not None or edge_attr is not None:
-            fail(op, "graph", "None beside a whole batch", type(graph).__name__)
+            fail(op, "graph", "None with a batch", type(graph).__name__)
         return x.x, x.edge_index, x.edge_attr
     if not isinstance(x, Tensor) or graph is None:
         kind = type(x).__name__ if graph is not None else "no graph"
@@ -92,20 +93,20 @@ def of_data(
 def check_edges(op: str, argument: str, t: Tensor, graph: Graph) -> None:
     """``t`` must have one row per edge."""
     if torch.compiler.is_compiling():
-        torch._check(t.shape[0] == graph.num_edges)  # export may not know the number: checked when the program runs
+        torch._check(t.shape[0] == graph.num_edges)  # export may not know it: checked at run time
     elif t.shape[0] != graph.num_edges:
         fail(op, argument, f"{graph.num_edges} rows, one per edge", t.shape[0])
 
 
 def graph_arguments(graph: Graph, need_edges: bool = True) -> GraphArguments:
-    """Without per-edge tensors an op on a complete graph need not know the number of edges: 0 stands for it then,
-    and nothing is read back from the device."""
+    """Without per-edge tensors an op on a complete graph does not need the number of edges: 0 replaces it, and nothing
+    is copied from the device."""
     known = graph._num_edges is not None or need_edges or not graph.is_complete
     num_edges = graph.num_edges if known else 0
     return graph._indices, num_edges, graph._kind
 
 
 def graph_from(table: Tensor, num_edges: int, kind: int, num_nodes: int) -> Graph:
-    """The graph an op was called with."""
-    known = kind == CSR or not isinstance(num_edges, int) or num_edges > 0  # a symbolic number is not asked
+    """The graph of an op's arguments."""
+    known = kind == CSR or not isinstance(num_edges, int) or num_edges > 0  # a symbolic number is not evaluated
     return Graph._new(num_nodes, num_edges if known else None, kind, table)

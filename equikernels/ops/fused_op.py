@@ -6,10 +6,9 @@ The schema of a fused op ``name`` and of its backward, whatever the op:
     name_backward(Tensor?[] grads, Tensor?[] tensors, Tensor[] saved, <the graph and the options>, bool[] wanted)
         -> Tensor[]
 
-``tensors`` are the op's tensors in the order of its :class:`Spec`; what is encoded in ``options`` and ``numbers`` are
-the fields of its options. The backward gives a gradient for each tensor, empty where it is absent or not wanted. Its own
-backward is the derivative of the reference, which PyTorch takes: any order above costs memory for all edges, and no
-kernel.
+``tensors`` are the op's tensors, absent ones None; ``options`` and ``numbers`` encode the fields of its options. The
+backward gives a gradient for each tensor, empty where it is absent or not wanted. Its own backward is the derivative of
+the reference, which PyTorch takes: any higher order costs memory for all edges, and no kernel.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -39,8 +39,8 @@ class Spec:
     Attributes:
         name: of its schema.
         options: the class of its options: a NamedTuple with ``encoded()`` and ``decoded(ints, numbers)``.
-        reference: (tensors, graph or None, options) -> the differentiable outputs, as the kernel gives them; what is not
-            asked for is empty.
+        reference: (tensors, graph or None, options) -> the differentiable outputs, as the kernel gives them; those not
+            asked for are empty.
         shapes: (tensors, number of edges or rows, options) -> every output of the kernel, uninitialised.
         differentiable: how many outputs are; the others are for backward, or of the batch.
         saved: which outputs backward reads.
@@ -127,17 +127,42 @@ class FusedOp:
             out = self.spec.reference(filled, graph, options)
             return tuple(out[k] for k in outputs)
 
-        primals = [tensors[k] for k in present]
+        primals = [t for t in tensors if t is not None]
+        cotangents = [g for g in grads if g is not None]
         # a gradient that was not wanted has nothing flowing back into it
         back = [
             torch.zeros_like(t) if (g := flowing[k]) is None or not wanted[k] else g
-            for k, t in zip(present, primals, strict=True)  # type: ignore[arg-type]
+            for k, t in zip(present, primals, strict=True)
         ]
-        result = double_backward(function, primals, [grads[k] for k in outputs], back)  # type: ignore[misc]
+        result = double_backward(function, primals, cotangents, back)
         found: list[Any] = [None] * (len(grads) + len(tensors))
         for k, r in zip([*outputs, *(len(grads) + k for k in present)], result, strict=True):
             found[k] = r
         return found
+
+
+def planned(query: str, options: Any, shape: tuple[int, ...], like: Tensor) -> str:
+    """The kernel's plan for a call, as a number; otherwise why no kernel runs it. C++ decides.
+
+    Args:
+        query: name of the op that is asked.
+        options: as for the call.
+        shape: what the choice depends on beside them, as the query takes it.
+        like: a tensor where the kernel would run.
+    """
+    ints, numbers = options.encoded()
+    cuda = like.is_cuda and _native.cuda_reason is None
+    return _asked(f"{query}_cuda" if cuda else query, shape, tuple(ints), tuple(numbers))
+
+
+@torch._dynamo.assume_constant_result
+def _asked(query: str, shape: tuple[int, ...], ints: tuple[int, ...], numbers: tuple[float, ...]) -> str:
+    return _answer(query, shape, ints, numbers)
+
+
+@lru_cache(maxsize=4096)
+def _answer(query: str, shape: tuple[int, ...], ints: tuple[int, ...], numbers: tuple[float, ...]) -> str:
+    return str(getattr(torch.ops.equikernels, query)(list(shape), list(ints), list(numbers)))
 
 
 def _any_requires_grad(tensors: Sequence[Tensor | None]) -> bool:

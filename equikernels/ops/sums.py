@@ -1,5 +1,5 @@
-"""Sums over the rows of tall tables whose bits do not depend on the number of threads, as PyTorch's may: on the CPU
-rows are added up in chunks that their number alone decides. Differentiable, and so are the gradients."""
+"""Sums over the rows of tall tables whose bits do not depend on the number of threads (PyTorch's may): on the CPU rows
+are summed in chunks that only the number of rows determines. Differentiable, and so are the gradients."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from ..backend import use_shortcut
 from ..checks import REAL
 from .autograd import call
 
-KERNEL_OF = "pairwise_linear"  # the op whose products these are
-SERIAL = 1 << 15  # PyTorch's sums over fewer numbers are made by one thread, and start sooner
+KERNEL_OF = "pairwise_linear"  # the op that computes these products
+SERIAL = 1 << 15  # PyTorch sums fewer numbers with one thread, and with less overhead
 
 
 def row_products(x: Tensor, weight: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""What Triton kernels share: precision, events. Imports triton.
+"""Device functions shared by Triton kernels: precision, events. Imports triton.
 
-Kernels run in Triton's interpreter as well (TRITON_INTERPRET=1), so nothing here comes from libdevice.
+Kernels also run in Triton's interpreter (TRITON_INTERPRET=1), so nothing here uses libdevice.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from .common import tf32_for
 
 
 def dot_precision(dtype: torch.dtype) -> str:
-    """How ``tl.dot`` multiplies: float32 by IEEE multiply-adds, in TF32 where PyTorch has been told it may."""
+    """The precision of ``tl.dot``: IEEE multiply-adds for float32, or TF32 if PyTorch's settings allow it."""
     return "tf32" if tf32_for(dtype) else "ieee"
 
 
 @triton.jit
 def last_not_after(table, value, low, count, halvings):
-    """The last b with table[b] <= value, of low .. low + count - 1, as int64: empty events are stepped over."""
+    """The last b with table[b] <= value, of low .. low + count - 1, as int64: empty events are skipped."""
     lo = value * 0 + low
     hi = lo + count
     for _ in range(halvings):

@@ -1,4 +1,4 @@
-"""How Triton kernels are launched, and what a program takes."""
+"""Launches Triton kernels and chooses the tile of a program."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-TILE = 2048  # numbers of a tile that is not a product's
+TILE = 2048  # numbers in a tile without a product
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
-    """On the device and the current stream of the first tensor. Arguments are the batch's: tensors and sizes; constants
-    are compiled into the kernel."""
+    """Launches on the device and the current stream of the first tensor. Arguments are tensors and sizes of the batch;
+    constants are compiled into the kernel."""
     device = arguments[0].device
     where: AbstractContextManager[Any] = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
     with where:
@@ -27,12 +27,12 @@ def dense(t: Tensor | None) -> Tensor | None:
 
 
 def accumulator(t: Tensor) -> tl.dtype:
-    """What sums of a tensor's numbers are kept in."""
+    """The dtype of sums of a tensor's numbers."""
     return tl.float64 if t.dtype == torch.float64 else tl.float32
 
 
 def columns(channels: int) -> int:
-    """Channels of a tile that is not a product's."""
+    """Channels of a tile without a product."""
     return min(64, triton.next_power_of_2(channels))
 
 

@@ -1,4 +1,4 @@
-"""The benchmark suite: what it measures, what it refuses, and what it leaves out."""
+"""Tests the benchmark suite: measured, refused and omitted rows."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from equikernels import cli
 
 from ..support.bench_suite import machine, module, side_by_side
 
-clock, command, growth, lorentznet, memory, networks, pelican, plan, points, records = map(
-    module, ("clock", "command", "growth", "lorentznet", "memory", "networks", "pelican", "plan", "points", "records")
+calls, clock, command, growth, lorentznet, memory, networks, pelican, plan, points, records = map(
+    module,
+    ("calls", "clock", "command", "growth", "lorentznet", "memory", "networks", "pelican", "plan", "points", "records"),
 )
 
 
@@ -33,7 +34,7 @@ def test_both_sides_run_in_turn() -> None:
 
 
 class Stream:
-    """Stands for torch.cuda: its clock runs when work is waited for, 3 ms for a call, 100 ms for what flushes."""
+    """Replaces torch.cuda: its clock advances on synchronisation, 3 ms for a call, 100 ms for a flush."""
 
     def __init__(self) -> None:
         self.now, self.log = 0.0, ""
@@ -75,7 +76,7 @@ def test_copies_do_not_fit_the_cache() -> None:
 
 @pytest.mark.parametrize("capturable", [True, False])
 def test_rotated_buffers(capturable: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each call has inputs of its own; what cannot be captured runs in a row, and the result says so."""
+    """Each call has its own inputs; a call that cannot be captured runs in a row, and the result reports this."""
     log: list[str] = []
 
     def capture(graph: Any) -> Any:
@@ -133,7 +134,7 @@ def test_the_machine_is_described() -> None:
 
 
 class Scaled(side_by_side.Sides):
-    """A linear map and the same one, ours of the wrong size by a factor."""
+    """Two equal linear maps, ours scaled by a wrong factor."""
 
     def __init__(self, factor: float) -> None:
         self.ours, self.published = nn.Linear(4, 2), nn.Linear(4, 2)
@@ -192,7 +193,7 @@ def test_a_refused_network_has_no_row_and_a_status(
 
 
 def test_networks_of_both_sides_agree() -> None:
-    """One jet: the checks that every run begins with."""
+    """One jet: the checks at the start of every run."""
     sides = lorentznet.Sides(1)
     assert sides.agree() < 1e-4
     sides.exact()
@@ -200,6 +201,17 @@ def test_networks_of_both_sides_agree() -> None:
         network = networks.NETWORKS[name]
         assert network.sides(*network.quick.arguments).agree() < 1e-4
     assert networks.VecNetSides(growth.events(5, 2)).agree() < 1e-4
+
+
+def test_calls_through_the_dispatcher_are_counted() -> None:
+    x, w = torch.ones(3, requires_grad=True), torch.ones(3)
+    assert calls.count(lambda: None) == 0
+    assert calls.count(lambda: (x.detach() * w).sum()) == 3  # detach, mul, sum
+    assert calls.count(lambda: torch.autograd.grad((x * w).sum(), x)) == 2 + 3  # backward: ones_like, expand, mul
+    setting = plan.Setting(1, True)
+    (row,) = [row for row in calls.plan(setting).rows if row.what == "forward, Interaction Network, one graph"]
+    found = row.measure(row.what)
+    assert 0 < found["equikernels_calls"] < found["published_calls"]
 
 
 def test_nothing_to_measure(capsys: pytest.CaptureFixture[str]) -> None:
@@ -305,7 +317,7 @@ def test_networks_have_their_sizes() -> None:
 @pytest.mark.skipif(ek._native.cpu_reason is not None, reason="no CPU kernels")
 @pytest.mark.parametrize("network", command.NETWORKS)
 def test_every_row_of_a_quick_run_is_made(network: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With clocks, checks and children replaced: what is left are sides, names and fields."""
+    """With replaced clocks, checks and child processes: tests sides, names and fields."""
 
     def interleaved(a: Any, b: Any, *rest: Any) -> Any:
         if network == "taggers":
@@ -351,7 +363,7 @@ def test_a_point_is_compared_before_it_is_timed(gradients: bool) -> None:
 
 
 def test_a_point_that_only_we_can_pay(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A large point that a filter has picked alone: a small one tells what it would cost."""
+    """For a large point that a filter selects alone, a small point predicts the cost."""
     seconds = {"equikernels": 1e-3, "published": 1.0}
     asked: list[tuple[int, str]] = []
 

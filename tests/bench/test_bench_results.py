@@ -1,4 +1,4 @@
-"""The benchmark suite: what it compares, and that the pages' tables are those of the results."""
+"""Tests the benchmark suite: comparison of results; the pages' tables are those of the results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ command, compare, growth, pages, plan, plots, records, report, targets = map(
 
 @pytest.fixture
 def compared(tmp_path: Path) -> Callable[..., tuple[str, int]]:
-    """What ``compare`` says of two documents, at 10 %."""
+    """The result of ``compare`` for two documents, at 10 %."""
 
     def run(before: dict[str, Any], after: dict[str, Any]) -> tuple[str, int]:
         (tmp_path / "a.json").write_text(json.dumps(before))
@@ -50,9 +50,9 @@ def test_compare_names_what_became_slower(compared: Callable[..., tuple[str, int
 
 def test_a_slower_machine_is_no_regression_of_a_ratio(compared: Callable[..., tuple[str, int]]) -> None:
     text, worse = compared(document(), document(ours=13.0, theirs=130.0))
-    assert (worse, text.count("10x, 10x | 10 % | both slower |")) == (1, 1)  # the row without a baseline cannot know
+    assert (worse, text.count("10x, 10x | 10 % | both slower |")) == (1, 1)  # the row without a baseline has no ratio
     assert "| net | op | 10 | 13 | +30.0 % |  | 10 % | **worse** |" in text
-    text, worse = compared(document(), document(theirs=50.0))  # ours is what it was
+    text, worse = compared(document(), document(theirs=50.0))  # ours is unchanged
     assert (worse, text.count("10x, 5x | 10 % | baseline faster |")) == (0, 1)
     text, worse = compared(document(), document(ours=5.0))
     assert (worse, text.count("| better |")) == (0, 2)
@@ -104,7 +104,7 @@ def test_what_a_filter_left_out_is_not_compared(compared: Callable[..., tuple[st
 
 
 def test_folders_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each network with its own; those that only one folder holds are left out."""
+    """Compares each network with itself; networks in only one folder are left out."""
     for folder, ours in (("a", 10.0), ("b", 12.0)):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "net.json").write_text(json.dumps(document(ours)))
@@ -162,7 +162,7 @@ def test_exponents() -> None:
 
 
 def raw() -> dict[str, Any]:
-    """As pytest-benchmark writes it: ours runs four copies at once, as on a GPU."""
+    """A document of pytest-benchmark; ours runs four copies at once, as on a GPU."""
     ceilings = {"multiply_adds_gflops": 100.0, "copy_gb_per_s": 10.0}
     op = {"op": "op", "graph": "100 jets", "backward": False, "threads": 2, "dtype": "float32", "flops": 1e8}
 
@@ -246,6 +246,21 @@ def test_other_sizes() -> None:
     assert pages.sizes({"vecnet": vecnet}) == "Not measured yet."
 
 
+def test_calls_are_a_table_and_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"what": "forward, net, 3 jets", "equikernels_calls": 40, "published_calls": 1234}
+    step = {"what": "training step, net, 3 jets", "equikernels_calls": 50, "published_calls": 70}
+    found = {**machine.machine("calls", 2), "rows": [row, step]}
+    assert "| net, 3 jets | 1,234 | 40 | 70 | 50 |" in pages.calls({"calls": found})
+    assert pages.calls({}) == "Not measured yet."
+    assert "1,234 calls (published) | 40 calls" in records.table(found)
+    for name, calls in (("before", 40), ("more", 46)):
+        content = records.text({**found, "rows": [{**row, "equikernels_calls": calls}, step]})
+        (tmp_path / f"{name}.json").write_text(content)
+    files = [str(tmp_path / f"{name}.json") for name in ("before", "more")]
+    assert command.main(["compare", *files]) == 1
+    assert "calls | forward, net, 3 jets, against published | 40 | 46 | +15.0 %" in capsys.readouterr().out
+
+
 def test_a_missing_row_is_named() -> None:
     results = pages.load(ROOT)
     row = records.find("lorentznet", results["lorentznet"], "training step, 100 jets")
@@ -264,7 +279,7 @@ def test_a_page_without_its_markers_is_an_error() -> None:
 
 
 def test_all_that_the_pages_show_can_be_measured() -> None:
-    """Rows of the README's tables and of the targets have the names that a run gives them, and no other."""
+    """Rows of the README's tables and of the targets have the names of a run."""
     setting = plan.Setting()
     every = {name: plan.names(name, make(setting), setting) for name, make in command.NETWORKS.items()}
     on_cpu = [target for target in targets.CPU if target.network != "kernels" and not target.memory]

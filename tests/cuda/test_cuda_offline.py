@@ -1,5 +1,5 @@
-"""What can be said of the CUDA half without a GPU: it compiles without spills, links to nothing a CUDA torch would not
-bring, and where it cannot be used the package says why."""
+"""Tests the CUDA library without a GPU: it compiles without spills, links only to libraries of a CUDA torch, and if it
+cannot be used the package reports the reason."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _readelf(what: str, library: Path = LIBRARY) -> str:
 
 
 def _symbols(library: Path, defined: bool) -> set[str]:
-    """Dynamic symbols without a version: those of the system's libraries carry one, torch's do not."""
+    """Dynamic symbols without a version: symbols of system libraries have one, torch's do not."""
     rows = [line.split() for line in _readelf("--dyn-syms", library).splitlines()]
     return {row[7] for row in rows if len(row) == 8 and "@" not in row[7] and (row[6] != "UND") == defined}
 
@@ -139,10 +139,10 @@ def test_the_library_needs_no_cuda_runtime() -> None:
 def test_what_the_library_leaves_undefined_comes_from_torch() -> None:
     weak = {"_ITM_deregisterTMCloneTable", "_ITM_registerTMCloneTable", "__gmon_start__"}  # the compiler's
     undefined = _symbols(LIBRARY, defined=False) - weak
-    # The stable C interface alone: nothing of at::, c10:: or the CUDA runtime.
+    # Only the stable C interface: no at::, c10:: or CUDA runtime.
     assert "aoti_torch_get_current_cuda_stream" in undefined
     assert [name for name in undefined if not re.match("(aoti_)?torch_", name)] == []
-    # What no CPU torch exports, a CUDA torch does, since 2.10.
+    # A CUDA torch exports these since 2.10, a CPU torch does not.
     cuda_torch = {
         "aoti_torch_get_current_cuda_stream",
         "torch_c10_cuda_check_msg",
@@ -170,5 +170,5 @@ def test_under_a_cpu_torch_the_package_says_why_there_is_no_cuda() -> None:
 
 @pytest.mark.skipif(torch.version.cuda is not None, reason="this torch has CUDA")
 def test_cuda_asked_for_by_name_is_refused() -> None:
-    with ek.use_backend("cuda"), pytest.raises(RuntimeError, match="backend 'cuda' was asked for"):
+    with ek.use_backend("cuda"), pytest.raises(RuntimeError, match="backend 'cuda' was requested"):
         ek.pairwise_invariants(torch.zeros(2, 4), ek.Graph.complete(torch.tensor([0, 2])))

@@ -25,7 +25,7 @@ from ..support.tools import cotangent_for, value_and_grads
 
 pytestmark = MARKS
 
-# Ops that launch a kernel of ours on CUDA, and what is made of them.
+# Ops that launch our kernels on CUDA, and ops made of them.
 EMULATED = (
     "pairwise_invariants", "message_statistics", "coordinate_update", "edge_network", "message_passing",
     "segment_reduce", "gather_segment_reduce", "segment_softmax", "rank2_reduce", "rank2_broadcast", "aggregate_2to2",
@@ -113,7 +113,7 @@ def test_networks_give_what_they_give_on_the_cpu(name: str, built: Emulator, mon
 
     expected = gradients()
     before = built.launches
-    for module in (fused, rows):  # of which CUDA has no C++ kernel
+    for module in (fused, rows):  # without a C++ kernel on CUDA
         monkeypatch.setattr(module, "use_shortcut", lambda *_: False)
     with built.installed():
         found = gradients()

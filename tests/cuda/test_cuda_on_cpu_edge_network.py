@@ -23,7 +23,7 @@ pytestmark = MARKS
 
 
 def edge_network_case(id: str, h: int | None = None) -> Case:
-    """With h, of that width: three channels, as in the list, can be so nearly equal that LayerNorm loses digits."""
+    """Of width h: the three channels of the list can be nearly equal, where LayerNorm loses digits."""
     case = next(case for case in CASES if case.op == "edge_network" and case.id == id)
     if h is None:
         return case
@@ -32,14 +32,14 @@ def edge_network_case(id: str, h: int | None = None) -> Case:
 
 
 def hub() -> ek.Graph:
-    """One node receives more than a tile of edges, and some of the others nothing."""
+    """One node receives more than a tile of edges, some others none."""
     sender, receiver = torch.randint(0, 9, (2, 290), generator=torch.Generator().manual_seed(0))
     receiver[(receiver > 2) & (receiver < 7)] = 2
     return ek.Graph.from_edge_index(torch.stack([sender, receiver]), 9)
 
 
 def lonely() -> ek.Graph:
-    """Few edges, and many more nodes than a block looks at together."""
+    """Few edges, and many more nodes than a block processes at once."""
     edge_index = torch.randint(0, 400, (2, 90), generator=torch.Generator().manual_seed(0))
     return ek.Graph.from_edge_index(edge_index, 400)
 
@@ -57,7 +57,7 @@ def test_edges_of_any_number_per_node(
     case = edge_network_case(id, 8 if id == "euclidnet" else None)
     check(case, graph, case.inputs(torch.float32, graph))
     exact = case.inputs(torch.float32, graph)
-    if "x" in exact:  # float64 coordinates beside float32 features
+    if "x" in exact:  # float64 coordinates and float32 features
         exact["x"] = case.inputs(torch.float64, graph)["x"]
         check(case, graph, exact)
 
@@ -68,7 +68,7 @@ def test_edges_of_any_number_per_node(
     ids=str,
 )
 def test_edge_network_of_any_width(dtype: torch.dtype, h: int, emulator: Emulator, poisoned: None) -> None:
-    """Every form of the kernels: more edges at once where channels are few, weights outside where they are many."""
+    """Every form of the kernels: larger tiles for few channels, weights in global memory for many."""
     case = edge_network_case("euclidnet", h)
     graph = case.graph()
     check(case, graph, case.inputs(dtype, graph))

@@ -55,7 +55,7 @@ def test_messages_of_three_layers_and_float64_coordinates(
     oracle = value_and_grads(plain, oracle_inputs, cotangent)
     eager, result = (value_and_grads(f, exact, cotangent) for f in (plain, run))
     for found in (eager, result):
-        found[:] = [t.float() for t in found]  # float64 takes part, and is as inexact as what it meets
+        found[:] = [t.float() for t in found]  # float64 inputs are included, with the accuracy of the other inputs
     assert_as_good_as_eager(result, eager, oracle, ["out", *exact], MESSAGE_WEIGHTS)
 
 
@@ -65,7 +65,7 @@ def test_messages_of_bfloat16(id: str, emulator: Emulator) -> None:
     case = replace(case, options={**case.options, "precision": "bfloat16"})
     inputs, graph = case.inputs(torch.float32), case.graph()
     result, expected = case.run(inputs, graph), reference(case, inputs, graph)
-    # Where a sum ends a rounding apart, its bfloat16 may too
+    # sums that differ by one rounding may differ in bfloat16
     assert (result - expected).abs().max() <= 2e-3 * expected.abs().max()
     assert (result - expected).abs().median() <= 1e-6 * expected.abs().max()
 
@@ -86,7 +86,7 @@ def test_messages_in_tf32_where_pytorch_may(emulator: Emulator, monkeypatch: pyt
 def test_weights_of_messages_from_more_blocks_than_there_are_shares(emulator: Emulator) -> None:
     """Blocks take more than one group of nodes then."""
     ptr = torch.arange(17000)
-    ptr[9000:] += 1  # one event of two particles, in the midst of lone ones
+    ptr[9000:] += 1  # one event of two particles among events of one
     ptr[16990:] += 6
     graph = ek.Graph.complete(ptr)
     made = message_inputs(3, 3, columns=1, gate=False)(torch.Generator().manual_seed(3), graph)

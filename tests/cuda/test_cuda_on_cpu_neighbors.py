@@ -28,7 +28,7 @@ EVENTS = torch.tensor([0, 3, 3, 4, 12, 80])
 
 
 def search(x: Tensor, metric: Metric, k: int = 5, r: float = 1.5, loop: bool = False) -> list[Tensor]:
-    """What the searches give, in a list: k nearest, those within a radius, and their distances."""
+    """Results of the searches: k nearest, those within a radius, and their distances."""
     graph, distance = ek.radius_graph(x, r, EVENTS, metric, loop=loop, return_distance=True)
     return [*ek.k_nearest(x, k, EVENTS, metric, loop=loop, radius=r), graph.edge_index, distance]
 
@@ -66,7 +66,7 @@ def test_no_order_of_blocks_and_threads_changes_a_neighbour(emulator: Emulator) 
             assert all(torch.equal(a, b) for a, b in zip(search(x, "euclidean", 34), first, strict=True))
 
 
-def test_nobody_has_neighbours(emulator: Emulator) -> None:
+def test_events_without_neighbours(emulator: Emulator) -> None:
     none = torch.zeros(0, 3)
     assert ek.k_nearest(none, 2)[0].shape == (0, 2)
     assert ek.radius_graph(none, 1.0).num_edges == 0

@@ -1,4 +1,4 @@
-"""The emulator of CUDA finds the faults it is there to find; and how many blocks a launch asks for."""
+"""Tests the emulator of CUDA: it detects faults; numbers of blocks of a launch."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def run_product(probes: ctypes.CDLL, which: int, a: np.ndarray, b: np.ndarray, c
 
 @pytest.mark.parametrize(("which", "bits"), [(0, 22), (1, 11), (2, 8)])
 def test_products_of_fragments(probes: ctypes.CDLL, which: int, bits: int) -> None:
-    """Every number of A, B and C is where PTX wants it, and has the precision it says."""
+    """Every number of A, B and C is at the position of the PTX specification, with its precision."""
     random = np.random.default_rng(0)
     a, b, c = (random.standard_normal(shape).astype(np.float32) for shape in ((16, 8), (8, 8), (16, 8)))
     error, out = run_product(probes, which, a, b, c)
@@ -92,7 +92,7 @@ def test_products_of_fragments(probes: ctypes.CDLL, which: int, bits: int) -> No
     difference = np.abs(out - (a.astype(np.float64) @ b + c))
     assert (difference <= rounding).all()
     if bits < 22:
-        assert difference.max() > 2.0 ** -(bits + 3)  # less precise than that it is not
+        assert difference.max() > 2.0 ** -(bits + 3)  # it is not less precise
     whole = [random.integers(-4, 5, shape).astype(np.float32) for shape in ((16, 8), (8, 8), (16, 8))]
     np.testing.assert_array_equal(run_product(probes, which, *whole)[1], whole[0] @ whole[1] + whole[2])
 

@@ -1,4 +1,4 @@
-"""What only a CUDA device can show: graphs, devices, streams, compiled networks. `make gpu-test` runs it."""
+"""Tests that need a CUDA device: graphs, devices, streams, compiled networks. `make gpu-test` runs them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_training_step_is_captured_in_a_graph() -> None:
         for _ in range(3):
             gradients(model, *given)
     torch.cuda.current_stream().wait_stream(warm)
-    model.eval()  # statistics that move would differ from call to call
+    model.eval()  # running statistics would differ between calls
     expected = gradients(model, *given)
     captured = torch.cuda.CUDAGraph()
     with torch.cuda.graph(captured):
@@ -124,7 +124,7 @@ def test_rank2_layers_in_16_bits(dtype: torch.dtype) -> None:
 
 
 def roomy(gib: int) -> pytest.MarkDecorator:
-    """Only where the device has so much memory."""
+    """Skips if the device has less memory."""
     there = torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else 0
     return pytest.mark.skipif(there < gib << 30, reason=f"less than {gib} GiB on the device")
 
@@ -132,7 +132,7 @@ def roomy(gib: int) -> pytest.MarkDecorator:
 @roomy(40)
 @pytest.mark.parametrize(("edges", "channels"), [(1 << 21, 1056)])
 def test_edges_times_channels_beyond_2_to_the_31(edges: int, channels: int) -> None:
-    """Rows behind that bound are told apart: every row holds its receiver's number, the last also a 1 more."""
+    """Rows beyond that bound are distinct: every row contains its receiver's number, the last also an extra 1."""
     assert edges * channels > 1 << 31
     receiver = torch.arange(edges, device="cuda") * 64 // edges
     rowptr = torch.arange(65, device="cuda") * (edges // 64)
@@ -152,8 +152,8 @@ def test_edges_times_channels_beyond_2_to_the_31(edges: int, channels: int) -> N
 @roomy(40)
 @pytest.mark.parametrize(("jets", "size"), [(4096, 200)])
 def test_a_batch_of_4096_large_jets_fits(jets: int, size: int) -> None:
-    """160 million edges of 72 channels, of which a layer in PyTorch makes several of 47 GB. One jet of the batch
-    scores what it scores alone."""
+    """160 million edges of 72 channels, of which a layer in PyTorch makes several tensors of 47 GB. One jet of the
+    batch has the same score alone."""
     n = jets * size
     x = four_vectors(n, torch.Generator().manual_seed(0)).float().cuda()
     scalars, ptr = torch.ones(n, 1, device="cuda"), torch.arange(jets + 1, device="cuda") * size

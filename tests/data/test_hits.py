@@ -1,4 +1,4 @@
-"""TrackML files and hit graphs. The files are written here, in the form of the published ones."""
+"""Tests TrackML files and hit graphs. The tests write files in the published format."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def test_from_files_to_a_network(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("phi_slope_max", [6e-4, 6e-3, 10.0])
 def test_against_every_pair(phi_slope_max: float) -> None:
-    """Few hits, all pairs, one by one; also where the window in azimuth is the whole turn."""
+    """Few hits, all pairs, one by one; also if the window in azimuth is a full turn."""
     generator = torch.Generator().manual_seed(0)
     layer = torch.randint(0, 18, (150,), generator=generator)
     r = 30 + 150 * torch.rand(150, dtype=torch.float64, generator=generator)
@@ -258,7 +258,7 @@ def test_hits_without_truth() -> None:
     graph = hit_graph(noise, pt_min=0)
     assert graph.graph.num_edges == 3
     assert not graph.y.any()
-    assert hit_graph(few_hits(), pt_min=5).graph.num_nodes == 0  # truth says that all are soft
+    assert hit_graph(few_hits(), pt_min=5).graph.num_nodes == 0  # all particles are soft
 
 
 @pytest.mark.parametrize("z", [0.0, 5.0, -5.0])
@@ -271,7 +271,7 @@ def test_hits_on_the_beam_axis(z: float, r: float) -> None:
             ValueError, match=r"hit_graph: hits: expected positions off the beam axis, got \[.*\] in row 2"
         ):
             hit_graph(hits)
-    hits.volume[2], hits.layer[2] = 13, 2  # dropped anyhow
+    hits.volume[2], hits.layer[2] = 13, 2  # dropped in any case
     assert hit_graph(hits).x.isfinite().all()
 
 

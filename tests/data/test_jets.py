@@ -1,4 +1,4 @@
-"""Sample jets, and the inputs networks make of them."""
+"""Tests sample jets and the networks' inputs from them."""
 
 from __future__ import annotations
 
@@ -227,8 +227,8 @@ def no_warning_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("equikernels.data.order._warned", set())
 
 
-def doors(p4: torch.Tensor) -> list:
-    """Functions and networks that take four-momenta as they come."""
+def readers(p4: torch.Tensor) -> list:
+    """Functions and networks that take four-momenta."""
     n = p4.shape[0]
     ptr, rows = torch.tensor([0, n]), torch.zeros(n, dtype=torch.bool)
     widths = {"num_channels_scalar": 1, "num_channels_m": [[3]], "num_channels_2to2": [2]}
@@ -248,7 +248,7 @@ def doors(p4: torch.Tensor) -> list:
 def test_energy_in_the_last_column_gets_a_warning(dtype: torch.dtype) -> None:
     p4 = load_sample_jets()[:1].p4.to(dtype)
     turned = p4[:, [1, 2, 3, 0]]
-    for name, call in doors(turned):
+    for name, call in readers(turned):
         with pytest.warns(UserWarning, match=rf"^{name}: \w+: expected \(E, px, py, pz\), got E < \|p\|") as caught:
             call()
         assert str(caught[0].message).endswith("[:, [3, 0, 1, 2]]")
@@ -262,12 +262,12 @@ def test_energy_in_the_last_column_gets_a_warning(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3, 1e30])
 def test_four_momenta_get_no_warning(dtype: torch.dtype, scale: float) -> None:
-    """Massless to rounding, at rest, smeared, zero: none is taken for another order."""
+    """Massless to rounding, at rest, smeared, zero: no warning about the order."""
     p4 = load_sample_jets()[:20].p4
     smeared = p4 * torch.tensor([0.9999, 1, 1, 1])
     half = torch.cat([p4[:10], p4[:10, [1, 2, 3, 0]]])
     for rows in (p4, p4.half().to(dtype), smeared, half, torch.zeros(5, 4), p4[:0], torch.full((3, 4), math.nan)):
-        for _, call in doors(scale * rows.to(dtype)):
+        for _, call in readers(scale * rows.to(dtype)):
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
                 call()

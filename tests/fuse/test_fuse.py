@@ -1,4 +1,4 @@
-"""fuse_: the user's own model, fused in place, gives the same numbers and keeps everything that is the user's."""
+"""Tests fuse_: a model fused in place gives the same numbers and keeps parameters, hooks and state."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 
 import equikernels as ek
-from equikernels.baselines import egnn, lorentznet
 from equikernels.fuse.edges import GraphCache, make_graph
 from equikernels.fuse.swap import is_fused
+from equikernels.published import egnn, lorentznet
 
 from ..support.golden import filled
 
 
 class Block(lorentznet.LGEB):
-    """A published block that hands its messages on, as the released code does."""
+    """A published block that returns its messages, as the released code does."""
 
     def forward(self, h: Tensor, x: Tensor, edges: tuple[Tensor, Tensor], node_attr: Tensor | None = None):
         kept: list[Tensor] = []
@@ -32,7 +32,7 @@ def lorentz_batch(dtype: torch.dtype = torch.float64, jets: int = 4):
     jets = ek.data.load_sample_jets()[:jets]
     x, ptr, is_beam = ek.data.with_beams(jets.p4, jets.ptr)
     scalars = ek.data.top_tagging_scalars(x, is_beam)
-    longest = int(ptr.diff().max()) + 3  # padded rows: isolated nodes that still pass through phi_h
+    longest = int(ptr.diff().max()) + 3  # padded rows: isolated nodes, to which phi_h also applies
     return lorentznet.LorentzNet.padded_inputs(x.to(dtype), scalars.to(dtype), ptr, longest)
 
 

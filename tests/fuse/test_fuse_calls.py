@@ -1,4 +1,4 @@
-"""fuse_: calls that have no fused form, copies, transformations, and what is attached to the layers later."""
+"""Tests fuse_: calls without a fused form, copies, transformations, and later attachments to layers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import checkpoint
 
 import equikernels as ek
-from equikernels.baselines.lorentznet import LGEB
+from equikernels.published.lorentznet import LGEB
 
 from ..support.fuse_blocks import (
     Layer,
@@ -160,7 +160,7 @@ def test_what_is_traced_holds_for_other_graphs(name: str) -> None:
 
 
 def replica(module: nn.Module) -> Any:
-    """As DataParallel makes one, whose parameters are other tensors."""
+    """A replica as in DataParallel, with other tensors as parameters."""
     copies = {id(m): m._replicate_for_data_parallel() for m in module.modules()}
     for m in module.modules():
         made = copies[id(m)]
@@ -236,7 +236,7 @@ def test_hooks_on_any_layer_are_called(name: str) -> None:
             for handle in handles:
                 handle.remove()
     assert runs_fused(fused, args)
-    for m in (own, fused):  # hooks of the block itself do not mind
+    for m in (own, fused):  # hooks of the block itself do not matter
         m.register_forward_pre_hook(lambda module, given: (2 * given[0], *given[1:]))
     assert_same(own, fused, args)
     assert runs_fused(fused, args)

@@ -1,4 +1,4 @@
-"""fuse_ on the forks of the EGNN layer that people have: masks, ranges, factors, norms, activations. They run fused."""
+"""Tests fuse_ on forks of the EGNN layer: masks, ranges, factors, norms, activations run fused."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import equikernels as ek
-from equikernels.baselines.egnn import scatter_mean
-from equikernels.baselines.lorentznet import scatter_sum
+from equikernels.published.egnn import scatter_mean
+from equikernels.published.lorentznet import scatter_sum
 
 from ..support.fuse_blocks import Layer, Masked, awake, compare, fuses, layer_call, masks, numbers, runs_fused, variant
 
@@ -48,7 +48,7 @@ def test_what_masks_do_otherwise_runs_as_before() -> None:
 
 
 class Filled(Masked):
-    """A mask that is not multiplied: at 0 and 1 it looks the same."""
+    """A mask that is not a factor: at 0 and 1 the result is the same."""
 
     def forward(self, h: Any, edges: Any, coord: Any, edge_attr: Any = None, node_mask: Any = None) -> Any:  # type: ignore[override]
         h, coord, edge_attr = self.run(h, edges, coord, edge_attr)

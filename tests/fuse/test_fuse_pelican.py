@@ -1,4 +1,4 @@
-"""fuse_ on PELICAN's layers, as other people write them: the same numbers, gradients and statistics."""
+"""Tests fuse_ on published PELICAN layers: the same numbers, gradients and statistics."""
 
 from __future__ import annotations
 
@@ -12,14 +12,29 @@ import torch
 from torch import Tensor, nn
 
 import equikernels as ek
+from equikernels import published
 from equikernels.fuse import pairs
 from equikernels.fuse.pelican import batch_norm
 from equikernels.fuse.swap import is_fused
+from equikernels.published.pelican import Aggregators, MaskedBatchNorm, MessageLayer, Net2to2
+from equikernels.published.pelican_hep import EdgeAggregators
 
-from ..support.padded_pelican import Aggregators, EdgeAggregators, MaskedNorm, Messages, Stack
+from ..support.golden import filled, jets
+from ..support.pelican import published_classifier
 from ..support.tools import assert_as_good_as_eager
 
 RANKS = ("2to2", "2to1", "1to2", "2to0")
+
+
+def stack(batchnorm: str | None = "b", masked: bool = True, **options: Any) -> Net2to2:
+    return Net2to2([[4, 3], [5, 4]], [5, 4], batchnorm, masked, **options)
+
+
+@pytest.fixture(params=["sums", "shares"])
+def norm(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Means of the masked norm as published code has them: sums divided by n, or sums of shares 1 / n of each row."""
+    if request.param == "shares":
+        monkeypatch.setattr(MaskedBatchNorm, "average", lambda self, T, n: (T * (1 / n)).sum((0, 1, 2)))
 
 
 def padded_batch(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -125,16 +140,14 @@ def test_what_has_no_fused_form_runs_as_before() -> None:
     assert_the_same(module, x, **batch, softmask_ir=soft, tolerance=1e-14)
 
 
-@pytest.mark.parametrize("shares", [False, True])
 @pytest.mark.parametrize("widths", [[4, 6, 3], [4]])
-def test_messages(widths: list[int], shares: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MaskedNorm, "shares", shares)
+def test_messages(widths: list[int], norm: None) -> None:
     torch.manual_seed(1)
     x, _, mask, _ = padded_batch()
-    assert_the_same(Messages(widths).double(), x, mask, tolerance=1e-10)
-    odd = torch.rand(3, 5, 5, 1) < 0.5  # not one of pairs: messages do not mind
-    assert_the_same(Messages([4, 3]).double(), x, odd, tolerance=1e-10)
-    fused = ek.fuse_(Messages([4, 3], batchnorm=None))
+    assert_the_same(MessageLayer(widths).double(), x, mask, tolerance=1e-10)
+    odd = torch.rand(3, 5, 5, 1) < 0.5  # not a mask of pairs, which messages accept
+    assert_the_same(MessageLayer([4, 3]).double(), x, odd, tolerance=1e-10)
+    fused = ek.fuse_(MessageLayer([4, 3], batchnorm=None))
     assert fused(x.float()).shape == (3, 5, 5, 3)
 
 
@@ -154,22 +167,20 @@ def test_batch_norm_is_that_of_torch(affine: bool, own_dtype: bool) -> None:
 
 
 @pytest.mark.parametrize("config", ["s", "Mx", "N"])
-@pytest.mark.parametrize("shares", [False, True])
-def test_stacks(config: str, shares: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MaskedNorm, "shares", shares)
+def test_stacks(config: str, norm: None) -> None:
     x, _, mask, nobj = padded_batch()
     for batchnorm, cast in (("b", False), ("b", True), (None, False)):
         torch.manual_seed(1)
-        stack = Stack([(4, 3), (5, 4)], batchnorm, config=config, factorize=True, cast=cast).double()
-        assert_the_same(stack, x, mask, nobj, tolerance=1e-10)
+        module = stack(batchnorm, config=config, factorize=True, cast=cast).double()
+        assert_the_same(module, x, mask, nobj, tolerance=1e-10)
     if config == "s":
-        assert_the_same(stack, x, mask, nobj, irc_weight=torch.rand(3, 5, dtype=torch.float64), tolerance=1e-10)
+        assert_the_same(module, x, mask, nobj, irc_weight=torch.rand(3, 5, dtype=torch.float64), tolerance=1e-10)
 
 
 def test_a_stack_in_float32() -> None:
     torch.manual_seed(1)
     x, _, mask, nobj = padded_batch(torch.float32)
-    module = Stack([(4, 3), (5, 4)], config="M")
+    module = stack(config="M")
     oracle_module = copy.deepcopy(module).double()
     twin = ek.fuse_(copy.deepcopy(module))
     names, eager = outcome(module, x, mask, nobj)
@@ -182,7 +193,7 @@ def test_a_stack_in_float32() -> None:
 
 def test_a_stack_packs_once_and_leaves_other_masks_and_hooks_to_its_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     x, _, mask, nobj = padded_batch()
-    model = nn.ModuleList([Stack([(4, 3), (5, 4)]), Messages([4, 4])]).double().eval()
+    model = nn.ModuleList([stack(), MessageLayer([4, 4])]).double().eval()
     own = copy.deepcopy(model)
     ek.fuse_(model)
     made = counted(monkeypatch, "_padded_rows")
@@ -210,8 +221,27 @@ def counted(monkeypatch: pytest.MonkeyPatch, name: str) -> list[Any]:
     return made
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: published_classifier(stabilizer="so2", config="sMxn", config_out="s"),
+        lambda: published_classifier(config="XN", config_out="Sm"),
+        lambda: published.PELICANNano(2),
+    ],
+)
+def test_published_networks(make: Callable[[], nn.Module]) -> None:
+    """Every layer runs fused."""
+    own = filled(make())
+    fused = ek.fuse_(copy.deepcopy(own))
+    layers = [m for m in fused.modules() if isinstance(m, Aggregators | MessageLayer)]
+    assert all(is_fused(layer) for layer in layers)
+    inputs = ek.unpack(*jets(5, 4))
+    for training in (False, True):
+        torch.testing.assert_close(fused.train(training)(*inputs), own.train(training)(*inputs), rtol=1e-10, atol=1e-12)
+
+
 class Unmasked(Aggregators):
-    """Looks the same, but gives its padding, too."""
+    """Has the same attributes, but also returns its padding."""
 
     def forward(self, inputs: Tensor, mask: Any = None, nobj: Any = None, irc_weight: Any = None) -> Tensor:
         return super().forward(inputs, None, nobj, None, irc_weight)
@@ -244,7 +274,7 @@ class Centred(EdgeAggregators):
         (lambda: Unmasked("2to2", 4, 3), "computes something else"),
         (lambda: WithoutAlphas("1to2", 4, 3, "M"), "computes something else"),
         (lambda: Aggregators("2to2", 4, 3, activate_agg=True, activation=nn.GELU()), "activated by GELU"),
-        (lambda: Messages([4, 3], masked=False), "computes something else"),
+        (lambda: MessageLayer([4, 3], masked=False), "computes something else"),
         (lambda: Centred("2to0", 4, 3), "computes something else"),
         (lambda: EdgeAggregators("2to2", 4, 3, "prod"), "aggr is 'prod'"),
     ],
@@ -254,7 +284,7 @@ def test_what_computes_otherwise_is_left_alone(make: Callable[[], nn.Module], re
     module = make().double()
     before = {k: v.clone() for k, v in module.state_dict().items()}
     if isinstance(module, WithoutAlphas):
-        nn.init.zeros_(module.alphas[0])  # as published layers start: its own numbers hide the difference
+        nn.init.zeros_(module.alphas[0])  # the published initial value, with which the difference does not show
         before["alphas.0"].zero_()
     with pytest.raises(ValueError, match=reason):
         ek.fuse_(module)
@@ -264,12 +294,12 @@ def test_what_computes_otherwise_is_left_alone(make: Callable[[], nn.Module], re
 def test_a_stack_with_an_unmasked_norm_keeps_its_forward_and_its_layers_are_fused() -> None:
     torch.manual_seed(1)
     x, _, mask, nobj = padded_batch()
-    stack = Stack([(4, 3), (5, 4)], masked=False).double()
-    fused = ek.fuse_(copy.deepcopy(stack))
+    module = stack(masked=False).double()
+    fused = ek.fuse_(copy.deepcopy(module))
     assert not is_fused(fused)
     assert [is_fused(layer) for layer in fused.eq_layers] == [True, True]
     for training in (False, True):
-        _, theirs = outcome(stack.train(training), x, mask, nobj)
+        _, theirs = outcome(module.train(training), x, mask, nobj)
         _, ours = outcome(fused.train(training), x, mask, nobj)
         for a, b in zip(ours, theirs, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
@@ -327,9 +357,9 @@ def test_a_batch_scored_in_inference_mode_can_be_trained_on() -> None:
     x, _, mask, nobj = padded_batch()
     edge_index = edges()
     features = torch.randn(edge_index.shape[1], 4, dtype=torch.float64)
-    stack = (Stack([(4, 3), (5, 4)]), (x, mask, nobj))
-    for module, batch in (stack, (EdgeAggregators("2to2", 4, 3), (features, edge_index, NODES))):
-        with torch.autocast("cpu"):  # not while a layer is proved
+    padded = (stack(), (x, mask, nobj))
+    for module, batch in (padded, (EdgeAggregators("2to2", 4, 3), (features, edge_index, NODES))):
+        with torch.autocast("cpu"):  # not active while fuse_ compares a layer
             fused = ek.fuse_(module.double().eval())
         with torch.inference_mode():
             score = fused(*batch)
@@ -376,7 +406,7 @@ def test_compiled_layers_give_the_same_numbers() -> None:
     features = torch.randn(edge_index.shape[1], 4, dtype=torch.float64)
     cases = [
         (Aggregators("2to2", 4, 3, "Sx"), (x, mask, nobj), True),
-        (Stack([(4, 3), (5, 4)]), (x, mask, nobj), False),
+        (stack(), (x, mask, nobj), False),
         (EdgeAggregators("2to0", 4, 3, "sum"), (features, edge_index, NODES), False),
     ]
     for module, batch, fullgraph in cases:

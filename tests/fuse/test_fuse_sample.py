@@ -1,4 +1,4 @@
-"""fuse_ with a sample of the user's, strict, and what it reports."""
+"""Tests fuse_ with a sample, with strict=True, and its report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..support.fuse_blocks import Layer, Lorentz, lorentz_call, runs_fused, vari
 
 
 class Truncated(Lorentz):
-    """Cuts off what only many nodes reach: blocks are compared on few."""
+    """Clamps values that only sums over many nodes reach; blocks are compared on few."""
 
     def new_h(self, h: Tensor, update: Tensor) -> Tensor:
         return h + update * (1.0 if len(h) < 12 else 0.5)

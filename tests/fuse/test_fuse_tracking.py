@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import equikernels as ek
-from equikernels import baselines
+from equikernels import published
 from equikernels.fuse.swap import is_fused
 
 from ..support.golden import filled
@@ -18,14 +18,14 @@ from ..support.hits import hits
 from ..support.points import close, weighted
 
 MODELS = {
-    "SO(2)": lambda: baselines.EuclidNetSO2(6, 2, 2, 0.1),
-    "IN": lambda: baselines.InteractionNetwork(8, 2),
+    "SO(2)": lambda: published.EuclidNetSO2(6, 2, 2, 0.1),
+    "IN": lambda: published.InteractionNetwork(8, 2),
 }
 
 
 def run(model: nn.Module, x: Tensor, a: Tensor) -> Tensor:
     p = hits()
-    return model(x, p.graph.edge_index, a) if isinstance(model, baselines.InteractionNetwork) else model(x, p.rows)
+    return model(x, p.graph.edge_index, a) if isinstance(model, published.InteractionNetwork) else model(x, p.rows)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -61,10 +61,10 @@ def test_what_is_fused_is_said(name: str, capsys: pytest.CaptureFixture[str]) ->
 
 def test_a_block_that_gains_nothing_is_left_alone() -> None:
     with pytest.raises(ValueError, match=r"EBs.0 \(EuclidNet SO\(3\) block\?\): its own forward is faster"):
-        ek.fuse_(baselines.EuclidNetSO3(6, 2, 0.1))
+        ek.fuse_(published.EuclidNetSO3(6, 2, 0.1))
 
 
-class Other(baselines.euclidnet.EB):
+class Other(published.euclidnet.EB):
     """Like the released block, but twice the step."""
 
     def forward(self, v: Tensor, edge_index: Tensor, s: Tensor, e: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -76,11 +76,11 @@ def test_another_formula_is_left_alone() -> None:
     model = nn.ModuleList([Other(4, 2, 0.1)])
     with pytest.raises(ValueError, match="computes something else"):
         ek.fuse_(model)
-    wide = baselines.euclidnet.EB(4, 2, 0.1)
+    wide = published.euclidnet.EB(4, 2, 0.1)
     wide.phi_s = nn.Sequential(nn.Linear(9, 4))
     with pytest.raises(ValueError, match="other widths"):
         ek.fuse_(wide)
-    net = baselines.InteractionNetwork(8)
+    net = published.InteractionNetwork(8)
     net.O.layers[4] = nn.Linear(8, 2)
     with pytest.raises(ValueError, match="do not fit each other"):
         ek.fuse_(net)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import equikernels as ek
-from equikernels.baselines.lorentznet import scatter_sum
+from equikernels.published.lorentznet import scatter_sum
 
 from ..support.fuse_blocks import (
     Layer,
@@ -37,7 +37,7 @@ def test_published_blocks_run_fused(name: str) -> None:
 
 class Clamped(Lorentz):
     def message(self, *inputs: Tensor) -> Tensor:
-        return super().message(*inputs).clamp(-1000, 1000)  # which small features do not reach
+        return super().message(*inputs).clamp(-1000, 1000)  # not reached by small features
 
 
 class Shifted(Lorentz):
@@ -102,7 +102,7 @@ def test_a_result_of_another_dtype_in_float32_is_seen() -> None:
 
 
 class Drawing(Lorentz):
-    """Draws from a generator of its own."""
+    """Draws from its own generator."""
 
     def __init__(self, generator: Any, draw: Callable[[Any], float]) -> None:
         super().__init__()
@@ -177,7 +177,7 @@ class Settings:
 
 
 class Adjustable(Lorentz):
-    """Looks at numbers in many places, of which each is 1."""
+    """Reads numbers from many places, each of which is 1."""
 
     of_class = 1.0
 

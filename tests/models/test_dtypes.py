@@ -138,7 +138,7 @@ def test_autocast_takes_what_it_took(name: str) -> None:
 
 
 def test_float64_momenta_from_jets_to_logits() -> None:
-    """The quick start with four-momenta of float64: a light particle keeps its mass, the network its weights."""
+    """The quick start with float64 four-momenta: a light particle keeps its mass, the network its dtype."""
     p4 = JETS.p4.double().requires_grad_()
     x, ptr, is_beam = with_beams(p4, JETS.ptr)
     scalars = top_tagging_scalars(x, is_beam)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from equikernels import baselines
+from equikernels import published
 from equikernels.models import EGNN, EGNNVelocity, RadialField
 from equikernels.nn import EGCL, EGCLVelocity, RadialFieldLayer
 
@@ -53,24 +53,24 @@ RADIAL_X = [
 
 # --- Published numbers ------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    ("model", "published", "count"),
+    ("model", "theirs", "count"),
     [
-        (lambda: EGNN(1, 32, 1, 1), lambda: baselines.EGNN(1, 32, 1, 1), 29_793),
-        (lambda: EGNN(1, 4, 2, 1, n_layers=2), lambda: baselines.EGNN(1, 4, 2, 1, n_layers=2), 306),
+        (lambda: EGNN(1, 32, 1, 1), lambda: published.EGNN(1, 32, 1, 1), 29_793),
+        (lambda: EGNN(1, 4, 2, 1, n_layers=2), lambda: published.EGNN(1, 4, 2, 1, n_layers=2), 306),
         (
             lambda: EGNN(1, 4, 2, 1, n_layers=2, attention=True, normalize=True, tanh=True),
-            lambda: baselines.EGNN(1, 4, 2, 1, n_layers=2, attention=True, normalize=True, tanh=True),
+            lambda: published.EGNN(1, 4, 2, 1, n_layers=2, attention=True, normalize=True, tanh=True),
             316,
         ),
-        (lambda: EGNNVelocity(1, 2, 64), lambda: baselines.EGNN_vel(1, 2, 64), 134_020),
-        (lambda: RadialField(64, 2), lambda: baselines.RF_vel(64, 2), 2_052),
+        (lambda: EGNNVelocity(1, 2, 64), lambda: published.EGNN_vel(1, 2, 64), 134_020),
+        (lambda: RadialField(64, 2), lambda: published.RF_vel(64, 2), 2_052),
     ],
 )
 def test_counts_keys_and_initial_weights(
-    model: Callable[[], nn.Module], published: Callable[[], nn.Module], count: int
+    model: Callable[[], nn.Module], theirs: Callable[[], nn.Module], count: int
 ) -> None:
     states = []
-    for make in (model, published):
+    for make in (model, theirs):
         torch.manual_seed(7)
         made = make()
         assert sum(p.numel() for p in made.parameters()) == count
@@ -106,13 +106,13 @@ def test_goldens(backend: str) -> None:
         ({"attention": True, "normalize": True, "tanh": True}, (GATED_H, GATED_X)),
     ):
         check(filled(EGNN(1, 4, 2, 1, n_layers=2, **options))(p.h, p.x, p.graph, p.edge_attr), *goldens)
-        check(filled(baselines.EGNN(1, 4, 2, 1, n_layers=2, **options))(p.h, p.x, p.rows, p.edge_attr), *goldens)
+        check(filled(published.EGNN(1, 4, 2, 1, n_layers=2, **options))(p.h, p.x, p.rows, p.edge_attr), *goldens)
     p = with_distances(p)
-    model, published = (c(1, 2, 4, n_layers=2, recurrent=True) for c in (EGNNVelocity, baselines.EGNN_vel))
+    model, theirs = (c(1, 2, 4, n_layers=2, recurrent=True) for c in (EGNNVelocity, published.EGNN_vel))
     check(filled(model)(p.speed, p.x, p.graph, p.vel, p.edge_attr), VELOCITY_X)
-    check(filled(published)(p.speed, p.x, p.rows, p.vel, p.edge_attr), VELOCITY_X)
+    check(filled(theirs)(p.speed, p.x, p.rows, p.vel, p.edge_attr), VELOCITY_X)
     check(filled(RadialField(4, 2, n_layers=2))(p.x, p.graph, p.vel, p.edge_attr), RADIAL_X)
-    check(filled(baselines.RF_vel(4, 2, n_layers=2))(p.speed, p.x, p.rows, p.vel, p.edge_attr), RADIAL_X)
+    check(filled(published.RF_vel(4, 2, n_layers=2))(p.speed, p.x, p.rows, p.vel, p.edge_attr), RADIAL_X)
 
 
 def test_golden_stored(backend: str) -> None:
@@ -133,13 +133,13 @@ def test_golden_stored(backend: str) -> None:
 @pytest.mark.parametrize(("attr", "node_attr"), [(0, 0), (2, 3)])
 @pytest.mark.parametrize(("variant", "name"), [*(("clean", k) for k in CLEAN), *(("old", k) for k in OLD)])
 def test_layer_is_the_published_one(variant: str, name: str, attr: int, node_attr: int, backend: str) -> None:
-    ours, published = layer_pair(variant, name, attr, node_attr)
-    # A self-loop's difference over its norm, 0 / 1e-8, has a gradient that cancels but for rounding; over the norm that
-    # is differentiated the published gradient is NaN. Coincident points have tests of their own.
+    ours, theirs = layer_pair(variant, name, attr, node_attr)
+    # A self-loop's difference over its norm, 0 / 1e-8, has a gradient that cancels up to rounding; if the norm is
+    # differentiated, the published gradient is NaN. Other tests cover coincident points.
     p = points(self_loops=name not in ("normalize", "norm_diff", "all"))
     s = torch.randn(len(p.h), node_attr, dtype=torch.float64) if node_attr else None
     results = []
-    for model in (ours, published):
+    for model in (ours, theirs):
         h, x, a = (t.clone().requires_grad_() for t in (p.h, p.x, p.edge_attr))
         edge_attr = a if attr else None
         if model is ours:
@@ -152,15 +152,15 @@ def test_layer_is_the_published_one(variant: str, name: str, attr: int, node_att
     assert torch.equal(results[0][1][-1], p.x[-1])  # receives nothing, stays
 
 
-def test_clamp_bites_as_published() -> None:
-    ours, published = layer_pair("old", "plain", 2, 0)
+def test_clamp_acts_as_published() -> None:
+    ours, theirs = layer_pair("old", "plain", 2, 0)
     free, _ = layer_pair("clean", "plain", 2, 0)
     p = points()
     far = p._replace(x=300 * p.x)
     results = []
-    for model in (ours, published, free):
+    for model in (ours, theirs, free):
         x = far.x.clone().requires_grad_()
-        args = (p.rows, x) if model is published else (x, p.graph)
+        args = (p.rows, x) if model is theirs else (x, p.graph)
         out = model(p.h, *args, p.edge_attr)[:2]
         results.append([*out, *torch.autograd.grad(weighted(*out), [x, *model.parameters()])])
     close(*results[:2])
@@ -172,7 +172,7 @@ def test_velocity_layer_and_radial_field_are_the_published_ones(backend: str) ->
     for options in OLD.values():
         recurrent = options.get("recurrent", True)
         out_nf = 5 if recurrent else 3
-        pair = [filled(c(5, out_nf, 6, 2, **options)) for c in (EGCLVelocity, baselines.E_GCL_vel)]
+        pair = [filled(c(5, out_nf, 6, 2, **options)) for c in (EGCLVelocity, published.E_GCL_vel)]
         results = []
         for model in pair:
             h, x, vel = (t.clone().requires_grad_() for t in (p.h, p.x, p.vel))
@@ -182,7 +182,7 @@ def test_velocity_layer_and_radial_field_are_the_published_ones(backend: str) ->
         close(*results)
     for act_fn in (nn.SiLU(), nn.LeakyReLU(0.2), nn.Softplus()):
         for attr in (0, 2):
-            pair = [filled(c(6, attr, act_fn)) for c in (RadialFieldLayer, baselines.GCL_rf_vel)]
+            pair = [filled(c(6, attr, act_fn)) for c in (RadialFieldLayer, published.GCL_rf_vel)]
             results = []
             for model in pair:
                 x, vel = (t.clone().requires_grad_() for t in (p.x, p.vel))
@@ -204,7 +204,7 @@ def test_second_derivatives_are_those_of_the_published_formula() -> None:
         out = model(p.h, x, p.graph, p.edge_attr) if isinstance(model, EGCL) else model(p.h, p.rows, x, p.edge_attr)[:2]
         (force,) = torch.autograd.grad(weighted(*out), x, create_graph=True)
         results.append([force, *torch.autograd.grad(force.square().sum(), [x, *model.parameters()], allow_unused=True)])
-    # Weights that forces do not depend on: absent from one graph, zero in the other.
+    # Weights without effect on forces: absent from one graph, zero in the other.
     results = [[torch.zeros(1).double() if t is None or not t.any() else t for t in r] for r in results]
     close(*results)
 
@@ -227,7 +227,7 @@ def test_optimizer_steps_are_the_published_ones(name: str, options: dict[str, An
         after.append([*losses, *model.state_dict().values()])
     close(*after)
     still = {key for new, (key, old) in zip(after[0][2:], before.items(), strict=True) if torch.equal(new, old)}
-    # Where x alone is returned, the last features have no use.
+    # If only x is returned, the last features are unused.
     assert all(key.startswith("gcl_2.node_mlp") for key in still)
     assert len(still) == (4 if name == "EGNNVelocity" else 0)
 
@@ -235,12 +235,12 @@ def test_optimizer_steps_are_the_published_ones(name: str, options: dict[str, An
 @pytest.mark.parametrize(("name", "options"), MODELS)
 def test_state_dicts_interchange(name: str, options: dict[str, Any]) -> None:
     p = points(self_loops=False)
-    ours, published = model_pair(name, **options)
+    ours, theirs = model_pair(name, **options)
     with torch.no_grad():
-        for parameter in published.parameters():
+        for parameter in theirs.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-    expected = run(published, p)
-    ours.load_state_dict(published.state_dict())
+    expected = run(theirs, p)
+    ours.load_state_dict(theirs.state_dict())
     close([*run(ours, p)], [*expected])
     back = model_pair(name, **options)[1]
     back.load_state_dict(ours.state_dict())

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import equikernels as ek
-from equikernels import baselines
+from equikernels import published
 from equikernels.models import EGNN
 from equikernels.nn import EGCL, EGCLVelocity, RadialFieldLayer
 
@@ -82,14 +82,14 @@ def test_coincident_points_give_the_published_gradients(name: str) -> None:
 def test_coincident_points_where_the_published_formula_fails() -> None:
     """A norm that is differentiated: the published gradient is NaN, ours takes the norm's derivative as 0."""
     p = coincident()
-    pairs = [layer_pair("old", "norm_diff", 2, 0), [filled(c(6, 2)) for c in (RadialFieldLayer, baselines.GCL_rf_vel)]]
+    pairs = [layer_pair("old", "norm_diff", 2, 0), [filled(c(6, 2)) for c in (RadialFieldLayer, published.GCL_rf_vel)]]
     for pair in pairs:
         outputs, finite = [], []
         for model in pair:
             x = p.x.clone().requires_grad_()
             if isinstance(model, EGCL):
                 out = model(p.h, x, p.graph, p.edge_attr)[1]
-            elif isinstance(model, baselines.E_GCL):
+            elif isinstance(model, published.E_GCL):
                 out = model(p.h, p.rows, x, p.edge_attr)[1]
             elif isinstance(model, RadialFieldLayer):
                 out = model(x, p.graph, p.vel, p.edge_attr)
@@ -103,13 +103,13 @@ def test_coincident_points_where_the_published_formula_fails() -> None:
 
 @pytest.mark.parametrize(("name", "options"), MODELS)
 def test_no_edges_and_no_nodes(name: str, options: dict[str, Any]) -> None:
-    model, published = model_pair(name, **options)
+    model, theirs = model_pair(name, **options)
     p = points()
     for n in (3, 0):
         graph = ek.Graph.from_edge_index(torch.empty(2, 0, dtype=torch.int64), n)
         empty = Points(p.h[:n], p.x[:n].clone().requires_grad_(), p.vel[:n], p.edge_attr[:0], graph)
         outputs = run(model, empty)
-        for out, expected in zip(outputs, run(published, empty), strict=True):
+        for out, expected in zip(outputs, run(theirs, empty), strict=True):
             torch.testing.assert_close(out, expected)
         assert torch.autograd.grad(weighted(*outputs), empty.x)[0].shape == (n, 3)
 
@@ -164,13 +164,13 @@ def test_training_makes_no_tensor_of_edges() -> None:
     p = points(n=20, edges=4000, attr=0)
     p.graph.table  # noqa: B018 (made on first use: the edges' order)
     sizes = {}
-    for make in (EGNN, baselines.EGNN):
+    for make in (EGNN, published.EGNN):
         model = make(5, 16, 2, n_layers=2, attention=True).double()
         args = (p.graph if make is EGNN else p.rows,)
         with LargestOutput() as largest:
             weighted(*model(p.h, p.x, *args)).backward()
         sizes[make] = largest.numel
-    assert sizes[EGNN] < 4000 < 4000 * 16 <= sizes[baselines.EGNN]
+    assert sizes[EGNN] < 4000 < 4000 * 16 <= sizes[published.EGNN]
 
 
 @pytest.mark.parametrize(("name", "options"), [MODELS[1], MODELS[4], MODELS[5]])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import equikernels as ek
-from equikernels import baselines
+from equikernels import published
 from equikernels.data import load_sample_jets, top_tagging_scalars, with_beams
 from equikernels.export import TAKES_ANY_SIZE
 from equikernels.models import LorentzNet
@@ -31,14 +31,14 @@ def top_inputs(p4: Tensor, ptr: Tensor) -> Event:
     return x, top_tagging_scalars(x, is_beam), ptr
 
 
-def filled_pair(readout: str = "padded_mean", **sizes: Any) -> tuple[LorentzNet, baselines.LorentzNet]:
+def filled_pair(readout: str = "padded_mean", **sizes: Any) -> tuple[LorentzNet, published.LorentzNet]:
     """Ours and the published formula, float64, eval mode, filled weights."""
     sizes = {"n_scalar": 2, "n_hidden": 8, "n_layers": 2, "c_weight": 5e-3, **sizes}
-    return filled(LorentzNet(**sizes, readout=readout)).eval(), filled(baselines.LorentzNet(**sizes)).eval()
+    return filled(LorentzNet(**sizes, readout=readout)).eval(), filled(published.LorentzNet(**sizes)).eval()
 
 
 def run_published(model: nn.Module, event: Event, padded_to: int | None = None) -> Tensor:
-    return model(*baselines.LorentzNet.padded_inputs(*event, padded_to))
+    return model(*published.LorentzNet.padded_inputs(*event, padded_to))
 
 
 def relative(a: Tensor, b: Tensor) -> float:
@@ -47,10 +47,10 @@ def relative(a: Tensor, b: Tensor) -> float:
 
 @pytest.mark.parametrize(("n_scalar", "count"), [(2, 224_072), (8, 227_096)])
 def test_parameter_counts_and_keys(n_scalar: int, count: int) -> None:
-    model, published = LorentzNet(n_scalar, 72), baselines.LorentzNet(n_scalar, 72)
+    model, theirs = LorentzNet(n_scalar, 72), published.LorentzNet(n_scalar, 72)
     assert sum(p.numel() for p in model.parameters()) == count
     shapes = [(key, value.shape) for key, value in model.state_dict().items()]
-    assert shapes == [(key, value.shape) for key, value in published.state_dict().items()]
+    assert shapes == [(key, value.shape) for key, value in theirs.state_dict().items()]
     assert len(shapes) == 135
 
 
@@ -81,16 +81,16 @@ def test_golden_stored(backend: str) -> None:
 
 def test_golden_stored_float32(backend: str) -> None:
     g = stored("lorentznet_eval")
-    models = LorentzNet(**g["cfg"], readout="padded_mean").eval(), baselines.LorentzNet(**g["cfg"]).eval()
+    models = LorentzNet(**g["cfg"], readout="padded_mean").eval(), published.LorentzNet(**g["cfg"]).eval()
     event = g["x_packed"].float(), g["scalars_packed"].float(), g["ptr"]
     for model in models:
         model.load_state_dict(g["state"])
-    model, published = models
-    oracle = run_published(copy.deepcopy(published).double(), (event[0].double(), event[1].double(), event[2]), 14)
-    assert_as_good_as_eager([model(*event, padded_to=14)], [run_published(published, event, 14)], [oracle])
-    mixed = model(g["x_packed"], *event[1:], padded_to=14)  # float64 coordinates beside float32 features
+    model, theirs = models
+    oracle = run_published(copy.deepcopy(theirs).double(), (event[0].double(), event[1].double(), event[2]), 14)
+    assert_as_good_as_eager([model(*event, padded_to=14)], [run_published(theirs, event, 14)], [oracle])
+    mixed = model(g["x_packed"], *event[1:], padded_to=14)  # float64 coordinates and float32 features
     assert mixed.dtype == torch.float32
-    assert_as_good_as_eager([mixed], [run_published(published, event, 14)], [g["logits"]])
+    assert_as_good_as_eager([mixed], [run_published(theirs, event, 14)], [g["logits"]])
 
 
 def real_events(n: int = 12) -> Event:
@@ -113,8 +113,8 @@ def test_gradients_are_those_of_the_published_formula(training: bool, padded_to:
         grads = torch.autograd.grad(logits, [x, *model.parameters()], cotangent)
         results.append([logits.detach(), *grads, *(b.double() for b in model.buffers())])
     scale = max(g.abs().max() for g in results[1][2:])
-    for ours, published in zip(*results, strict=True):
-        assert (ours - published).abs().max() <= 1e-9 * published.abs().max() + 1e-13 * scale
+    for ours, theirs in zip(*results, strict=True):
+        assert (ours - theirs).abs().max() <= 1e-9 * theirs.abs().max() + 1e-13 * scale
 
 
 def test_one_optimizer_step_is_the_published_one() -> None:
@@ -130,9 +130,9 @@ def test_one_optimizer_step_is_the_published_one() -> None:
             nn.functional.cross_entropy(logits, label).backward()
             optimizer.step()
         after.append(model.state_dict())
-    ours, published = after
+    ours, theirs = after
     before = filled_pair(n_hidden=12)[0].state_dict()
-    for key, value in published.items():
+    for key, value in theirs.items():
         torch.testing.assert_close(ours[key], value, rtol=1e-9, atol=1e-12, msg=lambda m, key=key: f"{key}: {m}")
         assert not torch.equal(value, before[key]) or "phi_e.3.bias" in key, key
 
@@ -145,7 +145,7 @@ def test_logits_are_invariant_when_beams_move_too(rapidity: float, readout: str,
     transform = boost(rapidity) @ rotation(4, "minkowski")
     expected = model(x, scalars, ptr)
     assert relative(model(x @ transform.T, scalars, ptr), expected) < 1e-9
-    # Beams left behind are another configuration: the constituents' frame is then seen.
+    # Without boosted beams the configuration differs: the logits then depend on the frame.
     moved = torch.where(scalars[:, 1:] > 0, x, x @ transform.T)
     assert relative(model(moved, scalars, ptr), expected) > 1e-6
 
@@ -178,13 +178,13 @@ def test_permutation(training: bool) -> None:
 
 def test_padding_changes_the_padded_mean_only() -> None:
     x, scalars, ptr = top_inputs(*jets(5, 4))
-    padded, published = filled_pair("padded_mean")
+    padded, theirs = filled_pair("padded_mean")
     masked, _ = filled_pair("masked_mean")
     longest = padded(x, scalars, ptr)
     assert torch.equal(padded(x, scalars, ptr, padded_to=7), longest)
     wider = padded(x, scalars, ptr, padded_to=10)
     assert relative(wider, longest) > 1e-2
-    torch.testing.assert_close(wider, run_published(published, (x, scalars, ptr), 10), rtol=1e-11, atol=0)
+    torch.testing.assert_close(wider, run_published(theirs, (x, scalars, ptr), 10), rtol=1e-11, atol=0)
     # Alone, the shorter event is padded to its own length, and the readouts agree.
     start = int(ptr[1])
     alone = x[start:], scalars[start:], torch.tensor([0, 6])
@@ -203,18 +203,18 @@ def test_masked_training_sees_real_nodes_only() -> None:
         model.train()(*event, padded_to=padded_to)
         means[padded_to] = model.LGEBs[0].phi_h[1].running_mean
     assert relative(means[7], means[10]) > 1e-3
-    masked, published = filled_pair("masked_mean")
+    masked, theirs = filled_pair("masked_mean")
     masked.train()(*event)
     assert relative(means[7], masked.LGEBs[0].phi_h[1].running_mean) > 1e-3
     equal = top_inputs(*jets(5, 5))  # nothing to pad: all three agree
-    masked, published = filled_pair("masked_mean")
-    torch.testing.assert_close(masked.train()(*equal), run_published(published.train(), equal), rtol=1e-11, atol=0)
+    masked, theirs = filled_pair("masked_mean")
+    torch.testing.assert_close(masked.train()(*equal), run_published(theirs.train(), equal), rtol=1e-11, atol=0)
 
 
 @pytest.mark.parametrize("readout", ["masked_mean", "padded_mean"])
 def test_odd_events(readout: str) -> None:
     """Empty events, lone particles, and no events at all."""
-    model, published = filled_pair(readout)
+    model, theirs = filled_pair(readout)
     x, scalars, ptr = top_inputs(*jets(3))
     empty_between = torch.tensor([0, 0, 5, 5])
     logits = model(x, scalars, empty_between)
@@ -224,7 +224,7 @@ def test_odd_events(readout: str) -> None:
     lone = torch.arange(6)
     expected = torch.cat([model(x[i : i + 1], scalars[i : i + 1], torch.tensor([0, 1])) for i in range(5)])
     torch.testing.assert_close(model(x, scalars, lone), expected, rtol=1e-12, atol=0)
-    torch.testing.assert_close(expected, run_published(published, (x, scalars, lone)), rtol=1e-12, atol=0)
+    torch.testing.assert_close(expected, run_published(theirs, (x, scalars, lone)), rtol=1e-12, atol=0)
     assert model(x[:0], scalars[:0], ptr[:1]).shape == (0, 2)
 
 
@@ -347,7 +347,7 @@ def test_autocast_keeps_coordinates() -> None:
 
 @pytest.mark.parametrize("layer", [ek.nn.LGEB(6, 6, 5, 1), ek.nn.EGCL(6, 6, 5, 0, 1)], ids=["LGEB", "EGCL"])
 def test_blocks_do_not_ask_for_the_number_of_edges(layer: torch.nn.Module) -> None:
-    """On a GPU that number would have to be read back."""
+    """On a GPU that number would have to be copied to the host."""
     graph = ek.Graph.complete(torch.tensor([0, 3, 7]), num_nodes=7, validate=False)
     h, x = layer.eval()(torch.ones(7, 6), torch.randn(7, 4), graph, node_attr=torch.ones(7, 1))
     assert h.shape == (7, 6)

@@ -1,4 +1,4 @@
-"""torch.export of every network with sizes of inputs left open: one event, one particle, none, and many."""
+"""Tests torch.export of every network with dynamic sizes: one event, one particle, none, and many."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_graphs(name: str) -> None:
 
 
 def test_a_graph_made_inside() -> None:
-    """From ptr, or edges: what a network is called with where there is no Graph, in C++ say."""
+    """From ptr, or edges: arguments of a network without a Graph, as in C++."""
 
     class OfJets(nn.Module):
         def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Networks made, cast and copied in PyTorch's ways: on the meta device, without initialisation, in other dtypes."""
+"""Tests construction, casts and copies of networks: meta device, skipped initialisation, other dtypes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _to_empty(make: Callable[[], nn.Module], state: dict[str, Tensor]) -> nn.Mod
         model = make()
     model = model.to_empty(device="cpu")
     for t in [*model.parameters(), *model.buffers()]:
-        t.data.fill_(77)  # what there may be in uninitialised memory
+        t.data.fill_(77)  # possible content of uninitialised memory
     model.load_state_dict(state)
     return model
 
@@ -84,7 +84,7 @@ def test_everything_that_is_no_parameter_is_in_the_state_dict(network: Any) -> N
 
 
 def test_casting_there_and_back_loses_nothing_but_digits(network: Any) -> None:
-    """What is constant stays exact under casts of the weights: float64 results before and behind one of float16."""
+    """Constants stay exact under casts of the weights: float64 results are equal before and after a cast to float16."""
     make, model, inputs, _ = network
     wide = [t.double() if isinstance(t, Tensor) and t.is_floating_point() else t for t in inputs]
     state = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
@@ -95,7 +95,7 @@ def test_casting_there_and_back_loses_nothing_but_digits(network: Any) -> None:
 
 
 def test_skip_init() -> None:
-    """PyTorch's skip_init makes modules on the meta device; it asks for a parameter ``device``."""
+    """PyTorch's skip_init makes modules on the meta device; it requires a parameter ``device``."""
     for kind, options in ((ek.models.PELICANClassifier, small(**SPURIONS)), (ek.models.PELICANNano, {"n_hidden": 2})):
         model = kind(**options)
         twin = torch.nn.utils.skip_init(kind, **options)
@@ -141,7 +141,7 @@ def test_sizes_may_be_integers_of_numpy(name: str) -> None:
             model(inputs[0], inputs[1][:, 1:], *inputs[2:])
 
 
-def test_constants_are_kept_and_are_nobodys() -> None:
+def test_constants_are_cached_and_not_inference_tensors() -> None:
     model = ek.models.PELICANClassifier(**small(**SPURIONS)).eval()
     inputs = tuple(events().values())
     pelican_inputs._made.clear()

@@ -1,4 +1,4 @@
-"""Programs compiled ahead of time, and loaded where nothing of the model is but its package."""
+"""Tests programs compiled ahead of time and loaded without the model's code."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ for a, b in zip(run(graph, events, *tensors.values()), torch.load(wanted), stric
 
 
 class Everything(nn.Module):
-    """Networks whose calls have options that may be left open: bounds, radii."""
+    """Networks whose calls have optional bounds and radii."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ def numbers(value: object) -> list[float]:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_no_option_reaches_an_op_as_an_infinity(case: Case) -> None:
-    """A package keeps options as text, in which infinity has no place."""
+    """A package stores options as text, which cannot represent infinity."""
     options = {**case.options, "clamp": math.inf} if "clamp" in case.options else case.options
     inputs, graph = case.inputs(torch.float32), case.graph()
     for given in (case.options, options):

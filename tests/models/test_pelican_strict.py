@@ -1,4 +1,4 @@
-"""PELICAN with strict_irc: soft particles and collinear splittings change nothing, in jets of one particle either."""
+"""Tests PELICAN with strict_irc: invariance under soft particles and collinear splittings, also of one particle."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def singles(dtype: torch.dtype) -> Tensor:
 
 
 def split(p4: Tensor, ptr: Tensor, parts: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """One particle of each event in parts of random fractions of its momentum, each rounded by itself."""
+    """Splits one particle of each event into random fractions of its momentum, each rounded."""
     generator = torch.Generator().manual_seed(2)
     events = []
     for event in p4.double().split(ptr.diff().tolist()):
@@ -67,7 +67,7 @@ def split(p4: Tensor, ptr: Tensor, parts: int, dtype: torch.dtype) -> tuple[Tens
 @pytest.mark.parametrize("dtypes", TOLERANCES, ids=str)
 @pytest.mark.parametrize("letter", ["s", "m", "M", "S"])
 def test_splittings_of_a_particle(letter: str, dtypes: tuple[torch.dtype, torch.dtype]) -> None:
-    """In a jet of many, and where it is all there is."""
+    """In a jet of many particles, and as the only particle."""
     classifier = network(PELICANClassifier, letter, dtypes[0])
     alone = singles(dtypes[1])[:40], torch.arange(41)
     for p4, ptr in ((massless(JETS.p4, dtypes[1]), JETS.ptr), alone):
@@ -94,7 +94,7 @@ def test_single_particles_all_give_one_result(letter: str, dtypes: tuple[torch.d
 
 @pytest.mark.parametrize("letter", ["s", "m", "M", "S"])
 def test_soft_particles(letter: str) -> None:
-    """The result goes to that without them as their energy goes to 0."""
+    """The result converges to that without soft particles as their energy goes to 0."""
     classifier = network(PELICANClassifier, letter, torch.float64)
     p4, ptr = massless(JETS.p4, torch.float64), JETS.ptr
     out = results(classifier, p4, ptr)

@@ -20,7 +20,7 @@ from ..support.tools import boost
 
 
 def generator(name: str, method: str, spread: float = 0.4) -> Tensor:
-    """A Lorentz transformation that keeps what the network is told of, at random; the identity where none does."""
+    """A random Lorentz transformation that keeps the network's spurions; the identity if there is none."""
     s = STABILIZERS[name]
     kept = torch.tensor(s.spurions if method == "spurions" else s.functionals).reshape(-1, 4).double()
     if method == "input":
@@ -62,7 +62,7 @@ def test_stabilizer(name: str, method: str) -> None:
     assert relative(same_weights, weights) < 1e-11
     assert (relative(classifier(p4 @ other.t(), ptr), logits) > 1e-6) == (name != "so13")
 
-    if method == "spurions":  # with the spurions everything turns
+    if method == "spurions":  # the spurions are transformed as well
         for network in (classifier, regressor):
             network.spurion_vectors = tuple(map(tuple, (network.spurions.double() @ other.t()).tolist()))
         assert relative(classifier(p4 @ other.t(), ptr), logits) < 1e-11
@@ -107,7 +107,7 @@ def test_first_batch() -> None:
 
 
 def test_inputs_without_symmetry() -> None:
-    """Products of components, to which the weights apply, though E_i E_j is never formed."""
+    """Inputs are products of components, with weights, without E_i E_j."""
     p4, ptr = jets(5, 4)
     pairs = ek.Graph.complete(ptr, True)
     network = PELICANClassifier(**small(stabilizer="1")).double()
@@ -119,7 +119,7 @@ def test_inputs_without_symmetry() -> None:
 
 
 def test_padding() -> None:
-    """Nothing depends on the rest of the batch; with compat maxima and minima see the padding, and only they."""
+    """Results do not depend on the rest of the batch; with compat only maxima and minima depend on padding."""
     (p4, ptr), (alone, its_ptr) = jets(5, 4), (jets(5, 4)[0][5:], torch.tensor([0, 4]))
     for config in ("sMxn", "XN"):
         options = small(stabilizer="so2", **SPURIONS, config=config)
@@ -176,7 +176,7 @@ def test_softdrop_multiplicity() -> None:
 
 
 def test_scalars_with_spurions() -> None:
-    """Both networks take labels of spurions beside scalars of particles."""
+    """Both networks take labels of spurions and scalars of particles."""
     p4, ptr = jets(5, 4)
     scalars = torch.randn(9, 12, dtype=torch.float64)
     for kind in (PELICANClassifier, PELICANRegressor):

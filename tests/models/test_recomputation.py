@@ -47,7 +47,7 @@ def test_gradients_of_ops(case: Case, way: str) -> None:
     names = list(inputs)
 
     def run(*tensors: Tensor) -> Tensor:
-        # twice, so that what is kept of one call may meet the other's
+        # twice, so that saved tensors of both calls exist
         given = dict(zip(names, tensors, strict=True))
         return case.run({n: t * 0.5 for n, t in given.items()}, graph) + case.run(given, graph)
 
@@ -110,7 +110,7 @@ def test_gradients_of_networks(name: str, way: str) -> None:
 
 
 def test_second_derivatives() -> None:
-    """The backward of a backward keeps tensors too."""
+    """The backward of a backward also keeps tensors."""
     graph = ek.Graph.complete(torch.tensor([0, 3, 5]))
     x = four_vectors(5, torch.Generator().manual_seed(0)).requires_grad_()
     layer = ek.nn.LGEB(4, 4, 4).double().eval()

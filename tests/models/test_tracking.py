@@ -1,4 +1,4 @@
-"""EuclidNet and the Interaction Network: published outputs, the published formula, and what a network must bear."""
+"""Tests EuclidNet and the Interaction Network: published outputs, the published formula, unusual inputs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import equikernels as ek
-from equikernels import baselines
+from equikernels import published
 from equikernels.models import EuclidNet, EuclidNetSO3, InteractionNetwork
 
 from ..support.golden import filled, stored
@@ -74,11 +74,11 @@ def test_goldens(backend: str) -> None:
         (EuclidNetSO3(4, 2, 0.1), p, SO3),
         (InteractionNetwork(8), published_in, IN1),
         (InteractionNetwork(8, 3), published_in, IN3),
-        (baselines.EuclidNetSO2(**sizes), p, SO2),
-        (baselines.EuclidNetSO2(**sizes, equi_output=False), p, SO2_VECTORS_OUT),
-        (baselines.EuclidNetSO3(4, 2, 0.1), p, SO3),
-        (baselines.InteractionNetwork(8), published_in, IN1),
-        (baselines.InteractionNetwork(8, 3), published_in, IN3),
+        (published.EuclidNetSO2(**sizes), p, SO2),
+        (published.EuclidNetSO2(**sizes, equi_output=False), p, SO2_VECTORS_OUT),
+        (published.EuclidNetSO3(4, 2, 0.1), p, SO3),
+        (published.InteractionNetwork(8), published_in, IN1),
+        (published.InteractionNetwork(8, 3), published_in, IN3),
     ]
     for model, inputs, golden in cases:
         out = run(filled(model).eval(), inputs)
@@ -129,23 +129,23 @@ def test_network_is_the_published_one(name: str, backend: str) -> None:
         out = run(model, p._replace(x=x, edge_attr=a))
         leaves = [x, *([a] if name == "IN" else []), *model.parameters()]
         results.append([out, *torch.autograd.grad(weighted(out), leaves, allow_unused=True)])
-    # the last round moves points that the features' readout does not see
+    # the readout of features does not depend on the last move of points
     results = [[torch.zeros(1).double() if t is None or not t.any() else t for t in r] for r in results]
     close(*results)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_same_keys_and_initial_weights(name: str) -> None:
-    ours, published, options, extra = NETWORKS[name]
+    ours, theirs, options, extra = NETWORKS[name]
     states = []
-    for make in (lambda: ours(**options, **extra), lambda: published(**options)):
+    for make in (lambda: ours(**options, **extra), lambda: theirs(**options)):
         torch.manual_seed(7)
         states.append(make().state_dict())
     assert sorted(states[0]) == sorted(states[1])
     assert all(states[0][key].shape == value.shape for key, value in states[1].items())
 
 
-def test_clamp_bites_as_published() -> None:
+def test_clamp_acts_as_published() -> None:
     p = hits()
     far = p._replace(x=torch.cat([3e3 * p.x[:, :2], p.x[:, 2:]], dim=1))
     for name in ("SO(2) vectors out", "SO(3)"):
@@ -187,7 +187,7 @@ def test_float32_is_as_good_as_eager(name: str) -> None:
 
 
 class EdgeTensors(TorchDispatchMode):
-    """The widths of all tensors of edges that are written."""
+    """The widths of all tensors with a row per edge."""
 
     def __init__(self, edges: int) -> None:
         super().__init__()
@@ -232,7 +232,7 @@ def test_rotations_about_the_beam(name: str, reflect: bool, backend: str) -> Non
 
 
 def test_what_is_not_invariant() -> None:
-    """Points of the SO(3) blocks are covariant; what reads raw coordinates is not invariant."""
+    """Points of the SO(3) blocks are covariant; the readout of raw coordinates is not invariant."""
     p = hits()
     q = turned(p, 1.1)
     for name in ("SO(2) vectors out", "SO(3)", "IN"):
@@ -267,7 +267,7 @@ def test_no_edges_and_no_hits(name: str, backend: str) -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_train_and_eval(name: str) -> None:
-    """Only the SO(3) network's BatchNorm knows the difference."""
+    """Only the SO(3) network's BatchNorm differs."""
     p, model = hits(), pair(name)[0]
     outputs = [run(model.train(mode), p) for mode in (False, True)]
     assert torch.equal(*outputs) == (name != "SO(3)")

@@ -1,4 +1,4 @@
-"""VecNet: an equivariant network where its free stream has no width, and symmetric inside where it has."""
+"""Tests VecNet: without a free stream it is the equivariant network; with one, its equivariant stream is unchanged."""
 
 from __future__ import annotations
 

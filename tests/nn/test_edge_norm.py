@@ -1,4 +1,4 @@
-"""BatchNorm over the edges of large graphs: statistics are made again in backward, whatever differentiates them."""
+"""Tests BatchNorm over the edges of large graphs: backward recomputes statistics in every kind of derivative."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_only_what_was_given_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("always")
 def test_other_backends_and_hooks() -> None:
-    """Backward makes again what forward did, on its backend, and needs no hooks of saved tensors."""
+    """Backward recomputes forward on the backend of forward, without hooks of saved tensors."""
     graph, t = tables("complete")
     expected = values(graph, t)
     with ek.use_backend("reference"):

@@ -1,4 +1,4 @@
-"""Layers of ek.nn and networks of ek.models: what is attached to the layers inside has its effect."""
+"""Tests that attachments to inner layers (hooks, adapters) take effect in ek.nn and ek.models."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_a_hook_on_any_layer_is_called_and_changes_what_it_changes(name: str) ->
 
 
 class Adapter(nn.Linear):
-    """A linear layer with a part that is learned."""
+    """A linear layer with a trained addition."""
 
     extra: nn.Parameter
 

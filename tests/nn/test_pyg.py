@@ -1,4 +1,4 @@
-"""The blocks as PyTorch Geometric's MessagePassing: same numbers fused, watched, in its Sequential and batches."""
+"""Tests the blocks as PyTorch Geometric's MessagePassing: same numbers fused, with hooks, in Sequential, in batches."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ SOURCES, TARGETS = 6, 5
 @pytest.mark.parametrize("watched", [False, True])
 @pytest.mark.parametrize("name", NAMES)
 def test_bipartite_is_a_graph_of_both_with_edges_into_targets(name: str, watched: bool) -> None:
-    """Also in training, where BatchNorm must count the targets alone."""
+    """Also in training, where BatchNorm must include only targets."""
     layer, given = conv(name).train(), inputs(name)
     generator = torch.Generator().manual_seed(4)
     edges = torch.stack([torch.randint(0, k, (E,), generator=generator) for k in (SOURCES, TARGETS)])
@@ -174,14 +174,14 @@ def test_networks_take_a_whole_batch() -> None:
     for name in ("SO(2)", "SO(3)", "IN"):
         model = pair(name)[0].eval()
         torch.testing.assert_close(model(batch), run_network(model, p).repeat(2, 1), rtol=1e-11, atol=1e-12)
-        with pytest.raises(ValueError, match="graph: expected None beside a whole batch"):
+        with pytest.raises(ValueError, match="graph: expected None with a batch"):
             model(batch, p.graph)
         with pytest.raises(TypeError, match="x: expected a tensor and a graph, or a batch"):
             model(p.x)
 
 
 def test_an_explanation_runs() -> None:
-    """PyTorch Geometric's own explainer finds the one edge that an output depends on."""
+    """PyTorch Geometric's explainer finds the one edge that an output depends on."""
     from torch_geometric.explain import Explainer, GNNExplainer
 
     layer = conv("InteractionConv")
@@ -203,7 +203,7 @@ def test_an_explanation_runs() -> None:
     )
     given = inputs("InteractionConv")
     explained = explainer(given["h"].float().double(), edge_index(), edge_attr=given["edge_attr"], index=3)
-    heard = edge_index()[1] == 3
+    received = edge_index()[1] == 3
     assert explained.edge_mask.shape == (E,)
-    assert explained.edge_mask[~heard].abs().max() == 0
-    assert explained.edge_mask[heard].abs().max() > 0
+    assert explained.edge_mask[~received].abs().max() == 0
+    assert explained.edge_mask[received].abs().max() > 0

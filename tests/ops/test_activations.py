@@ -1,4 +1,4 @@
-"""The fused ops' activations, number by number, and the modules that they stand for."""
+"""Tests the fused ops' activations against PyTorch's modules."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def test_values_and_slopes_to_a_few_roundings(name: str, dtype: torch.dtype, op:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("name", [n for n in ACTIVATIONS if n != "gelu"])  # torch's loops differ in gelu(inf)
+@pytest.mark.parametrize("name", [n for n in ACTIVATIONS if n != "gelu"])  # PyTorch's loops differ in gelu(inf)
 def test_bad_values_are_those_of_torch(name: str, dtype: torch.dtype, backend: str) -> None:
-    z = torch.tensor([NAN, INF, -INF, 0.0, -0.0], dtype=dtype).repeat(16)[:, None]  # as many as torch's vectors take
+    z = torch.tensor([NAN, INF, -INF, 0.0, -0.0], dtype=dtype).repeat(16)[:, None]  # the length of PyTorch's vectors
     (found, slope), (right, wanted) = (
         with_slope(f, z) for f in (lambda z: applied(name, z), lambda z: activate(z, name, 0.2))
     )

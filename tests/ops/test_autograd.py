@@ -1,4 +1,4 @@
-"""How our ops are told to autograd: what torch.library.register_autograd would do, in less time."""
+"""Tests the registration of derivatives: equal to torch.library.register_autograd, with less overhead."""
 
 from __future__ import annotations
 

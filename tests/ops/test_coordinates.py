@@ -1,4 +1,4 @@
-"""coordinate_update: what the generic checks of test_ops.py do not say."""
+"""Tests coordinate_update beyond the generic checks of test_ops.py."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAIR = torch.tensor([[1], [0]])  # one edge, 1 -> 0
 
 
 def pair(weight: float, **options: Any) -> torch.Tensor:
-    """x_0 after hearing one neighbour: x_0 = (1, 2), x_1 = (4, -2)."""
+    """x_0 after one message: x_0 = (1, 2), x_1 = (4, -2)."""
     x = torch.tensor([[1.0, 2.0], [4.0, -2.0]], dtype=torch.float64)
     graph = ek.Graph.from_edge_index(PAIR, 2)
     out = ek.coordinate_update(x, torch.tensor([weight], dtype=torch.float64), graph, **options)
@@ -37,7 +37,7 @@ def test_formula_by_hand(backend: str) -> None:
     assert pair(0.5, clamp=0.0).tolist() == [1.0, 2.0]
 
 
-def test_mean_divides_by_the_edges_heard(backend: str) -> None:
+def test_mean_divides_by_the_edges_received(backend: str) -> None:
     # node 0 receives from 1 twice (a duplicate edge) and from 2 once; 3 from itself
     graph = ek.Graph.from_edge_index(torch.tensor([[1, 1, 2, 3], [0, 0, 0, 3]]), 4)
     x = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 4.0], [5.0, 5.0]])

@@ -1,4 +1,4 @@
-"""What the coordinate update multiplies: norms of one's own, and where they have no derivative."""
+"""Tests the directions of the coordinate update: custom norms, and points without a derivative."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_names_are_settings(op: str, name: str, backend: str) -> None:
 @pytest.mark.parametrize("metric", ["euclidean", "minkowski"])
 @pytest.mark.parametrize("apart", [0.0, 1e-17])
 def test_where_the_root_is_zero_its_derivative_is_taken_as_zero(op: str, which: str, metric: str, apart: float) -> None:
-    """Nodes 0 and 1 coincide, or nearly; under the Minkowski metric 2 and 0 are a light ray apart."""
+    """Nodes 0 and 1 coincide, or nearly; under the Minkowski metric 2 and 0 have a light-like distance."""
     direction = ek.Normed(offset=0.5)
     x = torch.zeros(4, 4, dtype=torch.float64)
     x[1, 1] = apart if metric == "euclidean" else 0.0

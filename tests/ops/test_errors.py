@@ -1,4 +1,4 @@
-"""What the ops refuse is said in their own words, and what counts as an integer is taken as one."""
+"""Tests error messages of the ops, and accepted kinds of integers."""
 
 from __future__ import annotations
 

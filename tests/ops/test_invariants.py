@@ -14,7 +14,7 @@ from ..support.tools import boost
 
 
 def exact_invariants(x: Tensor, graph: ek.Graph) -> list[list[Fraction]]:
-    """Rational arithmetic on the very numbers given."""
+    """Exact rational arithmetic on the given numbers."""
     rows = [[Fraction(v) for v in row] for row in x.tolist()]
     sign = [1, -1, -1, -1]
     result = []

@@ -1,4 +1,4 @@
-"""message_passing with products of bfloat16: what is rounded, how close it is, and that nothing else changes."""
+"""Tests message_passing with bfloat16 products: rounded values, accuracy, and unchanged results elsewhere."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def over(cases: list[Case]) -> pytest.MarkDecorator:
 
 @pytest.mark.parametrize("widths", [(1, 7, 3), (3, 8, 5), (4, 20, 9), (2, 35, 72), (2, 60, 17)], ids=str)
 def test_operands_are_rounded_to_nearest_even_and_sums_are_not(widths: tuple[int, ...], backend: str) -> None:
-    # Integers of 9 bits and more: rounding them to 8 meets every case, ties often, and all sums are exact in float32.
+    # Integers of 9 bits and more: rounding to 8 bits covers every case, ties often, and all sums are exact in float32.
     graph = ek.Graph.complete(torch.tensor([0, 7, 9, 60]))
     generator = torch.Generator().manual_seed(3)
     made = message_inputs(*widths, columns=0, gate=False, coordinates=None)(generator, graph)
@@ -56,7 +56,7 @@ def test_as_accurate_as_the_reference_of_this_precision(case: Case, backend: str
     oracle = reference(with_precision(case, "full"), {n: t.double() for n, t in inputs.items()}, graph)
     result, eager = case.run(inputs, graph), reference(case, inputs, graph)
     assert_as_good_as_eager([result], [eager], [oracle])
-    # Where a sum ends a rounding apart, its bfloat16 may too: rare, and far less than what all roundings make.
+    # Sums that differ by one rounding may differ in bfloat16: this is rare, and far below the sum of all roundings.
     scale = oracle.abs().max()
     assert (result - eager).norm() <= 0.2 * (eager - oracle).norm() + 1e-5 * scale
 

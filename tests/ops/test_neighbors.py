@@ -40,7 +40,7 @@ def distance2(a: list[float], b: list[float], metric: str) -> float:
 def brute(
     x: Tensor, ptr: Tensor, metric: str, k: int | None = None, r: float = math.inf, loop: bool = False
 ) -> list[list[tuple[float, int]]]:
-    """(distance squared, node), nearest first, one list a node, in plain Python."""
+    """(distance squared, node), nearest first, one list per node, in plain Python."""
     rows = x.double().tolist()
     result = []
     for first, last in pairwise(ptr.tolist()):
@@ -300,7 +300,7 @@ def test_compile() -> None:
         graph = ek.radius_graph(2 * x, 1.5)
         return ek.segment_reduce(x[graph.sender], graph)
 
-    compiled = torch.compile(degrees, backend="aot_eager")  # breaks its graph where edges are counted
+    compiled = torch.compile(degrees, backend="aot_eager")  # breaks the graph at the number of edges
     x = points("euclidean", 40)
     torch.testing.assert_close(compiled(x), degrees(x))
 

@@ -1,4 +1,4 @@
-"""Tables without channels: values and gradients are those of the reference, or the op refuses them by name."""
+"""Tests tables without channels: values and gradients of the reference, or an error by name."""
 
 from __future__ import annotations
 

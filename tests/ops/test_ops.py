@@ -1,4 +1,4 @@
-"""Every generic check, over every case of cases.py."""
+"""Runs every generic check over every case of cases.py."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from ..support.tools import (
     assert_as_good_as_eager,
     boost,
     cotangent_for,
+    fresh,
     reference,
     require_grad,
     rotation,
@@ -42,7 +43,7 @@ def first_per_op(cases: list[Case]) -> list[Case]:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_values_and_gradients(case: Case, dtype: torch.dtype, backend: str, poisoned: None) -> None:
     graph = case.graph()
-    exact = case.inputs(dtype)  # the oracle sees the rounded inputs
+    exact = case.inputs(dtype)  # the oracle takes the rounded inputs
     oracle_inputs = {name: t.double() for name, t in exact.items()}
     cotangent = cotangent_for(reference(case, oracle_inputs, graph)).to(dtype)
     oracle = value_and_grads(lambda i: reference(case, i, graph), oracle_inputs, cotangent.double())
@@ -81,8 +82,8 @@ def _form(value: Any) -> Any:
     """What tracing tells one call from another by: a tensor's dimensions and dtype, what is left out, flags."""
     if isinstance(value, Tensor):
         return value.dim(), value.dtype
-    if isinstance(value, list | tuple):
-        return tuple(map(_form, value))
+    if isinstance(value, list | tuple):  # options among them: numbers, of which 0 is no
+        return tuple(v != 0 if isinstance(v, int | float) else _form(v) for v in value)
     return value if isinstance(value, bool) else type(value)
 
 
@@ -97,15 +98,12 @@ def test_opcheck(case: Case) -> None:
     with RecordOps() as record:
         out = case.run(inputs, graph)
         torch.autograd.grad(out.sum(), list(inputs.values()), allow_unused=True)
-    assert record.calls, "no op was called"
+    assert record.calls or not case.kernel, "no op was called"
     for op, args in record.calls:
-        fresh = tuple(
-            a.detach().clone().requires_grad_(a.is_floating_point()) if isinstance(a, Tensor) else a for a in args
-        )
         checks = ["test_schema", "test_autograd_registration", "test_faketensor"]
         if (form := (op, _form(args))) not in traced:
             checks.append("test_aot_dispatch_dynamic")
-        torch.library.opcheck(op, fresh, test_utils=checks)
+        torch.library.opcheck(op, fresh(args), test_utils=checks)
         traced.add(form)
 
 
@@ -198,7 +196,7 @@ def test_torch_func(case: Case) -> None:
 
     torch._dynamo.reset()
     compiled = torch.compile(lambda *v: torch.func.jvp(function, v, tangents)[1], backend="aot_eager")
-    torch.testing.assert_close(compiled(*values), expected)  # never a silent zero
+    torch.testing.assert_close(compiled(*values), expected)  # an error, not a silent zero
 
     gradient = torch.func.grad(lambda *v: function(*v).sin().sum(), argnums=tuple(range(len(values))))(*values)
     leaves = require_grad(inputs)
@@ -216,7 +214,8 @@ def test_autocast(case: Case) -> None:
     inputs = case.inputs(torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         kept = case.run(inputs, graph)
-        lowered = case.run({name: t.bfloat16() for name, t in inputs.items()}, graph)
+        low = {name: t if name in case.weights else t.bfloat16() for name, t in inputs.items()}  # parameters are not
+        lowered = case.run(low, graph)
     torch.testing.assert_close(kept, case.run(inputs, graph))
     if case.vectors:  # coordinates never stay in 16 bits
         assert lowered.dtype in (torch.float32, torch.float64)
@@ -243,7 +242,7 @@ def test_non_contiguous_inputs(case: Case) -> None:
     torch.testing.assert_close(case.run(row, graph), case.run({n: t.clone() for n, t in row.items()}, graph))
 
 
-@over(select(*TYPICAL, *LARGE))
+@over(select(*TYPICAL, *LARGE, kernel=True))
 def test_bitwise_determinism(case: Case, backend: str) -> None:
     graph = case.graph()
     inputs = case.inputs(torch.float32)
@@ -262,7 +261,7 @@ def test_bitwise_determinism(case: Case, backend: str) -> None:
 @over(select(*TYPICAL, "large_event"))
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_bad_values_stay_where_the_reference_has_them(case: Case, bad: float, backend: str) -> None:
-    if case.options.get("activation") == "gelu" and math.isinf(bad):
+    if case.uses("gelu") and math.isinf(bad):
         pytest.skip("PyTorch's float32 gelu(inf) is NaN in its vector loop and inf in its scalar one")
     graph = case.graph()
     for name in case.inputs():
@@ -273,7 +272,9 @@ def test_bad_values_stay_where_the_reference_has_them(case: Case, bad: float, ba
         expected = value_and_grads(lambda i: reference(case, i, graph), inputs, cotangent)
         finite = expected[0].isfinite()
         if name in case.folded and math.isinf(bad):
-            assert torch.equal(result[0].isfinite(), finite), name
+            known = ~result[0].isnan()
+            assert torch.equal(result[0][known].isfinite(), finite[known]), name
+            finite &= known
         else:
             assert torch.equal(result[0].isnan(), expected[0].isnan()), name
         largest = expected[0][finite].abs().max().item() if finite.any() else 0.0

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import equikernels as ek
-from equikernels.baselines import pelican
+from equikernels.published import pelican
 
 from ..support.tools import value_and_grads
 
@@ -148,7 +148,7 @@ def test_padded_to_is_what_the_published_code_does(config: str) -> None:
     padded, mask = ek.unpack_pairs(T, PTR, size)
     coefs = randn(channels, 4, 5 + 10 * len(config), seed=1)
     bias, diag_bias = randn(4, seed=2), randn(4, seed=3)
-    filled = PTR.diff() > 0  # the published code divides by the zero of an empty event
+    filled = PTR.diff() > 0  # the published code divides by zero for an empty event
     dense = pelican.linear_2to2(padded[filled], mask[filled], coefs, bias, diag_bias, config, 6.0, alphas)
     options = {"config": config, "nbar": 6.0, "alphas": alphas, "activation": "leaky_relu"}
     out = ek.linear_2to2(T, PTR, coefs, bias, diag_bias, padded_to=size, **options)
@@ -232,7 +232,7 @@ def test_threads_change_no_bit(config: str, backend: str) -> None:
 
 
 def peak_bytes(step: object) -> int:
-    """Most memory held at once by tensors made during the call."""
+    """Peak memory of tensors made during the call."""
     with torch.profiler.profile(profile_memory=True) as profile:
         step()  # type: ignore[operator]
     held = peak = 0

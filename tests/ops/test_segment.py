@@ -1,4 +1,4 @@
-"""segment_reduce, gather_segment_reduce, segment_softmax: what the generic checks do not say."""
+"""Tests segment_reduce, gather_segment_reduce and segment_softmax beyond the generic checks."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_every_channel_count(channels: int, dtype: torch.dtype, backend: str, po
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 def test_16_bit_values_are_added_in_float32_and_rounded_once(dtype: torch.dtype, backend: str) -> None:
-    # 4096 ones are 4096, where a 16-bit sum would stop at 256 or 2048
+    # 4096 ones sum to 4096; a 16-bit sum would stop at 256 or 2048
     values, graph = star([1.0] * 4096, dtype)
     for channels in (1, 40):
         assert (ek.segment_reduce(values.repeat(1, channels), graph)[0] == 4096).all()
@@ -198,7 +198,7 @@ def test_all_orders_come_from_kernels(graph_name: str) -> None:
         torch.autograd.grad(sum(g.square().sum() for g in grads), (nodes, weight))
     names = [op.__name__.split(".")[0] for op, _ in record.calls]
     assert names[:3] == ["segment_extremum", "segment_sum", "edge_dot"]
-    assert len(names) > 5  # and the second order too
+    assert len(names) > 5  # also the second order
 
 
 def everything(graph: ek.Graph) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""The same bits on any number of threads, at sizes at which threads are used."""
+"""Tests that ops give the same bits on any number of threads, at sizes that use threads."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def sparse(nodes: int, edges: int) -> ek.Graph:
     return ek.Graph.from_edge_index(torch.randint(0, nodes, (2, edges), generator=generator), nodes)
 
 
-# PyTorch's own sums, too, are shared among threads from 32768 numbers on.
+# PyTorch splits sums of at least 32768 numbers among threads.
 GRAPHS = {"events": ek.Graph.complete(torch.tensor([0, 190, 191, 191, 220])), "edges": sparse(9000, 36000)}
-# Of a norm's statistics the sample case is normalised by PyTorch, whose sums are not ours.
+# The sample case of statistics uses PyTorch's norm, whose sums depend on the number of threads.
 KINDS = {(case.op, case.id): case for case in CASES if case.op != "pairwise_moments"}
 
 
@@ -78,7 +78,7 @@ def test_statistics_of_rows(channels: int, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("kind", ["nodes", "invariants", "edges", "both"])
 @pytest.mark.parametrize("complete", [True, False])
 def test_statistics_of_messages(complete: bool, kind: str, width: int) -> None:
-    """One column of many rows is what PyTorch's sums and products share out."""
+    """One column of many rows, which PyTorch's sums and products split among threads."""
     graph = ek.Graph.complete(torch.arange(0, 40_001, 2)) if complete else sparse(40_000, 70_000)
     n, generator = graph.num_nodes, torch.Generator().manual_seed(0)
     given = {"receiver": torch.randn(n, width), "sender": torch.randn(n, width)}

@@ -1,5 +1,5 @@
-"""The checks of test_ops.py with the Triton kernels beneath the ops, in Triton's interpreter, which has to be chosen
-before triton is imported: in a process of their own."""
+"""Runs the checks of test_ops.py with the Triton kernels in Triton's interpreter, in a separate process because the
+interpreter must be chosen before triton is imported."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..support import ROOT
 
 pytest.importorskip("triton")
 
-# Cases by op and graph. A program is a call of Python here: of large graphs, only what walks more than one tile.
+# Cases by op and graph. A program is slow Python code here: large graphs only for loops over several tiles.
 FEW = "and not large_event and not random_sparse"
 CASES = {
     "rank2": f"(rank2_ or pairwise_linear) and not rank2_products {FEW}",
@@ -34,7 +34,7 @@ def test_values_and_gradients(cases: str) -> None:
     assert re.search(r"\d+ passed, \d+ deselected", done.stdout), done.stdout[-400:]
 
 
-# The interpreter multiplies float16; its bfloat16 is not to be trusted.
+# The interpreter multiplies float16 correctly; its bfloat16 is unreliable.
 FLOAT16 = """
 import torch
 import equikernels as ek

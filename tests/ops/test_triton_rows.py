@@ -1,5 +1,4 @@
-"""The Triton kernels of the rank-2 ops, as far as no GPU is needed: what is launched, and that it compiles
-without spills.
+"""Tests the Triton kernels of the rank-2 ops without a GPU: launches, and compilation without spills.
 
 Launches are recorded from the ops' own implementations, on tensors without data.
 """

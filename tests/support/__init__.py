@@ -1,4 +1,4 @@
-"""What the tests share: sample inputs, comparisons, blocks, emulators, reports."""
+"""Shared by the tests: sample inputs, comparisons, blocks, emulators, reports."""
 
 from pathlib import Path
 

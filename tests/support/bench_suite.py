@@ -1,4 +1,4 @@
-"""The benchmark suite, installed or beside the package, and a result of it."""
+"""Imports the benchmark suite, installed or from the checkout, and makes a sample result."""
 
 from __future__ import annotations
 

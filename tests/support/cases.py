@@ -1,4 +1,4 @@
-"""The one list of sample inputs. Every check of every op, on every backend, runs over it.
+"""The list of sample inputs for every generic check of every op, on every backend.
 
 A case names its op and gives: float64 inputs that may be differentiated, the graph, the options, and how inputs and
 output transform under the symmetry group of the metric. To cover a new op, add cases here.
@@ -16,10 +16,10 @@ from torch import Tensor
 
 import equikernels as ek
 
-from . import edge_network_cases
+from . import mlp_cases
 
 Inputs = dict[str, Tensor]
-DEVICE = os.environ.get("EQUIKERNELS_TEST_DEVICE", "cpu")  # `make gpu-test` says cuda
+DEVICE = os.environ.get("EQUIKERNELS_TEST_DEVICE", "cpu")  # `make gpu-test` sets cuda
 
 
 def _sparse() -> ek.Graph:
@@ -48,7 +48,7 @@ GRAPHS: dict[str, Callable[[], ek.Graph]] = {
     "one_particle": lambda: ek.Graph.complete(torch.tensor([0, 1])),
 }
 SMALL = ("complete", "self_loops", "sparse", "csr", "no_edges", "one_particle")  # for finite differences
-TYPICAL = ("complete", "sparse")  # where one complete and one CSR graph are enough
+TYPICAL = ("complete", "sparse")  # for checks that need one complete and one CSR graph
 LARGE = ("large_event", "random_sparse")
 
 
@@ -67,7 +67,8 @@ class Case:
     weights: tuple[str, ...] = ()  # except these, which belong to neither
     call: Callable[[Inputs, ek.Graph, dict[str, Any]], Tensor] | None = None  # where calling the op takes more
     complete_only: bool = False  # the op knows events, not edges
-    folded: tuple[str, ...] = ()  # multiplied with each other first: an infinity there may come out as NaN
+    folded: tuple[str, ...] = ()  # multiplied with each other first: an infinity there may make more NaN
+    kernel: bool = True  # or the reference runs
 
     def __str__(self) -> str:
         return f"{self.op}-{self.id}-{self.graph_name}"
@@ -85,9 +86,14 @@ class Case:
             return self.call(inputs, graph, self.options)
         return getattr(ek, self.op)(**inputs, graph=graph, **self.options)
 
+    def uses(self, activation: str) -> bool:
+        layers = self.options.get("layers", ())
+        return activation in (self.options.get("activation"), *(layer.activation for layer in layers))
+
     @property
     def metric(self) -> str:
-        return self.options.get("metric", "minkowski")
+        geometry = self.options.get("geometry")
+        return self.options.get("metric", "minkowski") if geometry is None else geometry.metric
 
 
 def normal(*shape: int, generator: torch.Generator) -> Tensor:
@@ -150,7 +156,7 @@ def _coordinates() -> list[Case]:
     common: dict[str, Any] = {"op": "coordinate_update", "vectors": ("x", "out"), "per_edge": ("weight",)}
     cases = [Case(id="mean", graph_name=name, make=make(4), options=free, **common) for name in GRAPHS]
     for name in (*TYPICAL, *LARGE):
-        # a bound on components that bites is not equivariant
+        # a clamp of components is not equivariant
         bound = {"c": -0.3, "clamp": 0.7}
         cases += [
             Case(id="sum", graph_name=name, make=make(4), options={**free, "c": 0.1, "reduce": "sum"}, **common),
@@ -211,167 +217,6 @@ def _segment() -> list[Case]:
             Case(id="wide", graph_name=name, make=edges(21), **softmax),
             Case(id="one_column", graph_name=name, make=edges(), **softmax),
         ]
-    return cases
-
-
-def _call_message(inputs: Inputs, graph: ek.Graph, options: dict[str, Any]) -> Tensor:
-    """Runs message_passing on inputs named as in csrc/message/bind.h. Several outputs are joined along the columns."""
-    i: dict[str, Any] = {name: inputs.get(name) for name in MESSAGE_INPUTS}
-    layers = [(i[w], i[b]) for w, b in (("weight2", "bias2"), ("weight3", "bias3")) if i[w] is not None]
-    gate = None if i["gate_weight"] is None else (i["gate_weight"], i["gate_bias"])
-    head = None if i["head_weight"] is None else (i["head_weight"], i["head_bias"], i["head_out"])
-    given = {name: i[name] for name in ("invariant_weight", "edge_attr", "edge_weight")}
-    options = {"metric": "minkowski", **options}
-    wanted = options.pop("wanted", "both")
-    out = ek.message_passing(
-        i["receiver"], i["sender"], i["x"], graph, **given, layers=layers, gate=gate, head=head, **options,
-        return_edges=wanted == "edges",
-    )  # fmt: skip
-    if wanted == "both":
-        return out[0] if out[1] is None else torch.cat([t for t in out if t is not None], dim=1)
-    found = out[("messages", "coordinates", "edges").index(wanted)]
-    assert found is not None
-    return found
-
-
-MESSAGE_WEIGHTS = (
-    "invariant_weight", "edge_weight", "weight2", "bias2", "weight3", "bias3", "gate_weight", "gate_bias",
-    "head_weight", "head_bias", "head_out",
-)  # fmt: skip
-MESSAGE_INPUTS = ("receiver", "sender", "x", "edge_attr", *MESSAGE_WEIGHTS)
-
-
-def message_inputs(
-    *widths: int,
-    columns: int = 2,
-    attr: int = 0,
-    gate: bool = True,
-    head: int = 0,
-    bias: bool = True,
-    coordinates: Callable[[torch.Generator, int], Tensor] | None = lambda g, n: four_vectors(n, g),
-) -> Callable[[torch.Generator, ek.Graph], Inputs]:
-    """Inputs of message_passing: an edge network of these widths, and what else is asked for."""
-
-    def make(generator: torch.Generator, graph: ek.Graph) -> Inputs:
-        def weight(*shape: int) -> Tensor:
-            return normal(*shape, generator=generator) / max(shape[-1], 1) ** 0.5
-
-        n, last = graph.num_nodes, widths[-1]
-        made = {
-            "receiver": normal(n, widths[0], generator=generator),
-            "sender": normal(n, widths[0], generator=generator),
-        }
-        if coordinates is not None:
-            made["x"] = coordinates(generator, n)
-        if columns:
-            made["invariant_weight"] = weight(widths[0], columns)
-        if attr:
-            made["edge_attr"] = normal(graph.num_edges, attr, generator=generator)
-            made["edge_weight"] = weight(widths[0], attr)
-        for k in range(1, len(widths)):
-            made[f"weight{k + 1}"] = weight(widths[k], widths[k - 1])
-            if bias:
-                made[f"bias{k + 1}"] = weight(widths[k])
-        if gate:
-            made["gate_weight"] = weight(last)
-            if bias:
-                made["gate_bias"] = weight(1)
-        if head:
-            made["head_weight"] = weight(head, last)
-            if bias:
-                made["head_bias"] = weight(head)
-            made["head_out"] = weight(head)
-        return made
-
-    return make
-
-
-def _message() -> list[Case]:
-    common: dict[str, Any] = {
-        "op": "message_passing",
-        "call": _call_message,
-        "vectors": ("x",),
-        "per_edge": ("edge_attr",),
-        "weights": MESSAGE_WEIGHTS,
-    }
-
-    def case(id: str, graph_name: str, make: Any, options: dict[str, Any], **changes: Any) -> Case:
-        return Case(id=id, graph_name=graph_name, make=make, options=options, **{**common, **changes})
-
-    def plane(generator: torch.Generator, n: int) -> Tensor:
-        return normal(n, 3, generator=generator)
-
-    egnn = {"invariants": "interval", "metric": "euclidean", "psi": False, "activation": "silu"}
-    mixed = {"equivariant": False}  # messages and coordinates in one output
-    cases = []
-    for name in GRAPHS:
-        cases += [
-            case("lorentz", name, message_inputs(3, 3, head=3), {"activation": "silu", "clamp": 2.0}, **mixed),
-            case("messages", name, message_inputs(5, 4, gate=False), {"wanted": "messages"}),
-        ]
-    moved = {"vectors": ("x", "out"), "smooth": False}
-    for name in (*TYPICAL, *LARGE):
-        cases += [
-            case("relu", name, message_inputs(9, 7, head=5), {"clamp": 0.5}, **mixed),
-            case("wide", name, message_inputs(72, 72, head=72), {"clamp": 100.0}, **mixed, smooth=False),
-            case("deep", name, message_inputs(6, 17, 5, gate=False), {"activation": "gelu", "reduce": "mean"}),
-            case("shallow", name, message_inputs(19, head=1, bias=False), {"activation": "tanh"}, **mixed),
-            case("coordinates", name, message_inputs(8, 8, head=8), {"wanted": "coordinates"}, **moved),
-            case(
-                "norm_plus_one",
-                name,
-                message_inputs(4, 6, columns=1, head=4, coordinates=plane),
-                {**egnn, "direction": "norm_plus_one", "coordinate_reduce": "sum", "wanted": "coordinates"},
-                **moved,
-            ),
-            case(
-                "normed",
-                name,
-                message_inputs(4, 6, columns=1, head=4, coordinates=plane),
-                {**egnn, "direction": ek.Normed(0.3, 0.5), "wanted": "coordinates"},
-                vectors=("x", "out"),
-            ),
-            case(
-                "normed_held",
-                name,
-                message_inputs(5, columns=0, head=4, coordinates=plane),
-                {"metric": "euclidean", "direction": ek.Normed(inside=0.1, held=True), "clamp": 0.6},
-                **mixed,
-                smooth=False,
-            ),
-            case(
-                "sender",
-                name,
-                message_inputs(4, 33, columns=1, head=4),
-                {"invariants": "product", "direction": "sender", "activation": "leaky_relu", "wanted": "coordinates"},
-                **moved,
-            ),
-            case("edges", name, message_inputs(5, 11), {"wanted": "edges"}, per_edge=("edge_attr", "out")),
-            case(
-                "no_coordinates",
-                name,
-                message_inputs(1, 2, columns=0, attr=1, coordinates=None),
-                {"activation": "identity"},
-                vectors=(),
-            ),
-        ]
-    for name in TYPICAL:
-        cases += [
-            case(activation, name, message_inputs(9, 7, head=5), {"activation": activation}, **mixed)
-            for activation in ("sigmoid", "elu", "softplus", "mish", "hardswish", "gelu_tanh")
-        ]
-    # A self-loop's unit vector is 0 / 1e-8: its derivatives cancel only to rounding at that scale, in any formula.
-    for name in ("complete", "csr", "large_event"):
-        cases.append(
-            case(
-                "attributes",
-                name,
-                message_inputs(10, 16, attr=3, head=4, columns=1, coordinates=plane),
-                {**egnn, "direction": "unit", "head_tanh": True},
-                **mixed,
-                smooth=False,  # the norm is held constant: not what finite differences see
-            )
-        )
     return cases
 
 
@@ -496,7 +341,7 @@ def _rank2() -> list[Case]:
             case("aggregate_2to0", "xn", name, {"T": (2,)}, config="xn"),
             case("aggregate_1to2", "S", name, {"x": (2,), "alpha": (2, 5)}, config="S", nbar=3.0),
         ]
-        # Few channels: lanes go across pairs, and which numbers of channels are few depends on the instruction set.
+        # Few channels: the kernels vectorise across pairs; the limit depends on the instruction set.
         for c, d in ((1, 1), (1, 3), (2, 2), (5, 3), (17, 1)):
             mixed = {"T": (c,), **weights(c, d), "row": (d,), "col": (d,), "diag": (d,)}
             cases.append(case("rank2_mix", f"few_{c}_{d}", name, mixed, activation="relu"))
@@ -513,36 +358,13 @@ def _rank2() -> list[Case]:
     return cases
 
 
-def _call_statistics(inputs: Inputs, graph: ek.Graph, options: dict[str, Any]) -> Tensor:
-    return torch.cat(ek.message_statistics(graph=graph, **inputs, **options))
-
-
-def _statistics() -> list[Case]:
-    common: dict[str, Any] = {
-        "op": "message_statistics",
-        "call": _call_statistics,
-        "vectors": ("x",),
-        "per_edge": ("edge_attr",),
-        "weights": ("invariant_weight", "edge_weight", "out"),
-    }
-    cases = [Case(id="both", graph_name=name, make=message_inputs(3, gate=False), **common) for name in GRAPHS]
-    for name in TYPICAL:
-        one = {"invariants": "interval", "psi": False}
-        cases += [
-            Case(id="attr", graph_name=name, make=message_inputs(5, gate=False, attr=2), **common),
-            Case(id="one", graph_name=name, make=message_inputs(4, gate=False, columns=1), options=one, **common),
-        ]
-    return cases
-
-
 CASES: list[Case] = [
     *_invariants(),
     *_products(),
     *_coordinates(),
     *_segment(),
-    *_message(),
-    *edge_network_cases.cases(Case, SMALL),
-    *_statistics(),
+    *mlp_cases.edge_cases(Case, tuple(GRAPHS), SMALL),
+    *mlp_cases.row_cases(Case),
     *_encode(),
     *_rank2(),
 ]

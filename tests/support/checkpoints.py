@@ -1,4 +1,4 @@
-"""Checkpoint files: what the published training script saves, saved to memory, loaded, compared."""
+"""Checkpoint files: the state of the published training script; saving to memory, loading, comparing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import equikernels as ek
-from equikernels import baselines
+from equikernels import published
 
 from .golden import filled
 
@@ -18,7 +18,7 @@ from .golden import filled
 def published_state(**sizes: Any) -> dict[str, Tensor]:
     """What the published training script saves, float32."""
     sizes = {"n_scalar": 2, "n_hidden": 8, "n_layers": 2, **sizes}
-    return filled(baselines.LorentzNet(**sizes)).float().state_dict()
+    return filled(published.LorentzNet(**sizes)).float().state_dict()
 
 
 def saved(content: Any) -> io.BytesIO:

@@ -1,5 +1,5 @@
-"""The CUDA kernels on CPU tensors: csrc's own .cu files, compiled by the C++ compiler against cuda_on_cpu/, in place of
-the CPU kernels. Says whether indices, barriers, shuffles and sums are right; of speed it says nothing."""
+"""Runs the CUDA kernels on CPU tensors: the C++ compiler compiles csrc's .cu files against cuda_on_cpu/. This checks
+indices, barriers, shuffles and sums, but not speed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ KEY = torch._C.DispatchKeySet(torch._C.DispatchKey.PrivateUse1)
 
 
 def build(folder: Path, name: str, sources: list[Path], torch_ops: bool = False) -> Path:
-    """Compiles sources and the emulator to a library in ``folder``; once, should several processes ask.
+    """Compiles sources and the emulator to a library in ``folder``; once for all processes.
 
     Raises:
         RuntimeError: a source does not compile; the message is the compiler's.
@@ -121,7 +121,7 @@ def _redispatch(op: Any) -> Callable[..., Any]:
 MARKS = [
     pytest.mark.skipif(COMPILER is None, reason="no g++ on the PATH"),
     pytest.mark.skipif(ek._native.cpu_reason is not None, reason=str(ek._native.cpu_reason)),
-    pytest.mark.filterwarnings("ignore:Warning only once for all operators"),  # the override is the point
+    pytest.mark.filterwarnings("ignore:Warning only once for all operators"),  # the override is intended
 ]
 
 

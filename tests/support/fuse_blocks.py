@@ -1,4 +1,4 @@
-"""Blocks as users have them, near the published ones, and comparisons of such a block with itself, fused."""
+"""User blocks close to the published ones, and comparisons of a block with its fused form."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 import equikernels as ek
-from equikernels.baselines import egnn, euclidnet, interaction_network, lorentznet
-from equikernels.baselines.lorentznet import psi, scatter_sum
+from equikernels.published import egnn, euclidnet, interaction_network, lorentznet
+from equikernels.published.lorentznet import psi, scatter_sum
 
 from .tools import RecordOps
 
@@ -61,7 +61,7 @@ class Lorentz(lorentznet.LGEB):
 
 
 class Layer(egnn.E_GCL):
-    """The published E_GCL in parts, with the masks that molecule generators pass."""
+    """The published E_GCL in parts, with the masks of molecule generators."""
 
     mask_steps = True
     mask_points = True
@@ -182,7 +182,7 @@ def awake(module: nn.Module, seed: int = 3) -> nn.Module:
 
 
 def fuses(module: nn.Module) -> bool:
-    """Fuses in place, and says whether anything was."""
+    """Fuses in place; returns whether anything was fused."""
     try:
         ek.fuse_(module)
     except ValueError:
@@ -191,7 +191,7 @@ def fuses(module: nn.Module) -> bool:
 
 
 def outcome(module: nn.Module, args: list[Any], kwargs: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-    """The structure of what a call gives, and all numbers by name: outputs, additions, gradients, buffers, inputs."""
+    """The structure of a call's result, and all numbers by name: outputs, additions, gradients, buffers, inputs."""
     given = pytree.tree_map_only(Tensor, lambda t: t.detach().clone(), (list(args), dict(kwargs or {})))
     leaves = [t.requires_grad_() for t in pytree.tree_leaves(given) if _floats(t)]
     inputs = pytree.tree_map_only(Tensor, lambda t: t * 1 if _floats(t) else t, given)
@@ -262,7 +262,7 @@ def compare(
         make: the block.
         args, kwargs: a call.
         fused: whether the call has to run fused ops, or must not; None: either.
-        after: what is done to both after fuse_.
+        after: called with both after fuse_.
     """
     torch.manual_seed(0)
     own = awake(make())

@@ -1,4 +1,4 @@
-"""Weights and inputs by formula, and outputs of published code on stored ones."""
+"""Weights and inputs by formula, and stored outputs of published code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hit graphs for the tests of EuclidNet, the Interaction Network and VecNet, each network beside the published one."""
+"""Hit graphs for the tests of EuclidNet, the Interaction Network and VecNet, and pairs of networks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import equikernels as ek
-from equikernels import baselines
+from equikernels import published
 from equikernels.models import EuclidNet, EuclidNetSO3, InteractionNetwork
 
 from .golden import filled
@@ -67,25 +67,25 @@ def shuffled(p: Hits) -> tuple[Hits, Tensor, Tensor]:
 SIZES = {"n_hidden": 6, "n_layers": 2, "c_weight": 0.1}
 ITERATED = {**SIZES, "n_graph_iters": 2}
 NETWORKS: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module], dict[str, Any], dict[str, Any]]] = {
-    "SO(2)": (EuclidNet, baselines.EuclidNetSO2, ITERATED, {}),
-    "SO(2) vectors out": (EuclidNet, baselines.EuclidNetSO2, {**ITERATED, "equi_output": False}, {}),
-    "SO(2) depth 3": (EuclidNet, baselines.EuclidNetSO2, {**ITERATED, "n_layers": 3, "n_hidden": 16}, {}),
-    "paper": (EuclidNet, baselines.PaperEuclidNet, ITERATED, {"variant": "paper"}),
-    "SO(3)": (EuclidNetSO3, baselines.EuclidNetSO3, SIZES, {}),
-    "IN": (InteractionNetwork, baselines.InteractionNetwork, {"hidden_size": 8, "n_layers": 2}, {}),
+    "SO(2)": (EuclidNet, published.EuclidNetSO2, ITERATED, {}),
+    "SO(2) vectors out": (EuclidNet, published.EuclidNetSO2, {**ITERATED, "equi_output": False}, {}),
+    "SO(2) depth 3": (EuclidNet, published.EuclidNetSO2, {**ITERATED, "n_layers": 3, "n_hidden": 16}, {}),
+    "paper": (EuclidNet, published.PaperEuclidNet, ITERATED, {"variant": "paper"}),
+    "SO(3)": (EuclidNetSO3, published.EuclidNetSO3, SIZES, {}),
+    "IN": (InteractionNetwork, published.InteractionNetwork, {"hidden_size": 8, "n_layers": 2}, {}),
 }
 
 
 def pair(name: str) -> tuple[nn.Module, nn.Module]:
     """Ours and the published formula, float64, same weights."""
-    ours, published, options, extra = NETWORKS[name]
-    return filled(ours(**options, **extra)), filled(published(**options))
+    ours, theirs, options, extra = NETWORKS[name]
+    return filled(ours(**options, **extra)), filled(theirs(**options))
 
 
 def run(model: nn.Module, p: Hits) -> Tensor:
     """Any of the networks."""
     if isinstance(model, InteractionNetwork):
         return model(p.x, p.graph, p.edge_attr)
-    if isinstance(model, baselines.InteractionNetwork):
+    if isinstance(model, published.InteractionNetwork):
         return model(p.x, p.graph.edge_index, p.edge_attr)
     return model(p.x, p.graph if isinstance(model, EuclidNet | EuclidNetSO3) else p.rows)

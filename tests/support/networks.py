@@ -1,4 +1,4 @@
-"""Small networks of every kind, and inputs of theirs."""
+"""Small networks of every kind, and their inputs."""
 
 from __future__ import annotations
 

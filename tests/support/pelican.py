@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from equikernels.published import PELICANClassifier
+
 from .golden import jets
 
 METRIC = torch.diag(torch.tensor([1.0, -1, -1, -1], dtype=torch.float64))
@@ -68,6 +70,12 @@ def small(**options: Any) -> dict[str, Any]:
         "config_out": "M",
         **options,
     }
+
+
+def published_classifier(**options: Any) -> PELICANClassifier:
+    """The published formula with the sizes of :func:`small`."""
+    left_out = ("method", "compat", "batchnorm")  # it has no others
+    return PELICANClassifier(**{k: v for k, v in small(**options).items() if k not in left_out})
 
 
 def massless(*sizes: int) -> tuple[Tensor, Tensor]:

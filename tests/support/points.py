@@ -1,4 +1,4 @@
-"""Points and edges for the tests of EGNN and its relatives, and each network beside the published formula."""
+"""Points and edges for the tests of EGNN and its relatives, and pairs of our and the published networks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import equikernels as ek
-from equikernels import baselines
+from equikernels import published
 from equikernels.models import EGNN, EGNNVelocity, RadialField
 from equikernels.nn import EGCL
 
@@ -100,23 +100,23 @@ def layer_pair(variant: str, name: str, attr: int, node_attr: int) -> tuple[EGCL
     sizes = {"input_nf": 5, "hidden_nf": 6, "edges_in_d": attr, "nodes_att_dim": node_attr}
     recurrent = options.get("residual" if variant == "clean" else "recurrent", True)
     sizes["output_nf"] = 5 if recurrent else 3
-    published = {"clean": baselines.E_GCL, "old": baselines.NBodyE_GCL}[variant](**sizes, **options)
+    theirs = {"clean": published.E_GCL, "old": published.NBodyE_GCL}[variant](**sizes, **options)
     options.pop("residual", None)
     ours = EGCL(**sizes, **{**options, "recurrent": recurrent}, clamp=None if variant == "clean" else 100.0)
-    return filled(ours), filled(published)  # type: ignore[return-value]
+    return filled(ours), filled(theirs)  # type: ignore[return-value]
 
 
 NETWORKS = {
-    "EGNN": (EGNN, baselines.EGNN, (5, 8, 2, 2)),
-    "EGNNVelocity": (EGNNVelocity, baselines.EGNN_vel, (5, 2, 8)),
-    "RadialField": (RadialField, baselines.RF_vel, (8, 2)),
+    "EGNN": (EGNN, published.EGNN, (5, 8, 2, 2)),
+    "EGNNVelocity": (EGNNVelocity, published.EGNN_vel, (5, 2, 8)),
+    "RadialField": (RadialField, published.RF_vel, (8, 2)),
 }
 
 
 def model_pair(name: str, **options: Any) -> tuple[nn.Module, nn.Module]:
     """Ours and the published formula, with weights that move points by less than their distances."""
-    ours, published, sizes = NETWORKS[name]
-    pair = filled(ours(*sizes, n_layers=3, **options)), filled(published(*sizes, n_layers=3, **options))
+    ours, theirs, sizes = NETWORKS[name]
+    pair = filled(ours(*sizes, n_layers=3, **options)), filled(theirs(*sizes, n_layers=3, **options))
     for model in pair:
         for key, parameter in model.named_parameters():
             if key.endswith("coord_mlp.2.weight"):
@@ -128,11 +128,11 @@ def run(model: nn.Module, p: Points) -> tuple[Tensor, ...]:
     """Any of the six networks."""
     if isinstance(model, EGNN):
         return model(p.h, p.x, p.graph, p.edge_attr)
-    if isinstance(model, baselines.EGNN):
+    if isinstance(model, published.EGNN):
         return model(p.h, p.x, p.rows, p.edge_attr)
     if isinstance(model, EGNNVelocity):
         return (model(p.h, p.x, p.graph, p.vel, p.edge_attr),)
-    if isinstance(model, baselines.EGNN_vel):
+    if isinstance(model, published.EGNN_vel):
         return (model(p.h, p.x, p.rows, p.vel, p.edge_attr),)
     if isinstance(model, RadialField):
         return (model(p.x, p.graph, p.vel, p.edge_attr),)

@@ -1,4 +1,4 @@
-"""Code run in a fresh process."""
+"""Runs code in a fresh process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import equikernels as ek
 
 
 def run(code: str, **environment: str) -> str:
-    """What a fresh process prints, with triton's interpreter."""
+    """The output of code in a fresh process, with triton's interpreter."""
     path = {"PYTHONPATH": str(Path(ek.__file__).parents[1])}
     env = {**os.environ, **path, "TRITON_INTERPRET": "1", **environment}
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], env=env, cwd="/", capture_output=True, text=True)

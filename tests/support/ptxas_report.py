@@ -1,6 +1,6 @@
-"""What ptxas says of every CUDA kernel: registers, shared memory, stack frame, spills. Needs nvcc, no GPU.
+"""Reports ptxas data of every CUDA kernel: registers, shared memory, stack frame, spills. Needs nvcc, no GPU.
 
-The flags, sources and architectures are read from CMakeLists.txt, so that what is measured is what is built.
+The flags, sources and architectures are read from CMakeLists.txt, so that the report describes the build.
 From the top of the source tree, ``python -m tests.support.ptxas_report`` writes docs/ptxas.md.
 """
 
@@ -29,7 +29,7 @@ class Kernel:
     spill_stores: int
     spill_loads: int
     registers: int = 0
-    shared: int = 0  # static; what a launch adds is not ptxas's to know
+    shared: int = 0  # static; ptxas does not know what a launch adds
 
 
 def find_nvcc() -> Path | None:
@@ -62,7 +62,7 @@ def build_archs() -> list[str]:
 
 
 def build_flags() -> list[str]:
-    """nvcc's flags, as CMake has them for a release build; the host compiler's do not matter here."""
+    """nvcc's flags of a release build in CMake; flags of the host compiler do not matter here."""
     definitions = [f"-D{name}" for name in _cmake(r"target_compile_definitions\(ek_cuda PRIVATE ([^)]*)\)")]
     standard = _cmake(r"set\(CMAKE_CUDA_STANDARD (\d+)\)")
     options = _cmake(r"target_compile_options\(ek_cuda PRIVATE ([^)]*)\)")
@@ -110,7 +110,7 @@ _FUNCTION = re.compile(
 
 
 def parse(text: str, source: str, arch: str) -> list[Kernel]:
-    """Kernels in what ``nvcc -Xptxas -v`` printed, demangled."""
+    """Kernels in the output of ``nvcc -Xptxas -v``, demangled."""
     kernels = []
     for match in _FUNCTION.finditer(text):
         used = match["used"] or ""

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 import equikernels as ek
 
@@ -21,11 +22,11 @@ def assert_as_good_as_eager(
     names: Sequence[str] = ("result",),
     weights: Sequence[str] = (),
 ) -> None:
-    """The tolerance rule, over what one call gives (its output and its gradients): the largest error against float64
-    is at most twice that of the same formula in eager PyTorch at the same dtype, plus 16 roundings, which a sum of many
-    terms in one order may be off where another order is lucky. An error is measured in units of its tensor's largest
-    value; the gradients of ``weights``, which are sums over all edges, share theirs: one that happens to cancel is no
-    worse for it. A float64 result has no finer oracle: 1e-12."""
+    """The tolerance rule for the output and the gradients of one call: the largest error against float64 is at most
+    twice that of the same formula in eager PyTorch at the same dtype, plus 16 roundings, because the errors of sums
+    depend on their order. Errors are relative to the tensor's largest value; the gradients of ``weights``, which are
+    sums over all edges and may cancel, are relative to the largest value of all of them. float64 results have no finer
+    oracle: 1e-12."""
     shared = max((_size(o) for o, name in zip(oracles, names, strict=True) if name in weights), default=0.0)
     errors, allowed = [0.0], 0.0
     for result, plain, oracle, name in zip(results, eager, oracles, names, strict=True):
@@ -75,16 +76,21 @@ def cotangent_for(out: Tensor, seed: int = 1) -> Tensor:
 
 
 class RecordOps(TorchDispatchMode):
-    """Keeps every call of one of our ops, so that it can be checked with the very arguments it is used with."""
+    """Records every call of our ops with its arguments, for later checks."""
 
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[tuple[Any, tuple[Any, ...]]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        if func.namespace == "equikernels":
+        if func.namespace == "equikernels" and any(isinstance(a, Tensor) for a in tree_leaves(args)):
             self.calls.append((func, args))
         return func(*args, **(kwargs or {}))
+
+
+def fresh(arguments: Any) -> Any:
+    """The arguments of a recorded call, with leaves for tensors."""
+    return tree_map_only(Tensor, lambda t: t.detach().clone().requires_grad_(t.is_floating_point()), arguments)
 
 
 def boost(rapidity: float, dim: int = 4) -> Tensor:

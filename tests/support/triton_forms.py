@@ -1,5 +1,5 @@
-"""Sample launches of the Triton kernels of the rank-2 ops, recorded from the ops' own implementations on
-tensors without data, and what the compiler makes of them. Needs triton, no GPU.
+"""Sample launches of the Triton kernels of the rank-2 ops, recorded from the ops' own implementations on tensors
+without data, and the report of the compiler. Needs triton, no GPU.
 
 From the top of the source tree, ``python -m tests.support.triton_forms`` writes docs/triton.md.
 """
@@ -47,7 +47,7 @@ class Launch:
     constants: dict[str, Any]
 
     def compile(self, arch: int) -> Any:
-        """As the launcher would: None and 1 are constants, pointers are aligned."""
+        """As in the launcher: None and 1 are constants, pointers are aligned."""
         names = self.kernel.arg_names
         given = dict(zip(names, self.arguments, strict=False))
         constants = {k: v for k, v in self.constants.items() if k in names}
@@ -74,7 +74,7 @@ class Launch:
 
 @contextmanager
 def recorded() -> Iterator[list[Launch]]:
-    """Launches made in here are kept, not done."""
+    """Records launches instead of running them."""
     launches: list[Launch] = []
     ops = {name for _, names in _triton.KERNELS.values() for name in names}
 

@@ -1,7 +1,7 @@
-"""What ptxas says of the Triton kernels: registers, shared memory, spills. Needs triton, no GPU.
+"""Reports ptxas data of the Triton kernels: registers, shared memory, spills. Needs triton, no GPU.
 
-A kernel is compiled for the very arguments it is launched with: inside :func:`recorded` an op called on CPU tensors
-compiles its kernels for every architecture in place of launching them.
+A kernel is compiled for the arguments of its launch: inside :func:`recorded` an op called on CPU tensors
+compiles its kernels for every architecture instead of launching them.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _compile(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], arch:
 
     target = GPUTarget("cuda", arch, 32)
     backend = make_backend(target)
-    # As JITFunction.run does, for a device that is not here.
+    # As in JITFunction.run, for an absent device.
     binder = create_function_from_signature(function.signature, function.params, backend)
     bound, specialization, options = binder(*args, debug=False, **kwargs)
     options, signature, constexprs, attrs = function._pack_args(backend, kwargs, bound, specialization, options)

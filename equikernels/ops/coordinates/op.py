@@ -35,19 +35,19 @@ def coordinate_update(
 
     EGNN, arXiv 2102.09844, eq. 4; LorentzNet, arXiv 2201.08187, eq. 3.4 in the form of its released code (difference,
     mean, clamped to +-100), or as printed (``direction="sender"``, ``reduce="sum"``, ``clamp=None``). The clamp acts on
-    each component, so it is equivariant only as long as it does not bite; its gradient is one up to and at the bound
-    and zero beyond. A node that receives no edge keeps x_i.
+    each component, so the update is equivariant only if no component exceeds the bound; its gradient is one up to and
+    at the bound and zero beyond. A node that receives no edge keeps x_i.
 
     Args:
         x: [n, D] coordinates, float32 or float64 (GeV for four-momenta), D from 1 to 8. Under autocast, lower
             precision is raised to float32.
         weight: [E] or [E, 1], edges in the graph's order, of the dtype of x or a narrower floating dtype. It is
-            converted to the dtype of x first; its gradient comes back in its own.
+            converted to the dtype of x first; its gradient has its own dtype.
         graph: the edges, over n nodes.
         c: factor of the update.
         clamp: bound b >= 0 on each component of a message, in either direction; None or inf: no bound.
         reduce: agg is "mean" or "sum" over the edges the node receives.
-        direction: what the weight multiplies: "difference", x_i - x_j, or "sender", x_j.
+        direction: the factor of the weight: "difference", x_i - x_j, or "sender", x_j.
 
     Returns:
         [n, D] in the dtype of x.

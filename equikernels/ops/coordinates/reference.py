@@ -1,4 +1,4 @@
-"""What coordinate_update means."""
+"""Defines coordinate_update."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from ...graph import Graph
 
 
 def clamped(y: Tensor, bound: float | None) -> Tensor:
-    """y within [-bound, bound]; None: no bound. The derivative is one up to and at the bound, zero beyond it and NaN,
-    as the kernels have it; torch.clamp's is that too, but in PyTorch 2.15, where it is zero at the bound."""
+    """y within [-bound, bound]; None: no bound. The derivative is one up to and at the bound, zero beyond it, and NaN
+    for NaN, as in the kernels and in torch.clamp, except in PyTorch 2.15, where it is zero at the bound."""
     if bound is None:
         return y
     return torch.where(y.abs() <= bound, y, y.detach().clamp(-bound, bound))

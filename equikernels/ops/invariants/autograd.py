@@ -14,7 +14,8 @@ from ..common import graph_from
 
 
 def register(name: str, reference: Callable[..., Tensor], fake: Callable[..., Tensor]) -> None:
-    """Completes the native op ``name`` and its ``name_backward``, whose derivative is that of the reference."""
+    """Registers fakes and derivatives of the native ops ``name`` and ``name_backward``; the latter differentiates the
+    reference."""
     if _native.cpu_reason is not None:
         return
     qualified, backward_op = f"equikernels::{name}", f"{name}_backward"

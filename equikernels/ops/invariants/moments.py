@@ -1,4 +1,4 @@
-"""invariant_moments: sums of the invariants over each node's edges; what statistics over all edges are made of."""
+"""invariant_moments: sums of the invariants over each node's edges, for statistics over all edges."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def pairwise_invariants(x: Tensor, graph: Graph, metric: Metric = "minkowski", p
 
     LorentzNet, arXiv 2201.08187, eq. 3.2; EuclidNet, arXiv 2304.05293, eq. 3.1.
 
-    Products are formed as if in twice the working precision (float32: in float64; float64: compensated dot products,
+    Products are computed as if in twice the working precision (float32: in float64; float64: compensated dot products,
     Dot2), so that a light particle keeps its mass at high boost.
 
     Args:

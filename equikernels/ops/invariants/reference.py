@@ -1,4 +1,4 @@
-"""What pairwise_invariants means. float32 coordinates are multiplied in float64, as the kernels do."""
+"""Defines pairwise_invariants. float32 coordinates are multiplied in float64, as in the kernels."""
 
 from __future__ import annotations
 

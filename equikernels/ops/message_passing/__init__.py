@@ -7,3 +7,4 @@ from .edge_mlp import Norm as Norm
 from .op import EdgeOutput as EdgeOutput
 from .op import message_passing as message_passing
 from .options import Geometry as Geometry
+from .rows import row_mlp as row_mlp

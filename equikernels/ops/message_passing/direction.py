@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ...checks import fail
 
-DIFFERENCE, NORMED_HELD, NORMED, SENDER = range(4)  # as Direction in csrc/message/message.h
+DIFFERENCE, NORMED_HELD, NORMED, SENDER = range(4)  # as Direction in csrc/message_passing/channels/message.h
 
 
 class Normed(NamedTuple):

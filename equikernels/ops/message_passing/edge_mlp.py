@@ -63,7 +63,8 @@ class EdgeMLP(NamedTuple):
         layers: all of them, those of the head last.
         depth: how many layers make the message; the rest is the head, which ends in one number.
         gate: a layer of one number w . m + b, through a sigmoid, that multiplies the message m; or None.
-        order: the columns of the first layer's weight: "receiver", "sender", "invariants", "edge_attr", those there are.
+        order: the columns of the first layer's weight: "receiver", "sender", "invariants", "edge_attr", those there
+            are.
     """
 
     layers: tuple[Layer, ...]
@@ -137,6 +138,16 @@ class EdgeMLP(NamedTuple):
         """The batch norms whose statistics the op measures, first layer first."""
         return [layer.norm for layer in self.layers if layer.norm is not None and layer.norm.measured]
 
+    def shape(self, attributes: int = 0) -> tuple[int, ...]:
+        """The layers as the choice of a kernel depends on them: gate, inputs, bytes of a number, columns of edge
+        attributes, then width, bias, affine norm of each."""
+        first = self.layers[0].weight
+        shape = [int(self.gate is not None), first.shape[1], first.element_size(), attributes]
+        for layer in self.layers:
+            affine = layer.norm is not None and (layer.norm.weight is not None or layer.norm.bias is not None)
+            shape += [layer.weight.shape[0], int(layer.bias is not None), int(affine)]
+        return tuple(shape)
+
     def tensors(self) -> list[Tensor | None]:
         """The parameters, in the order of the op: the gate's two, then six of each layer."""
         found: list[Tensor | None] = [None, None] if self.gate is None else [self.gate.weight, self.gate.bias]
@@ -145,22 +156,6 @@ class EdgeMLP(NamedTuple):
             found += [layer.weight, layer.bias]
             found += [None] * 4 if norm is None else [norm.weight, norm.bias, norm.mean, norm.variance]
         return found
-
-    def with_tensors(self, tensors: list[Tensor | None]) -> EdgeMLP:
-        """The same layers with other parameters, in the order of :meth:`tensors`."""
-        gate = self.gate
-        if gate is not None:
-            assert tensors[0] is not None
-            gate = gate._replace(weight=tensors[0], bias=tensors[1])
-        layers = []
-        for k, layer in enumerate(self.layers):
-            weight, bias, *of_norm = tensors[2 + 6 * k : 8 + 6 * k]
-            assert weight is not None
-            norm = layer.norm
-            if norm is not None:
-                norm = norm._replace(weight=of_norm[0], bias=of_norm[1], mean=of_norm[2], variance=of_norm[3])
-            layers.append(layer._replace(weight=weight, bias=bias, norm=norm))
-        return self._replace(layers=tuple(layers), gate=gate)
 
 
 def _check_vectors(op: str, name: str, width: int, like: Tensor, **vectors: Tensor | None) -> None:
@@ -191,7 +186,7 @@ def layers_of(modules: Iterable[Any]) -> list[Layer]:
             continue
         elif stage < 2:
             name, slope = fused_activation("EdgeMLP", "activation", module)
-            layers[-1] = layers[-1]._replace(activation=name, slope=slope or 0.01)
+            layers[-1] = layers[-1]._replace(activation=name, slope=slope if name == "leaky_relu" else 0.01)
             stage = 2
         else:
             fail("EdgeMLP", "layers", "Linear, norm, activation, in this order", type(module).__name__)
@@ -224,11 +219,11 @@ def update_running(norm: Any, running: Tensor, count: Any) -> None:
     """The running averages of a batch norm in training, as PyTorch keeps them.
 
     Args:
-        norm: an nn.BatchNorm1d or its kin.
+        norm: an nn.BatchNorm1d or its kin; nothing is done for None.
         running: [2, C], mean and unbiased variance of the batch.
         count: how many rows the batch had; with none nothing is done.
     """
-    if not norm.training or norm.running_mean is None or norm.running_var is None:
+    if norm is None or not norm.training or norm.running_mean is None or norm.running_var is None:
         return
     if isinstance(count, int) and count == 0:
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -13,10 +12,11 @@ from ...backend import KERNELS, use_kernel
 from ...checks import REAL, check_choice, check_tensor, fail
 from ...graph import Graph
 from ..common import allows_tf32, check_edges, check_graph, promote
-from ..fused_op import FusedOp, Spec, Tensors
+from ..fused_op import FusedOp, Spec, Tensors, planned
 from . import reference
-from .edge_mlp import EdgeMLP, Norm, update_running
-from .options import MEASURED, OP, PRECISIONS, EdgeOptions, Geometry
+from .edge_mlp import EdgeMLP, update_running
+from .options import MEASURED, OP, PRECISIONS, EdgeOptions, Geometry, layer_options
+from .synchronised import is_synchronised, synchronise
 
 KERNELS[OP] = ("cpu", "cuda")
 TABLES = (0, 1)  # plans in which the kernel makes tables of the first layer's products over nodes
@@ -35,7 +35,7 @@ class EdgeOutput(NamedTuple):
     messages: Tensor | None
     coordinates: Tensor | None
     edges: Tensor | None
-    statistics: Tensor | None
+    statistics: Tensor | None = None
 
 
 def message_passing(
@@ -108,7 +108,7 @@ def message_passing(
     if not isinstance(mlp, EdgeMLP):
         fail(OP, "mlp", "an EdgeMLP", type(mlp).__name__, TypeError)
     check_choice(OP, "precision", precision, PRECISIONS)
-    dim = None if x is None else x.shape[1]
+    dim = x.shape[1] if x is not None and x.dim() == 2 else None
     options = EdgeOptions.of(mlp, geometry, dim, messages, coordinates, edges, precision == "bfloat16")
     _check(mlp, graph, options, h, x, edge_attr)
     out = run(mlp, graph, options, h, x, edge_attr)
@@ -125,70 +125,57 @@ def run(
 ) -> list[Tensor]:
     """The op on checked arguments; keeps running averages."""
     measured = mlp.measured()
+    if measured and any(map(is_synchronised, measured)):
+
+        def statistics(first: EdgeMLP) -> Tensor:
+            alone = options._replace(messages_at=0, edges_at=-1, messages=0, coordinates=0, layers=options.layers[:1])
+            return _call(first, graph, alone, h, x, edge_attr)[3]
+
+        mlp = synchronise(mlp, graph, statistics)
+        options = options._replace(layers=layer_options(mlp))
+        measured = mlp.measured()
     if measured:
         _check_count(graph)
+    out = _call(mlp, graph, options, h, x, edge_attr)
+    if measured:
+        _keep(mlp, graph, out)
+    return out
+
+
+def _call(
+    mlp: EdgeMLP, graph: Graph, options: EdgeOptions, h: Tensor | None, x: Tensor | None, edge_attr: Tensor | None
+) -> list[Tensor]:
     tensors: Tensors = [h, x, edge_attr, *mlp.tensors()]
     plan = "no kernel"
     like = mlp.layers[0].weight
     if like.numel() > 0 and _native.cpu_reason is None:
         options = options._replace(tf32=allows_tf32(like))
-        plan = planned(options, _shape(mlp), like.device.type)
+        attributes = int(edge_attr.shape[1]) if like.is_cuda and edge_attr is not None else 0
+        plan = planned("message_passing_plan", options, mlp.shape(attributes), like)
     limit = None if plan.isdigit() else plan
     kernel = use_kernel(OP, *[t for t in tensors if t is not None], limit=limit)
-    out = FUSED(tensors, graph, options._replace(plan=int(plan)) if kernel else options, kernel)
-    if measured:
-        _keep(measured, graph, out)
-    return out
+    return FUSED(tensors, graph, options._replace(plan=int(plan)) if kernel else options, kernel)
 
 
-def _keep(measured: list[Norm], graph: Graph, out: list[Tensor]) -> None:
+def _keep(mlp: EdgeMLP, graph: Graph, out: list[Tensor]) -> None:
     """Updates running averages, by the kernel's unbiased statistics or the reference's biased ones."""
     count = graph._num_edges
     if len(out) > 4:
-        update_running(measured[0].module, out[4], count)
+        update_running(mlp.measured()[0].module, out[4], count)
         return
-    statistics, at = out[3].detach(), 0
-    for norm in measured:
-        edges = graph.num_edges
-        width = norm.module.num_features if norm.module is not None else statistics.shape[1]
-        mean, variance = statistics[:, at : at + width]
-        update_running(norm.module, torch.stack([mean, variance * (edges / max(edges - 1, 1))]), count)
-        at += width
+    statistics, at, edges = out[3].detach(), 0, graph.num_edges
+    for layer in mlp.layers:
+        if layer.norm is None or not layer.norm.measured:
+            continue
+        mean, variance = statistics[:, at : at + layer.weight.shape[0]]
+        update_running(layer.norm.module, torch.stack([mean, variance * (edges / max(edges - 1, 1))]), count)
+        at += layer.weight.shape[0]
 
 
 def _check_count(graph: Graph) -> None:
     known = graph.num_edges if graph.device.type == "cpu" and not torch.compiler.is_compiling() else None
     if known == 1:
         fail("BatchNorm", "graph", "more than one edge when training", 1)
-
-
-def _shape(mlp: EdgeMLP) -> tuple[int, ...]:
-    """The layers as the choice of a kernel depends on them."""
-    shape = [int(mlp.gate is not None), mlp.layers[0].weight.shape[1]]
-    for layer in mlp.layers:
-        affine = layer.norm is not None and (layer.norm.weight is not None or layer.norm.bias is not None)
-        shape += [layer.weight.shape[0], int(layer.bias is not None), int(affine)]
-    return tuple(shape)
-
-
-def planned(options: EdgeOptions, shape: tuple[int, ...], device: str) -> str:
-    """The kernel's plan for a network, as a number; otherwise why there is none."""
-    ints, numbers = options.encoded()
-    return _asked(tuple(ints), tuple(numbers), shape, device)
-
-
-@torch._dynamo.assume_constant_result
-def _asked(ints: tuple[int, ...], numbers: tuple[float, ...], shape: tuple[int, ...], device: str) -> str:
-    return _plan(ints, numbers, shape, device)
-
-
-@lru_cache(maxsize=1024)
-def _plan(ints: tuple[int, ...], numbers: tuple[float, ...], shape: tuple[int, ...], device: str) -> str:
-    ops: Any = torch.ops.equikernels
-    ask = (
-        ops.message_passing_plan_cuda if device == "cuda" and _native.cuda_reason is None else ops.message_passing_plan
-    )
-    return str(ask(list(shape), list(ints), list(numbers)))
 
 
 def _check(

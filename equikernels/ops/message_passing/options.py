@@ -10,7 +10,7 @@ from ...checks import check_bound, check_choice, check_integer
 from ...metric import Metric, signature
 from .activations import ACTIVATIONS
 from .direction import Normed, direction_options
-from .edge_mlp import PARTS, EdgeMLP
+from .edge_mlp import PARTS, EdgeMLP, Norm
 
 OP = "message_passing"
 INVARIANTS = {"both": (True, True), "interval": (True, False), "product": (False, True)}
@@ -105,12 +105,7 @@ class EdgeOptions(NamedTuple):
             inside,
             offset,
             check_bound(OP, "geometry.clamp", geometry.clamp),
-            tuple(
-                LayerOptions(
-                    layer.activation, layer.slope, _norm_kind(layer.norm), layer.norm.eps if layer.norm else 0.0
-                )
-                for layer in mlp.layers
-            ),
+            layer_options(mlp),
             () if dim is None else tuple(signature(OP, geometry.metric, dim)),
         )
 
@@ -156,8 +151,15 @@ class EdgeOptions(NamedTuple):
         return cls(plan, *flags[:5], *truths, order, inside, offset, bound, layers, tuple(numbers[2 * depth :]))  # type: ignore[call-arg,arg-type]
 
 
-def _norm_kind(norm: object) -> int:
+def layer_options(mlp: EdgeMLP) -> tuple[LayerOptions, ...]:
+    """What follows each layer's linear map."""
+    return tuple(
+        LayerOptions(layer.activation, layer.slope, _norm_kind(layer.norm), layer.norm.eps if layer.norm else 0.0)
+        for layer in mlp.layers
+    )
+
+
+def _norm_kind(norm: Norm | None) -> int:
     if norm is None:
         return NO_NORM
-    kind, measured = norm.kind, norm.measured  # type: ignore[attr-defined]
-    return LAYER if kind == "layer" else MEASURED if measured else GIVEN
+    return LAYER if norm.kind == "layer" else MEASURED if norm.measured else GIVEN

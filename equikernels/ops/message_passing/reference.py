@@ -85,8 +85,9 @@ def layer(h: Tensor, tensors: list[Tensor | None], options: LayerOptions, bfloat
     return activate(z, options.activation, options.slope), *measured
 
 
-def message_passing(tensors: list[Tensor | None], graph: Graph, options: EdgeOptions) -> list[Tensor]:
+def message_passing(tensors: list[Tensor | None], graph: Graph | None, options: EdgeOptions) -> list[Tensor]:
     """[messages, coordinates, edges, statistics], empty where not asked for."""
+    assert graph is not None
     if not options.bfloat16:
         return _evaluate(tensors, graph, options)
     exact = _evaluate(tensors, graph, options._replace(bfloat16=False))

@@ -22,7 +22,7 @@ for name in (K_NEAREST, KNN, RADIUS):
 
 FLOWS = ("source_to_target", "target_to_source")
 
-# The coordinates in float64, the events, and the options the native ops share: metric, periodic, compensated, loop.
+# The coordinates in float64, the events, and the options of all native ops: metric, periodic, compensated, loop.
 Search = tuple[Tensor, Graph, tuple[list[float], bool, bool, bool]]
 
 
@@ -42,29 +42,30 @@ def k_nearest(
     "euclidean"
         eta = (+, ..., +), D from 2 to 8.
     "minkowski"
-        eta = (+, -, ..., -): the root of the absolute interval \|(x_i - x_j)^2\|, in the units of x. It knows no
-        triangle inequality, so that all pairs are looked at. Intervals are formed as in :func:`pairwise_invariants`,
-        so that a boost does not change the neighbours.
+        eta = (+, -, ..., -): the root of the absolute interval \|(x_i - x_j)^2\|, in the units of x. It has no triangle
+        inequality, so that all pairs are tested. Intervals are computed as in :func:`pairwise_invariants`, so that a
+        boost does not change the neighbours.
     "delta_r"
-        sqrt((eta_i - eta_j)^2 + (phi_i - phi_j)^2) with phi_i - phi_j taken the short way round. x holds (eta, phi)
-        where D = 2, four-momenta (E, px, py, pz) where D = 4: eta is then the pseudorapidity (:func:`eta_phi`).
+        sqrt((eta_i - eta_j)^2 + (phi_i - phi_j)^2) with phi_i - phi_j in [-pi, pi]. x contains (eta, phi) for D = 2,
+        four-momenta (E, px, py, pz) for D = 4: eta is then the pseudorapidity (:func:`eta_phi`).
     D numbers
         the diagonal eta itself.
 
-    Neighbours come nearest first; of two equally far, the one with the lower index. The search is exact. Distances
-    are formed in float64, and the result depends neither on the order of events nor on the number of threads. A node
-    with a coordinate that is NaN or infinite (in "delta_r": on the beam axis) has no neighbours and is nobody's.
+    Neighbours are sorted by distance; of two at the same distance, the one with the lower index comes first. The search
+    is exact. Distances are computed in float64, and the result depends neither on the order of events nor on the number
+    of threads. A node with a coordinate that is NaN or infinite (in "delta_r": on the beam axis) has no neighbours and
+    is not a neighbour of others.
 
     Args:
         x: [n, D] float32 or float64. Under autocast, lower precision is raised to float32.
         k: how many, at least 1.
         ptr: int64 [n_events + 1]; event b owns rows ptr[b] .. ptr[b + 1] - 1. None: all are one event.
         metric: as above.
-        loop: whether a node is a neighbour of its own, and one of the k.
-        radius: neighbours are at most this far, in the units of d; None or inf: however far.
+        loop: whether a node is its own neighbour, and one of the k.
+        radius: the largest distance of neighbours, in the units of d; None or inf: no limit.
 
     Returns:
-        (index int64 [n, k], distance [n, k] in the dtype of x), filled up with (-1, inf) where there are fewer than k.
+        (index int64 [n, k], distance [n, k] in the dtype of x), filled with (-1, inf) if there are fewer than k.
         Neither has a gradient: for distances with one, see :func:`pairwise_invariants`.
 
     Raises:
@@ -106,11 +107,11 @@ def knn_graph(
     flow: str = "source_to_target",
     return_distance: bool = False,
 ) -> Graph | tuple[Graph, Tensor]:
-    """Joins every node to its k nearest; :func:`k_nearest` explains metrics, ties and bad values.
+    """Connects every node to its k nearest; :func:`k_nearest` explains metrics, ties and bad values.
 
     ``knn_graph(x, k, ptr).edge_index`` are the rows of ``torch_geometric.nn.knn_graph``, which takes a vector ``batch``
     for ptr. A node of an event of n < k + 1 nodes has n - 1 neighbours (with loop, n). The number of edges depends on
-    data: ``torch.compile`` breaks its graph here, and on CUDA this waits for the device.
+    data: ``torch.compile`` breaks its graph here, and on CUDA this synchronises.
 
     Args:
         x, k, ptr, metric, loop: see :func:`k_nearest`.
@@ -164,16 +165,16 @@ def radius_graph(
     flow: str = "source_to_target",
     return_distance: bool = False,
 ) -> Graph | tuple[Graph, Tensor]:
-    """Joins every node to all nodes of its event at a distance of at most r.
+    """Connects every node to all nodes of its event at a distance of at most r.
 
     As :func:`knn_graph` otherwise; metrics, ties and bad values are those of :func:`k_nearest`.
 
     Args:
         x, ptr, metric, loop: see :func:`k_nearest`.
-        r: the radius, >= 0, in the units of the distance (Minkowski: those of x, not their square); None or
-            inf: however far.
-        max_num_neighbors: keep only so many, the nearest. None keeps all, where ``torch_geometric.nn.radius_graph``
-            keeps any 32 unless told otherwise.
+        r: the radius, >= 0, in the units of the distance (Minkowski: those of x, not their square); None or inf: no
+            limit.
+        max_num_neighbors: keep only this many, the nearest. None keeps all; ``torch_geometric.nn.radius_graph`` keeps
+            any 32 by default.
         flow, return_distance: see :func:`knn_graph`.
 
     Returns:
@@ -203,7 +204,7 @@ def radius_graph(
 def _nearest(
     op: str, x: Tensor, k: int, ptr: Tensor | None, metric: Metric, loop: bool, radius: float | None, clip: bool
 ) -> tuple[Tensor, Tensor]:
-    """(index, distance squared); ``clip``: no more columns than the largest event can fill."""
+    """(index, distance squared); ``clip``: at most as many columns as the largest event can fill."""
     k = check_integer(op, "k", k, "a number >= 1", 1)
     radius = check_bound(op, "radius" if op == K_NEAREST else "r", radius)
     wide, events, options = _prepare(op, x, ptr, metric, loop)
@@ -238,7 +239,7 @@ def _prepare(op: str, x: Tensor, ptr: Tensor | None, metric: Metric, loop: bool)
         wrapped = torch.stack([angles[:, 0], angles[:, 1] - 2 * math.pi * turns], dim=1)
         return wrapped, events, ([1.0, 1.0], True, False, loop)
     eta = signature(op, metric, dim)
-    # Where all terms have one sign nothing cancels, and products of float32 numbers are exact as they are.
+    # If all terms have one sign nothing cancels, and products of float32 numbers are exact in float64.
     return wide, events, (eta, False, not narrow and min(eta) < 0, loop)
 
 

@@ -1,4 +1,4 @@
-"""What the searches mean: every pair of an event, its distance squared in float64, a stable sort."""
+"""Defines the neighbour searches: the squared distance of every pair of an event in float64, and a stable sort."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def neighbors_within(
 def _distances(
     x: Tensor, events: Graph, radius: float | None, metric: list[float], periodic: bool, loop: bool
 ) -> Iterator[tuple[Tensor, int, Tensor]]:
-    """(receivers [m], first node of their event of s, distance squared [m, s]); inf where there is no neighbour."""
+    """(receivers [m], first node of their event of s, distance squared [m, s]); inf: no neighbour."""
     assert events.ptr is not None
     for first, last in pairwise(events.ptr.tolist()):
         for rows in torch.arange(first, last, device=x.device).split(max(1, PAIRS // max(1, last - first))):

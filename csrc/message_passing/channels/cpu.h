@@ -1,0 +1,56 @@
+// How the fused message op reaches the CPU: packing, threads, chunks.
+#pragma once
+
+#include "../../core/cpu.h"
+#include "message.h"
+
+namespace ek {
+
+struct MessageOnCpu : Cpu {
+  template <class F>
+  static void dispatch_forward(bool bfloat16, F&& f) {
+#if defined(EK_HAVE_AVX512BF16)
+    if (bfloat16 && active_isa() == Isa::avx512 && __builtin_cpu_supports("avx512bf16")) return f(Avx512Bf16{});
+#endif
+    dispatch_isa(f);
+  }
+
+  static constexpr int64_t kGrain = 256;  // edges below which a second thread costs more than it brings
+
+  template <class T, class X>
+  static void message_forward(const Tensor&, const MessageArgs<T, X>& args, bool /*tf32*/) {
+    dispatch_forward(args.bfloat16, [&](auto isa) {
+      using Kernel = MessageCpu<decltype(isa), T, X>;
+      const Buffer packed(Kernel::packed_bytes(args, false));
+      Kernel::pack(args, false, packed.p);
+      over_receivers(
+          args.graph,
+          [&](auto, int64_t begin, int64_t end) {
+            const Buffer scratch(Kernel::scratch_bytes(args, false));
+            Kernel::forward(args, packed.p, scratch.p, begin, end);
+          },
+          kGrain);
+    });
+  }
+
+  template <class T, class X>
+  static void message_backward(const Tensor&, const MessageArgs<T, X>& args, bool /*tf32*/) {
+    dispatch_isa([&](auto isa) {
+      using Kernel = MessageCpu<decltype(isa), T, X>;
+      const MessagePlan plan = Kernel::plan(args);
+      const Buffer packed(Kernel::packed_bytes(args, true)), partials(plan.bytes());
+      Kernel::pack(args, true, packed.p);
+      torch::stable::parallel_for(0, plan.chunks, 1, [&](int64_t first, int64_t last) {
+        const Buffer scratch(Kernel::scratch_bytes(args, true));
+        for (int64_t chunk = first; chunk < last; ++chunk)
+          Kernel::backward(args, packed.p, plan, int(chunk), partials.p, scratch.p);
+      });
+      share(
+          args.graph.num_nodes, [](int64_t i) { return i; },
+          [&](auto, int64_t begin, int64_t end) { Kernel::reduce_nodes(args, plan, partials.p, begin, end); }, kGrain);
+      Kernel::reduce_weights(args, plan, partials.p);
+    });
+  }
+};
+
+}  // namespace ek

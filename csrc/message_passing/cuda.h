@@ -1,0 +1,90 @@
+// How message_passing and row_mlp reach CUDA. Products over nodes are PyTorch's own.
+#pragma once
+
+#include "channels/cuda.h"
+#include "edges/cuda.h"
+#include "op.h"
+#include "rows_op.h"
+
+namespace ek {
+
+// Calls a PyTorch op that gives one tensor.
+template <class... A>
+Tensor call_aten(const char* name, const char* overload, const A&... arguments) {
+  std::array<StableIValue, sizeof...(A)> stack{torch::stable::detail::from(arguments)...};
+  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher(name, overload, stack.data(), TORCH_ABI_VERSION));
+  return torch::stable::detail::to<Tensor>(stack[0]);
+}
+
+template <class Device>
+struct MessagePassingOnCuda : Device {
+  using Channels = MessageOnCuda<Device>;
+  using Edges = EdgeNetworkOnCuda<Device>;
+
+  // A tile of edges has to fit in registers, the weights in a block's shared memory.
+  static std::string channels_limit(const EdgeMlpOptions&, const EdgeMlpShape& s) {
+    if (s.bytes != 4) return "features other than float32";
+    for (size_t l = 0; l < s.widths.size(); ++l)
+      if (s.widths[l] > kMessageCudaWidth) return "a layer of more than 72 channels";
+    return s.attributes > kMessageCudaEdgeWidth ? "more than 32 edge attributes" : "";
+  }
+  static std::string edges_limit(const EdgeMlpOptions& o, const EdgeMlpShape& s, bool tables) {
+    return room_limit(s, tables ? o.invariants() + s.attributes : s.inputs, int(o.metric.size()));
+  }
+  static std::string lanes_limit(const EdgeMlpShape& s) { return room_limit(s, s.inputs, 0); }
+
+  template <class Pass>
+  static void pass(const Tensor& on, int64_t items, int64_t, const Pass& p) {
+    Device::launch(on, [&](auto stream) { return pass_cuda(p, items, stream); });
+  }
+
+  template <class X>
+  static void moments(const Tensor& on, const MomentsArgs<X>& args, bool forward) {
+    Device::launch(on, [&](auto stream) { return moments_cuda(args, forward, stream); });
+  }
+
+  // out = x weight^T + bias
+  template <class T>
+  static void linear(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, Tensor out) {
+    torch::stable::copy_(out, call_aten("aten::linear", "", x, weight, bias));
+  }
+  // out = x weight
+  template <class T>
+  static void product(const Tensor& x, const Tensor& weight, Tensor out) {
+    torch::stable::copy_(out, call_aten("aten::mm", "", x, weight));
+  }
+  // out = x^T y
+  template <class T>
+  static void outer(const Tensor& x, const Tensor& y, Tensor out) {
+    torch::stable::copy_(out, call_aten("aten::mm", "", torch::stable::transpose(x, 0, 1), y));
+  }
+  template <class T>
+  static void column_sum(const Tensor& x, Tensor out) {
+    Tensor ones = torch::stable::new_empty(x, {1, x.size(0)});
+    Tensor sum = call_aten("aten::mm", "", torch::stable::fill_(ones, 1), x);
+    torch::stable::copy_(out, torch::stable::flatten(sum, 0, 1));
+  }
+
+ private:
+  static std::string room_limit(const EdgeMlpShape& s, int64_t inputs, int dim) {
+    const bool fits = s.bytes == 4 ? room<float>(s, inputs, dim) : room<double>(s, inputs, dim);
+    return fits ? "" : "more layers, or wider ones, than a block's shared memory has room for";
+  }
+  template <class T>
+  static bool room(const EdgeMlpShape& s, int64_t inputs, int dim) {
+    const T here{};
+    EdgeNetworkArgs<T, T> a;
+    a.interval = a.product = false;
+    a.edge_width = inputs;
+    a.dim = dim;
+    a.x = dim > 0 ? &here : nullptr;
+    a.layers = int(s.widths.size());
+    for (int l = 0; l < a.layers; ++l) {
+      a.channels[l] = s.widths[size_t(l)];
+      a.step[l].norm = true;  // at most
+    }
+    return with_chain_form(ChainRoom<T>(a, true), [](auto) {});
+  }
+};
+
+}  // namespace ek

@@ -1,0 +1,49 @@
+// How the edge network reaches CUDA.
+#pragma once
+
+#include "../../core/tensor.h"
+#include "chain.h"
+
+namespace ek {
+
+template <class Device>
+struct EdgeNetworkOnCuda : Device {
+  template <class T, class X>
+  static void edge_network_forward(const Tensor& on, const EdgeNetworkArgs<T, X>& args) {
+    ChainArgs<T> chain(args);
+    const Tensor packed = prepare(on, chain, false);
+    Device::launch(on, [&](auto stream) { return edge_network_forward_cuda(chain, stream); });
+  }
+
+  template <class T, class X>
+  static void edge_network_backward(const Tensor& on, const EdgeNetworkArgs<T, X>& args) {
+    ChainArgs<T> chain(args);
+    const Tensor packed = prepare(on, chain, true);
+    const int64_t edges = args.rows >= 0 ? 0 : args.graph.num_edges;
+    Tensor shares = torch::stable::new_empty(on, {chain.blocks, chain.parameters()});
+    Tensor grad_end = torch::stable::new_empty(on, {args.grad_sender ? edges : 0, args.width});
+    Tensor grad_points = torch::stable::new_empty(on, {args.grad_x ? edges : 0, args.dim}, ScalarType::Double);
+    chain.shares = shares.mutable_data_ptr<T>();
+    if (args.grad_sender) chain.grad_end = grad_end.mutable_data_ptr<T>();
+    if (args.grad_x) chain.grad_points = grad_points.mutable_data_ptr<double>();
+    Device::launch(on, [&](auto stream) { return edge_network_backward_cuda(chain, stream); });
+  }
+
+ private:
+  // Shares edges out among blocks; returns the room for packed weights, empty where shared memory has it.
+  template <class T>
+  static Tensor prepare(const Tensor& on, ChainArgs<T>& args, bool backward) {
+    const ChainRoom<T> room(args, backward);
+    int64_t packed = 0;
+    const bool fits = with_chain_form(room, [&](auto form) {
+      share_chain(args, 32 * form.per_lane, backward);
+      if (!form.shared_weights) packed = room.weights + 8 * room.packed(room.work);  // products read some rows too many
+    });
+    STD_TORCH_CHECK(fits, "edge_network: network: more layers, or wider ones, than shared memory has room for");
+    Tensor weights = torch::stable::new_empty(on, {packed});
+    args.packed = weights.mutable_data_ptr<T>();
+    return weights;
+  }
+};
+
+}  // namespace ek

@@ -1,0 +1,421 @@
+// The row_mlp op for any device. Layer by layer it runs on the CPU alone.
+#pragma once
+
+#include <algorithm>
+
+#include "passes.h"
+#include "row_mlp.h"
+
+namespace ek {
+
+template <class Device>
+class RowMlp {
+  using Optional = std::optional<Tensor>;
+  using Optionals = std::vector<Optional>;
+
+ public:
+  // out; mean and variance of measured norms, side by side (float64 [2, C]), and as running averages want them; what
+  // backward reads again: the outputs of layers, one after the other.
+  static std::vector<Tensor> forward(const Optionals& tensors, const Tensor&, int64_t rows, int64_t,
+                                     const std::vector<int64_t>& ints, const std::vector<double>& numbers) {
+    RowMlp op(tensors, rows, ints, numbers);
+    typename Device::Guard guard(op.in.like());
+    std::vector<Tensor> out;
+    dispatch_floating(op.in.like().scalar_type(), "row_mlp",
+                      [&](auto zero) { out = op.template run<decltype(zero)>(); });
+    return out;
+  }
+
+  static std::vector<Tensor> backward(const Optionals& grads, const Optionals& tensors,
+                                      const std::vector<Tensor>& saved, const Tensor&, int64_t rows, int64_t,
+                                      const std::vector<int64_t>& ints, const std::vector<double>& numbers,
+                                      const std::vector<bool>& wanted) {
+    RowMlp op(tensors, rows, ints, numbers);
+    STD_TORCH_CHECK(grads.size() == 2 && saved.size() == 2 && wanted.size() == tensors.size(),
+                    "row_mlp_backward: grads, saved, wanted: unexpected sizes");
+    typename Device::Guard guard(op.in.like());
+    std::vector<Tensor> out;
+    dispatch_floating(op.in.like().scalar_type(), "row_mlp", [&](auto zero) {
+      out = op.template run_backward<decltype(zero)>(grads, tensors, saved, wanted);
+    });
+    return out;
+  }
+
+ private:
+  RowMlpInputs in;
+  const RowMlpOptions& o = in.options;
+  const int64_t rows;
+  Tensor input;                // the tables side by side
+  std::vector<Tensor> weight;  // of each layer, norms of given statistics folded in
+  std::vector<Optional> bias;
+  Tensor kept;  // backward: the outputs of layers
+  double* statistics = nullptr;
+  int64_t measured_width = 0;
+
+  RowMlp(const Optionals& tensors, int64_t count, const std::vector<int64_t>& ints, const std::vector<double>& numbers)
+      : in(tensors, count, RowMlpOptions(ints, numbers)), rows(count) {
+    for (size_t l = 0; l < depth(); ++l)
+      if (o.layers[l].norm == NormKind::batch) measured_width += in.width(l);
+  }
+
+  size_t depth() const { return in.layers.size(); }
+  int64_t inputs(size_t l) const { return l ? in.width(l - 1) : in.columns; }
+  Tensor empty(std::vector<int64_t> shape) const { return torch::stable::new_empty(in.like(), std::move(shape)); }
+  Tensor doubles(std::vector<int64_t> shape) const {
+    return torch::stable::new_empty(in.like(), std::move(shape), ScalarType::Double);
+  }
+  template <class T>
+  static T* put(const Tensor& t) {
+    return static_cast<T*>(const_cast<void*>(t.const_data_ptr()));
+  }
+  template <class Pass>
+  void pass(int64_t items, int64_t work, const Pass& p) const {
+    Device::pass(in.like(), items, work, p);
+  }
+  template <class T>
+  void copy(const T* from, int64_t from_stride, T* to, int64_t to_stride, int64_t count_rows, int64_t count,
+            bool add = false) const {
+    if (count > 0) pass(count_rows, count, CopyColumns<T>{from, to, count, from_stride, to_stride, add});
+  }
+  // A layer whose activation the products apply, and whose output tells its derivative.
+  bool sloped(size_t l) const {
+    const Activation a = o.layers[l].activation;
+    return o.layers[l].norm != NormKind::batch && (a == Activation::identity || a == Activation::relu ||
+                                                   (a == Activation::leaky_relu && o.layers[l].slope > 0));
+  }
+  template <class T>
+  T slope(size_t l) const {
+    const LayerOptions& layer = o.layers[l];
+    if (!sloped(l) || layer.activation == Activation::identity) return T(1);
+    return layer.activation == Activation::relu ? T(0) : T(layer.slope);
+  }
+  // Where a layer's output begins in `kept`, in columns of `rows` numbers; the last one's is kept where its derivative
+  // needs it.
+  int64_t kept_before(size_t l) const {
+    int64_t at = 0;
+    for (size_t k = 0; k < l; ++k) at += in.width(k);
+    return at;
+  }
+  bool last_kept() const { return !(sloped(depth() - 1) && o.layers[depth() - 1].activation == Activation::identity); }
+  int64_t kept_columns() const {
+    return o.plan == RowPlan::lanes ? 0 : kept_before(depth() - 1 + (last_kept() ? 1 : 0));
+  }
+
+  template <class T>
+  FoldNorm<T> fold_of(size_t l) const {
+    const LayerTensors& t = in.layers[l];
+    return {pointer<T>(t.weight), pointer<T>(t.bias),     pointer<T>(t.norm_weight), pointer<T>(t.norm_bias),
+            pointer<T>(t.mean),   pointer<T>(t.variance), t.weight->size(1),         o.layers[l].eps};
+  }
+  template <class T>
+  void prepare() {
+    for (size_t l = 0; l < depth(); ++l) {
+      weight.push_back(*in.layers[l].weight);
+      bias.push_back(in.layers[l].bias);
+      if (o.layers[l].norm != NormKind::given) continue;
+      weight[l] = empty({in.width(l), inputs(l)});
+      bias[l] = empty({in.width(l)});
+      auto f = fold_of<T>(l);
+      f.out_weight = put<T>(weight[l]);
+      f.out_bias = put<T>(*bias[l]);
+      pass(in.width(l), f.inputs, f);
+    }
+    input = in.tables[0];
+    if (in.tables.size() == 1) return;
+    input = empty({rows, in.columns});
+    int64_t at = 0;
+    for (const Tensor& t : in.tables) {
+      copy(put<T>(t), t.size(1), put<T>(input) + at, in.columns, rows, t.size(1));
+      at += t.size(1);
+    }
+  }
+
+  template <class T>
+  std::vector<Tensor> run() {
+    prepare<T>();
+    Tensor out = empty({rows, in.width(depth() - 1)}), moments = empty({0}), unbiased = empty({0});
+    kept = empty({rows * kept_columns()});
+    if (o.measured()) {
+      moments = doubles({2, measured_width});
+      unbiased = empty({2, measured_width});
+    }
+    if (o.plan == RowPlan::lanes) {
+      const Tensor packed = pack<T>();
+      auto args = lanes_args<T>(packed);
+      args.edges = put<T>(out);
+      Device::Edges::template edge_network_forward<T, T>(in.like(), args);
+    } else if constexpr (!Device::cuda) {
+      run_layers<T>(out, moments, unbiased);
+    } else {
+      STD_TORCH_CHECK(false, "row_mlp: no kernel for wide layers or batch norms on CUDA");
+    }
+    if (in.residual) copy(put<T>(*in.residual), 0, put<T>(out), 0, 1, rows * out.size(1), true);
+    return {out, moments, unbiased, kept};
+  }
+
+  // --- lanes across rows ---
+  template <class T>
+  Tensor pack() const {
+    int64_t size = 0;
+    for (size_t l = 0; l < depth(); ++l) size += in.width(l) * (inputs(l) + 1);
+    Tensor packed = torch::stable::new_zeros(in.like(), {size});
+    T* p = put<T>(packed);
+    for (size_t l = 0; l < depth(); ++l) {
+      const int64_t count = in.width(l) * inputs(l);
+      copy(put<T>(weight[l]), 0, p, 0, 1, count);
+      if (bias[l]) copy(put<T>(*bias[l]), 0, p + count, 0, 1, in.width(l));
+      p += count + in.width(l);
+    }
+    return packed;
+  }
+  template <class T>
+  EdgeNetworkArgs<T, T> lanes_args(const Tensor& packed) const {
+    EdgeNetworkArgs<T, T> a;
+    a.rows = rows;
+    a.interval = a.product = false;
+    a.edge_width = in.columns;
+    a.edge_attr = put<T>(input);
+    a.mean_coordinates = false;
+    a.layers = int(depth());
+    for (size_t l = 0; l < depth(); ++l) {
+      a.channels[l] = in.width(l);
+      a.step[l] = {o.layers[l].activation, o.layers[l].norm == NormKind::layer};
+      if (o.layers[l].activation == Activation::leaky_relu) a.slope = o.layers[l].slope;
+    }
+    a.weights = put<T>(packed);
+    a.edges_at = int(depth()) - 1;
+    return a;
+  }
+
+  // --- layer by layer ---
+  // scale and shift of a measured norm, from its statistics
+  template <class T>
+  void scale_and_shift(size_t l, const double* moments, T* scale, T* shift) const {
+    const LayerTensors& t = in.layers[l];
+    const T *gamma = pointer<T>(t.norm_weight), *beta = pointer<T>(t.norm_bias);
+    for (int64_t c = 0; c < in.width(l); ++c) {
+      const double s = (gamma ? double(gamma[c]) : 1) / std::sqrt(moments[measured_width + c] + o.layers[l].eps);
+      scale[c] = T(s);
+      shift[c] = T((beta ? double(beta[c]) : 0) - moments[c] * s);
+    }
+  }
+  template <class T>
+  RowActivationArgs<T> activation_args(size_t l, const T* z, const Tensor& affine, const double* moments) const {
+    RowActivationArgs<T> a{rows, in.width(l), z};
+    a.activation = o.layers[l].activation;
+    a.slope = o.layers[l].slope;
+    if (o.layers[l].norm != NormKind::batch) return a;
+    T* p = put<T>(affine);
+    scale_and_shift<T>(l, moments, p, p + in.width(l));
+    a.scale = p;
+    a.shift = p + in.width(l);
+    return a;
+  }
+
+  template <class T>
+  void run_layers(const Tensor& out, const Tensor& moments, const Tensor& unbiased) {
+    Tensor h = input, spare;
+    int64_t norm = 0;
+    for (size_t l = 0; l < depth(); ++l) {
+      const bool last = l + 1 == depth(), measured = o.layers[l].norm == NormKind::batch;
+      const int64_t width = in.width(l);
+      const bool keep = !last || last_kept();
+      T* z = keep ? put<T>(kept) + rows * kept_before(l) : put<T>(out);
+      Tensor of_layer = measured ? doubles({2, width}) : Tensor();
+      RowsLayerArgs<T> a{rows, inputs(l), width, put<T>(h), put<T>(weight[l]), pointer<T>(bias[l])};
+      a.slope = slope<T>(l);
+      a.out = z;
+      a.moments = measured ? put<double>(of_layer) : nullptr;
+      Device::Rows::rows_layer(a);
+      if (measured) {
+        double* m = put<double>(moments) + norm;
+        T* u = put<T>(unbiased) + norm;
+        for (int64_t c = 0; c < width; ++c) {
+          const double mean = a.moments[c], variance = a.moments[width + c];
+          m[c] = mean;
+          m[measured_width + c] = variance;
+          u[c] = T(mean);
+          u[measured_width + c] = T(variance * double(rows) / double(rows > 1 ? rows - 1 : 1));
+        }
+      }
+      if (sloped(l)) {
+        if (last && keep) copy(z, 0, put<T>(out), 0, 1, rows * width);
+        if (!last) h = view_of(kept, rows * kept_before(l));
+      } else {
+        const Tensor y = last ? out : empty({rows, width});
+        const Tensor affine = empty({2, width});
+        auto act = activation_args<T>(l, z, affine, put<double>(moments) + norm);
+        act.out = put<T>(y);
+        Device::activate(act);
+        h = y;
+      }
+      if (measured) norm += width;
+    }
+  }
+  // Row products read from the beginning of a tensor: the part of one from `offset` on.
+  static Tensor view_of(const Tensor& t, int64_t offset) {
+    Tensor whole = t;
+    return torch::stable::narrow(whole, 0, offset, t.numel() - offset);
+  }
+
+  struct Gradients {
+    Tensor input;
+    std::vector<Tensor> weight, bias, norm_weight, norm_bias, mean, variance;
+  };
+
+  template <class T>
+  std::vector<Tensor> run_backward(const Optionals& grads, const Optionals& tensors, const std::vector<Tensor>& saved,
+                                   const std::vector<bool>& wanted) {
+    prepare<T>();
+    kept = saved[1];
+    Optional g = grads[0], to_statistics = grads[1];
+    match("row_mlp_backward", g, "grads", in.like(), "the output", {rows, in.width(depth() - 1)});
+    if (!g) g = torch::stable::new_zeros(in.like(), {rows, in.width(depth() - 1)});
+    if (o.measured())
+      match("row_mlp_backward", to_statistics, "grads", saved[0], "the statistics", {2, measured_width});
+    const auto like = [&](const Optional& t) { return t ? torch::stable::new_empty(*t, t->sizes()) : empty({0}); };
+    Gradients to;
+    bool of_tables = false;
+    for (int k = 0; k < RowMlpInputs::kTables; ++k) of_tables = of_tables || wanted[k];
+    to.input = of_tables ? empty({rows, in.columns}) : empty({0});
+    for (size_t l = 0; l < depth(); ++l) {
+      const LayerTensors& t = in.layers[l];
+      to.weight.push_back(like(t.weight));
+      to.bias.push_back(empty({in.width(l)}));
+      to.norm_weight.push_back(like(t.norm_weight));
+      to.norm_bias.push_back(like(t.norm_bias));
+      to.mean.push_back(like(t.mean));
+      to.variance.push_back(like(t.variance));
+    }
+    if (o.plan == RowPlan::lanes) {
+      lanes_backward<T>(*g, to, of_tables);
+    } else if constexpr (!Device::cuda) {
+      layers_backward<T>(*g, saved[0], o.measured() ? pointer<double>(to_statistics) : nullptr, to, of_tables);
+    }
+    for (size_t l = 0; l < depth(); ++l) {
+      if (o.layers[l].norm != NormKind::given) continue;
+      FoldNormGradient<T> f{fold_of<T>(l), put<T>(to.weight[l]), put<T>(to.bias[l])};
+      if (in.layers[l].norm_weight) f.grad_norm_weight = put<T>(to.norm_weight[l]);
+      if (in.layers[l].norm_bias) f.grad_norm_bias = put<T>(to.norm_bias[l]);
+      f.grad_mean = put<T>(to.mean[l]);
+      f.grad_variance = put<T>(to.variance[l]);
+      pass(in.width(l), f.fold.inputs, f);
+    }
+    return listed<T>(*g, tensors, to, wanted);
+  }
+
+  template <class T>
+  std::vector<Tensor> listed(const Tensor& g, const Optionals& tensors, const Gradients& to,
+                             const std::vector<bool>& wanted) const {
+    std::vector<Tensor> out;
+    int64_t at = 0;
+    for (int k = 0; k < RowMlpInputs::kTables; ++k) {
+      const int64_t columns = tensors[size_t(k)] ? tensors[size_t(k)]->size(1) : 0;
+      Tensor part = wanted[size_t(k)] ? empty({rows, columns}) : empty({0});
+      if (wanted[size_t(k)]) copy(put<T>(to.input) + at, in.columns, put<T>(part), columns, rows, columns);
+      at += columns;
+      out.push_back(part);
+    }
+    out.push_back(wanted[RowMlpInputs::kTables] ? torch::stable::clone(g) : empty({0}));
+    for (size_t l = 0; l < depth(); ++l)
+      for (const auto* of : {&to.weight, &to.bias, &to.norm_weight, &to.norm_bias, &to.mean, &to.variance})
+        out.push_back(wanted[out.size()] ? (*of)[l] : empty({0}));
+    return out;
+  }
+
+  template <class T>
+  void lanes_backward(const Tensor& g, Gradients& to, bool of_tables) {
+    const Tensor packed = pack<T>(), to_packed = empty({packed.size(0)});
+    auto a = lanes_args<T>(packed);
+    a.grad_edges = put<T>(g);
+    a.grad_edge_attr = of_tables ? put<T>(to.input) : nullptr;
+    a.grad_weights = put<T>(to_packed);
+    Device::Edges::template edge_network_backward<T, T>(in.like(), a);
+    T* p = put<T>(to_packed);
+    for (size_t l = 0; l < depth(); ++l) {
+      const int64_t count = in.width(l) * inputs(l);
+      copy(p, 0, put<T>(to.weight[l]), 0, 1, count);
+      copy(p + count, 0, put<T>(to.bias[l]), 0, 1, in.width(l));
+      p += count + in.width(l);
+    }
+  }
+
+  template <class T>
+  void layers_backward(const Tensor& grad, const Tensor& moments, const double* to_statistics, Gradients& to,
+                       bool of_tables) {
+    Tensor g = grad;
+    int64_t norm = measured_width;
+    for (size_t l = depth(); l-- > 0;) {
+      const bool last = l + 1 == depth(), measured = o.layers[l].norm == NormKind::batch;
+      const int64_t width = in.width(l);
+      if (measured) norm -= width;
+      // what this layer read: made again where its activation was not kept
+      const Tensor h = l == 0 ? input : output_of<T>(l - 1, put<double>(moments) + norm - norm_width(l - 1));
+      T* z = last && !last_kept() ? nullptr : put<T>(kept) + rows * kept_before(l);
+      RowsLayerArgs<T> a{rows, inputs(l), width, put<T>(h), put<T>(weight[l])};
+      Tensor level, slope_of_z;
+      if (!sloped(l)) {
+        Tensor through = empty({rows, width});
+        copy(put<T>(g), 0, put<T>(through), 0, 1, rows * width);
+        const Tensor affine = empty({2, width});
+        auto act = activation_args<T>(l, z, affine, put<double>(moments) + norm);
+        act.grad = put<T>(through);
+        const Tensor sums = doubles({2, width});
+        Device::activate_backward(act, put<double>(sums));
+        g = through;
+        if (measured) {
+          level = empty({width}), slope_of_z = empty({width});
+          norm_gradients<T>(l, put<double>(moments) + norm, put<double>(sums),
+                            to_statistics ? to_statistics + norm : nullptr, to, put<T>(level), put<T>(slope_of_z));
+          a.to_mean = put<T>(level);
+          a.to_out = put<T>(slope_of_z);
+        }
+      }
+      a.slope = slope<T>(l);
+      a.grad = put<T>(g);
+      a.out = a.to_out || a.slope != T(1) ? z : put<T>(g);
+      const Tensor to_h = l == 0 ? to.input : empty({rows, inputs(l)});
+      a.grad_x = l > 0 || of_tables ? put<T>(to_h) : nullptr;
+      a.grad_weight = put<T>(to.weight[l]);
+      a.grad_bias = put<T>(to.bias[l]);
+      Device::Rows::rows_layer_backward(a);
+      g = to_h;
+    }
+  }
+  int64_t norm_width(size_t l) const { return o.layers[l].norm == NormKind::batch ? in.width(l) : 0; }
+
+  template <class T>
+  Tensor output_of(size_t l, const double* moments) const {
+    const Tensor z = view_of(kept, rows * kept_before(l));
+    if (sloped(l)) return z;
+    const Tensor y = empty({rows, in.width(l)}), affine = empty({2, in.width(l)});
+    auto act = activation_args<T>(l, put<T>(z), affine, moments);
+    act.out = put<T>(y);
+    Device::activate(act);
+    return y;
+  }
+
+  // Gradients of a measured norm's parameters; what its statistics bring to the gradient of z: level + slope z.
+  template <class T>
+  void norm_gradients(size_t l, const double* moments, const double* sums, const double* to_statistics, Gradients& to,
+                      T* level, T* slope_of_z) const {
+    const int64_t width = in.width(l);
+    const T* gamma = pointer<T>(in.layers[l].norm_weight);
+    const double count = double(rows > 1 ? rows : 1);
+    for (int64_t c = 0; c < width; ++c) {
+      const double mean = moments[c], rate = 1 / std::sqrt(moments[measured_width + c] + o.layers[l].eps);
+      const double gain = gamma ? double(gamma[c]) : 1, shift = sums[c], scale = sums[width + c] - shift * mean;
+      if (in.layers[l].norm_weight) put<T>(to.norm_weight[l])[c] = T(scale * rate);
+      if (in.layers[l].norm_bias) put<T>(to.norm_bias[l])[c] = T(shift);
+      double to_mean = -shift * gain * rate, to_variance = -0.5 * scale * gain * rate * rate * rate;
+      if (to_statistics) {
+        to_mean += to_statistics[c];
+        to_variance += to_statistics[measured_width + c];
+      }
+      slope_of_z[c] = T(2 * to_variance / count);
+      level[c] = T((to_mean - 2 * to_variance * mean) / count);
+    }
+  }
+};
+
+}  // namespace ek

@@ -1,0 +1,162 @@
+"""row_mlp: a network on the rows of tables side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ... import _native
+from ...backend import KERNELS, use_kernel
+from ...checks import REAL, check_tensor, fail
+from ...graph import Graph
+from ..common import promote
+from ..fused_op import FusedOp, Spec, Tensors, planned
+from . import reference
+from .activations import ACTIVATIONS
+from .edge_mlp import EdgeMLP, update_running
+from .options import MEASURED, LayerOptions, layer_options
+from .reference import OF_LAYER
+
+OP = "row_mlp"
+KERNELS[OP] = ("cpu", "cuda")
+TABLES = 3  # most tables
+FIRST = TABLES + 1  # tensors before the layers': the tables, the residual
+LAYERS = 0  # as csrc's RowPlan: layer by layer, each one's output kept
+
+
+class RowOptions(NamedTuple):
+    """Everything beside tensors, in the order of csrc's RowMlpOptions."""
+
+    plan: int
+    residual: bool
+    layers: tuple[LayerOptions, ...]
+
+    def encoded(self) -> tuple[list[int], list[float]]:
+        ints, numbers = [self.plan, int(self.residual)], []
+        for layer in self.layers:
+            ints += [ACTIVATIONS.index(layer.activation), layer.norm]
+            numbers += [layer.slope, layer.eps]
+        return ints, numbers
+
+    @classmethod
+    def decoded(cls, ints: list[int], numbers: list[float]) -> RowOptions:
+        layers = tuple(
+            LayerOptions(ACTIVATIONS[ints[k]], numbers[k - 2], ints[k + 1], numbers[k - 1])
+            for k in range(2, len(ints), 2)
+        )
+        return cls(ints[0], bool(ints[1]), layers)
+
+    def nodes(self, tensors: Tensors) -> int:
+        return 0  # no graph
+
+
+def row_mlp(mlp: EdgeMLP, *tables: Tensor, residual: Tensor | None = None) -> Tensor:
+    r"""A network on rows, of tables side by side: what :func:`message_passing` does on edges, on nodes.
+
+    .. math:: u^0_i = [t^1_i, t^2_i, \ldots], \quad
+              u^k_i = f_k(\mathrm{norm}_k(W_k u^{k-1}_i + b_k)), \quad \mathrm{out}_i = r_i + u^L_i
+
+    The node updates of LorentzNet, EGNN, EuclidNet and the Interaction Network. The numbers do not depend on the number
+    of threads. Batch norms work as in :func:`message_passing`, over rows.
+
+    Args:
+        mlp: the layers, :meth:`EdgeMLP.of`, without gate and head.
+        tables: one to three [n, C], in the dtype of the weights; the first layer has a column for each of theirs, in
+            their order.
+        residual: r [n, width of the last layer], added to the output.
+
+    Returns:
+        [n, width of the last layer].
+
+    Raises:
+        ValueError, TypeError: wrong shape, dtype or device, or one row only in training a batch norm; the message names
+            the argument.
+    """
+    if not isinstance(mlp, EdgeMLP):
+        fail(OP, "mlp", "an EdgeMLP", type(mlp).__name__, TypeError)
+    if mlp.gate is not None or mlp.depth != len(mlp.layers):
+        fail(OP, "mlp", "layers alone", "a gate or a head")
+    if not 1 <= len(tables) <= TABLES:
+        fail(OP, "tables", f"1 to {TABLES}", len(tables))
+    like = mlp.layers[0].weight
+    check_tensor(OP, "mlp", like, ["out", "in"], REAL)
+    given = [promote(OP, f"tables[{k}]", t) for k, t in enumerate(tables)]
+    for k, table in enumerate(given):
+        check_tensor(OP, f"tables[{k}]", table, ["n", "C"] if k == 0 else [given[0].shape[0], "C"], like=like)
+    columns = sum(t.shape[1] for t in given)
+    if columns != like.shape[1]:
+        fail(OP, "mlp", f"a first layer of {columns} columns, for the tables", f"{like.shape[1]} columns")
+    if residual is not None:
+        residual = promote(OP, "residual", residual)
+        check_tensor(OP, "residual", residual, [given[0].shape[0], mlp.layers[-1].weight.shape[0]], like=like)
+    return run(mlp, given, residual)
+
+
+def run(mlp: EdgeMLP, tables: Sequence[Tensor], residual: Tensor | None = None) -> Tensor:
+    """The op on checked arguments; keeps running averages."""
+    rows = tables[0].shape[0]
+    measured = mlp.measured()
+    if measured and rows == 1:
+        fail("BatchNorm", "tables", "more than one row when training", 1)
+    tensors: Tensors = [*tables, *[None] * (TABLES - len(tables)), residual, *mlp.tensors()[2:]]
+    like = mlp.layers[0].weight
+    options = RowOptions(LAYERS, residual is not None, layer_options(mlp))
+    plan = "no kernel"
+    if like.numel() > 0 and _native.cpu_reason is None:
+        plan = planned("row_mlp_plan", options, mlp.shape(), like)
+    kernel = use_kernel(OP, *[t for t in tensors if t is not None], limit=None if plan.isdigit() else plan)
+    out = FUSED(tensors, rows, options._replace(plan=int(plan)) if kernel else options, kernel)
+    if measured:
+        _keep(mlp, out, rows)
+    return out[0]
+
+
+def _keep(mlp: EdgeMLP, out: list[Tensor], rows: int) -> None:
+    if len(out) > 2:
+        running = out[2]
+    else:
+        mean, variance = out[1].detach().unbind()
+        running = torch.stack([mean, variance * (rows / max(rows - 1, 1))])
+    at = 0
+    for layer in mlp.layers:
+        if layer.norm is None or not layer.norm.measured:
+            continue
+        width = layer.weight.shape[0]
+        whole = width == running.shape[1]
+        update_running(layer.norm.module, running if whole else running[:, at : at + width], rows)
+        at += width
+
+
+def _reference(tensors: Tensors, graph: Graph | None, options: RowOptions) -> list[Tensor]:
+    """[out, statistics], the second empty without measured norms."""
+    h = torch.cat([t for t in tensors[:TABLES] if t is not None], dim=1)
+    measured = []
+    for k, of_layer in enumerate(options.layers):
+        at = FIRST + OF_LAYER * k
+        h, mean, variance = reference.layer(h, tensors[at : at + OF_LAYER], of_layer)
+        if of_layer.norm == MEASURED:
+            measured.append(torch.stack([mean, variance]))
+    residual = tensors[TABLES]
+    statistics = torch.cat(measured, dim=1) if measured else h.new_empty(0)
+    return [h if residual is None else residual + h, statistics]
+
+
+def _shapes(tensors: Tensors, rows: Any, options: RowOptions) -> list[Tensor]:
+    like = tensors[FIRST]
+    assert like is not None
+    widths = [w.shape[0] for w in tensors[FIRST::OF_LAYER] if w is not None]
+    measured = sum(w for w, layer in zip(widths, options.layers, strict=True) if layer.norm == MEASURED)
+    last = options.layers[-1]
+    kept = sum(widths[:-1]) + (widths[-1] if last.norm == MEASURED or last.activation != "identity" else 0)
+    return [
+        like.new_empty(rows, widths[-1]),
+        like.new_empty(2, measured, dtype=torch.float64) if measured else like.new_empty(0),
+        like.new_empty(2, measured) if measured else like.new_empty(0),
+        like.new_empty(rows * (kept if options.plan == LAYERS else 0)),
+    ]
+
+
+FUSED = FusedOp(Spec(OP, RowOptions, _reference, _shapes, differentiable=2, saved=(1, 3)))

@@ -1,0 +1,58 @@
+"""Statistics of a SyncBatchNorm: over the edges of all processes of its group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...checks import fail
+from ...graph import Graph
+from .edge_mlp import EdgeMLP, Norm, update_running
+
+
+def is_synchronised(norm: Norm) -> bool:
+    return isinstance(norm.module, nn.SyncBatchNorm) and torch.distributed.is_initialized()
+
+
+def synchronise(mlp: EdgeMLP, graph: Graph, statistics: Callable[[EdgeMLP], Tensor]) -> EdgeMLP:
+    """The network with the first layer's statistics given, taken over all processes; keeps the running averages.
+
+    Args:
+        mlp: a network whose first layer has a measured SyncBatchNorm.
+        graph: this process's edges.
+        statistics: mean and variance [2, C] of a network's measured norm on this process, differentiable.
+
+    Raises:
+        ValueError: a SyncBatchNorm behind the first layer, or fewer than two edges in all.
+    """
+    for k, layer in enumerate(mlp.layers[1:], 1):
+        if layer.norm is not None and layer.norm.measured and is_synchronised(layer.norm):
+            fail("message_passing", f"layers[{k}] norm", "a SyncBatchNorm behind the first linear layer alone", k)
+    first = mlp.layers[0]
+    norm = first.norm
+    assert norm is not None
+    mean, variance = statistics(EdgeMLP((first,), 1, None, mlp.order)).unbind()
+    count = torch.full((), float(graph.num_edges), dtype=torch.float64, device=mean.device)
+    total, mean, variance = _over_processes(norm.module, count, mean, variance)
+    if mean.device.type == "cpu" and total == 1:
+        fail("BatchNorm", "graph", "more than one edge when training", 1)
+    unbiased = variance * total / (total - 1).clamp(min=1)
+    if total.device.type != "cpu" or total > 0:
+        update_running(norm.module, torch.stack([mean, unbiased]).detach(), None)
+    dtype = first.weight.dtype
+    given = norm._replace(mean=mean.to(dtype), variance=variance.to(dtype))
+    return mlp._replace(layers=(first._replace(norm=given), *mlp.layers[1:]))
+
+
+def _over_processes(norm: Any, count: Tensor, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Count, mean and biased variance over all processes, from those of each."""
+    from torch.distributed.nn.functional import all_reduce
+
+    group = norm.process_group or torch.distributed.group.WORLD
+    everywhere = all_reduce(torch.cat([count[None], count * mean]), group=group)
+    total, total_mean = everywhere[0], everywhere[1:] / everywhere[0].clamp(min=1)
+    square = count * (variance + (mean - total_mean).square())
+    return total.detach(), total_mean, all_reduce(square, group=group) / total.detach().clamp(min=1)

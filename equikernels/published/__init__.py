@@ -1,0 +1,19 @@
+"""The published formulas in eager PyTorch, as people run them: equikernels is measured and tested against these."""
+
+from .egnn import E_GCL as E_GCL
+from .egnn import EGNN as EGNN
+from .egnn import E_GCL_vel as E_GCL_vel
+from .egnn import EGNN_vel as EGNN_vel
+from .egnn import GCL_rf_vel as GCL_rf_vel
+from .egnn import NBodyE_GCL as NBodyE_GCL
+from .egnn import RF_vel as RF_vel
+from .euclidnet import EuclidNetSO2 as EuclidNetSO2
+from .euclidnet import EuclidNetSO3 as EuclidNetSO3
+from .euclidnet import PaperEuclidNet as PaperEuclidNet
+from .interaction_network import InteractionNetwork as InteractionNetwork
+from .lorentznet import LorentzNet as LorentzNet
+from .pelican import PELICANClassifier as PELICANClassifier
+from .pelican_nano import PELICANNano as PELICANNano
+from .taggers import PFN as PFN
+from .taggers import ParticleNet as ParticleNet
+from .vecnet import VecNet as VecNet
