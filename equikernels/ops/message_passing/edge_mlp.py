@@ -221,19 +221,19 @@ def update_running(norm: Any, running: Tensor, count: Any) -> None:
     Args:
         norm: an nn.BatchNorm1d or its kin; nothing is done for None.
         running: [2, C], mean and unbiased variance of the batch.
-        count: how many rows the batch had; with none nothing is done.
+        count: how many rows the batch had; with none the averages stay.
     """
     if norm is None or not norm.training or norm.running_mean is None or norm.running_var is None:
-        return
-    if isinstance(count, int) and count == 0:
         return
     momentum: Any = norm.momentum
     if norm.num_batches_tracked is not None:
         norm.num_batches_tracked.add_(1)
         if momentum is None:  # a plain average over all batches
             momentum = 1 / norm.num_batches_tracked
+    if isinstance(count, int) and count == 0:
+        return
     now = running.to(norm.running_mean.dtype).unbind()
-    if isinstance(momentum, float):
+    if isinstance(momentum, float) and torch._C._functorch.maybe_current_level() is None:
         torch._foreach_lerp_([norm.running_mean, norm.running_var], now, momentum)
         return
     for buffer, value in zip((norm.running_mean, norm.running_var), now, strict=True):
