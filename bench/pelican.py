@@ -139,7 +139,7 @@ class Layer:
         self.ptr, self.forms, self.weights = ptr, forms, weights
 
     def _ours(self, T: Tensor, coefs: Tensor, bias: Tensor, diag_bias: Tensor) -> Tensor:
-        return ek.linear_2to2(T, self.graph, coefs, bias, diag_bias, nbar=NBAR, activation="leaky_relu")
+        return ek.linear_2to2(T, self.graph, coefs, bias, diag_bias, ek.Aggregation(nbar=NBAR), activation="leaky_relu")
 
     def forward(self, side: str) -> Tensor:
         f, T, _ = self.forms[side]

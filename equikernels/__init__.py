@@ -17,18 +17,17 @@ from .ops.encode import encode_invariants
 from .ops.invariants import pairwise_invariants
 from .ops.message_passing import EdgeMLP, EdgeOutput, Geometry, Layer, Norm, Normed, message_passing, row_mlp
 from .ops.neighbors import k_nearest, knn_graph, radius_graph
-from .ops.rank2 import (
-    aggregate_1to2,
-    aggregate_2to0,
-    aggregate_2to1,
-    aggregate_2to2,
+from .ops.pairs import (
+    Aggregation,
+    PairBatch,
+    PairNorm,
     linear_1to2,
     linear_2to0,
     linear_2to1,
     linear_2to2,
     pairwise_affine,
     pairwise_linear,
-    pairwise_moments,
+    pairwise_network,
     rank2_broadcast,
     rank2_mix,
     rank2_products,
@@ -48,6 +47,7 @@ from .packing import (
 from .pairs import pack_pairs, unpack_pairs
 
 __all__ = [
+    "Aggregation",
     "EdgeMLP",
     "EdgeOutput",
     "Geometry",
@@ -55,12 +55,10 @@ __all__ = [
     "Layer",
     "Norm",
     "Normed",
+    "PairBatch",
+    "PairNorm",
     "__version__",
     "active_isa",
-    "aggregate_1to2",
-    "aggregate_2to0",
-    "aggregate_2to1",
-    "aggregate_2to2",
     "available_isas",
     "backends",
     "coordinate_update",
@@ -88,7 +86,7 @@ __all__ = [
     "pairwise_affine",
     "pairwise_invariants",
     "pairwise_linear",
-    "pairwise_moments",
+    "pairwise_network",
     "psi",
     "radius_graph",
     "rank2_broadcast",

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+INTEGERS = (int, np.integer)
 REAL = (torch.float32, torch.float64)
 FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -33,7 +34,7 @@ def check_tensor(
     if shape is not None:
         fits = len(value.shape) == len(shape)
         for size, wanted in zip(value.shape, shape, strict=False):  # all() takes twice as long
-            if isinstance(wanted, int | np.integer) and size != wanted:
+            if isinstance(wanted, INTEGERS) and size != wanted:
                 fits = False
         if not fits:
             letters = ", ".join(str(s) for s in shape)

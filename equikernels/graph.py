@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .checks import as_int, check_tensor, fail
 from .export import for_any_size
-from .indices import all_pairs, check_indices, edges_of, group, normal, own
+from .indices import all_pairs, check_indices, edges_of, group, normal, own, pairs_table
 from .indices import check_offsets as _check_offsets
 
 CSR, COMPLETE, COMPLETE_WITH_SELF_LOOPS = 0, 1, 2  # kinds, numbered as in the ops' schemas
@@ -104,8 +104,7 @@ class Graph:
         counts = ptr.diff()
         if validate:
             _check_offsets(op, "ptr", ptr, counts, nodes)
-        edges = counts * counts if self_loops else counts * (counts - 1)
-        table = torch.cat([ptr, edges.new_zeros(1), edges.cumsum(0)])
+        table = pairs_table(ptr, self_loops)
         if validate and known is not None and int(table[-1]) != known:
             fail(op, "num_edges", f"{int(table[-1])} edges", known)
         if nodes is None:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .checks import fail
+
+
+def on_host(t: Tensor) -> bool:
+    """Whether NumPy may read a tensor's memory; it starts a small operation sooner than PyTorch. Not while a graph is
+    traced, and not inside torch.func."""
+    if t.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    return type(t) in (Tensor, torch.nn.Parameter) and not torch._C._functorch.is_functorch_wrapped_tensor(t)
 
 
 def own(t: Tensor) -> Tensor:
@@ -30,7 +39,13 @@ def check_offsets(op: str, argument: str, ptr: Tensor, counts: Tensor, end: int 
     """``counts`` are the differences of ``ptr``; none of them overflows if no entry is negative."""
     if ptr.is_meta:
         fail(op, argument, "a tensor with values to check", "one on device meta")
-    first, last, lowest, least = torch.stack([ptr[0], ptr[-1], ptr.min(), torch.cat([counts, ptr[:1]]).min()]).tolist()
+    if on_host(ptr):
+        values = ptr.detach().numpy()
+        first, last, lowest = int(values[0]), int(values[-1]), int(values.min())
+        least = int(np.diff(values).min(initial=first))
+    else:
+        ends = torch.stack([ptr[0], ptr[-1], ptr.min(), torch.cat([counts, ptr[:1]]).min()])
+        first, last, lowest, least = ends.tolist()
     if first != 0:
         fail(op, argument, "a first entry of 0", first)
     if lowest < 0 or least < 0:
@@ -38,6 +53,18 @@ def check_offsets(op: str, argument: str, ptr: Tensor, counts: Tensor, end: int 
         fail(op, argument, "entries that do not decrease", f"{int(ptr[b])} before {int(ptr[b + 1])} at entry {b + 1}")
     if end is not None and last != end:
         fail(op, argument, f"a last entry of {end}", last)
+
+
+def pairs_table(ptr: Tensor, self_loops: bool) -> Tensor:
+    """ptr, then the first edge of every event of a complete graph and their number, in one vector."""
+    if on_host(ptr):
+        values = ptr.numpy()
+        counts = np.diff(values)
+        first = np.cumsum(counts * counts if self_loops else counts * (counts - 1))
+        return torch.from_numpy(np.concatenate([values, [0], first]))
+    counts = ptr.diff()
+    edges = counts * counts if self_loops else counts * (counts - 1)
+    return torch.cat([ptr, edges.new_zeros(1), edges.cumsum(0)])
 
 
 def check_indices(op: str, argument: str, index: Tensor, size: int) -> None:

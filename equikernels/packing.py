@@ -262,19 +262,26 @@ def prepend(pairs: Graph, *parts: tuple[Tensor, Tensor]) -> tuple[list[Tensor], 
 
     Nothing is copied from the device.
     """
-    ptr, k = pairs.ptr, parts[0][1].shape[0]
-    assert ptr is not None
+    ptr, k = pairs._ptr, parts[0][1].shape[0]
     n, events = pairs.num_nodes, ptr.shape[0] - 1
-    shift = k * torch.arange(events + 1, device=ptr.device)
-    new_ptr = ptr + shift
-    event = pairs.events.receiver
-    slot = torch.arange(k, n + k, device=ptr.device) + shift[event]
-    added = (new_ptr[:-1, None] + torch.arange(k, device=ptr.device)).flatten()
-    order = torch.cat([slot, added])
-    out = [
-        x.new_empty(n + k * events, x.shape[1]).index_copy(0, order, torch.cat([x, rows.repeat(events, 1)]))
-        for x, rows in parts
-    ]
+    new_ptr, source = _prepended(ptr, k, n + k * events)
+    out = [torch.cat([rows, x]).index_select(0, source) for x, rows in parts]
     edges = pairs._num_edges if pairs._num_edges is None else pairs._num_edges + 2 * k * n + k * k * events
     graph = Graph.complete(new_ptr, True, num_nodes=n + k * events, num_edges=edges, validate=False)
     return out, graph
+
+
+def _prepended(ptr: Tensor, k: int, total: int) -> tuple[Tensor, Tensor]:
+    """Offsets of events with k rows more each, and where their rows [total] are found behind k rows."""
+    if indices.on_host(ptr):
+        old = ptr.numpy()
+        shift = k * np.arange(old.shape[0])
+        new = old + shift
+        row, event = np.arange(total), np.repeat(np.arange(old.shape[0] - 1), np.diff(new))
+        within = row - new[event]
+        return torch.from_numpy(new), torch.from_numpy(np.where(within < k, within, row - shift[event]))
+    new_ptr = ptr + k * torch.arange(ptr.shape[0], device=ptr.device)
+    row = torch.arange(total, device=ptr.device)
+    event = torch.repeat_interleave(new_ptr.diff(), output_size=total)
+    within = row - new_ptr[event]
+    return new_ptr, torch.where(within < k, within, row - k * event)

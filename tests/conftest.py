@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import equikernels as ek
-from equikernels.ops.rank2 import fused
+from equikernels.ops.pairs import fused
 
 from .support.emulator import Emulator
 

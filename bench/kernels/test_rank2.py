@@ -76,7 +76,7 @@ def test_linear_2to2(measure: Callable[..., None], graph: ek.Graph, edges: tuple
     events = int(edges[3][-1]) + 1
 
     def ours(graph: ek.Graph, T: Tensor, *weights: Tensor) -> Tensor:
-        return ek.linear_2to2(T, graph, *weights, nbar=NBAR, activation="leaky_relu")
+        return ek.linear_2to2(T, graph, *weights, how=ek.Aggregation(nbar=NBAR), activation="leaky_relu")
 
     def plain(graph: ek.Graph, T: Tensor, *weights: Tensor) -> Tensor:
         return pelican_hep.linear_2to2(T, *weights, NBAR, edges, events)

@@ -1,7 +1,7 @@
 // How message_passing reaches the CPU.
 #pragma once
 
-#include "../rank2/cpu.h"
+#include "../pairs/cpu.h"
 #include "channels/cpu.h"
 #include "edges/cpu.h"
 #include "op.h"

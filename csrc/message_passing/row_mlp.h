@@ -1,7 +1,7 @@
 // A network on rows, for all devices:
 //   u^0 = tables side by side;  u^k = f_k(norm_k(W_k u^(k-1) + b_k));  out = u^L, plus a residual if there is one
 // Narrow networks, and those with layer norms, run on the kernel with lanes across rows (edge_network/), which computes
-// the layers again in the backward pass; the others layer by layer, with the products of rank2/rows.h: a layer's output
+// the layers again in the backward pass; the others layer by layer, with the products of pairs/rows.h: a layer's output
 // is kept, and a batch norm's statistics are measured as it is made.
 #pragma once
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import warnings
 
-import torch
 from torch import Tensor
+
+from ..indices import on_host
 
 ROWS = 1024  # rows to check, spread over the batch
 SLACK = 1e-3  # of p^2: above rounding and above the deficit of a smeared massless particle
@@ -17,7 +18,7 @@ def warn_of_order(op: str, argument: str, p4: Tensor) -> None:
 
     Tensors on a device, and tensors under tracing, are not checked.
     """
-    if not _readable(p4) or p4.shape[0] == 0 or op in _warned:
+    if not on_host(p4) or p4.shape[0] == 0 or op in _warned:
         return
     # NumPy has less overhead than PyTorch in small operations.
     rows = p4.detach().numpy()[:: -(-p4.shape[0] // ROWS)].astype("float64")
@@ -30,10 +31,3 @@ def warn_of_order(op: str, argument: str, p4: Tensor) -> None:
             f"(px, py, pz, E) pass {argument}[:, [3, 0, 1, 2]]",
             stacklevel=3,
         )
-
-
-def _readable(t: Tensor) -> bool:
-    if t.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return False
-    # neither a fake tensor nor one inside torch.func
-    return type(t) in (Tensor, torch.nn.Parameter) and not torch._C._functorch.is_functorch_wrapped_tensor(t)

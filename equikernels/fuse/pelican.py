@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..graph import Graph
 from ..models.pelican_nano import BASIS
-from ..ops.rank2 import linear_1to2, linear_2to0, linear_2to1, linear_2to2
+from ..ops.pairs import Aggregation, PairBatch, linear_1to2, linear_2to0, linear_2to1, linear_2to2
 from .edges import GraphCache
 from .pairs import all_pairs, padded_rows
 from .probe import Numbers, Probe, odd_mask, probe_mask
@@ -123,36 +123,31 @@ class Aggregators(Recipe):
             nobj = nobj.reshape(-1).to(rows.dtype) if self.own_dtype else nobj.reshape(-1)
         linear, _, _, free = LAYERS[self.ranks]
         activation, slope = fused_activation(module)
-        options = {
-            "config": module.config,
-            "nbar": float(module.average_nobj),
-            "alphas": [alpha for alpha in module.alphas if alpha is not None],
-            "weight": None if weight is None else weight.reshape(-1),
-            "nobj": nobj,
-            "padded_to": padded_to,
-            "aggregate_activation": activation if module.activate_agg else "identity",
-            "negative_slope": slope,
-        }
+        batch = PairBatch(pairs, None if weight is None else weight.reshape(-1), nobj, padded_to)
+        how = Aggregation(
+            module.config,
+            float(module.average_nobj),
+            [alpha for alpha in module.alphas if alpha is not None],
+            self.basis,
+            activation if activation and module.activate_agg else "identity",
+        )
+        options: dict[str, Any] = {"how": how, "negative_slope": slope}
         biases = {"bias": module.bias.flatten()}
         if getattr(module, "diag_bias", None) is not None:
             biases["diag_bias"] = module.diag_bias.flatten()
-        coefs = self._coefficients(module)
+        coefs = coefficients(module)
         if soft is None:
             options["activation"] = activation if activation and module.activate_lin else "identity"
-            out = linear(rows, pairs, coefs, **biases, **options)
+            out = linear(rows, batch, coefs, **biases, **options)
             return module.activation_fn(out) if module.activate_lin and not activation else out
-        masked = (torch.arange(coefs.shape[2], device=coefs.device) >= free).to(coefs.dtype)
-        out = linear(rows, pairs, coefs * (1 - masked), **biases, **options)
+        places = torch.arange(coefs.shape[2], device=coefs.device)
+        if self.basis is not None:
+            places = torch.tensor(self.basis, device=coefs.device) - 1
+        masked = (places >= free).to(coefs.dtype)
+        out = linear(rows, batch, coefs * (1 - masked), **biases, **options)
         soft = soft.expand(-1, 1, 1, *[-1] * int(self.ranks[-1])).reshape(-1, 1)
-        out = out + soft * linear(rows, pairs, coefs * masked, **options)
+        out = out + soft * linear(rows, batch, coefs * masked, **options)
         return module.activation_fn(out) if module.activate_lin else out
-
-    def _coefficients(self, module: Any) -> Tensor:
-        coefs = coefficients(module)
-        if self.basis is None:
-            return coefs
-        places = torch.tensor([k - 1 for k in self.basis], device=coefs.device)
-        return coefs.new_zeros(*coefs.shape[:2], LAYERS[self.ranks][1]).index_copy(2, places, coefs)
 
     def probes(self, module: Any) -> Iterator[Probe]:
         real, pairs = probe_mask(module.bias.device)

@@ -14,9 +14,7 @@ from torch.nn import functional as F
 from ..checks import FLOATING, check_tensor
 from ..graph import Graph
 from ..ops.common import promote, without_autocast
-from ..ops.rank2 import rank2_broadcast, rank2_mix, rank2_reduce
-from ..ops.rank2.maps import product
-from ..ops.rank2.op import spread_events
+from ..ops.pairs import product, rank2_broadcast, rank2_mix, rank2_reduce, spread_events
 from ..ops.segment import segment_reduce
 from .edges import GraphCache
 from .pairs import EdgeRows, edge_rows

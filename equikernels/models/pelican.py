@@ -56,7 +56,7 @@ class PELICANClassifier(Trunk):
             aggregates and outputs of the first (of scalars), inner and last equivariant layers.
         activation: "leakyrelu" or "relu".
         config, config_out: aggregations of the 2 -> 2 layers, and of the first and last; see
-            :func:`equikernels.aggregate_2to2`.
+            :class:`equikernels.Aggregation`.
         average_nobj: average number of particles of an event; 49 for top tagging.
         factorize: 2 -> 2 layers of fewer parameters; see :class:`equikernels.nn.Eq2to2`.
         masked: True; there is no padding here.
@@ -149,8 +149,8 @@ class PELICANClassifier(Trunk):
         Raises:
             ValueError, TypeError: wrong shape, dtype, device; an option that does not apply.
         """
-        _, T, pairs, of_batch = self.rank2(p4, ptr, scalars, padded_to)
-        y = self.msg_2to0.then(self.agg_2to0, T, pairs, self.dropout_layer, **of_batch)
+        _, T, _, batch = self.rank2(p4, ptr, scalars, padded_to)
+        y = self.msg_2to0.then(self.agg_2to0, T, batch, self.dropout_layer)
         return self.mlp_out(self.dropout_layer_out(y))
 
 
@@ -243,8 +243,8 @@ class PELICANRegressor(Trunk):
         Raises:
             ValueError, TypeError: as in :meth:`PELICANClassifier.forward`.
         """
-        x, T, pairs, of_batch = self.rank2(p4, ptr, scalars, padded_to)
-        c = self.msg_2to1.then(self.agg_2to1, T, pairs, self.dropout_layer, **of_batch)
+        x, T, pairs, batch = self.rank2(p4, ptr, scalars, padded_to)
+        c = self.msg_2to1.then(self.agg_2to1, T, batch, self.dropout_layer)
         c = self.mlp_out_1(self.dropout_layer_out(c))
         c = c.view(-1, self.num_targets, len(self.projections))
         parts = torch.einsum("wab,nb->nwa", constant(self.projections, x), x)

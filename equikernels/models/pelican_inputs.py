@@ -11,8 +11,7 @@ from torch import Tensor
 
 from ..graph import Graph
 from ..ops.invariants import pairwise_invariants
-from ..ops.rank2 import rank2_products, rank2_reduce
-from ..ops.rank2.op import spread_events
+from ..ops.pairs import rank2_products, rank2_reduce, spread_events
 from ..ops.segment import segment_reduce
 
 Vector = tuple[int, int, int, int]

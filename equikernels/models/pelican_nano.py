@@ -14,7 +14,7 @@ from ..export import for_any_size
 from ..graph import Graph
 from ..nn.pelican import Eq2to0, MessageBlock
 from ..ops.common import stored_as
-from ..ops.rank2.op import pairs_of
+from ..ops.pairs import PairBatch, pairs_of
 from ..packing import prepend
 from .inputs import check_weights
 from .pelican_inputs import STABILIZERS, constant, rank2_inputs
@@ -37,7 +37,7 @@ class PELICANNano(nn.Module):
             layers.
         activation: "relu" (published networks) or "leakyrelu".
         add_beams: prepend (1, 0, 0, 1) and (1, 0, 0, -1) to every event.
-        config, config_out: aggregations; see :func:`equikernels.aggregate_2to2`.
+        config, config_out: aggregations; see :class:`equikernels.Aggregation`.
         average_nobj: average number of particles of an event.
         factorize: the 2 -> 2 layer of other parameters; see :class:`equikernels.nn.Eq2to2`.
         masked: True; there is no padding here.
@@ -136,7 +136,7 @@ class PELICANNano(nn.Module):
         if self.spurion_vectors:
             (p4,), pairs = prepend(pairs, (p4, constant(self.spurion_vectors, p4)))
         T = rank2_inputs(p4, pairs, STABILIZERS["so13"]).to(self.agg_2to0.coefs.dtype)
-        T = self.net2to2(T, pairs, padded_to=slots)
-        y = self.msg_2to0.then(self.agg_2to0, T, pairs, self.dropout_layer, padded_to=slots)
+        batch = PairBatch(pairs, padded_to=slots)
+        y = self.msg_2to0.then(self.agg_2to0, self.net2to2(T, batch), batch, self.dropout_layer)
         y = self.dropout_layer_out(y)
         return torch.cat([-y, y], dim=1)

@@ -16,8 +16,7 @@ from ..graph import Graph
 from ..nn.pelican import Encoder, Eq1to2, Eq2to2, MessageBlock, activate, make_linear
 from ..nn.rows import apply_linear
 from ..ops.common import stored_as, without_autocast
-from ..ops.rank2 import pairwise_linear
-from ..ops.rank2.op import pairs_of
+from ..ops.pairs import PairBatch, pairs_of, pairwise_linear
 from ..packing import prepend
 from .inputs import check_weights
 from .pelican_inputs import (
@@ -50,9 +49,7 @@ class InputLinear(nn.Module):
         self.weight = nn.Parameter(weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = pairwise_linear(x, input_weights(self.weight, self.stabilizer), self.bias)
-        assert isinstance(out, Tensor)
-        return out
+        return pairwise_linear(x, input_weights(self.weight, self.stabilizer), self.bias)
 
 
 class MLP(nn.Module):
@@ -95,11 +92,11 @@ class Net2to2(nn.Module):
         )
         self.dropout_layer = nn.Dropout(dropout)
 
-    def forward(self, T: Tensor, pairs: Graph, **of_batch: Any) -> Tensor:
+    def forward(self, T: Tensor, batch: PairBatch) -> Tensor:
         for message, layer in zip(self.message_layers, self.eq_layers, strict=True):
             assert isinstance(message, MessageBlock)
             assert isinstance(layer, Eq2to2)
-            T = message.then(layer, T, pairs, self.dropout_layer, **of_batch)
+            T = message.then(layer, T, batch, self.dropout_layer)
         return T
 
 
@@ -205,8 +202,8 @@ class Trunk(nn.Module):
 
     def rank2(
         self, p4: Tensor, ptr: Tensor | Graph, scalars: Tensor | None, padded_to: int | None
-    ) -> tuple[Tensor, Tensor, Graph, dict[str, Any]]:
-        """(p4 with spurions, T after the last 2 -> 2 layer, its pairs, what aggregators need to know of the batch)."""
+    ) -> tuple[Tensor, Tensor, Graph, PairBatch]:
+        """(p4 with spurions, T after the last 2 -> 2 layer, its pairs, which come alone and with their weights)."""
         name = type(self).__name__
         check_tensor(name, "p4", p4, ["n", 4], REAL)
         warn_of_order(name, "p4", p4)
@@ -244,12 +241,12 @@ class Trunk(nn.Module):
             if set(self.config + self.config_out) & set("mM" if self.compat else "mMS"):
                 nobj = softdrop_multiplicity(r if self.compat else dots, pairs)
             weight = weight.to(weight_like.dtype)
-        of_batch = {"weight": weight, "nobj": nobj, "padded_to": slots}
+        batch = PairBatch(pairs, weight, nobj, slots)
         with without_autocast(r.device.type):  # invariants span more orders of magnitude than 16 bits tell apart
             T = self.input_encoder(self.linear(r.to(weight_like.dtype)))
         if scalars is not None:
-            T = torch.cat([T, self.eq1to2(scalars, pairs, **of_batch)], dim=1)
-        return p4, self.net2to2(T, pairs, **of_batch), pairs, of_batch
+            T = torch.cat([T, self.eq1to2(scalars, batch)], dim=1)
+        return p4, self.net2to2(T, batch), pairs, batch
 
 
 def slots_of(name: str, network: Any, pairs: Graph, padded_to: int | None) -> int | None:

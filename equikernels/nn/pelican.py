@@ -12,27 +12,29 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..checks import check_choice, fail
-from ..graph import Graph
 from ..ops.encode import encode_invariants
 from ..ops.message_passing.edge_mlp import update_running
-from ..ops.rank2 import (
-    aggregate_2to0,
+from ..ops.pairs import (
+    Aggregation,
+    PairBatch,
+    PairNorm,
+    Pairs,
     linear_1to2,
     linear_2to0,
     linear_2to1,
     linear_2to2,
     pairwise_affine,
     pairwise_linear,
-    pairwise_moments,
+    pairwise_network,
     rank2_broadcast,
 )
+from ..ops.pairs.basis import aggregate_2to0
 from .plain import Layers, attached, obstacle, warn_once
 
 ACTIVATIONS = {"leakyrelu": "leaky_relu", "relu": "relu"}  # published name -> that of the ops
 NEGATIVE_SLOPE = 0.01
 NORMS = ("b", "i", "l")
-
-Pairs = Tensor | Graph
+MEAN = Aggregation("m")
 
 
 class _Equivariant(nn.Module):
@@ -77,9 +79,9 @@ class _Equivariant(nn.Module):
         index = [k - 1 for k in kept]
         for letter in range(1, len(config)):
             index += [k - 1 + self.further * letter for k in kept if k > first_aggregated]
-        self.in_dim, self.out_dim, self.all_maps = in_dim, out_dim, all_maps
+        self.in_dim, self.out_dim = in_dim, out_dim
         self.config, self.average_nobj, self.factorize = config, average_nobj, factorize
-        self.basis = None if len(index) == all_maps else index
+        self.basis = None if len(index) == all_maps else [k + 1 for k in index]
         self.activate_agg, self.activate_lin, self.activation = activate_agg, activate_lin, ACTIVATIONS[activation]
 
         maps = len(index)
@@ -101,44 +103,23 @@ class _Equivariant(nn.Module):
     def _alpha_shape(self, in_dim: int) -> tuple[int, ...]:
         return (1, in_dim, self.alpha_maps, 1, 1)
 
-    def weights(self) -> Tensor:
-        """W [in_dim, out_dim, all maps of config], zero for those not in the basis."""
-        if self.factorize:
-            # made as [maps, in_dim, out_dim], the layout the kernel reads
-            first = self.coefs00.t()[:, :, None] * self.coefs10
-            coefs = torch.addcmul(first, self.coefs01.t()[:, None, :], self.coefs11).permute(1, 2, 0)
-        else:
-            coefs = self.coefs
-        if self.basis is None:
-            return coefs
-        full = coefs.new_zeros(self.in_dim, self.out_dim, self.all_maps)
-        return full.index_copy(2, torch.tensor(self.basis, device=coefs.device), coefs)
+    def biases(self) -> tuple[Tensor | None, ...]:
+        return (self.bias.flatten(),)
 
-    def _options(self, **of_batch: Any) -> dict[str, Any]:
-        return {
-            "config": self.config,
-            "nbar": self.average_nobj,
-            "alphas": list(self.alphas.values()),
-            "activation": self.activation if self.activate_lin else "identity",
-            "aggregate_activation": self.activation if self.activate_agg else "identity",
-            "negative_slope": NEGATIVE_SLOPE,
-            **of_batch,
-        }
-
-    def forward(
-        self,
-        T: Tensor,
-        ptr: Pairs,
-        *,
-        weight: Tensor | None = None,
-        nobj: Tensor | None = None,
-        padded_to: int | None = None,
-        **of_input: Tensor,
-    ) -> Tensor:
-        """The layer on one batch; arguments as in :func:`equikernels.aggregate_2to2`, and scale and shift as in
-        :func:`equikernels.linear_2to2` (not of :class:`Eq1to2`)."""
-        options = self._options(weight=weight, nobj=nobj, padded_to=padded_to, **of_input)
-        return type(self).linear(T, ptr, self.weights(), self.bias.flatten(), **options)
+    def forward(self, T: Tensor, ptr: Pairs | PairBatch, **of_input: Tensor) -> Tensor:
+        """The layer on one batch; ptr, and affine (not of :class:`Eq1to2`), as in :func:`equikernels.linear_2to2`."""
+        coefs = (self.coefs00, self.coefs01, self.coefs10, self.coefs11) if self.factorize else self.coefs
+        how = Aggregation(
+            self.config,
+            self.average_nobj,
+            tuple(self.alphas.values()) if self.alphas else (),
+            self.basis,
+            self.activation if self.activate_agg else "identity",
+        )
+        activation = self.activation if self.activate_lin else "identity"
+        return type(self).linear(
+            T, ptr, coefs, *self.biases(), how, activation=activation, negative_slope=NEGATIVE_SLOPE, **of_input
+        )
 
     def extra_repr(self) -> str:
         return f"{self.in_dim}, {self.out_dim}, config={self.config!r}, average_nobj={self.average_nobj}"
@@ -167,8 +148,8 @@ class Eq2to2(_Equivariant):
         super().__init__(in_dim, out_dim, **options)
         self.diag_bias = nn.Parameter(torch.zeros(out_dim)) if diagonal_bias else None
 
-    def _options(self, **of_batch: Any) -> dict[str, Any]:
-        return {**super()._options(**of_batch), "diag_bias": self.diag_bias}
+    def biases(self) -> tuple[Tensor | None, ...]:
+        return self.bias, self.diag_bias
 
 
 class Eq2to1(_Equivariant):
@@ -208,6 +189,9 @@ class Eq1to2(_Equivariant):
     maps, alpha_maps = 5, 5
     linear = staticmethod(linear_1to2)
 
+    def biases(self) -> tuple[Tensor | None, ...]:
+        return self.bias, None
+
 
 class PairBatchNorm(nn.BatchNorm1d):
     """BatchNorm over all pairs of a batch: the published masked BatchNorm, without anything to mask. With fewer than
@@ -216,27 +200,10 @@ class PairBatchNorm(nn.BatchNorm1d):
     def uses_batch(self, rows: int) -> bool:
         return (self.training or self.running_mean is None) and rows > 1
 
-    def scale_and_shift(self, moments: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-        """The norm as scale T + shift, [C] each in the dtype of the parameters.
-
-        Args:
-            moments: float64 [2, C], mean and biased variance over ``rows`` pairs; not looked at, and not needed, where
-                running statistics are used.
-            rows: number of pairs.
-        """
-        weight, bias = self.weight, self.bias
-        if self.uses_batch(rows):
-            mean, variance = moments.unbind()
-            update_running(self, torch.stack([mean, variance * (rows / (rows - 1))]).detach(), rows)
-        else:
-            assert self.running_mean is not None
-            assert self.running_var is not None
-            mean, variance = self.running_mean, self.running_var
-        scale = (variance + self.eps).rsqrt()
-        scale = scale if weight is None else scale * weight
-        shift = -mean * scale if bias is None else torch.addcmul(bias.to(scale.dtype), mean, scale, value=-1)
-        dtype = scale.dtype if weight is None else weight.dtype
-        return scale.to(dtype), shift.to(dtype)
+    def of(self, rows: int) -> PairNorm:
+        """The norm of a batch of so many pairs, as :func:`equikernels.pairwise_network` takes it."""
+        of_batch = self.uses_batch(rows)
+        return PairNorm(self.weight, self.bias, self.running_mean, self.running_var, self.eps, of_batch)
 
     def forward(self, T: Tensor) -> Tensor:
         if self.training and T.shape[0] < 2:
@@ -268,46 +235,47 @@ class MessageBlock(nn.Module):
         self.linear = nn.ModuleList(make_linear(a, b) for a, b in pairwise(num_channels))
         self.normlayer = PairBatchNorm(num_channels[-1]) if kind == "b" else None
 
-    def forward(self, T: Tensor, ptr: Pairs) -> Tensor:
-        T, scaling = self.deferred(T, ptr)
-        return pairwise_affine(T, **scaling) if scaling else T
+    def forward(self, T: Tensor, ptr: Pairs | PairBatch) -> Tensor:
+        T, affine = self.deferred(T, ptr)
+        return T if affine is None else pairwise_affine(T, *affine.unbind())
 
-    def then(self, layer: _Equivariant, T: Tensor, ptr: Pairs, dropout: nn.Dropout, **of_batch: Any) -> Tensor:
+    def then(self, layer: _Equivariant, T: Tensor, ptr: Pairs | PairBatch, dropout: nn.Dropout) -> Tensor:
         """layer(dropout(self(T))). Without dropout the layer takes the norm in, whose result is not made."""
         busy = (dropout.training and dropout.p > 0) or type(dropout).forward is not nn.Dropout.forward
         # A hook on this block or on dropout is called with what passes through it.
         if busy or attached([("", self), ("dropout_layer", dropout)]):
-            return layer(dropout(self(T, ptr)), ptr, **of_batch)
-        T, scaling = self.deferred(T, ptr)
-        return layer(T, ptr, **of_batch, **scaling)
+            return layer(dropout(self(T, ptr)), ptr)
+        T, affine = self.deferred(T, ptr)
+        return layer(T, ptr) if affine is None else layer(T, ptr, affine=affine)
 
-    def deferred(self, T: Tensor, ptr: Pairs) -> tuple[Tensor, dict[str, Tensor]]:
-        """The block up to its BatchNorm, and what that makes of it: {"scale": [C], "shift": [C]}; nothing where
-        there is no BatchNorm, or one that cannot be told from its statistics. Layers take them in."""
+    def deferred(self, T: Tensor, ptr: Pairs | PairBatch) -> tuple[Tensor, Tensor | None]:
+        """The block up to its BatchNorm, and what that makes of it: (scale, shift) [2, C]; None where there is no
+        BatchNorm, or one that cannot be told from its statistics. Layers take them in."""
         norm = self.normlayer
         if reason := obstacle(self, _layers_of, _not_plain):
             warn_once(self, "MessageBlock", reason)
             for linear in self.linear:
                 T = activate(linear(T), "relu" if self.activation == "relu" else "leaky_relu")
-            return (self._event_norm(T, ptr) if norm is None else norm(T)), {}
+            return (self._event_norm(T, ptr) if norm is None else norm(T)), None
         plain = norm is not None and not torch.is_autocast_enabled(T.device.type)
-        wanted = plain and norm is not None and norm.uses_batch(T.shape[0])
-        moments = pairwise_moments(T) if wanted and not self.linear else T.new_empty(0)
-        for k, linear in enumerate(self.linear):
-            last = wanted and k == len(self.linear) - 1
-            assert isinstance(linear, nn.Linear)
-            out = pairwise_linear(
-                T, linear.weight, linear.bias, ACTIVATIONS[self.activation], NEGATIVE_SLOPE, moments=last
-            )
-            T, moments = out if isinstance(out, tuple) else (out, moments)
+        layers: list[Any] = list(self.linear)
+        options: dict[str, Any] = {"activation": ACTIVATIONS[self.activation], "negative_slope": NEGATIVE_SLOPE}
+        last = layers.pop() if plain and layers else None
+        for linear in layers:
+            T = pairwise_linear(T, linear.weight, linear.bias, **options)
         if norm is None:
-            return self._event_norm(T, ptr), {}
+            return self._event_norm(T, ptr), None
         if not plain:
-            return norm(T), {}
-        scale, shift = norm.scale_and_shift(moments, T.shape[0])
-        return T, {"scale": scale, "shift": shift}
+            return norm(T), None
+        if last is None:
+            T, affine, statistics = pairwise_network(T, None, None, norm.of(T.shape[0]))
+        else:
+            T, affine, statistics = pairwise_network(T, last.weight, last.bias, norm.of(T.shape[0]), **options)
+        if statistics.numel() > 0:
+            update_running(norm, statistics, T.shape[0])
+        return T, affine
 
-    def _event_norm(self, T: Tensor, ptr: Pairs) -> Tensor:
+    def _event_norm(self, T: Tensor, ptr: Pairs | PairBatch) -> Tensor:
         return event_norm(T, ptr, self.kind == "l") if self.kind in ("i", "l") else T
 
 
@@ -338,14 +306,15 @@ class Encoder(nn.Module):
         return encode_invariants(z, self.rank2_alphas.square() + 1e-6, self.angles)
 
 
-def event_norm(T: Tensor, ptr: Pairs, over_channels: bool, eps: float = 1e-5) -> Tensor:
+def event_norm(T: Tensor, ptr: Pairs | PairBatch, over_channels: bool, eps: float = 1e-5) -> Tensor:
     """(T - mean) / sqrt(variance + eps) over the pairs (and channels) of each event."""
+    pairs = ptr.ptr if isinstance(ptr, PairBatch) else ptr
 
     def mean(values: Tensor) -> Tensor:
-        of_event = aggregate_2to0(values, ptr, config="m")[..., 0]
+        of_event = aggregate_2to0(values, pairs, MEAN)[..., 0]
         if over_channels:
             of_event = of_event.mean(1, keepdim=True).expand(-1, values.shape[1])
-        return rank2_broadcast(event=of_event, ptr=ptr)
+        return rank2_broadcast(event=of_event, ptr=pairs)
 
     T = T - mean(T)
     return T * (mean(T * T) + eps).rsqrt()

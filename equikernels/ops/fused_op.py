@@ -164,14 +164,17 @@ def planned(query: str, options: Any, shape: tuple[int, ...], like: Tensor) -> s
         shape: what the choice depends on beside them, as the query takes it.
         like: a tensor where the kernel would run.
     """
-    ints, numbers = options.encoded()
-    cuda = like.is_cuda and _native.cuda_reason is None
-    return _asked(f"{query}_cuda" if cuda else query, shape, tuple(ints), tuple(numbers))
+    ints, numbers = options.for_plan().encoded()
+    name = f"{query}_cuda" if like.is_cuda and _native.cuda_reason is None else query
+    if torch.compiler.is_compiling():
+        return _asked(name, *(" ".join([str(v) for v in values]) for values in (shape, ints, numbers)))
+    return _answer(name, shape, tuple(ints), tuple(numbers))
 
 
-@torch._dynamo.assume_constant_result
-def _asked(query: str, shape: tuple[int, ...], ints: tuple[int, ...], numbers: tuple[float, ...]) -> str:
-    return _answer(query, shape, ints, numbers)
+@torch._dynamo.assume_constant_result  # which takes no tuples
+def _asked(query: str, shape: str, ints: str, numbers: str) -> str:
+    whole = (tuple(map(int, text.split())) for text in (shape, ints))
+    return _answer(query, *whole, tuple(map(float, numbers.split())))
 
 
 @lru_cache(maxsize=4096)

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
 
 TILE = 2048  # numbers in a tile without a product
@@ -24,11 +23,6 @@ def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any
 
 def dense(t: Tensor | None) -> Tensor | None:
     return None if t is None else t.contiguous()
-
-
-def accumulator(t: Tensor) -> tl.dtype:
-    """The dtype of sums of a tensor's numbers."""
-    return tl.float64 if t.dtype == torch.float64 else tl.float32
 
 
 def columns(channels: int) -> int:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import equikernels as ek
-from equikernels.ops.rank2 import fused, rows
+from equikernels.ops.pairs import fused, rows
 
 from ..support.cases import (
     CASES,
@@ -29,7 +29,7 @@ pytestmark = MARKS
 EMULATED = (
     "pairwise_invariants", "message_statistics", "coordinate_update", "edge_network", "message_passing",
     "segment_reduce", "gather_segment_reduce", "segment_softmax", "rank2_reduce", "rank2_broadcast", "aggregate_2to2",
-    "aggregate_2to1", "aggregate_2to0", "aggregate_1to2", "linear_2to2", "encode_invariants",
+    "aggregate_2to1", "aggregate_2to0", "aggregate_1to2", "linear_2to2", "linear_2to0", "encode_invariants",
 )  # fmt: skip
 
 
@@ -40,8 +40,8 @@ def over(cases: list[Case]) -> pytest.MarkDecorator:
 
 # Ops of the CPU that are made of other ops on CUDA.
 CPU_ONLY = {
-    "rank2_products", "rank2_mix", "rank2_mix_backward", "linear_2to2", "linear_2to2_backward", "rows_product",
-    "rows_outer", "rows_layer", "rows_layer_backward", "row_moments", "row_affine",
+    "rank2_products", "rank2_mix", "rank2_mix_backward", "linear_2to2", "linear_2to2_backward", "linear_2to0",
+    "linear_2to0_backward", "rows_product", "rows_outer", "rows_network", "rows_network_backward", "row_affine",
 }  # fmt: skip
 
 

@@ -112,7 +112,7 @@ def test_rank2_layers_in_16_bits(dtype: torch.dtype) -> None:
     given = [t.to(dtype).requires_grad_() for t in (T, coefs)]
 
     def gradients(T: Tensor, coefs: Tensor) -> list[Tensor]:
-        out = ek.linear_2to2(T, pairs, coefs, nbar=40.0, activation="leaky_relu")
+        out = ek.linear_2to2(T, pairs, coefs, how=ek.Aggregation(nbar=40.0), activation="leaky_relu")
         return [out.detach(), *torch.autograd.grad(out.double().square().mean(), (T, coefs))]
 
     found = gradients(*given)

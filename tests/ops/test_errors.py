@@ -41,8 +41,8 @@ def statistics(**options: Any) -> Any:
     return ek.message_statistics(H, H, **{"x": X, "graph": EDGES, **options})
 
 
-def layer(**options: Any) -> Tensor:
-    return ek.linear_2to2(T, EVENT, W(2, 2, 15), **options)
+def layer(batch: Any = None, **options: Any) -> Tensor:
+    return ek.linear_2to2(T, EVENT if batch is None else batch, W(2, 2, 15), **options)
 
 
 # Each names the op and the argument.
@@ -102,7 +102,7 @@ REFUSED: list[tuple[str, Callable[[], Any]]] = [
             ("k_nearest", "k", lambda k: ek.k_nearest(X, k)),
             ("knn_graph", "k", lambda k: ek.knn_graph(X, k)),
             ("radius_graph", "max_num_neighbors", lambda k: ek.radius_graph(X, 1.0, max_num_neighbors=k)),
-            ("linear_2to2", "padded_to", lambda k: layer(config="n", padded_to=k)),
+            ("linear_2to2", "padded_to", lambda k: layer(ek.PairBatch(EVENT, padded_to=k), how=ek.Aggregation("n"))),
         )
         for bad in (-1, True, np.bool_(True), 2.0, np.float64(2), np.int32(-3), "2", torch.tensor(True), torch.ones(2))
     ),
@@ -134,7 +134,7 @@ def test_integers_of_any_kind(kind: Callable[[int], Any]) -> None:
         (lambda k: ek.k_nearest(x, k)[0], 2),
         (lambda k: ek.knn_graph(x, k).edge_index, 2),
         (lambda k: ek.radius_graph(x, 9.0, max_num_neighbors=k).edge_index, 2),
-        (lambda k: ek.aggregate_2to0(torch.randn(9, 2).abs() + 1, EVENT, config="n", padded_to=k).shape[1], 2),
+        (lambda k: layer(ek.PairBatch(EVENT, padded_to=k), how=ek.Aggregation("n")).shape[1], 2),
     ]
     for f, number in pairs:
         found, expected = f(kind(number)), f(number)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import equikernels as ek
-from equikernels.ops.rank2.rows import pairwise_linear
+from equikernels.ops.pairs.rows import pairwise_linear
 
 PTR = torch.tensor([0, 3, 3, 7])
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import equikernels as ek
+from equikernels.ops.pairs import basis
 from equikernels.published import pelican
 
 from ..support.tools import value_and_grads
@@ -90,15 +91,16 @@ def alphas_for(config: str, channels: int, maps: int) -> list[Tensor]:
 def test_2to2_is_the_basis_and_its_map(config: str) -> None:
     T, alphas = randn(PAIRS, 3), alphas_for(config, 3, 10)
     expected = basis_2to2(T, config, 6.0, alphas)
-    got = ek.aggregate_2to2(T, PTR, config=config, nbar=6.0, alphas=alphas)
+    how = ek.Aggregation(config, 6.0, alphas)
+    got = basis.aggregate_2to2(T, PTR, how)
     torch.testing.assert_close(got, expected)
     coefs, bias, diag_bias = randn(3, 4, expected.shape[2], seed=1), randn(4, seed=2), randn(4, seed=3)
-    out = ek.linear_2to2(T, PTR, coefs, bias, diag_bias, config=config, nbar=6.0, alphas=alphas)
+    out = ek.linear_2to2(T, PTR, coefs, bias, diag_bias, how)
     diagonal = torch.cat([torch.eye(n, dtype=T.dtype).flatten() for n in PTR.diff().tolist()])
     mixed = torch.einsum("pcb,cdb->pd", expected, coefs) + bias
     torch.testing.assert_close(out, mixed + diagonal[:, None] * diag_bias)
-    both = {"activation": "leaky_relu", "aggregate_activation": "leaky_relu", "negative_slope": 0.01}
-    out = ek.linear_2to2(T, PTR, coefs, config=config, nbar=6.0, alphas=alphas, **both)
+    how = how._replace(activation="leaky_relu")
+    out = ek.linear_2to2(T, PTR, coefs, how=how, activation="leaky_relu", negative_slope=0.01)
     leaky = torch.nn.functional.leaky_relu
     torch.testing.assert_close(out, leaky(torch.einsum("pcb,cdb->pd", leaky(expected), coefs)))
 
@@ -107,7 +109,7 @@ def test_2to2_is_the_basis_and_its_map(config: str) -> None:
 def test_weights_multiply_every_summand(config: str) -> None:
     T, weight, alphas = randn(PAIRS, 3), randn(NODES, seed=4), alphas_for(config, 3, 10)
     expected = basis_2to2(T, config, 6.0, alphas, weight)
-    got = ek.aggregate_2to2(T, PTR, config=config, nbar=6.0, alphas=alphas, weight=weight)
+    got = basis.aggregate_2to2(T, ek.PairBatch(PTR, weight), ek.Aggregation(config, 6.0, alphas))
     torch.testing.assert_close(got, expected)
 
 
@@ -128,16 +130,15 @@ def test_maps_from_and_to_lower_ranks(config: str) -> None:
         delta = torch.eye(n, dtype=T.dtype)[:, :, None]
         ops = [delta * v[:, None], v.expand(n, n, 3), v[:, None].expand(n, n, 3), delta * total, total]
         from1.append(torch.stack([o * g for o, g in zip(ops, f, strict=True)], -1).flatten(0, 1))
-    common = {"config": config, "nbar": nbar}
-    with_five, with_two = ({**common, "alphas": None if a is None else [a]} for a in (five, two))
-    for aggregated, linear, source, expected, given in (
-        (ek.aggregate_2to1, ek.linear_2to1, T, torch.cat(to1), with_five),
-        (ek.aggregate_2to0, ek.linear_2to0, T, torch.stack(to0), with_two),
-        (ek.aggregate_1to2, ek.linear_1to2, x, torch.cat(from1), with_five),
+    with_five, with_two = (ek.Aggregation(config, nbar, [] if a is None else [a]) for a in (five, two))
+    for aggregated, linear, source, expected, how in (
+        (basis.aggregate_2to1, ek.linear_2to1, T, torch.cat(to1), with_five),
+        (basis.aggregate_2to0, ek.linear_2to0, T, torch.stack(to0), with_two),
+        (basis.aggregate_1to2, ek.linear_1to2, x, torch.cat(from1), with_five),
     ):
-        torch.testing.assert_close(aggregated(source, PTR, **given), expected)
+        torch.testing.assert_close(aggregated(source, PTR, how), expected)
         coefs, bias = randn(3, 4, expected.shape[2], seed=6), randn(4, seed=7)
-        out = linear(source, PTR, coefs, bias, **given)
+        out = linear(source, PTR, coefs, bias, how=how)
         torch.testing.assert_close(out, torch.einsum("pcb,cdb->pd", expected, coefs) + bias)
 
 
@@ -150,20 +151,47 @@ def test_padded_to_is_what_the_published_code_does(config: str) -> None:
     bias, diag_bias = randn(4, seed=2), randn(4, seed=3)
     filled = PTR.diff() > 0  # the published code divides by zero for an empty event
     dense = pelican.linear_2to2(padded[filled], mask[filled], coefs, bias, diag_bias, config, 6.0, alphas)
-    options = {"config": config, "nbar": 6.0, "alphas": alphas, "activation": "leaky_relu"}
-    out = ek.linear_2to2(T, PTR, coefs, bias, diag_bias, padded_to=size, **options)
+    layer = coefs, bias, diag_bias, ek.Aggregation(config, 6.0, alphas)
+    out = ek.linear_2to2(T, ek.PairBatch(PTR, padded_to=size), *layer, activation="leaky_relu")
     torch.testing.assert_close(out, ek.pack_pairs(dense, mask[filled])[0])
-    clean = ek.linear_2to2(T, PTR, coefs, bias, diag_bias, **options)
+    clean = ek.linear_2to2(T, PTR, *layer, activation="leaky_relu")
     assert torch.equal(clean, out) == (config in ("s", "M"))
 
 
 def test_another_multiplicity() -> None:
     T, nobj = randn(PAIRS, 2), torch.tensor([2.0, 0.0, 1.0, 3.5, 2.0], dtype=torch.float64)
     per_pair = nobj.clamp(min=1).repeat_interleave(PTR.diff() ** 2)[:, None]
-    sums = ek.aggregate_2to2(T, PTR, config="s", nbar=1.0)
-    means = ek.aggregate_2to2(T, PTR, config="m", nobj=nobj)
+    sums = basis.aggregate_2to2(T, PTR, ek.Aggregation("s", 1.0))
+    means = basis.aggregate_2to2(T, ek.PairBatch(PTR, nobj=nobj), ek.Aggregation("m"))
     torch.testing.assert_close(means[..., 5:13], sums[..., 5:13] / per_pair[..., None])
     torch.testing.assert_close(means[..., 13:], sums[..., 13:] / per_pair[..., None] ** 2)
+
+
+@pytest.mark.parametrize("linear", [ek.linear_2to2, ek.linear_2to0])
+@pytest.mark.parametrize("config", ["s", "m", "S", "M"])
+@pytest.mark.parametrize("nobj", [[2.0, 0.0, 1.0, 3.5, 2.0], [7, 1, 0, 3, 2]], ids=["float", "int"])
+def test_another_multiplicity_in_layers(linear: object, config: str, nobj: list[float], backend: str) -> None:
+    maps = 15 if linear is ek.linear_2to2 else 2
+    how = ek.Aggregation(config, 6.0, alphas_for(config, 3, 10 if maps == 15 else 2))
+    inputs = {"T": randn(PAIRS, 3), "coefs": randn(3, 4, maps, seed=1), "affine": randn(2, 3, seed=2)}
+    batch = ek.PairBatch(PTR, nobj=torch.tensor(nobj))
+
+    def layer(inputs: dict[str, Tensor]) -> Tensor:
+        return linear(**inputs, ptr=batch, how=how, activation="leaky_relu")  # type: ignore[operator]
+
+    found = layer(inputs)
+    found = value_and_grads(layer, inputs, torch.ones_like(found).cumsum(0))
+    with ek.use_backend("reference"):
+        exact = value_and_grads(layer, inputs, torch.ones_like(found[0]).cumsum(0))
+    torch.testing.assert_close(found, exact)
+
+
+def test_a_multiplicity_may_be_differentiated() -> None:
+    T, coefs = randn(PAIRS, 2), randn(2, 3, 15, seed=1)
+    nobj = torch.tensor([2.0, 1.5, 1.2, 3.5, 2.0], dtype=torch.float64, requires_grad=True)
+    how = ek.Aggregation("M", 6.0, alphas_for("M", 2, 10))
+    function = lambda nobj: ek.linear_2to2(T, ek.PairBatch(PTR, nobj=nobj), coefs, how=how)  # noqa: E731
+    assert torch.autograd.gradcheck(function, nobj)
 
 
 @pytest.mark.parametrize("reduce", ["max", "min"])
@@ -195,7 +223,7 @@ def test_permutation_equivariance(config: str) -> None:
         return torch.cat([X[p][:, p].flatten(0, 1) for X, p in blocks])
 
     def layer(T: Tensor) -> Tensor:
-        return ek.linear_2to2(T, PTR, coefs, config=config, alphas=alphas, activation="leaky_relu")
+        return ek.linear_2to2(T, PTR, coefs, how=ek.Aggregation(config, alphas=alphas), activation="leaky_relu")
 
     torch.testing.assert_close(layer(permuted(T)), permuted(layer(T)), rtol=1e-12, atol=1e-12)
 
@@ -213,11 +241,11 @@ def test_threads_change_no_bit(config: str, backend: str) -> None:
         "T": torch.randn(pairs.num_edges, 35, generator=generator),
         "coefs": torch.randn(35, 20, 15, generator=generator),
     }
-    alphas = [torch.rand(35, 10, generator=generator)] if config.isupper() else None
+    how = ek.Aggregation(config, alphas=[torch.rand(35, 10, generator=generator)] if config.isupper() else [])
     cotangent = torch.randn(pairs.num_edges, 20, generator=generator)
 
     def layer(inputs: dict[str, Tensor]) -> Tensor:
-        return ek.linear_2to2(**inputs, ptr=pairs, config=config, alphas=alphas, activation="leaky_relu")
+        return ek.linear_2to2(**inputs, ptr=pairs, how=how, activation="leaky_relu")
 
     threads = torch.get_num_threads()
     try:
@@ -247,7 +275,7 @@ def peak_bytes(step: object) -> int:
 def test_memory_grows_like_one_tensor_not_fifteen(config: str) -> None:
     channels = 8
     coefs = torch.randn(channels, channels, 5 + 10 * len(config), requires_grad=True)
-    alphas = [torch.rand(channels, 10) for c in config if c.isupper()]
+    how = ek.Aggregation(config, alphas=[torch.rand(channels, 10) for c in config if c.isupper()])
     points = []
     for n in (24, 48):
         pairs = batch([n] * 4)
@@ -255,7 +283,7 @@ def test_memory_grows_like_one_tensor_not_fifteen(config: str) -> None:
         cotangent = torch.randn(pairs.num_edges, channels)
 
         def step() -> None:
-            out = ek.linear_2to2(T, pairs, coefs, config=config, alphas=alphas, activation="leaky_relu")  # noqa: B023
+            out = ek.linear_2to2(T, pairs, coefs, how=how, activation="leaky_relu")  # noqa: B023
             torch.autograd.grad(out, (T, coefs), cotangent)  # noqa: B023
 
         step()
@@ -283,6 +311,8 @@ def test_pairs_come_and_go_padded() -> None:
     assert back.sum().item() == pytest.approx(packed.sum().item())
 
 
+W = torch.ones(3, 2, 15)
+NORM = ek.PairNorm(torch.ones(3), None, None, None, 1e-5, of_batch=True)
 ERRORS = [
     (lambda T: ek.rank2_reduce(T[1:], PTR), "rank2_reduce: T: expected 39 rows"),
     (lambda T: ek.rank2_reduce(T[0], PTR), r"rank2_reduce: T: expected shape \[n_pairs, C\]"),
@@ -298,11 +328,34 @@ ERRORS = [
     (lambda T: ek.rank2_mix(T, PTR, torch.ones(4, 2)), r"rank2_mix: weight_identity: expected shape \[3, D\]"),
     (lambda T: ek.rank2_mix(T, PTR, torch.ones(3, 2), activation="silu"), "rank2_mix: activation: expected one of"),
     (lambda T: ek.rank2_mix(T, PTR, torch.ones(3, 2), activation="leaky_relu", negative_slope=-1), "negative_slope"),
-    (lambda T: ek.linear_2to2(T, PTR, torch.ones(3, 2, 15), config="q"), "linear_2to2: config: expected letters"),
-    (lambda T: ek.linear_2to2(T, PTR, torch.ones(3, 2, 15), config="M"), "linear_2to2: alphas: expected 1 tensors"),
-    (lambda T: ek.linear_2to2(T, PTR, torch.ones(3, 2, 15), config="sm"), r"coefs: expected shape \[3, D, 25\]"),
-    (lambda T: ek.linear_2to2(T, PTR, torch.ones(3, 2, 15), config="x", weight=torch.ones(11)), "weight: expected"),
-    (lambda T: ek.linear_2to1(T, PTR, torch.ones(3, 2, 5), config="sm"), "linear_2to1: config: expected one letter"),
+    (
+        lambda T: ek.linear_2to2(T, PTR, W, how=ek.Aggregation("q")),
+        "linear_2to2: config: expected letters",
+    ),
+    (
+        lambda T: ek.linear_2to2(T, PTR, W, how=ek.Aggregation("M")),
+        "linear_2to2: alphas: expected 1 tensors",
+    ),
+    (
+        lambda T: ek.linear_2to2(T, PTR, W, how=ek.Aggregation("sm")),
+        r"coefs: expected shape \[3, D, 25\]",
+    ),
+    (lambda T: ek.linear_2to2(T, ek.PairBatch(PTR, torch.ones(11)), W, how=ek.Aggregation("x")), "weight: expected"),
+    (lambda T: ek.linear_2to1(T, PTR, W, how=ek.Aggregation("sm")), "linear_2to1: config: expected one letter"),
+    (
+        lambda T: ek.linear_2to2(T, PTR, W, how=ek.Aggregation(maps=(2, 1))),
+        "maps: expected rising numbers",
+    ),
+    (lambda T: ek.linear_2to2(T, PTR, W, how=ek.Aggregation(maps=(1, 16))), "maps: expected rising numbers"),
+    (lambda T: ek.linear_2to2(T, PTR, W, how=ek.Aggregation(maps=(1, 2))), r"coefs: expected shape \[3, D, 2\]"),
+    (lambda T: ek.linear_2to2(T, PTR, (W[:, 0], W[0], W[..., 0])), "coefs: expected a tensor or four factors"),
+    (lambda T: ek.linear_2to2(T, PTR, (W[:, 0], W[0], W[..., 0], W[0])), r"coefs\[3\]: expected shape \[3, 2\]"),
+    (lambda T: ek.linear_2to2(T, PTR, W, affine=torch.ones(3)), r"affine: expected shape \[2, 3\]"),
+    (lambda T: ek.pairwise_network(T[:1], None, None, NORM), "pairwise_network: T: expected at least two rows"),
+    (lambda T: ek.pairwise_network(T, None, torch.ones(3), NORM), "bias: expected None without a weight"),
+    (lambda T: ek.pairwise_network(T, None, None, NORM, activation="relu"), "activation: expected 'identity'"),
+    (lambda T: ek.pairwise_network(T, torch.ones(2, 3), None, NORM), r"norm.weight: expected shape \[2\]"),
+    (lambda T: ek.pairwise_network(T, None, None, NORM._replace(of_batch=False)), "norm.running_mean: expected a tens"),
     (lambda T: ek.linear_1to2(T, PTR, torch.ones(3, 2, 5)), "x"),
     (lambda T: ek.pack_pairs(T, torch.ones(2, 2).bool()), "pack_pairs: padded: expected shape"),
     (lambda T: ek.unpack_pairs(T, PTR, 4), "unpack_pairs: max_length: expected at least 5"),

@@ -14,7 +14,7 @@ import torch
 triton = pytest.importorskip("triton")
 
 from equikernels.ops import triton_launch  # noqa: E402
-from equikernels.ops.rank2 import triton as rank2  # noqa: E402
+from equikernels.ops.pairs import triton as pairs  # noqa: E402
 
 from ..support.triton_forms import FORMS, PAGE, Batch, Compiled, Launch, compiled, head, recorded, section  # noqa: E402
 
@@ -86,12 +86,12 @@ def test_float32_is_ieee_unless_pytorch_says_otherwise(launches: list[Launch]) -
 @pytest.mark.parametrize("width", [*range(1, 130), 200, 1000])
 def test_blocks_cover_the_channels(width: int) -> None:
     for most in (64, 128):
-        first, second = rank2.cover(width, most)
+        first, second = pairs.cover(width, most)
         assert all(size == 0 or (size >= 16 and size & (size - 1) == 0) for size in (first, second))
         assert first + second <= most
         assert first + second >= min(width, most)
         assert first + second <= max(16, min(most, 2 * width))
-        wide = rank2.block(width, most)
+        wide = pairs.block(width, most)
         assert wide <= most
         assert triton.cdiv(width, wide) * wide < width + wide
     columns = triton_launch.columns(width)
@@ -100,10 +100,10 @@ def test_blocks_cover_the_channels(width: int) -> None:
 
 
 def test_padding_is_what_the_documentation_says() -> None:
-    assert rank2.cover(60, 128) == (64, 0)
-    assert rank2.cover(35, 128) == (32, 16)
-    assert rank2.cover(72, 128) == (64, 16)
-    assert rank2.cover(2 * 35, 128) == (64, 16)
+    assert pairs.cover(60, 128) == (64, 0)
+    assert pairs.cover(35, 128) == (32, 16)
+    assert pairs.cover(72, 128) == (64, 16)
+    assert pairs.cover(2 * 35, 128) == (64, 16)
 
 
 @pytest.mark.parametrize("events", [1, 2, 3, 4, 5, 16, 17, 1000, 2**20 + 1])
@@ -116,17 +116,16 @@ def test_a_search_ends(events: int) -> None:
 
 @pytest.mark.parametrize("rows", [1, 15, 256, 257, 46656, 131072, 131073, 3 * 2**31 + 7])
 def test_shares_cover_the_rows(rows: int) -> None:
-    each = rank2.share(rows)
+    each = pairs.share(rows)
     shares = triton.cdiv(rows, each)
-    assert shares <= rank2.MOST_SHARES
+    assert shares <= pairs.MOST_SHARES
     assert (shares - 1) * each < rows <= shares * each
-    assert each % rank2.DEPTH == 0
+    assert each % pairs.DEPTH == 0
 
 
 def test_launches_of_huge_batches(launches: list[Launch]) -> None:
     batch = Batch(events=16, n=20000)  # 6.4e9 pairs
     batch.layer(1, 200)
-    batch.sums(130)
     for launch in launches:
         x, y, z = (*launch.grid, 1, 1)[:3]
         assert 0 < x < 2**31, launch
@@ -141,12 +140,10 @@ def test_launches_of_huge_batches(launches: list[Launch]) -> None:
 
 def test_nothing_is_launched_for_nothing(launches: list[Launch]) -> None:
     batch = Batch(events=3, n=0)
-    batch.sums(4)
     batch.layer(4, 5)
     assert [launch.kernel.__name__ for launch in launches] == ["add_up_kernel"]  # which writes the zeros
     launches.clear()
-    Batch().sums(0)
-    rank2.rows_outer(Batch().empty(3, 0), Batch().empty(3, 2))
+    pairs.rows_outer(Batch().empty(3, 0), Batch().empty(3, 2))
     assert launches == []
 
 

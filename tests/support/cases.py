@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 import equikernels as ek
+from equikernels.ops.pairs import basis
 
 from . import mlp_cases
 
@@ -243,11 +244,14 @@ def _encode() -> list[Case]:
     ]
 
 
-def _normalised(out: Tensor | tuple[Tensor, Tensor]) -> Tensor:
-    if isinstance(out, Tensor):
-        return out
-    mean, variance = out[1]
-    return (out[0] - mean.to(out[0].dtype)) * (variance + 0.1).rsqrt().to(out[0].dtype)
+def _network(given: Inputs, of_batch: bool, **options: Any) -> Tensor:
+    """A layer and its norm, by the statistics of the batch or by running ones."""
+    T, weight = given["T"], given.get("w")
+    running = torch.linspace(0.2, 1.5, T.shape[1] if weight is None else weight.shape[0], dtype=T.dtype)
+    norm = ek.PairNorm(given.get("gamma"), given.get("beta"), running - 1, running, 0.1, of_batch)
+    out, affine, statistics = ek.pairwise_network(T, weight, given.get("b"), norm, **options)
+    assert statistics.shape == (affine.shape if of_batch else (0,))
+    return torch.addcmul(affine[1], out, affine[0])
 
 
 def _rank2() -> list[Case]:
@@ -264,22 +268,38 @@ def _rank2() -> list[Case]:
 
         def call(inputs: Inputs, graph: ek.Graph, options: dict[str, Any]) -> Tensor:
             given = {name: t for name, t in inputs.items() if not name.startswith("alpha")}
+            options = dict(options)
             if op == "pairwise_linear":
-                return _normalised(ek.pairwise_linear(given["T"], given["w"], given.get("b"), **options))
-            if op == "pairwise_moments":
-                return _normalised((given["T"], ek.pairwise_moments(given["T"])))
+                return ek.pairwise_linear(given["T"], given["w"], given.get("b"), **options)
             if op == "pairwise_affine":
                 return ek.pairwise_affine(**given)
+            if op == "pairwise_network":
+                return _network(given, **options)
             if op.startswith(("linear", "aggregate")):
-                given["alphas"] = [t for name, t in inputs.items() if name.startswith("alpha")]
+                alphas = [t for name, t in inputs.items() if name.startswith("alpha")]
+                layer = {k: options.pop(k) for k in ("config", "nbar", "maps") if k in options}
+                inner = options.pop("aggregate_activation", "identity")
+                options["how"] = ek.Aggregation(**layer, alphas=alphas, activation=inner)
+                batch = ek.PairBatch(graph, given.pop("weight", None))
+                if "coefs00" in given:
+                    given["coefs"] = tuple(given.pop(f"coefs{k}") for k in ("00", "01", "10", "11"))
+                function = getattr(basis, op) if op.startswith("aggregate") else getattr(ek, op)
+                return function(**given, ptr=batch, **options)
             out = getattr(ek, op)(**given, ptr=graph, **options)
             return out if isinstance(out, Tensor) else torch.cat(out, dim=1)
 
-        folded = ("coefs", "scale", "shift") if "scale" in shapes and "coefs" in shapes else ()
+        folded = tuple(n for n in shapes if n.startswith(("coefs", "affine"))) if "affine" in shapes else ()
         return Case(op, id, graph, make, options, call=call, complete_only=True, folded=folded)
 
     def weights(c: int, d: int) -> dict[str, tuple[int, ...]]:
         return {"weight_identity": (c, d), "weight_transpose": (c, d)}
+
+    def factors(c: int, d: int, maps: int) -> dict[str, tuple[int, ...]]:
+        of_coefs = {"coefs00": (c, maps), "coefs01": (d, maps), "coefs10": (c, d), "coefs11": (c, d)}
+        return {"T": (c,), **of_coefs, "affine": (2, c), "alpha": (c, 10), "diag_bias": (d,)}
+
+    def both_of(d: int) -> dict[str, tuple[int, ...]]:
+        return {"gamma": (d,), "beta": (d,)}
 
     parts: dict[str, tuple[int, ...]] = dict.fromkeys(("row", "col", "diag", "event"), (4,))
     act = {"activation": "leaky_relu", "negative_slope": 0.2}
@@ -292,9 +312,8 @@ def _rank2() -> list[Case]:
             case("linear_2to2", "s", name, {"T": (3,), "coefs": (3, 4, 15), "bias": (4,), "diag_bias": (4,)}, nbar=3.0),
         ]
         cases += [
-            case("pairwise_linear", "moments", name, {"T": (3,), "w": (4, 3), "b": (4,)}, moments=True, **act),
+            case("pairwise_linear", "leaky", name, {"T": (3,), "w": (4, 3), "b": (4,)}, **act),
             case("pairwise_linear", "relu", name, {"T": (19,), "w": (35, 19)}, activation="relu"),
-            case("pairwise_moments", "few", name, {"T": (3,)}),
             case("pairwise_affine", "few", name, {"T": (3,), "scale": (3,), "shift": (3,)}),
         ]
     for name in ("complete", "large_event"):
@@ -306,6 +325,7 @@ def _rank2() -> list[Case]:
         layer: dict[str, tuple[int, ...]] = {"T": (3,), "coefs": (3, 4, 15), "bias": (4,), "diag_bias": (4,)}
         to_one: dict[str, tuple[int, ...]] = {"T": (3,), "coefs": (3, 2, 5), "alpha": (3, 5), "weight": ()}
         to_event: dict[str, tuple[int, ...]] = {"T": (3,), "coefs": (3, 2, 4), "bias": (2,)}
+        one_letter: dict[str, tuple[int, ...]] = {"T": (3,), "coefs": (3, 2, 2), "bias": (2,), "affine": (2, 3)}
         cases += [
             *(
                 case("rank2_reduce", f"weighted_{r}", name, {"T": (5,), "weight": ()}, reduce=r)
@@ -321,19 +341,39 @@ def _rank2() -> list[Case]:
                 "linear_2to2",
                 "scaled",
                 name,
-                {**layer, "scale": (3,), "shift": (3,), "alpha": (3, 10)},
+                {**layer, "affine": (2, 3), "alpha": (3, 10)},
                 config="S",
                 **act,
             ),
-            case("linear_2to2", "scaled_max", name, {**layer, "scale": (3,), "shift": (3,)}, config="x"),
+            case("linear_2to2", "scaled_max", name, {**layer, "affine": (2, 3)}, config="x"),
             case("linear_2to2", "wide", name, {"T": (most,), "coefs": (most, out, 15), "bias": (out,)}, **act),
             case("linear_2to2", "SxmN", name, {"T": (2,), "coefs": (2, 1, 45), **alphas}, config="SxmN", nbar=nbar),
             case("linear_2to2", "weighted", name, {"T": (3,), **both}, config="m", nbar=3.0),
             case("linear_2to2", "inner", name, {"T": (3,), "coefs": (3, 2, 15)}, **act, **inner),
+            case("linear_2to2", "factors", name, factors(3, 4, 15), config="S", nbar=nbar, **act),
+            case("linear_2to2", "some", name, {"T": (3,), "coefs": (3, 2, 4), "affine": (2, 3)}, maps=(1, 2, 8, 15)),
+            case("linear_2to2", "some_factors", name, factors(3, 2, 3), config="S", maps=(2, 7, 14)),
+            case("linear_2to2", "some_of_many", name, {"T": (2,), "coefs": (2, 1, 3)}, config="sx", maps=(2, 7, 25)),
             case("linear_2to1", "s", name, {"T": (3,), "coefs": (3, 2, 5), "bias": (2,), "weight": ()}, **inner),
-            case("linear_2to1", "scaled", name, {**to_one, "scale": (3,), "shift": (3,)}, config="M", **act),
-            case("linear_2to0", "scaled", name, {**to_event, "scale": (3,), "shift": (3,)}, config="ms", nbar=3.0),
-            case("linear_2to0", "scaled_max", name, {**to_event, "scale": (3,), "shift": (3,)}, config="xs", nbar=3.0),
+            case("linear_2to0", "s", name, {"T": (3,), "coefs": (3, 4, 2), "bias": (4,)}, nbar=nbar, **act),
+            case("linear_2to0", "M", name, {**one_letter, "alpha": (3, 2)}, config="M", **act, **inner),
+            case("linear_2to0", "S", name, {"T": (3,), "coefs": (3, 5, 2), "alpha": (3, 2)}, config="S", nbar=nbar),
+            case("linear_2to0", "wide", name, {"T": (most,), "coefs": (most, out, 1)}, maps=(2,)),
+            case(
+                "pairwise_network",
+                "batch",
+                name,
+                {"T": (3,), "w": (4, 3), "b": (4,), **both_of(4)},
+                of_batch=True,
+                **act,
+            ),
+            case("pairwise_network", "running", name, {"T": (3,), "w": (4, 3), **both_of(4)}, of_batch=False, **act),
+            case("pairwise_network", "bare", name, {"T": (3,), "w": (19, 3)}, of_batch=True, activation="relu"),
+            case("pairwise_network", "norm", name, {"T": (most,), **both_of(most)}, of_batch=True),
+            case("pairwise_network", "running_norm", name, {"T": (2,), "beta": (2,)}, of_batch=False),
+            case("linear_2to1", "scaled", name, {**to_one, "affine": (2, 3)}, config="M", **act),
+            case("linear_2to0", "scaled", name, {**to_event, "affine": (2, 3)}, config="ms", nbar=3.0),
+            case("linear_2to0", "scaled_max", name, {**to_event, "affine": (2, 3)}, config="xs", nbar=3.0),
             case("linear_2to1", "X", name, {"T": (3,), "coefs": (3, 2, 5), "alpha": (3, 5)}, config="X", **act),
             case("linear_2to0", "Ms", name, {"T": (3,), "coefs": (3, 2, 4), "alpha": (3, 2)}, config="Ms", **inner),
             case("linear_1to2", "M", name, {"x": (3,), "coefs": (3, 2, 5), "bias": (2,), "alpha": (3, 5)}, config="M"),
@@ -353,7 +393,6 @@ def _rank2() -> list[Case]:
             ]
         for c in (1, 17):
             cases += [
-                case("pairwise_moments", f"of_{c}", name, {"T": (c,)}),
                 case("pairwise_affine", f"of_{c}", name, {"T": (c,), "scale": (c,), "shift": (c,)}),
             ]
     return cases

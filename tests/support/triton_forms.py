@@ -23,7 +23,8 @@ from torch import Tensor
 
 from equikernels import _triton
 from equikernels.ops import triton_launch
-from equikernels.ops.rank2 import triton as rank2
+from equikernels.ops.pairs import reference
+from equikernels.ops.pairs import triton as pairs
 
 from . import ROOT
 from .triton_report import ARCHS
@@ -105,25 +106,16 @@ class Batch:
     def layer(self, channels: int, width: int, slope: float = 0.01) -> None:
         """A mix and its backward pass."""
         T, weights = self.empty(self.pairs, channels), [self.empty(channels, width) for _ in range(2)]
-        out = rank2.rank2_mix(T, *weights, self.empty(self.nodes, 3, width), *self.graph, self.nodes, slope)
+        out = pairs.rank2_mix(T, *weights, self.empty(self.nodes, 3, width), *self.graph, self.nodes, slope)
         wanted = [True, True, True]
-        rank2.rank2_mix_backward(out, out, T, *weights, *self.graph, self.nodes, slope, wanted)
+        pairs.rank2_mix_backward(out, out, T, *weights, None, *self.graph, self.nodes, slope, wanted)
 
     def rows(self, channels: int, width: int) -> None:
         """A pairwise linear layer with moments, and its backward pass."""
         x, weight, bias = self.empty(self.pairs, channels), self.empty(width, channels), self.empty(width)
-        out, _ = rank2.rows_layer(x, weight, bias, 0.01, True)
-        rank2.rows_layer_backward(out, bias, bias, out, x, weight, 0.01, [True, True])
-
-    def sums(self, channels: int) -> None:
-        """Sums, extrema and broadcasts in every form."""
-        T, table = self.empty(self.pairs, channels), self.empty(self.nodes, 3, channels)
-        arg = self.empty(self.nodes, 2, channels, dtype=torch.int32)
-        one_a_particle = self.empty(self.nodes)[:, None, None].expand(-1, 2, channels)
-        for weight, chosen in ((None, None), (one_a_particle, None), (None, arg)):
-            rank2.rank2_sum(T, weight, chosen, *self.graph, self.nodes)
-            rank2.rank2_broadcast(table, weight, chosen, *self.graph)
-        rank2.rank2_extremum(T, *self.graph, self.nodes, True)
+        inputs = x, weight, bias, bias, bias, None, None, 0.01, 1e-5, reference.BATCH
+        out, affine, moments, _ = pairs.rows_network(*inputs)
+        pairs.rows_network_backward(out, affine, None, out, moments, *inputs, [True, True])
 
 
 FORMS: dict[str, Callable[[], object]] = {
@@ -134,9 +126,6 @@ FORMS: dict[str, Callable[[], object]] = {
     "layer, 72 -> 128 channels, float64": lambda: Batch(dtype=torch.float64).layer(72, 128),
     "rows, 60 -> 35 channels, float32": lambda: Batch().rows(60, 35),
     "rows, 60 -> 35 channels, bfloat16": lambda: Batch(dtype=torch.bfloat16).rows(60, 35),
-    "sums, 35 channels, float32": lambda: Batch().sums(35),
-    "sums, 64 channels, float64": lambda: Batch(dtype=torch.float64).sums(64),
-    "sums, 35 channels, bfloat16": lambda: Batch(dtype=torch.bfloat16).sums(35),
 }
 
 

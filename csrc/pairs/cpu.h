@@ -1,0 +1,194 @@
+// How the rank-2 ops reach the CPU: packing, threads, chunks.
+#pragma once
+
+#include "../core/cpu.h"
+#include "nodes.h"
+#include "pairs.h"
+#include "rows.h"
+
+namespace ek {
+
+struct Rank2OnCpu : Cpu {
+  // pairs, particles, numbers below which a second thread costs more than it brings
+  static constexpr int64_t kMixGrain = 256, kNodeGrain = 32, kNumbersGrain = 32768;
+
+  template <class T>
+  static void rank2(const Tensor&, Rank2Kernel kernel, const Rank2Args<T>& args) {
+    const GraphView& g = args.graph;
+    share(
+        g.num_nodes, [&](int64_t i) { return g.edges_before(i) + i; },
+        [&](auto isa, int64_t begin, int64_t end) {
+          using Kernel = Rank2Cpu<decltype(isa), T>;
+          const Buffer scratch(Kernel::scratch_bytes(args));
+          Kernel::run(kernel, args, scratch.p, begin, end);
+        });
+  }
+
+  template <class T>
+  static void rank2_mix(const Rank2MixArgs<T>& args) {
+    dispatch_isa([&](auto isa) {
+      using Kernel = Rank2MixCpu<decltype(isa), T>;
+      const Buffer packed(Kernel::packed_bytes(args, false));
+      Kernel::pack(args, false, packed.p);
+      share(
+          args.graph.num_nodes, [&](int64_t i) { return tiles_before(args.graph, i); },
+          [&](auto, int64_t begin, int64_t end) {
+            const Buffer scratch(Kernel::scratch_bytes(args, false));
+            Kernel::forward(args, packed.p, scratch.p, begin, end);
+          },
+          kMixGrain);
+    });
+  }
+
+  template <class T>
+  static void rank2_mix_backward(const Rank2MixArgs<T>& args) {
+    dispatch_isa([&](auto isa) {
+      using Kernel = Rank2MixCpu<decltype(isa), T>;
+      const Rank2Plan plan = Kernel::plan(args);
+      const Buffer packed(Kernel::packed_bytes(args, true)), partials(plan.chunks * plan.chunk_bytes);
+      Kernel::pack(args, true, packed.p);
+      torch::stable::parallel_for(0, plan.chunks, 1, [&](int64_t first, int64_t last) {
+        const Buffer scratch(Kernel::scratch_bytes(args, true));
+        for (int64_t chunk = first; chunk < last; ++chunk)
+          Kernel::backward(args, packed.p, plan, int(chunk), partials.p, scratch.p);
+      });
+      Kernel::reduce_weights(args, plan, partials.p);
+    });
+  }
+
+  template <class T>
+  static void rank2_nodes(const Rank2NodesArgs<T>& args) {
+    const GraphView& g = args.graph;
+    dispatch_isa([&](auto isa) {
+      using Kernel = Rank2NodesCpu<decltype(isa), T>;
+      const Buffer packed(Kernel::packed_size(args) * int64_t(sizeof(T)));
+      Kernel::pack(args, false, static_cast<T*>(packed.p));
+      share(
+          g.num_events, [&](int64_t b) { return g.ptr[b]; },
+          [&](auto, int64_t begin, int64_t end) {
+            const Buffer scratch(Kernel::scratch_size(args) * int64_t(sizeof(T)));
+            Kernel::forward(args, static_cast<const T*>(packed.p), static_cast<T*>(scratch.p), begin, end);
+          },
+          kNodeGrain);
+    });
+  }
+
+  template <class T>
+  static void rank2_nodes_backward(const Rank2NodesArgs<T>& args) {
+    dispatch_isa([&](auto isa) {
+      using Kernel = Rank2NodesCpu<decltype(isa), T>;
+      const Buffer packed(Kernel::packed_size(args) * int64_t(sizeof(T)));
+      Kernel::pack(args, true, static_cast<T*>(packed.p));
+      const int64_t events = args.graph.num_events;
+      sum_chunks<Kernel, T>(args, events, events_of_chunk(events), true,
+                            [&](T* partial, T* scratch, int64_t begin, int64_t end) {
+                              Kernel::backward(args, static_cast<const T*>(packed.p), partial, scratch, begin, end);
+                            });
+    });
+  }
+
+  template <class T>
+  static void rows_product(const RowsArgs<T>& args) {
+    constexpr int64_t kGrain = 128;  // rows
+    dispatch_isa([&](auto isa) {
+      using Kernel = RowsCpu<decltype(isa), T>;
+      const Buffer packed(Kernel::packed_size(args) * int64_t(sizeof(T)));
+      Kernel::pack(args, static_cast<T*>(packed.p));
+      share(
+          args.rows, [](int64_t i) { return i; },
+          [&](auto, int64_t begin, int64_t end) { Kernel::product(args, static_cast<const T*>(packed.p), begin, end); },
+          kGrain);
+    });
+  }
+
+  template <class T>
+  static void rows_outer(const RowsArgs<T>& args) {
+    dispatch_isa([&](auto isa) {
+      using Kernel = RowsCpu<decltype(isa), T>;
+      sum_chunks<Kernel, T>(args, args.rows, outer_chunk(args.rows), true,
+                            [&](T* partial, T* scratch, int64_t begin, int64_t end) {
+                              Kernel::outer(args, partial, scratch, begin, end);
+                            });
+    });
+  }
+
+  template <class T>
+  static void rows_layer(const RowsLayerArgs<T>& args) {
+    dispatch_isa([&](auto isa) {
+      using Kernel = RowsLayerCpu<decltype(isa), T>;
+      const Buffer packed(Kernel::packed_size(args, false) * int64_t(sizeof(T)));
+      Kernel::pack(args, false, static_cast<T*>(packed.p));
+      // statistics are taken of a chunk of rows while it is in cache
+      over_moments(
+          RowMomentsArgs<T>{args.rows, args.width, args.out, args.moments}, isa,
+          [&](int64_t begin, int64_t end) { Kernel::forward(args, static_cast<const T*>(packed.p), begin, end); });
+    });
+  }
+
+  template <class T>
+  static void rows_layer_backward(const RowsLayerArgs<T>& args) {
+    dispatch_isa([&](auto isa) {
+      using Kernel = RowsLayerCpu<decltype(isa), T>;
+      const Buffer packed(Kernel::packed_size(args, true) * int64_t(sizeof(T)));
+      Kernel::pack(args, true, static_cast<T*>(packed.p));
+      sum_chunks<Kernel, T>(args, args.rows, outer_chunk(args.rows), args.grad_weight != nullptr,
+                            [&](T* partial, T* scratch, int64_t begin, int64_t end) {
+                              Kernel::backward(args, static_cast<const T*>(packed.p), partial, scratch, begin, end);
+                            });
+    });
+  }
+
+  template <class T>
+  static void row_moments(const RowMomentsArgs<T>& args) {
+    dispatch_isa([&](auto isa) { over_moments(args, isa, [](int64_t, int64_t) {}); });
+  }
+
+  template <class T>
+  static void row_affine(const RowAffineArgs<T>& args) {
+    dispatch_isa([&](auto isa) {
+      using Kernel = RowAffineCpu<decltype(isa), T>;
+      const Buffer packed(Kernel::packed_size(args.channels) * int64_t(sizeof(T)));
+      Kernel::pack(args, static_cast<T*>(packed.p));
+      share(
+          args.rows, [&](int64_t i) { return i * args.channels; },
+          [&](auto, int64_t begin, int64_t end) { Kernel::run(args, static_cast<const T*>(packed.p), begin, end); },
+          kNumbersGrain);
+    });
+  }
+
+ private:
+  // make(begin, end) for the chunks of rows, each followed by its statistics, if wanted.
+  template <class T, class Isa, class Make>
+  static void over_moments(const RowMomentsArgs<T>& args, Isa, Make&& make) {
+    using Kernel = RowMomentsCpu<Isa, T>;
+    const int64_t step = outer_chunk(args.rows), chunks = (args.rows + step - 1) / step;
+    const bool wanted = args.moments != nullptr;
+    const Buffer buffer(wanted ? chunks * 2 * args.channels * int64_t(sizeof(double)) : 0);
+    double* sums = static_cast<double*>(buffer.p);
+    torch::stable::parallel_for(0, chunks, 1, [&](int64_t first, int64_t last) {
+      const Buffer scratch(wanted ? Kernel::scratch_size(args.channels) * int64_t(sizeof(double)) : 0);
+      for (int64_t c = first; c < last; ++c) {
+        const int64_t begin = c * step, end = std::min(args.rows, begin + step);
+        make(begin, end);
+        if (wanted) Kernel::add_up(args, static_cast<double*>(scratch.p), sums + c * 2 * args.channels, begin, end);
+      }
+    });
+    if (wanted) Kernel::finish(args, sums, step);
+  }
+
+  // run(partial, scratch, begin, end) for the chunks of [0, count); the partial sums are added up in order, if wanted.
+  template <class Kernel, class T, class Args, class Run>
+  static void sum_chunks(const Args& args, int64_t count, int64_t step, bool wanted, Run&& run) {
+    const int64_t chunks = (count + step - 1) / step, size = Kernel::partial_size(args);
+    const Buffer buffer(chunks * size * int64_t(sizeof(T)));
+    T* partials = static_cast<T*>(buffer.p);
+    torch::stable::parallel_for(0, chunks, 1, [&](int64_t first, int64_t last) {
+      const Buffer scratch(Kernel::scratch_size(args) * int64_t(sizeof(T)));
+      for (int64_t c = first; c < last; ++c)
+        run(partials + c * size, static_cast<T*>(scratch.p), c * step, std::min(count, (c + 1) * step));
+    });
+    if (wanted) Kernel::add_up(args, partials, chunks);
+  }
+};
+
+}  // namespace ek

@@ -1,0 +1,54 @@
+// Registers the ops on pairs. CUDA has the sums, the broadcast and the extremum.
+#include "../core/register.h"
+
+#include "sums_op.h"
+#if defined(EK_WITH_CUDA)
+#include "cuda.h"
+#define EK_PAIRS ek::Rank2Sums<ek::Rank2OnCuda<EK_DEVICE>>
+#else
+#include "linear_op.h"
+#include "mix_op.h"
+#include "rows_op.h"
+#define EK_PAIRS ek::Rank2Sums<ek::Rank2OnCpu>
+#endif
+
+EK_KERNELS(m) {
+  m.impl("rank2_sum", TORCH_BOX(&EK_PAIRS::sum));
+  m.impl("rank2_broadcast", TORCH_BOX(&EK_PAIRS::broadcast));
+  m.impl("rank2_extremum", TORCH_BOX(&EK_PAIRS::extremum));
+}
+
+#if !defined(EK_WITH_CUDA)
+EK_SCHEMAS(m) {
+  m.def(ek::kRank2SumSchema);
+  m.def(ek::kRank2BroadcastSchema);
+  m.def(ek::kRank2ExtremumSchema);
+  m.def(ek::kRank2MixSchema);
+  m.def(ek::kRank2MixBackwardSchema);
+  m.def(ek::kRank2ProductsSchema);
+  m.def(ek::kLinear2to2Schema);
+  m.def(ek::kLinear2to2BackwardSchema);
+  m.def(ek::kLinear2to0Schema);
+  m.def(ek::kLinear2to0BackwardSchema);
+  m.def(ek::kRowsProductSchema);
+  m.def(ek::kRowsOuterSchema);
+  m.def(ek::kRowsNetworkSchema);
+  m.def(ek::kRowsNetworkBackwardSchema);
+  m.def(ek::kRowAffineSchema);
+}
+
+EK_KERNELS(m) {
+  m.impl("rank2_mix", ek::boxed<&ek::MixOnCpu::mix>);
+  m.impl("rank2_mix_backward", ek::boxed<&ek::MixOnCpu::mix_backward>);
+  m.impl("rank2_products", TORCH_BOX(&ek::MixOnCpu::products));
+  m.impl("linear_2to2", ek::boxed<&ek::LinearOnCpu::forward_2to2>);
+  m.impl("linear_2to2_backward", ek::boxed<&ek::LinearOnCpu::backward_2to2>);
+  m.impl("linear_2to0", ek::boxed<&ek::LinearOnCpu::forward_2to0>);
+  m.impl("linear_2to0_backward", ek::boxed<&ek::LinearOnCpu::backward_2to0>);
+  m.impl("rows_product", TORCH_BOX(&ek::RowsOnCpu::product));
+  m.impl("rows_outer", TORCH_BOX(&ek::RowsOnCpu::outer));
+  m.impl("rows_network", ek::boxed<&ek::RowsOnCpu::network>);
+  m.impl("rows_network_backward", ek::boxed<&ek::RowsOnCpu::network_backward>);
+  m.impl("row_affine", TORCH_BOX(&ek::RowsOnCpu::affine));
+}
+#endif

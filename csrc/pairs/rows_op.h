@@ -1,0 +1,247 @@
+// Rows (of pairs, of particles) on the CPU: products with small matrices, a linear layer with its activation and the
+// batch norm behind it, and the norm.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "cpu.h"
+#include "inputs.h"
+#include "rows.h"
+
+namespace ek {
+
+inline constexpr const char* kRowsProductSchema = "rows_product(Tensor x, Tensor weight) -> Tensor";
+inline constexpr const char* kRowsOuterSchema = "rows_outer(Tensor x, Tensor grad) -> Tensor";
+inline constexpr const char* kRowAffineSchema = "row_affine(Tensor x, Tensor scale, Tensor shift) -> Tensor";
+
+// out = act(x weight^T + bias), or without a weight x itself, which is not returned: out is empty then. The norm (see
+// Norm) as affine [2, width] = (scale, shift): norm(out) = scale out + shift. moments float64 [2, width]: mean and
+// biased variance of out; running [2, width]: mean and unbiased variance, as running statistics take them in.
+#define EK_NETWORK_SCHEMA                                                                                       \
+  "Tensor x, Tensor? weight, Tensor? bias, Tensor? gamma, Tensor? beta, Tensor? mean, Tensor? variance, float " \
+  "slope, float eps, int norm"
+inline constexpr const char* kRowsNetworkSchema =
+    "rows_network(" EK_NETWORK_SCHEMA ") -> (Tensor, Tensor, Tensor, Tensor)";
+// Gradients of x, weight, bias, gamma, beta; empty where not wanted or absent. wanted: x, parameters.
+inline constexpr const char* kRowsNetworkBackwardSchema =
+    "rows_network_backward(Tensor? grad, Tensor? grad_affine, Tensor out, Tensor moments, " EK_NETWORK_SCHEMA
+    ", bool[] wanted) -> (Tensor, Tensor, Tensor, Tensor, Tensor)";
+
+enum class Norm : int64_t {
+  none,
+  batch,    // by the statistics of the batch
+  running,  // by mean and variance as given
+};
+
+struct NetworkInputs {
+  const char* op;
+  Tensor x;
+  OptionalTensor weight, bias, gamma, beta, mean, variance;
+  double slope, eps;
+  Norm norm;
+  int64_t rows, in, width;
+
+  NetworkInputs(const char* name, Reader& stack)
+      : op(name),
+        x(stack.next<Tensor>()),
+        weight(stack.next<OptionalTensor>()),
+        bias(stack.next<OptionalTensor>()),
+        gamma(stack.next<OptionalTensor>()),
+        beta(stack.next<OptionalTensor>()),
+        mean(stack.next<OptionalTensor>()),
+        variance(stack.next<OptionalTensor>()),
+        slope(stack.next<double>()),
+        eps(stack.next<double>()),
+        norm(Norm(stack.next<int64_t>())) {
+    check_shape(x, op, "x", {-1, -1});
+    rows = x.size(0), in = x.size(1), width = in;
+    x = as_contiguous(x);
+    if (weight) {
+      match(weight, "weight", {-1, in});
+      width = weight->size(0);
+    }
+    STD_TORCH_CHECK(Norm::none <= norm && norm <= Norm::running, op, ": norm: expected 0 to 2");
+    STD_TORCH_CHECK(norm != Norm::running || (mean && variance), op, ": mean: expected running statistics");
+    match(bias, "bias", {width});
+    match(gamma, "gamma", {width});
+    match(beta, "beta", {width});
+    match(mean, "mean", {width});
+    match(variance, "variance", {width});
+  }
+  void match(OptionalTensor& t, const char* argument, std::vector<int64_t> shape) const {
+    ek::match(op, t, argument, x, "x", std::move(shape));
+  }
+  bool of_batch() const { return norm == Norm::batch; }
+  template <class T>
+  RowsLayerArgs<T> layer_args() const {
+    RowsLayerArgs<T> a{rows, in, width, x.const_data_ptr<T>(), pointer<T>(weight), pointer<T>(bias)};
+    a.slope = T(slope);
+    return a;
+  }
+};
+
+struct RowsOnCpu : Rank2OnCpu {
+  static Tensor product(const Tensor& x, const Tensor& weight) { return multiply("rows_product", x, weight, false); }
+  static Tensor outer(const Tensor& x, const Tensor& grad) { return multiply("rows_outer", x, grad, true); }
+
+  static Tensor affine(const Tensor& x_in, const Tensor& scale_in, const Tensor& shift_in) {
+    const char* op = "row_affine";
+    check_shape(x_in, op, "x", {-1, -1});
+    const Tensor x = as_contiguous(x_in);
+    OptionalTensor scale = scale_in, shift = shift_in;
+    ek::match(op, scale, "scale", x, "x", {x.size(1)});
+    ek::match(op, shift, "shift", x, "x", {x.size(1)});
+    Tensor out = make(x, true, {x.size(0), x.size(1)});
+    dispatch_floating(x.scalar_type(), op, [&](auto zero) {
+      using T = decltype(zero);
+      row_affine(RowAffineArgs<T>{x.size(0), x.size(1), x.const_data_ptr<T>(), pointer<T>(scale), pointer<T>(shift),
+                                  out.mutable_data_ptr<T>()});
+    });
+    return out;
+  }
+
+  static std::array<Tensor, 4> network(Reader& in) {
+    const NetworkInputs n("rows_network", in);
+    Tensor out = make(n.x, n.weight.has_value(), {n.rows, n.width});
+    Tensor affine = make(n.x, n.norm != Norm::none, {2, n.width});
+    Tensor running = make(n.x, n.of_batch(), {2, n.width});
+    Tensor moments = torch::stable::new_empty(n.x, shape_of_moments(n), ScalarType::Double);
+    dispatch_floating(n.x.scalar_type(), n.op, [&](auto zero) {
+      using T = decltype(zero);
+      double* statistics = n.of_batch() ? moments.mutable_data_ptr<double>() : nullptr;
+      if (n.weight) {
+        auto args = n.layer_args<T>();
+        args.out = out.mutable_data_ptr<T>();
+        args.moments = statistics;
+        rows_layer(args);
+      } else if (statistics) {
+        row_moments(RowMomentsArgs<T>{n.rows, n.in, n.x.const_data_ptr<T>(), statistics});
+      }
+      if (n.of_batch()) {
+        make_affine(n, statistics, statistics + n.width, affine.mutable_data_ptr<T>());
+        T* to = running.mutable_data_ptr<T>();
+        const double unbiased = double(n.rows) / double(n.rows - 1);
+        for (int64_t c = 0; c < n.width; ++c) {
+          to[c] = T(statistics[c]);
+          to[n.width + c] = T(statistics[n.width + c] * unbiased);
+        }
+      } else if (n.norm == Norm::running) {
+        make_affine(n, pointer<T>(n.mean), pointer<T>(n.variance), affine.mutable_data_ptr<T>());
+      }
+    });
+    return {out, affine, moments, running};
+  }
+
+  static std::array<Tensor, 5> network_backward(Reader& in) {
+    OptionalTensor grad = in.next<OptionalTensor>(), grad_affine = in.next<OptionalTensor>(), out = in.next<Tensor>();
+    const Tensor moments = in.next<Tensor>();
+    const NetworkInputs n("rows_network_backward", in);
+    const std::vector<bool> wanted = in.next<std::vector<bool>>();
+    STD_TORCH_CHECK(wanted.size() == 2, n.op, ": wanted: expected two entries");
+    const bool of_x = wanted[0], of_parameters = wanted[1], linear = n.weight.has_value();
+    n.match(out, "out", {n.rows, n.width});
+    n.match(grad, "grad", {n.rows, n.width});
+    n.match(grad_affine, "grad_affine", {2, n.width});
+    check_shape(moments, n.op, "moments", shape_of_moments(n));
+    Tensor grad_x = make(n.x, of_x, {n.rows, n.in}), grad_weight = make(n.x, of_parameters && linear, {n.width, n.in});
+    Tensor grad_bias = make(n.x, of_parameters && linear, {n.width});
+    Tensor grad_gamma = make(n.x, of_parameters && n.gamma, {n.width});
+    Tensor grad_beta = make(n.x, of_parameters && n.beta, {n.width});
+    dispatch_floating(n.x.scalar_type(), n.op, [&](auto zero) {
+      using T = decltype(zero);
+      const Buffer to_out(2 * n.width * int64_t(sizeof(T)));
+      Through<T> t{static_cast<T*>(to_out.p), nullptr, nullptr};
+      if (grad_gamma.numel() > 0) t.gamma = grad_gamma.mutable_data_ptr<T>();
+      if (grad_beta.numel() > 0) t.beta = grad_beta.mutable_data_ptr<T>();
+      through_norm(n, pointer<T>(grad_affine), moments, t);
+      if (!linear) {
+        if (of_x)
+          row_affine(RowAffineArgs<T>{n.rows, n.in, n.x.const_data_ptr<T>(), t.statistics + n.width, t.statistics,
+                                      grad_x.mutable_data_ptr<T>()});
+        return;
+      }
+      auto args = n.layer_args<T>();
+      args.out = const_cast<T*>(pointer<T>(out));
+      args.grad = pointer<T>(grad);
+      if (n.of_batch()) args.to_mean = t.statistics, args.to_out = t.statistics + n.width;
+      if (of_x) args.grad_x = grad_x.mutable_data_ptr<T>();
+      if (of_parameters) args.grad_weight = grad_weight.mutable_data_ptr<T>();
+      if (of_parameters) args.grad_bias = grad_bias.mutable_data_ptr<T>();
+      rows_layer_backward(args);
+    });
+    if (!n.bias) grad_bias = make(n.x, false, {});
+    return {grad_x, grad_weight, grad_bias, grad_gamma, grad_beta};
+  }
+
+ private:
+  // Where gradients of the norm go: to gamma and beta [width], if wanted, and through the statistics to out, which gets
+  // statistics[0] + statistics[1] out, [2, width].
+  template <class T>
+  struct Through {
+    T *statistics, *gamma, *beta;
+  };
+
+  static std::vector<int64_t> shape_of_moments(const NetworkInputs& n) {
+    return n.of_batch() ? std::vector<int64_t>{2, n.width} : std::vector<int64_t>{0};
+  }
+
+  // scale = gamma / sqrt(variance + eps), shift = beta - mean scale, in the precision of the statistics.
+  template <class S, class T>
+  static void make_affine(const NetworkInputs& n, const S* mean, const S* variance, T* affine) {
+    const T *gamma = pointer<T>(n.gamma), *beta = pointer<T>(n.beta);
+    for (int64_t c = 0; c < n.width; ++c) {
+      S scale = S(1) / std::sqrt(variance[c] + S(n.eps));
+      if (gamma) scale = scale * S(gamma[c]);
+      const S moved = mean[c] * scale;
+      affine[c] = T(scale);
+      affine[n.width + c] = T(beta ? S(beta[c]) - moved : -moved);
+    }
+  }
+
+  template <class T>
+  static void through_norm(const NetworkInputs& n, const T* grad_affine, const Tensor& moments, const Through<T>& to) {
+    const T *gamma = pointer<T>(n.gamma), *mean = pointer<T>(n.mean), *variance = pointer<T>(n.variance);
+    const double* measured = n.of_batch() ? moments.const_data_ptr<double>() : nullptr;
+    const double rows = double(std::max<int64_t>(n.rows, 1));
+    for (int64_t c = 0; c < n.width; ++c) {
+      const double centre = measured ? measured[c] : mean ? double(mean[c]) : 0;
+      double to_mean = 0, to_variance = 0, to_gamma = 0, to_beta = 0;
+      if (grad_affine) {
+        const double spread = measured ? measured[n.width + c] : double(variance[c]);
+        const double inverse = 1 / std::sqrt(spread + n.eps), factor = gamma ? double(gamma[c]) : 1;
+        to_beta = double(grad_affine[n.width + c]);
+        const double to_scale = double(grad_affine[c]) - to_beta * centre;
+        to_gamma = to_scale * inverse;
+        to_mean = -to_beta * (inverse * factor);
+        to_variance = -0.5 * (to_scale * factor) * (inverse * inverse * inverse);
+      }
+      if (to.gamma) to.gamma[c] = T(to_gamma);
+      if (to.beta) to.beta[c] = T(to_beta);
+      // d mean = d out / rows, d variance = 2 (out - mean) d out / rows
+      const double per_mean = measured ? to_mean / rows : 0, per_variance = measured ? to_variance / rows : 0;
+      to.statistics[c] = T(per_mean - 2 * per_variance * centre);
+      to.statistics[n.width + c] = T(2 * per_variance);
+    }
+  }
+
+  static Tensor multiply(const char* op, const Tensor& x_in, const Tensor& other_in, bool outer) {
+    check_shape(x_in, op, "x", {-1, -1});
+    check_shape(other_in, op, outer ? "grad" : "weight", {x_in.size(outer ? 0 : 1), -1});
+    STD_TORCH_CHECK(x_in.scalar_type() == other_in.scalar_type(), op, ": expected tensors of one dtype");
+    const Tensor x = as_contiguous(x_in), other = as_contiguous(other_in);
+    const int64_t rows = x.size(0), in = x.size(1), width = other.size(1);
+    Tensor out = make(x, true, {outer ? in : rows, width});
+    dispatch_floating(x.scalar_type(), op, [&](auto zero) {
+      using T = decltype(zero);
+      RowsArgs<T> args{rows, in, width, x.const_data_ptr<T>()};
+      (outer ? args.grad : args.weight) = other.const_data_ptr<T>();
+      args.out = out.mutable_data_ptr<T>();
+      outer ? rows_outer(args) : rows_product(args);
+    });
+    return out;
+  }
+};
+
+}  // namespace ek
