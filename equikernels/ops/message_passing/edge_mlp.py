@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ...checks import check_choice, check_tensor, fail
+from ...checks import check_choice, check_number, check_tensor, fail
 from .activations import ACTIVATIONS, fused_activation
 
 PARTS = ("receiver", "sender", "invariants", "edge_attr")
@@ -119,10 +119,13 @@ class EdgeMLP(NamedTuple):
             width = layer.weight.shape[0]
             _check_vectors(op, name, width, first, bias=layer.bias)
             check_choice(op, f"{name} activation", layer.activation, ACTIVATIONS)
+            if layer.activation == "leaky_relu":
+                check_number(op, f"{name} slope", layer.slope)
             norm = layer.norm
             if norm is None:
                 continue
             check_choice(op, f"{name} norm", norm.kind, ("batch", "layer"))
+            check_number(op, f"{name} norm eps", norm.eps)
             _check_vectors(op, f"{name} norm", width, first, weight=norm.weight, bias=norm.bias)
             _check_vectors(op, f"{name} norm", width, first, mean=norm.mean, variance=norm.variance)
             if (norm.mean is None) != (norm.variance is None):
