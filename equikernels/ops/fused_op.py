@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -54,6 +54,28 @@ class Spec:
     saved: tuple[int, ...]
 
 
+class Call(NamedTuple):
+    """The options of a call, encoded, and the kernel's plan for it. Calls alike share one."""
+
+    options: Any
+    limit: str | None  # why no kernel runs it
+    ints: list[int]
+    numbers: list[float]
+    needs_edges: bool
+
+    @classmethod
+    def of(cls, query: str, options: Any, shape: tuple[int, ...], like: Tensor) -> Call:
+        """Plans a call: ``query`` names the op that is asked for the plan, ``shape`` is what it wants to know beside
+        the options, ``like`` lies where the kernel would run."""
+        plan = "no kernel"
+        if like.numel() > 0 and _native.cpu_reason is None:
+            plan = planned(query, options, shape, like)
+        limit = None if plan.isdigit() else plan
+        if limit is None:
+            options = options._replace(plan=int(plan))
+        return cls(options, limit, *options.encoded(), options.needs_edges())
+
+
 class FusedOp:
     """Calls the kernel of a :class:`Spec`, and registers what PyTorch wants to know of it."""
 
@@ -69,22 +91,22 @@ class FusedOp:
         _library.impl(spec.name, self._autograd, "Autograd", with_keyset=True)
         _library.impl(f"{spec.name}_backward", self._autograd_backward, "Autograd", with_keyset=True)
 
-    def __call__(self, tensors: Tensors, graph: Graph | int, options: Any, kernel: bool) -> list[Tensor]:
+    def __call__(self, tensors: Tensors, graph: Graph | int, call: Call, kernel: bool) -> list[Tensor]:
         """All outputs of the kernel, or those of the reference.
 
         Args:
             tensors: in the op's order, None where absent.
             graph: the edges; or, where the op works on rows, how many there are.
-            options: encoded and decoded by their class.
+            call: the options.
             kernel: whether the kernel runs, or the reference.
         """
         if not kernel:
-            return self.spec.reference(tensors, None if isinstance(graph, int) else graph, options)
+            return self.spec.reference(tensors, graph if isinstance(graph, Graph) else None, call.options)
         if isinstance(graph, Graph):
-            where: tuple[Any, ...] = graph_arguments(graph, options.needs_edges())
+            where: tuple[Any, ...] = graph_arguments(graph, call.needs_edges)
         else:
             where = _no_table(next(t for t in tensors if t is not None)), graph, NO_GRAPH
-        arguments = (tensors, *where, *options.encoded())
+        arguments = (tensors, *where, call.ints, call.numbers)
         if torch.compiler.is_compiling() or (torch.is_grad_enabled() and _any_requires_grad(tensors)):
             return self.op(*arguments)
         with torch._C._AutoDispatchBelowAutograd():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +57,9 @@ class Layer(NamedTuple):
     norm: Norm | None = None
 
 
+_FITTING: set[Any] = set()  # signatures of networks whose parts fit each other
+
+
 class EdgeMLP(NamedTuple):
     """Layers, what leaves them as the message, a gate on it and a head behind it.
 
@@ -99,9 +103,30 @@ class EdgeMLP(NamedTuple):
             made += layers_of(head)
         if not isinstance(gate, Layer | None):
             gate = gate_of(gate)
-        mlp = cls(tuple(made), depth, gate, tuple(order))
-        mlp.check("EdgeMLP")
+        mlp = cls(tuple(made), depth, gate, order if isinstance(order, tuple) else tuple(order))
+        key = mlp.signature()
+        if torch.compiler.is_compiling() or key not in _FITTING:
+            mlp.check("EdgeMLP")
+            _FITTING.add(key)
         return mlp
+
+    def signature(self) -> tuple[Any, ...]:
+        """Everything but the numbers: networks of one signature run alike."""
+        parts: list[Any] = [self.depth, self.order]
+        for layer in self.layers if self.gate is None else (self.gate, *self.layers):
+            weight, bias, activation, slope, norm = layer
+            parts += (
+                weight.shape,
+                weight.dtype,
+                weight.device,
+                None if bias is None else bias.shape,
+                activation,
+                slope,
+            )
+            if norm is not None:
+                shapes = [None if t is None else t.shape for t in (norm.weight, norm.bias, norm.mean, norm.variance)]
+                parts += (norm.kind, norm.eps, *shapes)
+        return tuple(parts)
 
     def check(self, op: str) -> None:
         """Raises ValueError or TypeError where the parts do not fit each other."""
@@ -173,6 +198,38 @@ def layers_of(modules: Iterable[Any]) -> list[Layer]:
     Raises:
         ValueError: another module, or another order.
     """
+    if not isinstance(modules, nn.Sequential) or torch.compiler.is_compiling():
+        return _read([*modules])
+    children = [*modules._modules.values()]
+    known = _known.get(modules)
+    # An activation with numbers of its own, or dropout, is looked at again in every call.
+    if known is not None and known[0] == children and known[1] == [*map(type, children)]:
+        return [
+            Layer(
+                linear.weight,
+                linear.bias,
+                activation,
+                0.01,
+                None if norm is None else norm_of(norm, linear.out_features),
+            )
+            for linear, norm, activation in known[2]
+        ]
+    layers = _read(children)
+    plain = all(type(child) in _PLAIN for child in children)
+    if plain:
+        linear = [child for child in children if isinstance(child, nn.Linear)]
+        norms = [layer.norm and layer.norm.module for layer in layers]
+        parts = [(at, norm, layer.activation) for at, norm, layer in zip(linear, norms, layers, strict=True)]
+        _known[modules] = children, [*map(type, children)], parts
+    return layers
+
+
+_known: WeakKeyDictionary[nn.Module, tuple[list[Any], list[type], list[Any]]] = WeakKeyDictionary()
+# Modules of which nothing but parameters, buffers and what norm_of reads can change.
+_PLAIN = {nn.Linear, nn.BatchNorm1d, nn.LayerNorm, nn.ReLU, nn.SiLU, nn.Sigmoid, nn.Tanh, nn.Identity}
+
+
+def _read(modules: list[Any]) -> list[Layer]:
     layers: list[Layer] = []
     stage = 2  # what the current layer has: 0 its linear map, 1 its norm, 2 its activation
     for module in modules:
@@ -203,7 +260,7 @@ def norm_of(module: Any, width: int) -> Norm:
     if isinstance(module, nn.LayerNorm):
         if tuple(module.normalized_shape) != (width,):
             fail("EdgeMLP", "LayerNorm", f"one over the layer's {width} channels", tuple(module.normalized_shape))
-        return Norm("layer", module.weight, module.bias, module.eps)
+        return Norm("layer", module.weight, module.bias, module.eps, module=module)
     if module.training or module.running_mean is None or module.running_var is None:
         return Norm("batch", module.weight, module.bias, module.eps, module=module)
     return Norm("batch", module.weight, module.bias, module.eps, module.running_mean, module.running_var, module)
@@ -235,7 +292,7 @@ def update_running(norm: Any, mean: Tensor, variance: Tensor, count: Any) -> Non
             momentum = 1 / norm.num_batches_tracked
     if isinstance(count, int) and count == 0:
         return
-    now = running.to(norm.running_mean.dtype).unbind()
+    now = [value.to(norm.running_mean.dtype) for value in (mean, variance)]
     if isinstance(momentum, float) and torch._C._functorch.maybe_current_level() is None:
         torch._foreach_lerp_([norm.running_mean, norm.running_var], now, momentum)
         return

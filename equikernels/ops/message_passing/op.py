@@ -7,15 +7,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ... import _native
 from ...backend import KERNELS, use_kernel
 from ...checks import REAL, check_choice, check_tensor, fail
 from ...graph import Graph
 from ..common import allows_tf32, check_edges, check_graph, promote
-from ..fused_op import FusedOp, Spec, Tensors, planned
+from ..fused_op import Call, FusedOp, Spec, Tensors
 from . import reference
 from .edge_mlp import EdgeMLP, update_running
-from .options import MEASURED, OP, PRECISIONS, EdgeOptions, Geometry, layer_options
+from .options import MEASURED, OP, PRECISIONS, EdgeOptions, Geometry
 from .synchronised import is_synchronised, synchronise
 
 KERNELS[OP] = ("cpu", "cuda")
@@ -109,52 +108,70 @@ def message_passing(
         fail(OP, "mlp", "an EdgeMLP", type(mlp).__name__, TypeError)
     check_choice(OP, "precision", precision, PRECISIONS)
     dim = x.shape[1] if x is not None and x.dim() == 2 else None
-    options = EdgeOptions.of(mlp, geometry, dim, messages, coordinates, edges, precision == "bfloat16")
-    _check(mlp, graph, options, h, x, edge_attr)
-    out = run(mlp, graph, options, h, x, edge_attr)
+    attributes = edge_attr.shape[1] if edge_attr is not None and edge_attr.is_cuda and edge_attr.dim() == 2 else 0
+
+    def call(mlp: EdgeMLP, messages: str, coordinates: str, edges: bool | int) -> Call:
+        low = precision == "bfloat16"
+        options = EdgeOptions.of(mlp, geometry, dim, messages, coordinates, edges, low)
+        like = mlp.layers[0].weight
+        options = options._replace(tf32=allows_tf32(like))
+        return Call.of("message_passing_plan", options, mlp.shape(attributes), like)
+
+    def known(mlp: EdgeMLP, messages: str, coordinates: str, edges: bool | int) -> Call:
+        if torch.compiler.is_compiling():
+            return call(mlp, messages, coordinates, edges)
+        of_call = (
+            geometry,
+            dim,
+            attributes,
+            messages,
+            coordinates,
+            edges,
+            precision,
+            allows_tf32(mlp.layers[0].weight),
+        )
+        key = (mlp.signature(), of_call, type(edges))
+        try:
+            found = _CALLS.get(key)
+        except TypeError:  # a metric given as a list has no hash
+            return call(mlp, messages, coordinates, edges)
+        if found is None:
+            mlp.check(OP)
+            found = _CALLS[key] = call(mlp, messages, coordinates, edges)
+        return found
+
+    measured = mlp.measured()
+    now = known(mlp, messages, coordinates, edges)
+    _check(mlp, graph, now.options, h, x, edge_attr)
+    if measured and any(map(is_synchronised, measured)):
+
+        def statistics(first: EdgeMLP) -> Tensor:
+            return _run(first, graph, known(first, "none", "none", False), h, x, edge_attr)[3]
+
+        mlp = synchronise(mlp, graph, statistics)
+        now, measured = known(mlp, messages, coordinates, edges), mlp.measured()
+    if measured:
+        _check_count(graph)
+    out = _run(mlp, graph, now, h, x, edge_attr)
+    if measured:
+        _keep(mlp, graph, out)
     return EdgeOutput(
-        out[0] if options.messages else None,
-        out[1] if options.coordinates else None,
-        out[2] if options.edges_at >= 0 else None,
+        out[0] if now.options.messages else None,
+        out[1] if now.options.coordinates else None,
+        out[2] if now.options.edges_at >= 0 else None,
         out[3] if out[3].dim() > 1 else None,
     )
 
 
-def run(
-    mlp: EdgeMLP, graph: Graph, options: EdgeOptions, h: Tensor | None, x: Tensor | None, edge_attr: Tensor | None
-) -> list[Tensor]:
-    """The op on checked arguments; keeps running averages."""
-    measured = mlp.measured()
-    if measured and any(map(is_synchronised, measured)):
-
-        def statistics(first: EdgeMLP) -> Tensor:
-            alone = options._replace(messages_at=0, edges_at=-1, messages=0, coordinates=0, layers=options.layers[:1])
-            return _call(first, graph, alone, h, x, edge_attr)[3]
-
-        mlp = synchronise(mlp, graph, statistics)
-        options = options._replace(layers=layer_options(mlp))
-        measured = mlp.measured()
-    if measured:
-        _check_count(graph)
-    out = _call(mlp, graph, options, h, x, edge_attr)
-    if measured:
-        _keep(mlp, graph, out)
-    return out
+_CALLS: dict[Any, Call] = {}
 
 
-def _call(
-    mlp: EdgeMLP, graph: Graph, options: EdgeOptions, h: Tensor | None, x: Tensor | None, edge_attr: Tensor | None
+def _run(
+    mlp: EdgeMLP, graph: Graph, call: Call, h: Tensor | None, x: Tensor | None, edge_attr: Tensor | None
 ) -> list[Tensor]:
     tensors: Tensors = [h, x, edge_attr, *mlp.tensors()]
-    plan = "no kernel"
-    like = mlp.layers[0].weight
-    if like.numel() > 0 and _native.cpu_reason is None:
-        options = options._replace(tf32=allows_tf32(like))
-        attributes = int(edge_attr.shape[1]) if like.is_cuda and edge_attr is not None else 0
-        plan = planned("message_passing_plan", options, mlp.shape(attributes), like)
-    limit = None if plan.isdigit() else plan
-    kernel = use_kernel(OP, *[t for t in tensors if t is not None], limit=limit)
-    return FUSED(tensors, graph, options._replace(plan=int(plan)) if kernel else options, kernel)
+    kernel = use_kernel(OP, *[t for t in tensors if t is not None], limit=call.limit)
+    return FUSED(tensors, graph, call, kernel)
 
 
 def _keep(mlp: EdgeMLP, graph: Graph, out: list[Tensor]) -> None:

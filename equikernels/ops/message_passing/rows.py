@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ... import _native
 from ...backend import KERNELS, use_kernel
 from ...checks import REAL, check_tensor, fail
 from ...graph import Graph
 from ..common import promote
-from ..fused_op import FusedOp, Spec, Tensors, planned
+from ..fused_op import Call, FusedOp, Spec, Tensors
 from . import reference
 from .activations import ACTIVATIONS
 from .edge_mlp import EdgeMLP, update_running
@@ -52,6 +51,9 @@ class RowOptions(NamedTuple):
     def for_plan(self) -> RowOptions:
         """As far as the choice of a kernel depends on them."""
         return self._replace(layers=planning_layers(self.layers))
+
+    def needs_edges(self) -> bool:
+        return False
 
     def nodes(self, tensors: Tensors) -> int:
         return 0  # no graph
@@ -106,16 +108,27 @@ def run(mlp: EdgeMLP, tables: Sequence[Tensor], residual: Tensor | None = None) 
     if measured and rows == 1:
         fail("BatchNorm", "tables", "more than one row when training", 1)
     tensors: Tensors = [*tables, *[None] * (TABLES - len(tables)), residual, *mlp.tensors()[2:]]
-    like = mlp.layers[0].weight
-    options = RowOptions(LAYERS, residual is not None, layer_options(mlp))
-    plan = "no kernel"
-    if like.numel() > 0 and _native.cpu_reason is None:
-        plan = planned("row_mlp_plan", options, mlp.shape(), like)
-    kernel = use_kernel(OP, *[t for t in tensors if t is not None], limit=None if plan.isdigit() else plan)
-    out = FUSED(tensors, rows, options._replace(plan=int(plan)) if kernel else options, kernel)
+    call = _call(mlp, residual is not None)
+    kernel = use_kernel(OP, *[t for t in tensors if t is not None], limit=call.limit)
+    out = FUSED(tensors, rows, call, kernel)
     if measured:
         _keep(mlp, out, rows)
     return out[0]
+
+
+_CALLS: dict[Any, Call] = {}
+
+
+def _call(mlp: EdgeMLP, residual: bool) -> Call:
+    key = None if torch.compiler.is_compiling() else (mlp.signature(), residual)
+    found = None if key is None else _CALLS.get(key)
+    if found is None:
+        mlp.check(OP)
+        options = RowOptions(LAYERS, residual, layer_options(mlp))
+        found = Call.of("row_mlp_plan", options, mlp.shape(), mlp.layers[0].weight)
+        if key is not None:
+            _CALLS[key] = found
+    return found
 
 
 def _keep(mlp: EdgeMLP, out: list[Tensor], rows: int) -> None:
