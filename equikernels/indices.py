@@ -14,7 +14,7 @@ def on_host(t: Tensor) -> bool:
     traced, and not inside torch.func."""
     if t.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
-    return type(t) in (Tensor, torch.nn.Parameter) and not torch._C._functorch.is_functorch_wrapped_tensor(t)
+    return type(t) in (Tensor, torch.nn.Parameter) and torch._C._functorch.maybe_current_level() is None
 
 
 def own(t: Tensor) -> Tensor:
@@ -35,16 +35,17 @@ def normal(t: Tensor) -> Tensor:
         return t.clone()
 
 
-def check_offsets(op: str, argument: str, ptr: Tensor, counts: Tensor, end: int | None) -> None:
-    """``counts`` are the differences of ``ptr``; none of them overflows if no entry is negative."""
+def check_offsets(op: str, argument: str, ptr: Tensor, end: int | None) -> None:
+    """Offsets start at 0, do not decrease, and end at ``end``."""
     if ptr.is_meta:
         fail(op, argument, "a tensor with values to check", "one on device meta")
     if on_host(ptr):
-        values = ptr.detach().numpy()
+        values = ptr.clone().numpy()  # memory that NumPy has seen cannot be resized
         first, last, lowest = int(values[0]), int(values[-1]), int(values.min())
         least = int(np.diff(values).min(initial=first))
     else:
-        ends = torch.stack([ptr[0], ptr[-1], ptr.min(), torch.cat([counts, ptr[:1]]).min()])
+        # no difference overflows if no entry is negative
+        ends = torch.stack([ptr[0], ptr[-1], ptr.min(), torch.cat([ptr.diff(), ptr[:1]]).min()])
         first, last, lowest, least = ends.tolist()
     if first != 0:
         fail(op, argument, "a first entry of 0", first)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from . import indices
 from .checks import check_tensor, fail
-from .graph import Graph
+from .graph import COMPLETE_WITH_SELF_LOOPS, Graph
 from .ragged import check_counts, is_unknown, rows_of
 
 if TYPE_CHECKING:
@@ -244,7 +244,7 @@ def check_offsets(op: str, ptr: Tensor, packed: Tensor, *, validate: bool) -> Te
         fail(op, "ptr", f"device {packed.device}", ptr.device)
     counts = ptr.diff()
     if validate:
-        indices.check_offsets(op, "ptr", ptr, counts, packed.shape[0])
+        indices.check_offsets(op, "ptr", ptr, packed.shape[0])
     return counts
 
 
@@ -267,8 +267,7 @@ def prepend(pairs: Graph, *parts: tuple[Tensor, Tensor]) -> tuple[list[Tensor], 
     new_ptr, source = _prepended(ptr, k, n + k * events)
     out = [torch.cat([rows, x]).index_select(0, source) for x, rows in parts]
     edges = pairs._num_edges if pairs._num_edges is None else pairs._num_edges + 2 * k * n + k * k * events
-    graph = Graph.complete(new_ptr, True, num_nodes=n + k * events, num_edges=edges, validate=False)
-    return out, graph
+    return out, Graph._new(n + k * events, edges, COMPLETE_WITH_SELF_LOOPS, indices.pairs_table(new_ptr, True))
 
 
 def _prepended(ptr: Tensor, k: int, total: int) -> tuple[Tensor, Tensor]:
