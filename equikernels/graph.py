@@ -13,8 +13,7 @@ from torch import Tensor
 
 from .checks import as_int, check_tensor, fail
 from .export import for_any_size
-from .indices import all_pairs, check_indices, edges_of, group, normal, own, pairs_table
-from .indices import check_offsets as _check_offsets
+from .indices import all_pairs, check_indices, check_offsets, edges_of, group, normal, own, pairs_table
 
 CSR, COMPLETE, COMPLETE_WITH_SELF_LOOPS = 0, 1, 2  # kinds, numbered as in the ops' schemas
 
@@ -102,7 +101,7 @@ class Graph:
         known = None if num_edges is None else as_int(op, "num_edges", num_edges)
         ptr = own(ptr)
         if validate:
-            _check_offsets(op, "ptr", ptr, nodes)
+            check_offsets(op, "ptr", ptr, nodes)
         table = pairs_table(ptr, self_loops)
         if validate and known is not None and int(table[-1]) != known:
             fail(op, "num_edges", f"{int(table[-1])} edges", known)
@@ -170,7 +169,7 @@ class Graph:
         rowptr, col = own(rowptr), own(col)
         counts = rowptr.diff()
         if validate:
-            _check_offsets(op, "rowptr", rowptr, num_edges)
+            check_offsets(op, "rowptr", rowptr, num_edges)
             check_indices(op, "col", col, num_nodes)
         receiver = torch.repeat_interleave(counts, output_size=num_edges)
         identity = torch.arange(num_edges, device=col.device)

@@ -36,7 +36,8 @@ def normal(t: Tensor) -> Tensor:
 
 
 def check_offsets(op: str, argument: str, ptr: Tensor, end: int | None) -> None:
-    """Offsets start at 0, do not decrease, and end at ``end``."""
+    """``ptr`` starts at 0, does not decrease and ends at ``end``. Its differences overflow only if an entry is
+    negative."""
     if ptr.is_meta:
         fail(op, argument, "a tensor with values to check", "one on device meta")
     if on_host(ptr):
@@ -44,7 +45,6 @@ def check_offsets(op: str, argument: str, ptr: Tensor, end: int | None) -> None:
         first, last, lowest = int(values[0]), int(values[-1]), int(values.min())
         least = int(np.diff(values).min(initial=first))
     else:
-        # no difference overflows if no entry is negative
         ends = torch.stack([ptr[0], ptr[-1], ptr.min(), torch.cat([ptr.diff(), ptr[:1]]).min()])
         first, last, lowest, least = ends.tolist()
     if first != 0:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from equikernels.ops.edge_network.spec import ACTIVATIONS, NORM
 from torch import Tensor
 
 import equikernels as ek
-from equikernels.ops.edge_network.spec import ACTIVATIONS, NORM
 
 from ..conftest import EQUIKERNELS, GRAPHS, INDEX_ADD, Implementation, jets, prepared
 

@@ -85,23 +85,23 @@ class MessagePassing : FirstLayer<Device> {
   template <class T, class X>
   std::vector<Tensor> run() {
     this->template fold<T>();
-    unbiased = statistics = state = empty({0});
+    for (Tensor* t : {&unbiased, &statistics, &state}) *t = empty({0});
     if (tables) {
       this->template make_tables<T>();
       this->template take_columns<T>();
       if (o.measured()) this->template measure_norm<T, X>();
     }
-    const Tensor nothing = empty({0});
+    const auto nothing = [&] { return empty({0}); };  // an op's outputs share no storage
     const auto sized = [&](bool wanted, int64_t rows, int64_t at) {
-      return wanted ? empty({rows, in.width(size_t(at))}) : nothing;
+      return wanted ? empty({rows, in.width(size_t(at))}) : nothing();
     };
     std::vector<Tensor> out{sized(o.messages > 0, n, o.messages_at),
-                            o.coordinates > 0 ? torch::stable::new_empty(*in.x, in.x->sizes()) : nothing,
+                            o.coordinates > 0 ? torch::stable::new_empty(*in.x, in.x->sizes()) : nothing(),
                             sized(o.edges_at >= 0, in.num_edges, std::max<int64_t>(o.edges_at, 0)),
                             statistics,
                             unbiased,
-                            tables ? ends[0] : nothing,
-                            tables ? ends[1] : nothing,
+                            tables ? ends[0] : nothing(),
+                            tables ? ends[1] : nothing(),
                             state};
     const auto ask = [&](auto& args) {
       args.messages = o.messages > 0 ? put<T>(out[0]) : nullptr;

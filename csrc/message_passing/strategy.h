@@ -56,6 +56,7 @@ inline std::string channels_limit(const EdgeMlpOptions& o, const EdgeMlpShape& s
     const LayerOptions& layer = o.layers[l];
     if (layer.norm == NormKind::layer) return "a LayerNorm";
     if (layer.norm == NormKind::batch && l > 0) return "statistics of a batch norm behind the first layer";
+    if (layer.norm == NormKind::given && l > 0 && o.bfloat16) return "a norm of products in bfloat16";
     const bool output = last + 1 < depth && l + 1 == depth;
     if (output) {
       if (layer.activation != Activation::identity && layer.activation != Activation::tanh)

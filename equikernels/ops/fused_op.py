@@ -83,8 +83,7 @@ class FusedOp:
         if isinstance(graph, Graph):
             where: tuple[Any, ...] = graph_arguments(graph, options.needs_edges())
         else:
-            like = next(t for t in tensors if t is not None)
-            where = like.new_empty(0, dtype=torch.int64), graph, NO_GRAPH
+            where = _no_table(next(t for t in tensors if t is not None)), graph, NO_GRAPH
         arguments = (tensors, *where, *options.encoded())
         if torch.compiler.is_compiling() or (torch.is_grad_enabled() and _any_requires_grad(tensors)):
             return self.op(*arguments)
@@ -141,6 +140,15 @@ class FusedOp:
         return found
 
 
+_NO_TABLE = torch.empty(0, dtype=torch.int64)
+
+
+def _no_table(like: Tensor) -> Tensor:
+    if like.device.type == "cpu" and not torch.compiler.is_compiling():
+        return _NO_TABLE  # making one takes as long as a small product
+    return like.new_empty(0, dtype=torch.int64)
+
+
 def planned(query: str, options: Any, shape: tuple[int, ...], like: Tensor) -> str:
     """The kernel's plan for a call, as a number; otherwise why no kernel runs it. C++ decides.
 
@@ -150,14 +158,17 @@ def planned(query: str, options: Any, shape: tuple[int, ...], like: Tensor) -> s
         shape: what the choice depends on beside them, as the query takes it.
         like: a tensor where the kernel would run.
     """
-    ints, numbers = options.encoded()
-    cuda = like.is_cuda and _native.cuda_reason is None
-    return _asked(f"{query}_cuda" if cuda else query, shape, tuple(ints), tuple(numbers))
+    ints, numbers = options.for_plan().encoded()
+    name = f"{query}_cuda" if like.is_cuda and _native.cuda_reason is None else query
+    if torch.compiler.is_compiling():
+        return _asked(name, *(" ".join([str(v) for v in values]) for values in (shape, ints, numbers)))
+    return _answer(name, shape, tuple(ints), tuple(numbers))
 
 
-@torch._dynamo.assume_constant_result
-def _asked(query: str, shape: tuple[int, ...], ints: tuple[int, ...], numbers: tuple[float, ...]) -> str:
-    return _answer(query, shape, ints, numbers)
+@torch._dynamo.assume_constant_result  # which takes no tuples
+def _asked(query: str, shape: str, ints: str, numbers: str) -> str:
+    whole = (tuple(map(int, text.split())) for text in (shape, ints))
+    return _answer(query, *whole, tuple(map(float, numbers.split())))
 
 
 @lru_cache(maxsize=4096)

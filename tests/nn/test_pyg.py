@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 import equikernels as ek
+from equikernels import EdgeOutput
+from equikernels.nn.lgeb import lorentz_update
 
 from ..support.golden import filled
 from ..support.hits import hits, pair
@@ -118,10 +120,10 @@ def test_bipartite_is_a_graph_of_both_with_edges_into_targets(name: str, watched
         h = torch.cat(pairs["h"])
         x = torch.cat(pairs["x"])
         graph = ek.Graph.from_edge_index(edges + torch.tensor([[0], [SOURCES]]), SOURCES + TARGETS)
-        total, step = whole._messages(h, x, graph, given.get("edge_attr"))
+        made = whole._messages(h, x, graph, given.get("edge_attr"))
         whole.phi_h[1].train()
-        parts = (t if t is None else t[SOURCES:] for t in (total, step))
-        expected = whole._update(h[SOURCES:], x[SOURCES:], *parts, None)
+        parts = EdgeOutput(*(t if t is None else t[SOURCES:] for t in made))
+        expected = lorentz_update(whole, h[SOURCES:], x[SOURCES:], parts)
     else:
         joined = {**given, **{k: torch.cat(t) for k, t in pairs.items()}}
         expected = run(whole, edges + torch.tensor([[0], [SOURCES]]), joined)

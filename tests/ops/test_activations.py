@@ -10,22 +10,25 @@ import torch
 from torch import Tensor, nn
 
 import equikernels as ek
-from equikernels.ops.message.reference import activate
-from equikernels.ops.message.spec import ACTIVATIONS
-from equikernels.ops.message_passing.activations import fused_activation
+from equikernels.ops.message_passing.activations import ACTIVATIONS, fused_activation
+from equikernels.ops.message_passing.reference import activate
 
 from ..support.golden import filled
 
 NAN, INF = float("nan"), float("inf")
 
 
-def applied(name: str, z: Tensor, op: str = "edge_network") -> Tensor:
-    """act(z) of a column, by the kernel of either op."""
-    if op == "message_passing":
-        graph = ek.Graph.from_edge_index(torch.arange(len(z)).expand(2, -1), len(z))
-        return ek.message_passing(z, torch.zeros_like(z), None, graph, activation=name, negative_slope=0.2)[0]
-    network = ek.EdgeNetwork(torch.tensor([1, 0], dtype=z.dtype), 1, (1,), (ACTIVATIONS.index(name),))
-    out = ek.edge_network(network, None, edge_attr=z, edges_at=0, negative_slope=0.2).edges
+WAYS = ("channels", "edges", "layers")  # lanes across channels, across rows; a product and a pass over its rows
+
+
+def applied(name: str, z: Tensor, way: str = "edges") -> Tensor:
+    """act(z) of a column."""
+    width = 60 if way == "layers" else 1  # too wide for lanes across rows
+    layer = ek.Layer(torch.ones(width, 1, dtype=z.dtype), None, name, 0.2)
+    if way != "channels":
+        return ek.row_mlp(ek.EdgeMLP.of([layer]), z)[:, :1]
+    graph = ek.Graph.from_edge_index(torch.arange(len(z)).expand(2, -1), len(z))
+    out = ek.message_passing(ek.EdgeMLP.of([layer], order=("sender",)), graph, h=z).messages
     assert out is not None
     return out
 
@@ -36,10 +39,10 @@ def with_slope(f: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor
     return out.detach(), torch.autograd.grad(out.sum(), z)[0]
 
 
-@pytest.mark.parametrize("op", ["edge_network", "message_passing"])
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_values_and_slopes_to_a_few_roundings(name: str, dtype: torch.dtype, op: str, backend: str) -> None:
+def test_values_and_slopes_to_a_few_roundings(name: str, dtype: torch.dtype, way: str, backend: str) -> None:
     around = torch.linspace(-12, 12, 4801, dtype=torch.float64)
     far = torch.cat([torch.logspace(-30, 4, 500, dtype=torch.float64)] * 2) * torch.tensor([1.0, -1.0]).double().repeat(
         500
@@ -47,7 +50,7 @@ def test_values_and_slopes_to_a_few_roundings(name: str, dtype: torch.dtype, op:
     z = torch.cat([around, far, torch.tensor([-3.0, 3.0, 20.0, -20.0, 40.0, 88.0, -88.0, 709.0, -746.0])])
     z = z.to(dtype)[:, None]
     expected = with_slope(lambda z: activate(z, name, 0.2), z.double())
-    for found, right in zip(with_slope(lambda z: applied(name, z, op), z), expected, strict=True):
+    for found, right in zip(with_slope(lambda z: applied(name, z, way), z), expected, strict=True):
         error = (found.double() - right).abs() / right.abs().clamp(min=1.0 if dtype == torch.float64 else 1e-1)
         assert float(error.max()) <= (1e-12 if dtype == torch.float64 else 16 * torch.finfo(dtype).eps)
 

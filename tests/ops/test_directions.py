@@ -11,20 +11,24 @@ from torch import Tensor
 
 import equikernels as ek
 
-OPS = ["message_passing", "edge_network"]
+PLANS = {"channels": 2, "edges": 1}  # which kernel runs: layers of the head
 GRAPH = ek.Graph.from_edge_index(torch.tensor([[1, 2, 0, 3], [0, 0, 3, 3]]), 4)
 
 
-def move(op: str, x: Tensor, graph: ek.Graph = GRAPH, metric: str = "euclidean", **options: Any) -> Tensor:
-    """sum_j d_ij, by either op: the network gives 1 on every edge."""
-    one, nothing = torch.ones(1, 1, dtype=x.dtype), torch.zeros(graph.num_nodes, 1, dtype=x.dtype)
-    if op == "message_passing":
-        head = torch.zeros(1, 1, dtype=x.dtype), one[0], one[0]
-        options = {"activation": "identity", "coordinate_reduce": "sum", **options}
-        out = ek.message_passing(nothing, nothing, x, graph, head=head, metric=metric, **options)[1]
-    else:
-        network = ek.EdgeNetwork(one[0], 0, (1,), (0,))
-        out = ek.edge_network(network, graph, x=x, coordinates=True, metric=metric, **options).coordinates
+def move(plan: str, x: Tensor, graph: ek.Graph = GRAPH, metric: str = "euclidean", **options: Any) -> Tensor:
+    """sum_j d_ij: the network gives 1 on every edge."""
+    one = torch.ones(1, 1, dtype=x.dtype)
+    first = ek.Layer(0 * one, one[0])
+    head = [ek.Layer(one)] * PLANS[plan]
+    out = ek.message_passing(
+        ek.EdgeMLP.of([first], head=head, order=("receiver",)),
+        graph,
+        h=x.detach()[:, :1],
+        x=x,
+        geometry=ek.Geometry(metric=metric, **options),
+        messages="none",
+        coordinates="sum",
+    ).coordinates
     assert out is not None
     return out
 
@@ -36,36 +40,36 @@ def by_hand(x: Tensor, direction: ek.Normed, graph: ek.Graph = GRAPH, eta: Tenso
     return torch.zeros_like(x).index_add(0, graph.receiver, step)
 
 
-@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("plan", PLANS)
 @pytest.mark.parametrize("inside", [0.0, 1e-8, 2.0])
 @pytest.mark.parametrize("offset", [0.0, 1e-6, 1.0, 1e3])
 @pytest.mark.parametrize("held", [True, False])
-def test_norms_are_those_written_out(op: str, inside: float, offset: float, held: bool, backend: str) -> None:
+def test_norms_are_those_written_out(plan: str, inside: float, offset: float, held: bool, backend: str) -> None:
     direction = ek.Normed(inside, offset, held)
     graph = ek.Graph.from_edge_index(GRAPH.edge_index[:, :3], 4)  # no self-loop, no pair at one place
     x = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
     cotangent = torch.randn(4, 3, dtype=torch.float64)
-    results = [move(op, x, graph, direction=direction), by_hand(x, direction, graph)]
+    results = [move(plan, x, graph, direction=direction), by_hand(x, direction, graph)]
     torch.testing.assert_close(*results, rtol=1e-12, atol=1e-12)
     grads = [torch.autograd.grad(r, x, cotangent)[0] for r in results]
     torch.testing.assert_close(*grads, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("plan", PLANS)
 @pytest.mark.parametrize("name", ["unit", "norm_plus_one"])
-def test_names_are_settings(op: str, name: str, backend: str) -> None:
+def test_names_are_settings(plan: str, name: str, backend: str) -> None:
     direction = {"unit": ek.Normed(offset=1e-8, held=True), "norm_plus_one": ek.Normed(offset=1.0)}[name]
     x = torch.randn(4, 3, requires_grad=True)
-    found = [move(op, x, direction=d) for d in (name, direction)]
+    found = [move(plan, x, direction=d) for d in (name, direction)]
     assert torch.equal(*found)
     assert torch.equal(*(torch.autograd.grad(f.sin().sum(), x)[0] for f in found))
 
 
-@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("plan", PLANS)
 @pytest.mark.parametrize("which", ["auto", "reference"])
 @pytest.mark.parametrize("metric", ["euclidean", "minkowski"])
 @pytest.mark.parametrize("apart", [0.0, 1e-17])
-def test_where_the_root_is_zero_its_derivative_is_taken_as_zero(op: str, which: str, metric: str, apart: float) -> None:
+def test_where_the_root_is_zero_its_derivative_is_taken_as_zero(plan: str, which: str, metric: str, apart: float) -> None:
     """Nodes 0 and 1 coincide, or nearly; under the Minkowski metric 2 and 0 have a light-like distance."""
     direction = ek.Normed(offset=0.5)
     x = torch.zeros(4, 4, dtype=torch.float64)
@@ -74,20 +78,20 @@ def test_where_the_root_is_zero_its_derivative_is_taken_as_zero(op: str, which: 
     x[3] = torch.tensor([5.0, 1.0, 2.0, 1.0])
     x.requires_grad_()
     with ek.use_backend(which):
-        (grad,) = torch.autograd.grad(move(op, x, metric=metric, direction=direction)[0, 3], x)
+        (grad,) = torch.autograd.grad(move(plan, x, metric=metric, direction=direction)[0, 3], x)
     assert grad.isfinite().all()
     if metric == "minkowski":  # both roots are 0: d is (x_0 - x_j) / offset, and nothing else
         torch.testing.assert_close(grad[:, 3], torch.tensor([4.0, -2.0, -2.0, 0.0]).double())
         assert not grad[:, :3].any()
 
 
-@pytest.mark.parametrize("op", OPS)
-def test_compiles_and_exports(op: str) -> None:
+@pytest.mark.parametrize("plan", PLANS)
+def test_compiles_and_exports(plan: str) -> None:
     direction = ek.Normed(0.1, 1.0)
 
     class Module(torch.nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            return move(op, x, direction=direction)
+            return move(plan, x, direction=direction)
 
     x = torch.randn(4, 3)
     expected = Module()(x)
@@ -96,7 +100,7 @@ def test_compiles_and_exports(op: str) -> None:
     assert torch.equal(torch.export.export(Module(), (x,)).module()(x), expected)
 
 
-@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("plan", PLANS)
 @pytest.mark.parametrize(
     ("direction", "message"),
     [
@@ -107,6 +111,6 @@ def test_compiles_and_exports(op: str) -> None:
         (ek.Normed(math.nan), "direction.inside: expected a number >= 0, got nan"),
     ],
 )
-def test_errors_name_the_argument(op: str, direction: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=f"{op}: {message}"):
-        move(op, torch.randn(4, 3), direction=direction)
+def test_errors_name_the_argument(plan: str, direction: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"message_passing: {message}"):
+        move(plan, torch.randn(4, 3), direction=direction)

@@ -25,6 +25,11 @@ WEIGHTS = (
 )
 
 
+# Each plan, and each output alone, on a complete graph and on another.
+TRACED = {(id, "complete") for id in ("lorentz", "relu", "statistics", "euclidnet", "head of one layer", "edges")}
+TRACED |= {(id, "sparse") for id in ("messages", "coordinates", "no ends", "norm and tables", "many inputs")}
+
+
 class Spec(NamedTuple):
     """A layer of a sample network. Its parameters are called weight1, bias1, gamma1, beta1, mean1, variance1 in the
     first layer; norm: "batch", "given" (a batch norm of given statistics), "layer", each with " affine" or without."""
@@ -145,7 +150,8 @@ def row_cases(case: Callable[..., Any]) -> list[Any]:
             made = {name: normal(graph.num_nodes, c, generator=generator) for name, c in sizes.items()}
             return made | parameters(layers, sum(columns), generator)
 
-        return case("row_mlp", id, graph, inputs, {"layers": layers}, call=call_rows, weights=WEIGHTS, **rest)
+        fields = {"call": call_rows, "weights": WEIGHTS, "traced": graph == "complete", **rest}
+        return case("row_mlp", id, graph, inputs, {"layers": layers}, **fields)
 
     norms = Spec(5, "silu", "batch affine", bias=False), Spec(4, "tanh", "batch"), Spec(3)
     narrow = Spec(6, "silu", "layer"), Spec(2, "sigmoid")
@@ -181,6 +187,7 @@ def edge_cases(case: Callable[..., Any], graphs: tuple[str, ...], small: tuple[s
         inputs = edge_inputs(*layers, **rest)
         options = {"layers": layers, **({"order": rest["order"]} if "order" in rest else {}), **options}
         fields = {"per_edge": ("edge_attr",), "vectors": ("x",), "weights": WEIGHTS, **changes}
+        fields["traced"] = (id, graph) in TRACED
         return case("message_passing", id, graph, inputs, options, call=call, **fields)
 
     def halves(*arguments: Any, **rest: Any) -> list[Any]:
@@ -220,11 +227,11 @@ def edge_cases(case: Callable[..., Any], graphs: tuple[str, ...], small: tuple[s
                 "relu", name, evaluated, {**both, "depth": 2, "geometry": ek.Geometry(clamp=0.5)}, gate=7, **mixed,
                 folded=WEIGHTS,
             ),
-            make("statistics", name, (tables[0],), {"wanted": "statistics"}, weights=(*WEIGHTS, "out")),
+            make("statistics", name, (tables[0],), {"wanted": "statistics"}, weights=(*WEIGHTS, "out"), folded=("h", *WEIGHTS)),
         ]  # fmt: skip
         wide = block("relu", "batch affine", 72, 72, 72)
         options = {**both, "depth": 2, "geometry": ek.Geometry(clamp=100.0)}
-        listed.append(make("wide", name, wide, options, gate=72, h=72, **mixed, smooth=False))
+        listed.append(make("wide", name, wide, options, gate=72, h=72, **mixed, smooth=False, folded=WEIGHTS))
     deep = Spec(6, "gelu", "given"), Spec(17, "gelu", "given affine"), Spec(5, "gelu")
     tanh = Spec(19, "tanh"), Spec(1, "tanh", bias=False), Spec(1, bias=False)
     egnn, sender = block("silu", "", 4, 6, 4), block("leaky_relu", "", 4, 33, 4)

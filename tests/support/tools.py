@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 import equikernels as ek
 
@@ -82,9 +83,14 @@ class RecordOps(TorchDispatchMode):
         self.calls: list[tuple[Any, tuple[Any, ...]]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        if func.namespace == "equikernels":
+        if func.namespace == "equikernels" and any(isinstance(a, Tensor) for a in tree_leaves(args)):
             self.calls.append((func, args))
         return func(*args, **(kwargs or {}))
+
+
+def fresh(arguments: Any) -> Any:
+    """The arguments of a recorded call, with leaves for tensors."""
+    return tree_map_only(Tensor, lambda t: t.detach().clone().requires_grad_(t.is_floating_point()), arguments)
 
 
 def boost(rapidity: float, dim: int = 4) -> Tensor:

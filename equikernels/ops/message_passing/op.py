@@ -15,7 +15,8 @@ from ..common import allows_tf32, check_edges, check_graph, promote
 from ..fused_op import FusedOp, Spec, Tensors, planned
 from . import reference
 from .edge_mlp import EdgeMLP, update_running
-from .options import MEASURED, OP, PRECISIONS, EdgeOptions, Geometry
+from .options import MEASURED, OP, PRECISIONS, EdgeOptions, Geometry, layer_options
+from .synchronised import is_synchronised, synchronise
 
 KERNELS[OP] = ("cpu", "cuda")
 TABLES = (0, 1)  # plans in which the kernel makes tables of the first layer's products over nodes
@@ -107,7 +108,7 @@ def message_passing(
     if not isinstance(mlp, EdgeMLP):
         fail(OP, "mlp", "an EdgeMLP", type(mlp).__name__, TypeError)
     check_choice(OP, "precision", precision, PRECISIONS)
-    dim = None if x is None else x.shape[1]
+    dim = x.shape[1] if x is not None and x.dim() == 2 else None
     options = EdgeOptions.of(mlp, geometry, dim, messages, coordinates, edges, precision == "bfloat16")
     _check(mlp, graph, options, h, x, edge_attr)
     out = run(mlp, graph, options, h, x, edge_attr)
@@ -137,7 +138,7 @@ def run(
         _check_count(graph)
     out = _call(mlp, graph, options, h, x, edge_attr)
     if measured:
-        _keep(measured, graph, out)
+        _keep(mlp, graph, out)
     return out
 
 

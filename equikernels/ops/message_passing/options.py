@@ -112,6 +112,16 @@ class EdgeOptions(NamedTuple):
     def has(self, part: str) -> bool:
         return PARTS.index(part) in self.order
 
+    def for_plan(self) -> EdgeOptions:
+        """As far as the choice of a kernel depends on them."""
+        return self._replace(
+            norm_inside=0.0,
+            norm_offset=0.0,
+            clamp=None,
+            layers=planning_layers(self.layers),
+            metric=(1.0,) * len(self.metric),
+        )
+
     def needs_edges(self) -> bool:
         """Whether the op has to know how many edges there are."""
         return self.edges_at >= 0 or self.has("edge_attr") or self.plan > 0
@@ -157,6 +167,16 @@ def layer_options(mlp: EdgeMLP) -> tuple[LayerOptions, ...]:
         LayerOptions(layer.activation, layer.slope, _norm_kind(layer.norm), layer.norm.eps if layer.norm else 0.0)
         for layer in mlp.layers
     )
+
+
+def planning_layers(layers: tuple[LayerOptions, ...]) -> tuple[LayerOptions, ...]:
+    """Layers as far as the choice of a kernel depends on them: which slopes are equal, whether eps is the usual one.
+    A compiler may know numbers of modules by symbols alone; it knows these."""
+    found = []
+    for layer in layers:
+        same = next((k for k, other in enumerate(layers) if other.slope == layer.slope), 0)
+        found.append(layer._replace(slope=float(same), eps=1e-5 if layer.eps == 1e-5 else 0.0))
+    return tuple(found)
 
 
 def _norm_kind(norm: Norm | None) -> int:

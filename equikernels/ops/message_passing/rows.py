@@ -17,7 +17,7 @@ from ..fused_op import FusedOp, Spec, Tensors, planned
 from . import reference
 from .activations import ACTIVATIONS
 from .edge_mlp import EdgeMLP, update_running
-from .options import MEASURED, LayerOptions, layer_options
+from .options import MEASURED, LayerOptions, layer_options, planning_layers
 from .reference import OF_LAYER
 
 OP = "row_mlp"
@@ -48,6 +48,10 @@ class RowOptions(NamedTuple):
             for k in range(2, len(ints), 2)
         )
         return cls(ints[0], bool(ints[1]), layers)
+
+    def for_plan(self) -> RowOptions:
+        """As far as the choice of a kernel depends on them."""
+        return self._replace(layers=planning_layers(self.layers))
 
     def nodes(self, tensors: Tensors) -> int:
         return 0  # no graph
