@@ -60,8 +60,8 @@ def pairs_table(ptr: Tensor, self_loops: bool) -> Tensor:
     """ptr, then the first edge of every event of a complete graph and their number, in one vector."""
     if on_host(ptr):
         values = ptr.numpy()
-        counts = np.diff(values)
-        first = np.cumsum(counts * counts if self_loops else counts * (counts - 1))
+        sizes = np.diff(values)
+        first = np.cumsum(sizes * sizes if self_loops else sizes * (sizes - 1))
         return torch.from_numpy(np.concatenate([values, [0], first]))
     counts = ptr.diff()
     edges = counts * counts if self_loops else counts * (counts - 1)

@@ -273,12 +273,11 @@ def prepend(pairs: Graph, *parts: tuple[Tensor, Tensor]) -> tuple[list[Tensor], 
 def _prepended(ptr: Tensor, k: int, total: int) -> tuple[Tensor, Tensor]:
     """Offsets of events with k rows more each, and where their rows [total] are found behind k rows."""
     if indices.on_host(ptr):
-        old = ptr.numpy()
-        shift = k * np.arange(old.shape[0])
-        new = old + shift
-        row, event = np.arange(total), np.repeat(np.arange(old.shape[0] - 1), np.diff(new))
-        within = row - new[event]
-        return torch.from_numpy(new), torch.from_numpy(np.where(within < k, within, row - shift[event]))
+        shift = k * np.arange(ptr.shape[0])
+        new = ptr.numpy() + shift
+        places, of = np.arange(total), np.repeat(np.arange(ptr.shape[0] - 1), np.diff(new))
+        local = places - new[of]
+        return torch.from_numpy(new), torch.from_numpy(np.where(local < k, local, places - shift[of]))
     new_ptr = ptr + k * torch.arange(ptr.shape[0], device=ptr.device)
     row = torch.arange(total, device=ptr.device)
     event = torch.repeat_interleave(new_ptr.diff(), output_size=total)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import equikernels as ek
-from equikernels.ops.pairs import op as rank2_op
+from equikernels.ops.pairs import tables as rank2_op
 from equikernels.ops.pairs import reference as rank2_reference
 
 from ..support.emulator import MARKS, Emulator
