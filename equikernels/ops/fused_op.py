@@ -25,7 +25,7 @@ from torch import Tensor
 from .. import _native
 from ..backend import current, use_backend
 from ..graph import Graph
-from .autograd import _library, double_backward
+from .autograd import _library, double_backward, reference_vjp
 from .common import graph_arguments, graph_from
 
 NO_GRAPH = 3  # the kind of graph that stands for rows
@@ -112,12 +112,37 @@ class FusedOp:
 
     def differentiated(self, grads: Tensors, tensors: Tensors, rest: Sequence[Any], flowing: Tensors) -> list[Any]:
         """Backward of the backward: gradients of ``grads`` and ``tensors``, given those of what it returned."""
-        table, num_edges, kind, ints, numbers, wanted = rest
+        *where, wanted = rest
+        function, present, outputs = self._reference_of(grads, tensors, where)
+        primals: list[Tensor] = [tensors[k] for k in present]  # type: ignore[misc]
+        # a gradient that was not wanted has nothing flowing back into it
+        back = [
+            torch.zeros_like(t) if (g := flowing[k]) is None or not wanted[k] else g
+            for k, t in zip(present, primals, strict=True)
+        ]
+        result = double_backward(function, primals, [grads[k] for k in outputs], back)  # type: ignore[misc]
+        found: list[Any] = [None] * (len(grads) + len(tensors))
+        for k, r in zip([*outputs, *(len(grads) + k for k in present)], result, strict=True):
+            found[k] = r
+        return found
+
+    def by_reference(self, grads: Tensors, tensors: Tensors, rest: Sequence[Any]) -> list[Any]:
+        """The backward where cotangents are batched, which no kernel takes."""
+        function, present, outputs = self._reference_of(grads, tensors, rest)
+        result = reference_vjp(function, [tensors[k] for k in present], [grads[k] for k in outputs])  # type: ignore[misc]
+        found: list[Any] = [None] * len(tensors)
+        for k, r in zip(present, result, strict=True):
+            found[k] = r
+        return found
+
+    def _reference_of(self, grads: Tensors, tensors: Tensors, rest: Sequence[Any]) -> tuple[Any, list[int], list[int]]:
+        """The reference as a function of the tensors that are present to the outputs that have a cotangent, and the
+        numbers of both."""
+        table, num_edges, kind, ints, numbers = rest
         options = self.spec.options.decoded(ints, numbers)
         present = [k for k, t in enumerate(tensors) if t is not None]
         outputs = [k for k, g in enumerate(grads) if g is not None]
-        nodes = options.nodes(tensors)
-        graph = None if kind == NO_GRAPH else graph_from(table, num_edges, kind, nodes)
+        graph = None if kind == NO_GRAPH else graph_from(table, num_edges, kind, options.nodes(tensors))
 
         def function(*primals: Tensor) -> tuple[Tensor, ...]:
             filled: Tensors = [None] * len(tensors)
@@ -126,18 +151,7 @@ class FusedOp:
             out = self.spec.reference(filled, graph, options)
             return tuple(out[k] for k in outputs)
 
-        primals = [t for t in tensors if t is not None]
-        cotangents = [g for g in grads if g is not None]
-        # a gradient that was not wanted has nothing flowing back into it
-        back = [
-            torch.zeros_like(t) if (g := flowing[k]) is None or not wanted[k] else g
-            for k, t in zip(present, primals, strict=True)
-        ]
-        result = double_backward(function, primals, cotangents, back)
-        found: list[Any] = [None] * (len(grads) + len(tensors))
-        for k, r in zip([*outputs, *(len(grads) + k for k in present)], result, strict=True):
-            found[k] = r
-        return found
+        return function, present, outputs
 
 
 _NO_TABLE = torch.empty(0, dtype=torch.int64)
@@ -176,6 +190,11 @@ def _answer(query: str, shape: tuple[int, ...], ints: tuple[int, ...], numbers: 
     return str(getattr(torch.ops.equikernels, query)(list(shape), list(ints), list(numbers)))
 
 
+def _is_batched(t: Tensor) -> bool:
+    """Whether autograd batches cotangents (is_grads_batched)."""
+    return "Batched" in repr(torch._C._dispatch_keys(t))  # a key that Python has no name for
+
+
 def _any_requires_grad(tensors: Sequence[Tensor | None]) -> bool:
     return any(t is not None and t.requires_grad for t in tensors)
 
@@ -206,6 +225,8 @@ class _Forward(torch.autograd.Function):
             return (None,) * (3 + ctx.count)
         saved = ctx.saved_tensors  # once: torch.utils.checkpoint keeps them for one reading
         tensors, table, kept = list(saved[: ctx.count]), saved[ctx.count], list(saved[ctx.count + 1 :])
+        if any(g is not None and _is_batched(g) for g in given):
+            return None, None, None, *fused.by_reference(given, tensors, [table, *ctx.rest])
         wanted = [t is not None and want for t, want in zip(tensors, ctx.needs_input_grad[3:], strict=True)]
         with nullcontext() if ctx.backend == current() else use_backend(ctx.backend):
             out = fused.backward_op(given, tensors, kept, table, *ctx.rest, wanted)

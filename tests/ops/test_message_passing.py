@@ -141,7 +141,7 @@ def test_plans(layers: tuple[Spec, ...], options: dict[str, Any], plan: str) -> 
     assert plan_of(network(inputs, layers), **options).startswith(plan)
     if plan.isdigit():
         return
-    with ek.use_backend("cpu"), pytest.raises(RuntimeError, match=f"message_passing: backend 'cpu' was .*{plan}"):
+    with ek.use_backend("cpu"), pytest.raises(RuntimeError, match=f"message_passing: backend 'cpu' was requested: .*{plan}"):
         call(inputs, graph, {"layers": layers, **options})
 
 

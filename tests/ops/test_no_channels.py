@@ -31,20 +31,43 @@ def test_rows(n_in: int, n_out: int, poisoned: None) -> None:
     torch.testing.assert_close(ours, theirs)
 
 
-@pytest.mark.parametrize(("width", "hidden"), [(0, 3), (3, 0), (0, 0)])
-def test_messages(width: int, hidden: int, poisoned: None) -> None:
+@pytest.mark.parametrize("features", [0, 3])
+@pytest.mark.parametrize(("width", "hidden"), [(0, 3), (3, 0), (0, 0), (2, 3)])
+@pytest.mark.parametrize("activation", ["relu", "silu"])
+def test_messages(features: int, width: int, hidden: int, activation: str, poisoned: None) -> None:
+    """Features, attributes, first layers, messages and heads without columns, of either kernel's networks."""
     graph = ek.Graph.complete(PTR)
-    a, b, x, s = random(7, width), random(7, width), random(7, 4), random(width, 2)
-    layer, head = (random(hidden, width), random(hidden)), (random(2, hidden), random(2), random(2))
-    leaves = [a, b, x, s, *layer, *head]
+    leaves = [random(7, features), random(7, 4), random(graph.num_edges, 0)]
+    shapes = (width, 2 * features + 2), (hidden, width), (2, hidden), (1, 2)
+    weights, biases = [random(*shape) for shape in shapes], [random(shape[0]) for shape in shapes[:3]]
+    kinds = ["relu", activation, "relu"]
+    layers = [ek.Layer(w, b, kind) for w, b, kind in zip(weights, biases, kinds, strict=False)]
 
     def run() -> Tensor:
-        options = {"invariant_weight": s, "layers": [layer], "head": head}
-        return torch.cat(ek.message_passing(a, b, x, graph, **options), dim=1)
+        mlp = ek.EdgeMLP.of(layers[:2], head=[layers[2], ek.Layer(weights[3])])
+        out = ek.message_passing(mlp, graph, h=leaves[0], x=leaves[1], edge_attr=leaves[2], coordinates="sum")
+        assert out.messages is not None
+        assert out.coordinates is not None
+        return torch.cat([out.messages, out.coordinates], dim=1)
 
+    leaves += [*weights, *biases]
     ours = value_and_gradients(run, leaves)
     with ek.use_backend("reference"):
         theirs = value_and_gradients(run, leaves)
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("columns", [(0,), (0, 3), (2, 0, 1), (0, 0)])
+@pytest.mark.parametrize("hidden", [0, 4, 60])
+@pytest.mark.parametrize("rows", [0, 5])
+def test_row_networks(columns: tuple[int, ...], hidden: int, rows: int, poisoned: None) -> None:
+    tables, weights = [random(rows, c) for c in columns], [random(hidden, sum(columns)), random(2, hidden)]
+    bias = random(hidden)
+    mlp = ek.EdgeMLP.of([ek.Layer(weights[0], bias, "silu"), ek.Layer(weights[1])])
+    leaves = [*tables, *weights, bias]
+    ours = value_and_gradients(lambda: ek.row_mlp(mlp, *tables), leaves)
+    with ek.use_backend("reference"):
+        theirs = value_and_gradients(lambda: ek.row_mlp(mlp, *tables), leaves)
     torch.testing.assert_close(ours, theirs)
 
 

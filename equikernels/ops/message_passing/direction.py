@@ -47,6 +47,6 @@ def direction_options(op: str, direction: str | Normed) -> tuple[int, float, flo
             return meant, 0.0, 0.0
         direction = meant
     for name, value in zip(("inside", "offset"), direction, strict=False):
-        if not 0 <= value < math.inf:
-            fail(op, f"direction.{name}", "a number >= 0", value)
+        if isinstance(value, str) or not 0 <= value < math.inf:
+            fail(op, f"direction.{name}", "a number >= 0", repr(value))
     return NORMED_HELD if direction.held else NORMED, float(direction.inside), float(direction.offset)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ...checks import check_choice, check_tensor, fail
+from ...checks import check_choice, check_number, check_tensor, fail
 from .activations import ACTIVATIONS, fused_activation
 
 PARTS = ("receiver", "sender", "invariants", "edge_attr")
@@ -119,10 +119,13 @@ class EdgeMLP(NamedTuple):
             width = layer.weight.shape[0]
             _check_vectors(op, name, width, first, bias=layer.bias)
             check_choice(op, f"{name} activation", layer.activation, ACTIVATIONS)
+            if layer.activation == "leaky_relu":
+                check_number(op, f"{name} slope", layer.slope)
             norm = layer.norm
             if norm is None:
                 continue
             check_choice(op, f"{name} norm", norm.kind, ("batch", "layer"))
+            check_number(op, f"{name} norm eps", norm.eps)
             _check_vectors(op, f"{name} norm", width, first, weight=norm.weight, bias=norm.bias)
             _check_vectors(op, f"{name} norm", width, first, mean=norm.mean, variance=norm.variance)
             if (norm.mean is None) != (norm.variance is None):
@@ -215,25 +218,25 @@ def gate_of(modules: Iterable[Any]) -> Layer:
 
 
 @torch.no_grad()
-def update_running(norm: Any, running: Tensor, count: Any) -> None:
+def update_running(norm: Any, mean: Tensor, variance: Tensor, count: Any) -> None:
     """The running averages of a batch norm in training, as PyTorch keeps them.
 
     Args:
         norm: an nn.BatchNorm1d or its kin; nothing is done for None.
         running: [2, C], mean and unbiased variance of the batch.
-        count: how many rows the batch had; with none nothing is done.
+        count: how many rows the batch had; with none the averages stay.
     """
     if norm is None or not norm.training or norm.running_mean is None or norm.running_var is None:
-        return
-    if isinstance(count, int) and count == 0:
         return
     momentum: Any = norm.momentum
     if norm.num_batches_tracked is not None:
         norm.num_batches_tracked.add_(1)
         if momentum is None:  # a plain average over all batches
             momentum = 1 / norm.num_batches_tracked
+    if isinstance(count, int) and count == 0:
+        return
     now = running.to(norm.running_mean.dtype).unbind()
-    if isinstance(momentum, float):
+    if isinstance(momentum, float) and torch._C._functorch.maybe_current_level() is None:
         torch._foreach_lerp_([norm.running_mean, norm.running_var], now, momentum)
         return
     for buffer, value in zip((norm.running_mean, norm.running_var), now, strict=True):
