@@ -14,7 +14,7 @@ def on_host(t: Tensor) -> bool:
     traced, and not inside torch.func."""
     if t.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
-    return type(t) in (Tensor, torch.nn.Parameter) and not torch._C._functorch.is_functorch_wrapped_tensor(t)
+    return type(t) in (Tensor, torch.nn.Parameter) and torch._C._functorch.maybe_current_level() is None
 
 
 def own(t: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ def check_offsets(op: str, argument: str, ptr: Tensor, end: int | None) -> None:
     if ptr.is_meta:
         fail(op, argument, "a tensor with values to check", "one on device meta")
     if on_host(ptr):
-        values = ptr.detach().numpy()
+        values = ptr.clone().numpy()  # memory that NumPy has seen cannot be resized
         first, last, lowest = int(values[0]), int(values[-1]), int(values.min())
         least = int(np.diff(values).min(initial=first))
     else:
@@ -60,8 +60,8 @@ def pairs_table(ptr: Tensor, self_loops: bool) -> Tensor:
     """ptr, then the first edge of every event of a complete graph and their number, in one vector."""
     if on_host(ptr):
         values = ptr.numpy()
-        counts = np.diff(values)
-        first = np.cumsum(counts * counts if self_loops else counts * (counts - 1))
+        sizes = np.diff(values)
+        first = np.cumsum(sizes * sizes if self_loops else sizes * (sizes - 1))
         return torch.from_numpy(np.concatenate([values, [0], first]))
     counts = ptr.diff()
     edges = counts * counts if self_loops else counts * (counts - 1)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from . import indices
 from .checks import check_tensor, fail
-from .graph import Graph
+from .graph import COMPLETE_WITH_SELF_LOOPS, Graph
 from .ragged import check_counts, is_unknown, rows_of
 
 if TYPE_CHECKING:
@@ -267,19 +267,17 @@ def prepend(pairs: Graph, *parts: tuple[Tensor, Tensor]) -> tuple[list[Tensor], 
     new_ptr, source = _prepended(ptr, k, n + k * events)
     out = [torch.cat([rows, x]).index_select(0, source) for x, rows in parts]
     edges = pairs._num_edges if pairs._num_edges is None else pairs._num_edges + 2 * k * n + k * k * events
-    graph = Graph.complete(new_ptr, True, num_nodes=n + k * events, num_edges=edges, validate=False)
-    return out, graph
+    return out, Graph._new(n + k * events, edges, COMPLETE_WITH_SELF_LOOPS, indices.pairs_table(new_ptr, True))
 
 
 def _prepended(ptr: Tensor, k: int, total: int) -> tuple[Tensor, Tensor]:
     """Offsets of events with k rows more each, and where their rows [total] are found behind k rows."""
     if indices.on_host(ptr):
-        old = ptr.numpy()
-        shift = k * np.arange(old.shape[0])
-        new = old + shift
-        row, event = np.arange(total), np.repeat(np.arange(old.shape[0] - 1), np.diff(new))
-        within = row - new[event]
-        return torch.from_numpy(new), torch.from_numpy(np.where(within < k, within, row - shift[event]))
+        shift = k * np.arange(ptr.shape[0])
+        new = ptr.numpy() + shift
+        places, of = np.arange(total), np.repeat(np.arange(ptr.shape[0] - 1), np.diff(new))
+        local = places - new[of]
+        return torch.from_numpy(new), torch.from_numpy(np.where(local < k, local, places - shift[of]))
     new_ptr = ptr + k * torch.arange(ptr.shape[0], device=ptr.device)
     row = torch.arange(total, device=ptr.device)
     event = torch.repeat_interleave(new_ptr.diff(), output_size=total)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -100,100 +101,103 @@ class Net2to2(nn.Module):
         return T
 
 
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Keywords of the networks, as published; :class:`PELICANClassifier` says what they are."""
+
+    num_channels_scalar: int
+    num_channels_m: Sequence[Sequence[int]]
+    num_channels_2to2: Sequence[int]
+    num_channels_out: Sequence[int]
+    num_channels_m_out: Sequence[int]
+    rank1_dim_multiplier: int = 1
+    stabilizer: str = "so13"
+    method: str = "input"
+    activate_agg_in: bool = False
+    activate_lin_in: bool = True
+    activate_agg: bool = False
+    activate_lin: bool = True
+    activation: str = "leakyrelu"
+    config: str = "s"
+    config_out: str = "s"
+    average_nobj: float = 49
+    factorize: bool = False
+    masked: bool = True
+    scale: float = 1
+    irc_safe: bool = False
+    strict_irc: bool = False
+    dropout: bool = False
+    drop_rate: float = 0.1
+    drop_rate_out: float = 0.1
+    batchnorm: str | bool | None = None
+    dataset: str = ""
+    compat: bool = False
+
+
 class Trunk(nn.Module):
     """A PELICAN network up to its last aggregation."""
 
-    def __init__(
-        self,
-        *,
-        num_channels_scalar: int,
-        num_channels_m: Sequence[Sequence[int]],
-        num_channels_2to2: Sequence[int],
-        num_channels_out: Sequence[int],
-        num_channels_m_out: Sequence[int],
-        rank1_dim_multiplier: int = 1,
-        stabilizer: str = "so13",
-        method: str = "input",
-        activate_agg_in: bool = False,
-        activate_lin_in: bool = True,
-        activate_agg: bool = False,
-        activate_lin: bool = True,
-        activation: str = "leakyrelu",
-        config: str = "s",
-        config_out: str = "s",
-        average_nobj: float = 49,
-        factorize: bool = False,
-        masked: bool = True,
-        scale: float = 1,
-        irc_safe: bool = False,
-        strict_irc: bool = False,
-        dropout: bool = False,
-        drop_rate: float = 0.1,
-        drop_rate_out: float = 0.1,
-        batchnorm: str | bool | None = None,
-        dataset: str = "",
-        compat: bool = False,
-    ) -> None:
+    def __init__(self, **options: Any) -> None:
         super().__init__()
-        name = type(self).__name__
-        check_choice(name, "stabilizer", stabilizer, tuple(STABILIZERS))
-        check_choice(name, "method", method, METHODS)
-        check_choice(name, "dataset", dataset, tuple(DATASETS))
-        if method == "spurions" and stabilizer == "so13":
-            fail(name, "method", "'input' with stabilizer='so13', which has no spurions", repr(method))
-        if not masked:
-            fail(name, "masked", "True: packed events have no padding", masked)
-        if len(num_channels_m) != len(num_channels_2to2):
-            fail(name, "num_channels_m", f"{len(num_channels_2to2)} lists, one per block", len(num_channels_m))
-        irc_safe = irc_safe or strict_irc
-        self.extrema = bool(set(config + config_out) & set("xnXN"))
-        if irc_safe and (stabilizer != "so13" or self.extrema):
-            got = f"{stabilizer!r}, {config!r}, {config_out!r}"
+        name, o = type(self).__name__, Options(**options)
+        check_choice(name, "stabilizer", o.stabilizer, tuple(STABILIZERS))
+        check_choice(name, "method", o.method, METHODS)
+        check_choice(name, "dataset", o.dataset, tuple(DATASETS))
+        if o.method == "spurions" and o.stabilizer == "so13":
+            fail(name, "method", "'input' with stabilizer='so13', which has no spurions", repr(o.method))
+        if not o.masked:
+            fail(name, "masked", "True: packed events have no padding", o.masked)
+        if len(o.num_channels_m) != len(o.num_channels_2to2):
+            fail(name, "num_channels_m", f"{len(o.num_channels_2to2)} lists, one per block", len(o.num_channels_m))
+        irc_safe = o.irc_safe or o.strict_irc
+        self.extrema = bool(set(o.config + o.config_out) & set("xnXN"))
+        if irc_safe and (o.stabilizer != "so13" or self.extrema):
+            got = f"{o.stabilizer!r}, {o.config!r}, {o.config_out!r}"
             fail(name, "irc_safe", "False, or stabilizer='so13' and letters s, m, S, M", got)
-        self.stabilizer, self.method, self.compat = stabilizer, method, compat
-        self.config, self.config_out = config, config_out
-        self.irc_safe, self.strict_irc, self.scale = irc_safe, strict_irc, scale
-        self.spurion_vectors = spurions = STABILIZERS[stabilizer].spurions if method == "spurions" else ()
-        self.inputs = STABILIZERS["so13" if spurions else stabilizer]
-        self.num_data_scalars = DATASETS[dataset]
+        self.stabilizer, self.method, self.compat = o.stabilizer, o.method, o.compat
+        self.config, self.config_out = o.config, o.config_out
+        self.irc_safe, self.strict_irc, self.scale = irc_safe, o.strict_irc, o.scale
+        self.spurion_vectors = spurions = STABILIZERS[o.stabilizer].spurions if o.method == "spurions" else ()
+        self.inputs = STABILIZERS["so13" if spurions else o.stabilizer]
+        self.num_data_scalars = DATASETS[o.dataset]
         self.num_scalars = self.num_data_scalars + (1 + len(spurions) if spurions else 0)
 
-        width = num_channels_m[0][0] if len(num_channels_m[0]) > 0 else num_channels_2to2[0]
-        encoded = width - num_channels_scalar if self.num_scalars else width
+        width = o.num_channels_m[0][0] if len(o.num_channels_m[0]) > 0 else o.num_channels_2to2[0]
+        encoded = width - o.num_channels_scalar if self.num_scalars else width
         if encoded < 1:
-            fail(name, "num_channels_scalar", f"less than {width}, the width of the first layer", num_channels_scalar)
+            fail(name, "num_channels_scalar", f"less than {width}, the width of the first layer", o.num_channels_scalar)
         self.linear = InputLinear(encoded, self.inputs)
         self.input_encoder = Encoder(encoded, angles=irc_safe)
-        shared: dict[str, Any] = {"activation": activation, "average_nobj": average_nobj}
+        shared: dict[str, Any] = {"activation": o.activation, "average_nobj": o.average_nobj}
         if self.num_scalars:
             self.eq1to2 = Eq1to2(
                 self.num_scalars,
-                num_channels_scalar,
-                activate_agg=activate_agg_in,
-                activate_lin=activate_lin_in,
-                config=config_out,
-                basis=OFF_DIAGONAL_1TO2 if strict_irc else None,
+                o.num_channels_scalar,
+                activate_agg=o.activate_agg_in,
+                activate_lin=o.activate_lin_in,
+                config=o.config_out,
+                basis=OFF_DIAGONAL_1TO2 if o.strict_irc else None,
                 **shared,
             )
-        strict: dict[str, Any] = {"basis": OFF_DIAGONAL_2TO2, "diagonal_bias": False} if strict_irc else {}
-        rate = drop_rate if dropout else 0.0
+        strict: dict[str, Any] = {"basis": OFF_DIAGONAL_2TO2, "diagonal_bias": False} if o.strict_irc else {}
+        rate = o.drop_rate if o.dropout else 0.0
         self.net2to2 = Net2to2(
-            [*num_channels_2to2, num_channels_m_out[0]],
-            num_channels_m,
-            activate_agg=activate_agg,
-            activate_lin=activate_lin,
-            config=config,
-            factorize=factorize,
-            batchnorm=batchnorm,
+            [*o.num_channels_2to2, o.num_channels_m_out[0]],
+            o.num_channels_m,
+            activate_agg=o.activate_agg,
+            activate_lin=o.activate_lin,
+            config=o.config,
+            factorize=o.factorize,
+            batchnorm=o.batchnorm,
             dropout=rate,
             **shared,
             **strict,
         )
         self.dropout_layer = nn.Dropout(rate)
-        self.dropout_layer_out = nn.Dropout(drop_rate_out if dropout else 0.0)
+        self.dropout_layer_out = nn.Dropout(o.drop_rate_out if o.dropout else 0.0)
         # what the networks' last layers are made of
-        self.last: dict[str, Any] = {"config": config_out, **shared}
-        self.last_message = partial(MessageBlock, num_channels_m_out, activation=activation, batchnorm=batchnorm)
+        self.last: dict[str, Any] = {"config": o.config_out, **shared}
+        self.last_message = partial(MessageBlock, o.num_channels_m_out, activation=o.activation, batchnorm=o.batchnorm)
 
     @property
     def spurions(self) -> Tensor:

@@ -111,11 +111,11 @@ class Batch:
         pairs.rank2_mix_backward(out, out, T, *weights, None, *self.graph, self.nodes, slope, wanted)
 
     def rows(self, channels: int, width: int) -> None:
-        """A pairwise linear layer with moments, and its backward pass."""
+        """A pairwise network with its norm, and its backward pass."""
         x, weight, bias = self.empty(self.pairs, channels), self.empty(width, channels), self.empty(width)
         inputs = x, weight, bias, bias, bias, None, None, 0.01, 1e-5, reference.BATCH
         out, affine, moments, _ = pairs.rows_network(*inputs)
-        pairs.rows_network_backward(out, affine, None, out, moments, *inputs, [True, True])
+        pairs.rows_network_backward(out, affine, out, moments, *inputs, [True, True])
 
 
 FORMS: dict[str, Callable[[], object]] = {
