@@ -170,7 +170,7 @@ def row_cases(case: Callable[..., Any]) -> list[Any]:
     return listed
 
 
-def _euclidnet(h: int, end: str = "identity") -> tuple[Spec, ...]:
+def euclidnet(h: int, end: str = "identity") -> tuple[Spec, ...]:
     return (
         Spec(h, "silu", "layer"), Spec(h), Spec(h, "silu", "layer"), Spec(h, "sigmoid", "layer"), Spec(h, "silu", "layer"),
         Spec(1, end),
@@ -204,7 +204,7 @@ def edge_cases(case: Callable[..., Any], graphs: tuple[str, ...], small: tuple[s
         first, *hidden = (Spec(w, activation) for w in widths)
         return first._replace(norm=norm, bias=norm == ""), *hidden, Spec(1, bias=False)
 
-    lorentz, euclid = block("silu", "batch affine", 3, 3, 3), _euclidnet(3)
+    lorentz, euclid = block("silu", "batch affine", 3, 3, 3), euclidnet(3)
     messages = Spec(5, "relu"), Spec(4, "relu")
     tables = Spec(5, "silu", "batch affine", bias=False), Spec(4, "tanh", "layer"), Spec(3, "sigmoid")
     both = {"coordinates": "mean"}
@@ -292,7 +292,7 @@ def edge_cases(case: Callable[..., Any], graphs: tuple[str, ...], small: tuple[s
     sums = {**one, "coordinates": "sum"}
     listed += [
         *(
-            make("euclidnet", name, _euclidnet(5), {**everything, "geometry": geometry(invariants="both", clamp=0.4)},
+            make("euclidnet", name, euclidnet(5), {**everything, "geometry": geometry(invariants="both", clamp=0.4)},
                  points=places, h=5, order=whole, **mixed)
             for name in LARGE
         ),
