@@ -93,6 +93,11 @@ class Case:
         return activation in (self.options.get("activation"), *(layer.activation for layer in layers))
 
     @property
+    def measures(self) -> bool:
+        """Whether statistics of a batch norm are measured, which takes more than one edge or row."""
+        return any("batch" in layer.norm for layer in self.options.get("layers", ()))
+
+    @property
     def metric(self) -> str:
         geometry = self.options.get("geometry")
         return self.options.get("metric", "minkowski") if geometry is None else geometry.metric
