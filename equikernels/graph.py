@@ -13,8 +13,7 @@ from torch import Tensor
 
 from .checks import as_int, check_tensor, fail
 from .export import for_any_size
-from .indices import all_pairs, check_indices, edges_of, group, normal, own, pairs_table
-from .indices import check_offsets as _check_offsets
+from .indices import all_pairs, check_indices, check_offsets, edges_of, group, normal, own, pairs_table
 
 CSR, COMPLETE, COMPLETE_WITH_SELF_LOOPS = 0, 1, 2  # kinds, numbered as in the ops' schemas
 
@@ -101,16 +100,15 @@ class Graph:
         nodes = None if num_nodes is None else as_int(op, "num_nodes", num_nodes)
         known = None if num_edges is None else as_int(op, "num_edges", num_edges)
         ptr = own(ptr)
-        counts = ptr.diff()
         if validate:
-            _check_offsets(op, "ptr", ptr, counts, nodes)
+            check_offsets(op, "ptr", ptr, nodes)
         table = pairs_table(ptr, self_loops)
         if validate and known is not None and int(table[-1]) != known:
             fail(op, "num_edges", f"{int(table[-1])} edges", known)
         if nodes is None:
             nodes = int(ptr[-1])
-            if validate and nodes >= 2**31 and int(counts.max()) >= 2**31:
-                fail(op, "ptr", "events of fewer than 2^31 nodes", int(counts.max()))
+            if validate and nodes >= 2**31 and int(ptr.diff().max()) >= 2**31:
+                fail(op, "ptr", "events of fewer than 2^31 nodes", int(ptr.diff().max()))
         return cls._new(nodes, known, COMPLETE_WITH_SELF_LOOPS if self_loops else COMPLETE, table)
 
     @classmethod
@@ -171,7 +169,7 @@ class Graph:
         rowptr, col = own(rowptr), own(col)
         counts = rowptr.diff()
         if validate:
-            _check_offsets(op, "rowptr", rowptr, counts, num_edges)
+            check_offsets(op, "rowptr", rowptr, num_edges)
             check_indices(op, "col", col, num_nodes)
         receiver = torch.repeat_interleave(counts, output_size=num_edges)
         identity = torch.arange(num_edges, device=col.device)

@@ -35,8 +35,9 @@ def normal(t: Tensor) -> Tensor:
         return t.clone()
 
 
-def check_offsets(op: str, argument: str, ptr: Tensor, counts: Tensor, end: int | None) -> None:
-    """``counts`` are the differences of ``ptr``; none of them overflows if no entry is negative."""
+def check_offsets(op: str, argument: str, ptr: Tensor, end: int | None) -> None:
+    """``ptr`` starts at 0, does not decrease and ends at ``end``. Its differences overflow only if an entry is
+    negative."""
     if ptr.is_meta:
         fail(op, argument, "a tensor with values to check", "one on device meta")
     if on_host(ptr):
@@ -44,7 +45,7 @@ def check_offsets(op: str, argument: str, ptr: Tensor, counts: Tensor, end: int 
         first, last, lowest = int(values[0]), int(values[-1]), int(values.min())
         least = int(np.diff(values).min(initial=first))
     else:
-        ends = torch.stack([ptr[0], ptr[-1], ptr.min(), torch.cat([counts, ptr[:1]]).min()])
+        ends = torch.stack([ptr[0], ptr[-1], ptr.min(), torch.cat([ptr.diff(), ptr[:1]]).min()])
         first, last, lowest, least = ends.tolist()
     if first != 0:
         fail(op, argument, "a first entry of 0", first)

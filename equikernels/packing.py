@@ -244,7 +244,7 @@ def check_offsets(op: str, ptr: Tensor, packed: Tensor, *, validate: bool) -> Te
         fail(op, "ptr", f"device {packed.device}", ptr.device)
     counts = ptr.diff()
     if validate:
-        indices.check_offsets(op, "ptr", ptr, counts, packed.shape[0])
+        indices.check_offsets(op, "ptr", ptr, packed.shape[0])
     return counts
 
 

@@ -78,7 +78,7 @@ def unpack_pairs(
         fail(op, "ptr", f"device {packed.device}", ptr.device)
     counts = ptr.diff()
     if validate:
-        check_offsets(op, "ptr", ptr, counts, None)
+        check_offsets(op, "ptr", ptr, None)
         if counts.numel() > 0 and int(counts.max()) > packed.shape[0]:
             fail(op, "ptr", f"events of at most {packed.shape[0]} particles", int(counts.max()))
     if validate and int((counts * counts).sum()) != packed.shape[0]:

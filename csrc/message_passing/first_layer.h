@@ -28,7 +28,8 @@ class FirstLayer {
   Tensor ends[2];         // tables A, B [n, width]; of a measured norm before it
   Tensor normed[2];       // after it
   Tensor plain, columns;  // of W_1 for invariants and attributes [width, K], before and after a measured norm
-  Tensor statistics, unbiased, state;  // of a measured norm: mean and variance, as running averages want them, its sums
+  Tensor statistics, running[2],
+      state;  // of a measured norm: mean and variance, as running averages want them, its sums
 
   FirstLayer(const Optionals& tensors, const Tensor& table, int64_t num_edges, int64_t kind,
              const std::vector<int64_t>& ints, const std::vector<double>& numbers)
@@ -199,13 +200,13 @@ class FirstLayer {
     const int64_t K = bound();
     state = doubles(4 * width + K + K * K + 2 * n * K);
     statistics = torch::stable::new_empty(in.like(), {2, width}, ScalarType::Double);
-    unbiased = empty({2, width});
+    for (Tensor& t : running) t = empty({width});
     columns = empty({width, K});
     NormRoom room;
     EdgeNormArgs<T> a = norm_args<T>(room);
     a.folded = put<T>(columns);
-    a.unbiased[0] = put<T>(unbiased);
-    a.unbiased[1] = a.unbiased[0] + width;
+    a.unbiased[0] = put<T>(running[0]);
+    a.unbiased[1] = put<T>(running[1]);
     const int64_t chunk_work = a.chunk() * width;
     if (attributes() > 0) {
       pass(a.chunks(), a.chunk() * 64, EdgeSums<T, X>{a, edge_columns<T, X>()});

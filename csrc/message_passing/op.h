@@ -37,10 +37,10 @@ class MessagePassing : FirstLayer<Device> {
   using Base::over_columns;
   using Base::pass;
   using Base::plain;
+  using Base::running;
   using Base::state;
   using Base::statistics;
   using Base::tables;
-  using Base::unbiased;
   using Base::weight;
   using Base::width;
   using Base::zeros;
@@ -85,7 +85,7 @@ class MessagePassing : FirstLayer<Device> {
   template <class T, class X>
   std::vector<Tensor> run() {
     this->template fold<T>();
-    for (Tensor* t : {&unbiased, &statistics, &state}) *t = empty({0});
+    for (Tensor* t : {&running[0], &running[1], &statistics, &state}) *t = empty({0});
     if (tables) {
       this->template make_tables<T>();
       this->template take_columns<T>();
@@ -99,7 +99,8 @@ class MessagePassing : FirstLayer<Device> {
                             o.coordinates > 0 ? torch::stable::new_empty(*in.x, in.x->sizes()) : nothing(),
                             sized(o.edges_at >= 0, in.num_edges, std::max<int64_t>(o.edges_at, 0)),
                             statistics,
-                            unbiased,
+                            running[0],
+                            running[1],
                             tables ? ends[0] : nothing(),
                             tables ? ends[1] : nothing(),
                             state};

@@ -133,11 +133,12 @@ class RowMlp {
   template <class T>
   std::vector<Tensor> run() {
     prepare<T>();
-    Tensor out = empty({rows, in.width(depth() - 1)}), moments = empty({0}), unbiased = empty({0});
+    Tensor out = empty({rows, in.width(depth() - 1)}), moments = empty({0}), mean = empty({0}), unbiased = empty({0});
     kept = empty({rows * kept_columns()});
     if (o.measured()) {
       moments = doubles({2, measured_width});
-      unbiased = empty({2, measured_width});
+      mean = empty({measured_width});
+      unbiased = empty({measured_width});
     }
     if (o.plan == RowPlan::lanes) {
       const Tensor packed = pack<T>();
@@ -145,12 +146,12 @@ class RowMlp {
       args.edges = put<T>(out);
       Device::Edges::template edge_network_forward<T, T>(in.like(), args);
     } else if constexpr (!Device::cuda) {
-      run_layers<T>(out, moments, unbiased);
+      run_layers<T>(out, moments, put<T>(mean), put<T>(unbiased));
     } else {
       STD_TORCH_CHECK(false, "row_mlp: no kernel for wide layers or batch norms on CUDA");
     }
     if (in.residual) copy(put<T>(*in.residual), 0, put<T>(out), 0, 1, rows * out.size(1), true);
-    return {out, moments, unbiased, kept};
+    return {out, moments, mean, unbiased, kept};
   }
 
   // --- lanes across rows ---
@@ -213,7 +214,7 @@ class RowMlp {
   }
 
   template <class T>
-  void run_layers(const Tensor& out, const Tensor& moments, const Tensor& unbiased) {
+  void run_layers(const Tensor& out, const Tensor& moments, T* running_mean, T* unbiased) {
     Tensor h = input, spare;
     int64_t norm = 0;
     for (size_t l = 0; l < depth(); ++l) {
@@ -229,13 +230,12 @@ class RowMlp {
       Device::Rows::rows_layer(a);
       if (measured) {
         double* m = put<double>(moments) + norm;
-        T* u = put<T>(unbiased) + norm;
         for (int64_t c = 0; c < width; ++c) {
           const double mean = a.moments[c], variance = a.moments[width + c];
           m[c] = mean;
           m[measured_width + c] = variance;
-          u[c] = T(mean);
-          u[measured_width + c] = T(variance * double(rows) / double(rows > 1 ? rows - 1 : 1));
+          running_mean[norm + c] = T(mean);
+          unbiased[norm + c] = T(variance * double(rows) / double(rows > 1 ? rows - 1 : 1));
         }
       }
       if (sloped(l)) {

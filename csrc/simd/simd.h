@@ -225,10 +225,5 @@ inline V exp_of(V x) {
   return x > splat(S::exp_max) ? y / T(0) : y;
 }
 
-template <class T>
-inline Vec<T> sigmoid_of(Vec<T> x) {
-  return T(1) / (T(1) + exp_of<T>(-x));
-}
-
 }  // namespace
 }  // namespace ek

@@ -139,9 +139,12 @@ class LorentzNet(nn.Module):
         h = apply_linear(self.embedding, scalars)
         for block in self.LGEBs:
             h, x = block(h, x, graph, node_attr=scalars)
-        total = segment_reduce(h[: events.num_edges], events, "sum")
-        size = slots if slots is not None else events.in_degree().clamp(min=1).unsqueeze(1).to(total.dtype)
-        return apply_layers(self.graph_dec, total / size)
+        if slots is None:
+            mean = segment_reduce(h, events, "mean")
+        else:
+            real = h[: events.num_edges] if self.training else h
+            mean = segment_reduce(real, events, "sum") / slots
+        return apply_layers(self.graph_dec, mean)
 
     def _slots(self, ptr: Tensor, n: int, padded_to: int | None) -> int | None:
         """N of the padded mean; None for the masked one."""

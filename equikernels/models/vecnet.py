@@ -80,9 +80,8 @@ class VecNet(LorentzNet):
         """
         h, f, _, graph = self.streams(x, scalars, ptr, free)
         events = graph.events
-        total = segment_reduce(h if f is None else torch.cat([h, f], dim=1), events, "sum")
-        size = events.in_degree().clamp(min=1).unsqueeze(1).to(total.dtype)
-        return apply_layers(self.graph_dec, total / size)
+        mean = segment_reduce(h if f is None else torch.cat([h, f], dim=1), events, "mean")
+        return apply_layers(self.graph_dec, mean)
 
     def streams(
         self, x: Tensor, scalars: Tensor, ptr: Tensor | Graph, free: Tensor | None = None

@@ -83,8 +83,7 @@ class FusedOp:
         if isinstance(graph, Graph):
             where: tuple[Any, ...] = graph_arguments(graph, options.needs_edges())
         else:
-            like = next(t for t in tensors if t is not None)
-            where = like.new_empty(0, dtype=torch.int64), graph, NO_GRAPH
+            where = _no_table(next(t for t in tensors if t is not None)), graph, NO_GRAPH
         arguments = (tensors, *where, *options.encoded())
         if torch.compiler.is_compiling() or (torch.is_grad_enabled() and _any_requires_grad(tensors)):
             return self.op(*arguments)
@@ -153,6 +152,15 @@ class FusedOp:
             return tuple(out[k] for k in outputs)
 
         return function, present, outputs
+
+
+_NO_TABLE = torch.empty(0, dtype=torch.int64)
+
+
+def _no_table(like: Tensor) -> Tensor:
+    if like.device.type == "cpu" and not torch.compiler.is_compiling():
+        return _NO_TABLE  # making one takes as long as a small product
+    return like.new_empty(0, dtype=torch.int64)
 
 
 def planned(query: str, options: Any, shape: tuple[int, ...], like: Tensor) -> str:

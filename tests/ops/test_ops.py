@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -71,9 +72,22 @@ def test_gradcheck_and_gradgradcheck(case: Case, layout: str) -> None:
             return out.sum(0)  # the cotangent is broadcast, stride 0
         return out
 
-    # With many weights, finite differences are taken along random directions instead of one by one.
-    assert torch.autograd.gradcheck(laid_out, tuple(inputs.values()), fast_mode=bool(case.weights))
-    assert torch.autograd.gradgradcheck(laid_out, tuple(inputs.values()), fast_mode=bool(case.weights))
+    # Of many numbers, finite differences are taken along random directions instead of one by one.
+    many = bool(case.weights) or sum(t.numel() for t in inputs.values()) > 150
+    assert torch.autograd.gradcheck(laid_out, tuple(inputs.values()), fast_mode=many)
+    assert torch.autograd.gradgradcheck(laid_out, tuple(inputs.values()), fast_mode=many)
+
+
+def _form(value: Any) -> Any:
+    """What tracing tells one call from another by: a tensor's dimensions and dtype, what is left out, flags."""
+    if isinstance(value, Tensor):
+        return value.dim(), value.dtype
+    if isinstance(value, list | tuple):  # options among them: numbers, of which 0 is no
+        return tuple(v != 0 if isinstance(v, int | float) else _form(v) for v in value)
+    return value if isinstance(value, bool) else type(value)
+
+
+traced: set[Any] = set()  # forms of calls; tracing is nearly all of the time, and sees nothing else
 
 
 @over(select(*TYPICAL, traced=True, kernel=True))
@@ -86,20 +100,22 @@ def test_opcheck(case: Case) -> None:
         torch.autograd.grad(out.sum(), list(inputs.values()), allow_unused=True)
     assert record.calls, "no op was called"
     for op, args in record.calls:
-        torch.library.opcheck(op, fresh(args))
+        checks = ["test_schema", "test_autograd_registration", "test_faketensor"]
+        if (form := (op, _form(args))) not in traced:
+            checks.append("test_aot_dispatch_dynamic")
+        torch.library.opcheck(op, fresh(args), test_utils=checks)
+        traced.add(form)
 
 
-@over(first_per_op(select("complete", smooth=True)) + first_per_op(select("sparse", smooth=True)))
-@pytest.mark.parametrize("engine", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
-def test_compile_fullgraph_over_changing_sizes(case: Case, engine: str) -> None:
+def _check_compiled(case: Case, sizes: tuple[int, ...], **options: Any) -> None:
     torch._dynamo.reset()
     names = list(case.inputs())
 
     def step(graph: ek.Graph, *tensors: Tensor) -> Tensor:
         return case.run(dict(zip(names, (2 * t for t in tensors), strict=True)), graph).sin().sum()
 
-    compiled = torch.compile(step, fullgraph=True, backend=engine)
-    for n in (5, 6, 9):
+    compiled = torch.compile(step, fullgraph=True, **options)
+    for n in sizes:
         if case.graph_name == "complete":
             graph = ek.Graph.complete(torch.tensor([0, 2, n]))
         else:
@@ -113,6 +129,37 @@ def test_compile_fullgraph_over_changing_sizes(case: Case, engine: str) -> None:
         result.backward()
         for name in names:
             torch.testing.assert_close(leaves[name].grad, eager_leaves[name].grad)
+
+
+@over(first_per_op(select("complete", smooth=True)) + first_per_op(select("sparse", smooth=True)))
+def test_compile_fullgraph_over_changing_sizes(case: Case) -> None:
+    _check_compiled(case, (5, 6, 9), backend="aot_eager")
+
+
+# To Inductor an op is a call between its own loops, the same for every case and every kind of graph. These cases call
+# every op of the dispatcher.
+FIRST = first_per_op(select("complete", "sparse", smooth=True))
+INDUCTOR = [
+    *(c for c in FIRST if not c.op.startswith(("aggregate_", "linear_1to2", "linear_2to1"))),
+    *first_per_op([c for c in select("complete") if c.op.endswith("_reduce") and c.options.get("reduce") == "max"]),
+]
+
+
+@pytest.mark.slow
+@over(INDUCTOR)
+def test_compile_with_inductor(case: Case) -> None:
+    _check_compiled(case, (5, 9), backend="inductor", dynamic=True)
+
+
+def test_what_inductor_is_not_given_is_made_of_the_same_ops() -> None:
+    def called(cases: list[Case]) -> set[str]:
+        with RecordOps() as record:
+            for case in cases:
+                inputs = require_grad(case.inputs())
+                torch.autograd.grad(case.run(inputs, case.graph()).sum(), list(inputs.values()), allow_unused=True)
+        return {str(op) for op, _ in record.calls}
+
+    assert called(FIRST) <= called(INDUCTOR)
 
 
 @over(first_per_op(select("complete")) + first_per_op(select("sparse")))

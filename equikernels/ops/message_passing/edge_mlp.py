@@ -218,7 +218,7 @@ def gate_of(modules: Iterable[Any]) -> Layer:
 
 
 @torch.no_grad()
-def update_running(norm: Any, running: Tensor, count: Any) -> None:
+def update_running(norm: Any, mean: Tensor, variance: Tensor, count: Any) -> None:
     """The running averages of a batch norm in training, as PyTorch keeps them.
 
     Args:

@@ -161,14 +161,14 @@ def _keep(mlp: EdgeMLP, graph: Graph, out: list[Tensor]) -> None:
     """Updates running averages, by the kernel's unbiased statistics or the reference's biased ones."""
     count = graph._num_edges
     if len(out) > 4:
-        update_running(mlp.measured()[0].module, out[4], count)
+        update_running(mlp.measured()[0].module, out[4], out[5], count)
         return
     statistics, at, edges = out[3].detach(), 0, graph.num_edges
     for layer in mlp.layers:
         if layer.norm is None or not layer.norm.measured:
             continue
         mean, variance = statistics[:, at : at + layer.weight.shape[0]]
-        update_running(layer.norm.module, torch.stack([mean, variance * (edges / max(edges - 1, 1))]), count)
+        update_running(layer.norm.module, mean, variance * (edges / max(edges - 1, 1)), count)
         at += layer.weight.shape[0]
 
 
@@ -231,10 +231,10 @@ def _shapes(tensors: Tensors, num_edges: Any, options: EdgeOptions) -> list[Tens
         x.new_empty(x.shape) if options.coordinates and x is not None else like.new_empty(0),
         like.new_empty(num_edges, widths[options.edges_at]) if options.edges_at >= 0 else like.new_empty(0),
         like.new_empty(2, width, dtype=torch.float64) if measured else like.new_empty(0),
-        like.new_empty(2, width) if measured else like.new_empty(0),
+        *(like.new_empty(width if measured else 0) for _ in range(2)),
         *(like.new_empty(nodes, width) if tables else like.new_empty(0) for _ in range(2)),
         like.new_empty(state, dtype=torch.float64) if measured else like.new_empty(0),
     ]
 
 
-FUSED = FusedOp(Spec(OP, EdgeOptions, reference.message_passing, _shapes, differentiable=4, saved=(3, 5, 6, 7)))
+FUSED = FusedOp(Spec(OP, EdgeOptions, reference.message_passing, _shapes, differentiable=4, saved=(3, 6, 7, 8)))

@@ -120,17 +120,18 @@ def run(mlp: EdgeMLP, tables: Sequence[Tensor], residual: Tensor | None = None) 
 
 def _keep(mlp: EdgeMLP, out: list[Tensor], rows: int) -> None:
     if len(out) > 2:
-        running = out[2]
+        means, variances = out[2], out[3]
     else:
-        mean, variance = out[1].detach().unbind()
-        running = torch.stack([mean, variance * (rows / max(rows - 1, 1))])
+        means, variances = out[1].detach().unbind()
+        variances = variances * (rows / max(rows - 1, 1))
     at = 0
     for layer in mlp.layers:
         if layer.norm is None or not layer.norm.measured:
             continue
         width = layer.weight.shape[0]
-        whole = width == running.shape[1]
-        update_running(layer.norm.module, running if whole else running[:, at : at + width], rows)
+        part = (means, variances) if width == means.shape[0] else (means[at : at + width], variances[at : at + width])
+        if layer.norm.module is not None:
+            update_running(layer.norm.module, *part, rows)
         at += width
 
 
@@ -158,9 +159,9 @@ def _shapes(tensors: Tensors, rows: Any, options: RowOptions) -> list[Tensor]:
     return [
         like.new_empty(rows, widths[-1]),
         like.new_empty(2, measured, dtype=torch.float64) if measured else like.new_empty(0),
-        like.new_empty(2, measured) if measured else like.new_empty(0),
+        *(like.new_empty(measured) for _ in range(2)),
         like.new_empty(rows * (kept if options.plan == LAYERS else 0)),
     ]
 
 
-FUSED = FusedOp(Spec(OP, RowOptions, _reference, _shapes, differentiable=2, saved=(1, 3)))
+FUSED = FusedOp(Spec(OP, RowOptions, _reference, _shapes, differentiable=2, saved=(1, 4)))
