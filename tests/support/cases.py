@@ -70,7 +70,6 @@ class Case:
     complete_only: bool = False  # the op knows events, not edges
     folded: tuple[str, ...] = ()  # multiplied with each other first: an infinity there may make more NaN
     kernel: bool = True  # or the reference runs
-    traced: bool = True  # other cases differ in numbers alone where not: the schema's checks, which are slow, skip it
 
     def __str__(self) -> str:
         return f"{self.op}-{self.id}-{self.graph_name}"

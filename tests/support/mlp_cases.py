@@ -25,11 +25,6 @@ WEIGHTS = (
 )
 
 
-# Each plan, and each output alone, on a complete graph and on another.
-TRACED = {(id, "complete") for id in ("lorentz", "relu", "statistics", "euclidnet", "head of one layer", "edges")}
-TRACED |= {(id, "sparse") for id in ("messages", "coordinates", "no ends", "norm and tables", "many inputs")}
-
-
 class Spec(NamedTuple):
     """A layer of a sample network. Its parameters are called weight1, bias1, gamma1, beta1, mean1, variance1 in the
     first layer; norm: "batch", "given" (a batch norm of given statistics), "layer", each with " affine" or without."""
@@ -150,7 +145,7 @@ def row_cases(case: Callable[..., Any]) -> list[Any]:
             made = {name: normal(graph.num_nodes, c, generator=generator) for name, c in sizes.items()}
             return made | parameters(layers, sum(columns), generator)
 
-        fields = {"call": call_rows, "weights": WEIGHTS, "traced": graph == "complete", **rest}
+        fields = {"call": call_rows, "weights": WEIGHTS, **rest}
         return case("row_mlp", id, graph, inputs, {"layers": layers}, **fields)
 
     norms = Spec(5, "silu", "batch affine", bias=False), Spec(4, "tanh", "batch"), Spec(3)
@@ -191,7 +186,6 @@ def edge_cases(case: Callable[..., Any], graphs: tuple[str, ...], small: tuple[s
         inputs = edge_inputs(*layers, **rest)
         options = {"layers": layers, **({"order": rest["order"]} if "order" in rest else {}), **options}
         fields = {"per_edge": ("edge_attr",), "vectors": ("x",), "weights": WEIGHTS, **changes}
-        fields["traced"] = (id, graph) in TRACED
         return case("message_passing", id, graph, inputs, options, call=call, **fields)
 
     def halves(*arguments: Any, **rest: Any) -> list[Any]:
