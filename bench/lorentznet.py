@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import time
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from torch import Tensor
 import equikernels as ek
 from equikernels import published
 from equikernels.data import Jets
+from equikernels.nn.lgeb import lorentz_messages
 
 from . import side_by_side
 from .ceilings import ceilings
@@ -65,20 +65,9 @@ class Sides(side_by_side.Sides):
 
     @torch.inference_mode()
     def kernel(self) -> None:
-        """The fused op of the first block alone, on tables of its sizes."""
-        block: Any = self.ours.LGEBs[0]
-        tables = torch.randn(2, self.x.shape[0], WIDTH, generator=torch.Generator().manual_seed(0))
-        ek.message_passing(
-            tables[0],
-            tables[1],
-            self.x,
-            self.graph,
-            invariant_weight=block.phi_e[0].weight[:, -2:],
-            layers=[(block.phi_e[3].weight, block.phi_e[3].bias)],
-            gate=(block.phi_m[0].weight, block.phi_m[0].bias),
-            head=(block.phi_x[0].weight, block.phi_x[0].bias, block.phi_x[2].weight),
-            clamp=100.0,
-        )
+        """The fused op of the first block alone."""
+        h = torch.randn(self.x.shape[0], WIDTH, generator=torch.Generator().manual_seed(0))
+        lorentz_messages(self.ours.LGEBs[0], h, self.x, self.graph)
 
 
 def plan(setting: Setting) -> Plan:

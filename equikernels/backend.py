@@ -113,7 +113,7 @@ def _refusal(op: str, backend: str, device: torch.device) -> str | None:
     return _native.cpu_reason if backend == "cpu" else _native.cuda_reason
 
 
-def use_kernel(op: str, *tensors: Tensor, cuda_limit: str | None = None, limit: str | None = None) -> bool:
+def use_kernel(op: str, *tensors: Tensor, limit: str | None = None) -> bool:
     """True if the op's kernel is to run on these tensors, False for the reference.
 
     Under torch.func transforms and forward-mode AD the reference runs: its PyTorch ops have every derivative and
@@ -122,7 +122,6 @@ def use_kernel(op: str, *tensors: Tensor, cuda_limit: str | None = None, limit: 
     Args:
         op: name of the public op.
         tensors: its arguments.
-        cuda_limit: the reason why the op's CUDA C++ kernel does not support this call, if any.
         limit: the reason why the op's kernel on this device does not support it.
 
     Raises:
@@ -138,7 +137,7 @@ def use_kernel(op: str, *tensors: Tensor, cuda_limit: str | None = None, limit: 
     if transformed(tensors):
         return False
     for backend in (name,) if named else AUTO.get(device.type, ()):
-        reason = _refusal(op, backend, device) or limit or (cuda_limit if backend == "cuda" else None)
+        reason = _refusal(op, backend, device) or limit
         if reason is None:
             return True
         if named:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import equikernels as ek
 from equikernels import _triton, backend
-from equikernels.ops.message.spec import MAX_CUDA_EDGE_WIDTH, MAX_CUDA_WIDTH, MessageTensors, cuda_limit
 
-from .support import ROOT
 from .support.process import run
 
 # A kernel of the op `invariants` with recognisable results.
@@ -97,46 +93,14 @@ print(*(report[op]["triton"] == report[op]["cpu"] for op in ("segment_reduce", "
     assert run(code).splitlines() == ["[[1.0], [1.0]] [[1.0], [1.0]]", "[2]", "True True"]
 
 
-@pytest.mark.parametrize(
-    ("width", "attr", "dtype", "reason"),
-    [
-        (72, 32, torch.float32, None),
-        (73, 1, torch.float32, "a layer of 73 channels: at most 72"),
-        (8, 33, torch.float32, "edge_attr of 33 columns: at most 32"),
-        (8, 1, torch.float64, "features of torch.float64: only torch.float32"),
-    ],
-)
-def test_what_the_cuda_kernel_of_messages_cannot_do_is_refused_by_name_only(
-    width: int, attr: int, dtype: torch.dtype, reason: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(backend, "AUTO", {"cpu": ("cuda",)})  # as where there is a GPU
-    monkeypatch.setattr(backend, "_refusal", lambda *_: None)
-    table = torch.zeros(2, 5, dtype=dtype)
-    limit = cuda_limit(MessageTensors(table, table, edge_attr=torch.zeros(2, attr), head_weight=torch.zeros(width, 5)))
-    assert limit == reason
-    assert backend.use_kernel("message_passing", table, cuda_limit=limit) == (reason is None)
-    with ek.use_backend("cuda"):
-        if reason is None:
-            assert backend.use_kernel("message_passing", table)
-            return
-        with pytest.raises(RuntimeError, match=f"message_passing: backend 'cuda' was requested: {reason}"):
-            backend.use_kernel("message_passing", table, cuda_limit=limit)
-
-
-def test_the_limits_are_those_of_the_kernel() -> None:
-    header = (ROOT / "csrc" / "message" / "message_cuda.h").read_text()
-    found = dict(re.findall(r"constexpr int64_t (\w+) = (\d+);", header))
-    assert found == {"kMessageCudaWidth": str(MAX_CUDA_WIDTH), "kMessageCudaEdgeWidth": str(MAX_CUDA_EDGE_WIDTH)}
-
-
-def test_what_cuda_cannot_do_is_left_to_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_kernel_cannot_do_is_left_to_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ek._native, "cuda_reason", None)
     with FakeTensorMode():
         x = torch.empty(1, device="cuda")
-    assert ek.backend.use_kernel("edge_network", x)
-    assert not ek.backend.use_kernel("edge_network", x, cuda_limit="too large")
+    assert ek.backend.use_kernel("message_passing", x)
+    assert not ek.backend.use_kernel("message_passing", x, limit="too large")
     with ek.use_backend("cuda"), pytest.raises(RuntimeError, match="backend 'cuda' was requested: too large"):
-        ek.backend.use_kernel("edge_network", x, cuda_limit="too large")
+        ek.backend.use_kernel("message_passing", x, limit="too large")
 
 
 def test_importing_the_package_imports_no_triton() -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
-from equikernels.ops.edge_network.spec import ACTIVATIONS, NORM
 from torch import Tensor
 
 import equikernels as ek
@@ -15,6 +15,8 @@ from ..conftest import EQUIKERNELS, GRAPHS, INDEX_ADD, Implementation, jets, pre
 
 H = 72  # LorentzNet's block
 EUCLID = (8, 8, 8, 8, 8, 1)  # EuclidNet's: edges, messages, weights of differences
+ACTIVATIONS, NORMS = ("silu", "identity", "silu", "sigmoid", "silu", "identity"), (1, 0, 1, 1, 1, 0)
+FORMULA = ("receiver", "sender", "invariants")
 FEWER = {**GRAPHS, "20 jets": lambda: jets(20)}  # plain PyTorch would take minutes for a hundred
 del FEWER["100 jets"]
 
@@ -39,30 +41,30 @@ def beside_plain(ours: Implementation) -> dict[str, Implementation]:
     return {EQUIKERNELS: ours, INDEX_ADD: plain}
 
 
-def block(graph: ek.Graph, u: Tensor, v: Tensor, x: Tensor, inner: Tensor, square: Tensor, rows: Tensor) -> Tensor:
-    """Messages and coordinates of LorentzNet's block; square [2, H, H] and rows [4, H]: its weights."""
-    messages, coordinates = ek.message_passing(
-        u,
-        v,
-        x,
-        graph,
-        invariant_weight=inner,
-        layers=[(square[0], rows[0])],
-        gate=(rows[1:2], None),
-        head=(square[1], rows[2], rows[3:]),
-        clamp=100.0,
-    )
-    assert coordinates is not None
-    return torch.cat([messages, coordinates], dim=1)
+def block(graph: ek.Graph, h: Tensor, x: Tensor, first: Tensor, square: Tensor, rows: Tensor) -> Tensor:
+    """Messages and coordinates of LorentzNet's block; first [H, 2 H + 2], square [2, H, H] and rows [4, H]: its
+    weights."""
+    layers = [ek.Layer(first, None, "relu"), ek.Layer(square[0], rows[0], "relu")]
+    head = [ek.Layer(square[1], rows[2], "relu"), ek.Layer(rows[3:])]
+    mlp = ek.EdgeMLP.of(layers, gate=ek.Layer(rows[1:2], None, "sigmoid"), head=head, order=FORMULA)
+    return both(mlp, graph, h=h, x=x, geometry=ek.Geometry(clamp=100.0), coordinates="mean")
 
 
 def euclid(graph: ek.Graph, h: Tensor, x: Tensor, attr: Tensor, weights: Tensor) -> Tensor:
     """Messages and coordinates of EuclidNet's block, which reads features of both ends and of the edge."""
-    steps = (("silu", 1), ("identity", 0), ("silu", 1), ("sigmoid", 1), ("silu", 1), ("identity", 0))
-    numbers = tuple(ACTIVATIONS.index(name) + NORM * norm for name, norm in steps)
-    network = ek.EdgeNetwork(weights, 2 + 3 * EUCLID[0], EUCLID, numbers)
-    where = {"ends": "inputs", "invariants": "both", "messages_at": 3, "coordinates": True, "clamp": 100.0}
-    out = ek.edge_network(network, graph, receiver=h, sender=h, x=x, edge_attr=attr, **where)  # type: ignore[arg-type]
+    layers, at = [], 0
+    for n_in, n_out, activation, norm in zip((2 + 3 * EUCLID[0], *EUCLID), EUCLID, ACTIVATIONS, NORMS, strict=False):
+        weight = weights[at : at + n_in * n_out].view(n_out, n_in)
+        bias = weights[at + n_in * n_out :][:n_out]
+        layers.append(ek.Layer(weight, bias, activation, norm=ek.Norm("layer") if norm else None))
+        at += (n_in + 1) * n_out
+    mlp = ek.EdgeMLP.of(layers[:4], head=layers[4:], order=(*FORMULA, "edge_attr"))
+    geometry = ek.Geometry(metric="euclidean", clamp=100.0)
+    return both(mlp, graph, h=h, x=x, edge_attr=attr, geometry=geometry, coordinates="sum")
+
+
+def both(mlp: ek.EdgeMLP, graph: ek.Graph, **inputs: Any) -> Tensor:
+    out = ek.message_passing(mlp, graph, **inputs)
     assert out.messages is not None
     assert out.coordinates is not None
     return torch.cat([out.messages, out.coordinates], dim=1)
@@ -75,21 +77,22 @@ def momenta(n: int, generator: torch.Generator) -> Tensor:
 
 def test_message_passing(measure: Callable[..., None], graph: ek.Graph) -> None:
     generator = torch.Generator().manual_seed(0)
-    shapes = ((graph.num_nodes, H), (graph.num_nodes, H), (H, 2), (2, H, H), (4, H))
-    u, v, inner, square, rows = (torch.randn(s, generator=generator) for s in shapes)
-    inputs = [u, v, momenta(graph.num_nodes, generator), inner, square / H**0.5, rows / H**0.5]
+    h, *weights = (
+        torch.randn(s, generator=generator) for s in ((graph.num_nodes, H), (H, 2 * H + 2), (2, H, H), (4, H))
+    )
+    inputs = [h, momenta(graph.num_nodes, generator), *(w / H**0.5 for w in weights)]
     flops = graph.num_edges * (4 * H * H + 10 * H)
     measure("message_passing, LorentzNet's block", beside_plain(block), inputs, flops, kinks=True)
 
 
-def test_edge_network(measure: Callable[..., None], graph: ek.Graph) -> None:
+def test_deep_message_passing(measure: Callable[..., None], graph: ek.Graph) -> None:
     generator, width = torch.Generator().manual_seed(0), EUCLID[0]
     shapes = ((graph.num_nodes, width), (graph.num_nodes, 3), (graph.num_edges, width))
     h, x, attr = (torch.randn(shape, generator=generator) for shape in shapes)
     inputs = (2 + 3 * width, *EUCLID[:-1])
     products = sum(a * b for a, b in zip(inputs, EUCLID, strict=True))
     weights = torch.randn(products + sum(EUCLID), generator=generator) / width**0.5
-    op = "edge_network, EuclidNet's block"
+    op = "message_passing, EuclidNet's block"
     measure(op, beside_plain(euclid), [h, x, attr, weights], 2 * products * graph.num_edges)
 
 

@@ -39,8 +39,8 @@ struct MessagePassingOnCuda : Device {
   }
 
   template <class X>
-  static void moments(const Tensor& on, const MomentsArgs<X>& args, bool forward) {
-    Device::launch(on, [&](auto stream) { return moments_cuda(args, forward, stream); });
+  static void moments(const Tensor& on, const MomentsArgs<X>& args, bool) {
+    Device::launch(on, [&](auto stream) { return invariants_cuda(args, stream); });  // backward with grad_x
   }
 
   // out = x weight^T + bias

@@ -112,6 +112,7 @@ class MessagePassing : FirstLayer<Device> {
     if (!asked()) return out;
     if (channels) {
       auto args = channels_args<T, X>();
+      args.bfloat16 = o.bfloat16;  // gradients are those of full precision
       ask(args);
       Device::Channels::template message_forward<T, X>(in.like(), args, o.tf32);
     } else {
@@ -255,7 +256,6 @@ class MessagePassing : FirstLayer<Device> {
       a.head_out = put<T>(weight[depth() - 1]);
       a.head_tanh = o.layers[depth() - 1].activation == Activation::tanh;
     }
-    a.bfloat16 = o.bfloat16;
     return a;
   }
 

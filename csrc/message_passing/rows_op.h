@@ -3,7 +3,9 @@
 
 #include <algorithm>
 
+#include "../pairs/rows.h"
 #include "passes.h"
+#include "row_activation.h"
 #include "row_mlp.h"
 
 namespace ek {

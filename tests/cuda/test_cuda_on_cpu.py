@@ -27,7 +27,7 @@ pytestmark = MARKS
 
 # Ops that launch our kernels on CUDA, and ops made of them.
 EMULATED = (
-    "pairwise_invariants", "message_statistics", "coordinate_update", "edge_network", "message_passing",
+    "pairwise_invariants", "coordinate_update", "message_passing", "row_mlp",
     "segment_reduce", "gather_segment_reduce", "segment_softmax", "rank2_reduce", "rank2_broadcast", "aggregate_2to2",
     "aggregate_2to1", "aggregate_2to0", "aggregate_1to2", "linear_2to2", "linear_2to0", "encode_invariants",
 )  # fmt: skip

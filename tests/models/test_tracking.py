@@ -358,7 +358,7 @@ def test_checks_are_named() -> None:
         (lambda: so2(p.x[1:], p.rows), ValueError, r"Graph.from_edge_index: edge_index: expected indices in \[0, 29\)"),
         (lambda: so2.EB(p.x, p.x[:, :2], e, p.graph), ValueError, r"EuclidBlock: h: expected shape \[30, 6\]"),
         (lambda: so3(p.x.long(), p.graph), TypeError, "EuclidNetSO3: x: expected dtype float32 or float64"),
-        (lambda: net(p.x, p.graph, p.edge_attr[1:]), ValueError, "edge_network: edge_attr: expected 150 rows"),
+        (lambda: net(p.x, p.graph, p.edge_attr[1:]), ValueError, "message_passing: edge_attr: expected 150 rows"),
         (
             lambda: net(p.x, p.graph, p.edge_attr[:, 1:]),
             ValueError,

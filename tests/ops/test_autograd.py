@@ -7,6 +7,7 @@ import torch
 
 import equikernels as ek
 
+FUSED = ("message_passing", "row_mlp")
 GRAPH = ek.Graph.complete(torch.tensor([0, 3, 5]))
 X = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
 
@@ -24,6 +25,8 @@ def test_schemas_are_what_the_registration_takes() -> None:
         for argument in schema.arguments:
             assert not argument.has_default_value(), f"{name}: {argument.name}: the dispatcher would leave it out"
             assert not argument.kwarg_only, f"{name}: {argument.name}"
+        if name.removesuffix("_backward").removeprefix("equikernels::") in FUSED:
+            continue  # which register themselves
         for part in (*schema.arguments, *schema.returns):
             assert str(part.type) not in ("List[Tensor]", "List[Optional[Tensor]]"), f"{name}: {part.name}"
 

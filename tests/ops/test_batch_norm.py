@@ -81,7 +81,10 @@ def test_over_edges(name: str, norm: str, plan: str, backend: str) -> None:
     x = four_vectors(graph.num_nodes, generator)
     results = []
     for fused in (True, False):
-        net, leaves = Networks(8, plan, **NORMS[norm]).double(), [h.clone().requires_grad_(), x.clone().requires_grad_()]
+        net, leaves = (
+            Networks(8, plan, **NORMS[norm]).double(),
+            [h.clone().requires_grad_(), x.clone().requires_grad_()],
+        )
 
         def forward(net: Networks = net, leaves: list[Tensor] = leaves, fused: bool = fused) -> Tensor:
             return fused_edges(net, *leaves, graph) if fused else net.plain(gathered(*leaves, graph))  # type: ignore[call-arg,arg-type]
@@ -221,6 +224,9 @@ def test_sync_batch_norm_over_two_processes_is_batch_norm_over_both_batches(tmp_
         for ours, theirs in zip(found, expected, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
     for name, (first, second), parameter in zip(
-        dict(block.named_parameters()), zip(*(grads for _, grads in saved), strict=True), block.parameters(), strict=True
+        dict(block.named_parameters()),
+        zip(*(grads for _, grads in saved), strict=True),
+        block.parameters(),
+        strict=True,
     ):
         torch.testing.assert_close(first + second, parameter.grad, rtol=1e-9, atol=1e-9, msg=name)

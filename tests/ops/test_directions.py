@@ -69,7 +69,9 @@ def test_names_are_settings(plan: str, name: str, backend: str) -> None:
 @pytest.mark.parametrize("which", ["auto", "reference"])
 @pytest.mark.parametrize("metric", ["euclidean", "minkowski"])
 @pytest.mark.parametrize("apart", [0.0, 1e-17])
-def test_where_the_root_is_zero_its_derivative_is_taken_as_zero(plan: str, which: str, metric: str, apart: float) -> None:
+def test_where_the_root_is_zero_its_derivative_is_taken_as_zero(
+    plan: str, which: str, metric: str, apart: float
+) -> None:
     """Nodes 0 and 1 coincide, or nearly; under the Minkowski metric 2 and 0 have a light-like distance."""
     direction = ek.Normed(offset=0.5)
     x = torch.zeros(4, 4, dtype=torch.float64)

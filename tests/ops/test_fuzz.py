@@ -34,6 +34,7 @@ def test_any_graph(graph: ek.Graph, which: int, op: str, seed: int) -> None:
     cases = select(op=op)
     case = cases[which % len(cases)]
     assume(graph.is_complete or not case.complete_only)
+    assume(not case.measures or (graph.num_nodes if op == "row_mlp" else graph.num_edges) != 1)
     inputs = case.inputs(torch.float64, graph, seed)
     cotangent = cotangent_for(reference(case, inputs, graph))
     result = value_and_grads(lambda i: case.run(i, graph), inputs, cotangent)

@@ -15,7 +15,7 @@ from equikernels.ops.fused_op import planned
 from equikernels.ops.message_passing.options import EdgeOptions
 
 from ..support.cases import GRAPHS, Case, Inputs, four_vectors, select
-from ..support.mlp_cases import Spec, call, edge_inputs, network
+from ..support.mlp_cases import FORMULA, Spec, call, edge_inputs, network
 from ..support.tools import assert_as_good_as_eager, require_grad
 
 LORENTZ = Spec(9, "relu", "batch affine", bias=False), Spec(7, "relu"), Spec(5, "relu"), Spec(1, bias=False)
@@ -141,7 +141,10 @@ def test_plans(layers: tuple[Spec, ...], options: dict[str, Any], plan: str) -> 
     assert plan_of(network(inputs, layers), **options).startswith(plan)
     if plan.isdigit():
         return
-    with ek.use_backend("cpu"), pytest.raises(RuntimeError, match=f"message_passing: backend 'cpu' was requested: .*{plan}"):
+    with (
+        ek.use_backend("cpu"),
+        pytest.raises(RuntimeError, match=f"message_passing: backend 'cpu' was requested: .*{plan}"),
+    ):
         call(inputs, graph, {"layers": layers, **options})
 
 
@@ -227,7 +230,7 @@ def test_cotangents_of_any_layout(id: str) -> None:
 
 
 def test_checkpoints_and_changed_inputs() -> None:
-    inputs, graph, run = each_output()
+    inputs, _, run = each_output()
     leaves = list(inputs.values())
 
     def total() -> Tensor:
@@ -247,22 +250,22 @@ def test_checkpoints_and_changed_inputs() -> None:
 
 def arguments(**updates: Any) -> dict[str, Any]:
     layers = [ek.Layer(torch.zeros(4, 12)), ek.Layer(torch.zeros(5, 4), torch.zeros(5), "relu")]
-    n = 3
+    head, n = [nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 1)], 3
     return {
-        "mlp": ek.EdgeMLP.of(layers, head=[nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 1)], order=("receiver", "sender", "invariants")),
+        "mlp": ek.EdgeMLP.of(layers, head=head, order=FORMULA),
         "graph": ek.Graph.complete(torch.tensor([0, n])),
         "h": torch.zeros(n, 5),
         "x": torch.zeros(n, 4),
         "coordinates": "mean",
         **updates,
-    }  # fmt: skip
+    }
 
 
 def mlp(width: int = 12, *order: str) -> ek.EdgeMLP:
-    return ek.EdgeMLP.of([ek.Layer(torch.zeros(4, width))], order=order or ("receiver", "sender", "invariants"))
+    return ek.EdgeMLP.of([ek.Layer(torch.zeros(4, width))], order=order or FORMULA)
 
 
-ATTRIBUTES = ("receiver", "sender", "invariants", "edge_attr")
+ATTRIBUTES = (*FORMULA, "edge_attr")
 NONE: dict[str, Any] = {"coordinates": "none"}
 
 

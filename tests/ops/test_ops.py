@@ -90,7 +90,7 @@ def _form(value: Any) -> Any:
 traced: set[Any] = set()  # forms of calls; tracing is nearly all of the time, and sees nothing else
 
 
-@over(select(*TYPICAL, traced=True, kernel=True))
+@over(select(*TYPICAL, kernel=True))
 def test_opcheck(case: Case) -> None:
     graph = case.graph()
     assert graph.num_edges > 0  # known from here on: a traced second derivative needs it

@@ -48,7 +48,10 @@ def test_plans(columns: int, layers: tuple[Spec, ...], plan: str, backend: str) 
         expected = ek.row_mlp(mlp, rows)
     torch.testing.assert_close(ek.row_mlp(mlp, rows), expected, rtol=1e-9, atol=1e-11)
     if not plan.isdigit():
-        with ek.use_backend("cpu"), pytest.raises(RuntimeError, match=f"row_mlp: backend 'cpu' was requested: .*{plan}"):
+        with (
+            ek.use_backend("cpu"),
+            pytest.raises(RuntimeError, match=f"row_mlp: backend 'cpu' was requested: .*{plan}"),
+        ):
             ek.row_mlp(mlp, rows)
 
 
@@ -114,5 +117,5 @@ TABLE, MLP = torch.zeros(4, 3), ek.EdgeMLP.of([nn.Linear(3, 2)])
 def test_errors_name_the_argument(tables: Any, options: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=f"^row_mlp: {message}"):
         ek.row_mlp(MLP, *tables, **options)
-    with pytest.raises(TypeError, match="^row_mlp: mlp: expected an EdgeMLP, got Linear"):
+    with pytest.raises(TypeError, match=r"^row_mlp: mlp: expected an EdgeMLP, got Linear"):
         ek.row_mlp(nn.Linear(3, 2), TABLE)  # type: ignore[arg-type]

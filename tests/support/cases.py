@@ -70,7 +70,6 @@ class Case:
     complete_only: bool = False  # the op knows events, not edges
     folded: tuple[str, ...] = ()  # multiplied with each other first: an infinity there may make more NaN
     kernel: bool = True  # or the reference runs
-    traced: bool = True  # other cases differ in numbers alone where not: the schema's checks, which are slow, skip it
 
     def __str__(self) -> str:
         return f"{self.op}-{self.id}-{self.graph_name}"
@@ -91,6 +90,11 @@ class Case:
     def uses(self, activation: str) -> bool:
         layers = self.options.get("layers", ())
         return activation in (self.options.get("activation"), *(layer.activation for layer in layers))
+
+    @property
+    def measures(self) -> bool:
+        """Whether statistics of a batch norm are measured, which takes more than one edge or row."""
+        return any("batch" in layer.norm for layer in self.options.get("layers", ()))
 
     @property
     def metric(self) -> str:

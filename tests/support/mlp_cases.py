@@ -25,11 +25,6 @@ WEIGHTS = (
 )
 
 
-# Each plan, and each output alone, on a complete graph and on another.
-TRACED = {(id, "complete") for id in ("lorentz", "relu", "statistics", "euclidnet", "head of one layer", "edges")}
-TRACED |= {(id, "sparse") for id in ("messages", "coordinates", "no ends", "norm and tables", "many inputs")}
-
-
 class Spec(NamedTuple):
     """A layer of a sample network. Its parameters are called weight1, bias1, gamma1, beta1, mean1, variance1 in the
     first layer; norm: "batch", "given" (a batch norm of given statistics), "layer", each with " affine" or without."""
@@ -150,7 +145,7 @@ def row_cases(case: Callable[..., Any]) -> list[Any]:
             made = {name: normal(graph.num_nodes, c, generator=generator) for name, c in sizes.items()}
             return made | parameters(layers, sum(columns), generator)
 
-        fields = {"call": call_rows, "weights": WEIGHTS, "traced": graph == "complete", **rest}
+        fields = {"call": call_rows, "weights": WEIGHTS, **rest}
         return case("row_mlp", id, graph, inputs, {"layers": layers}, **fields)
 
     norms = Spec(5, "silu", "batch affine", bias=False), Spec(4, "tanh", "batch"), Spec(3)
@@ -170,11 +165,15 @@ def row_cases(case: Callable[..., Any]) -> list[Any]:
     return listed
 
 
-def _euclidnet(h: int, end: str = "identity") -> tuple[Spec, ...]:
+def euclidnet(h: int, end: str = "identity") -> tuple[Spec, ...]:
     return (
-        Spec(h, "silu", "layer"), Spec(h), Spec(h, "silu", "layer"), Spec(h, "sigmoid", "layer"), Spec(h, "silu", "layer"),
+        Spec(h, "silu", "layer"),
+        Spec(h),
+        Spec(h, "silu", "layer"),
+        Spec(h, "sigmoid", "layer"),
+        Spec(h, "silu", "layer"),
         Spec(1, end),
-    )  # fmt: skip
+    )
 
 
 def edge_cases(case: Callable[..., Any], graphs: tuple[str, ...], small: tuple[str, ...]) -> list[Any]:
@@ -187,7 +186,6 @@ def edge_cases(case: Callable[..., Any], graphs: tuple[str, ...], small: tuple[s
         inputs = edge_inputs(*layers, **rest)
         options = {"layers": layers, **({"order": rest["order"]} if "order" in rest else {}), **options}
         fields = {"per_edge": ("edge_attr",), "vectors": ("x",), "weights": WEIGHTS, **changes}
-        fields["traced"] = (id, graph) in TRACED
         return case("message_passing", id, graph, inputs, options, call=call, **fields)
 
     def halves(*arguments: Any, **rest: Any) -> list[Any]:
@@ -204,7 +202,7 @@ def edge_cases(case: Callable[..., Any], graphs: tuple[str, ...], small: tuple[s
         first, *hidden = (Spec(w, activation) for w in widths)
         return first._replace(norm=norm, bias=norm == ""), *hidden, Spec(1, bias=False)
 
-    lorentz, euclid = block("silu", "batch affine", 3, 3, 3), _euclidnet(3)
+    lorentz, euclid = block("silu", "batch affine", 3, 3, 3), euclidnet(3)
     messages = Spec(5, "relu"), Spec(4, "relu")
     tables = Spec(5, "silu", "batch affine", bias=False), Spec(4, "tanh", "layer"), Spec(3, "sigmoid")
     both = {"coordinates": "mean"}
@@ -224,11 +222,23 @@ def edge_cases(case: Callable[..., Any], graphs: tuple[str, ...], small: tuple[s
         evaluated = block("relu", "given affine", 9, 7, 5)
         listed += [
             make(
-                "relu", name, evaluated, {**both, "depth": 2, "geometry": ek.Geometry(clamp=0.5)}, gate=7, **mixed,
+                "relu",
+                name,
+                evaluated,
+                {**both, "depth": 2, "geometry": ek.Geometry(clamp=0.5)},
+                gate=7,
+                **mixed,
                 folded=WEIGHTS,
             ),
-            make("statistics", name, (tables[0],), {"wanted": "statistics"}, weights=(*WEIGHTS, "out"), folded=("h", *WEIGHTS)),
-        ]  # fmt: skip
+            make(
+                "statistics",
+                name,
+                (tables[0],),
+                {"wanted": "statistics"},
+                weights=(*WEIGHTS, "out"),
+                folded=("h", *WEIGHTS),
+            ),
+        ]
         wide = block("relu", "batch affine", 72, 72, 72)
         options = {**both, "depth": 2, "geometry": ek.Geometry(clamp=100.0)}
         listed.append(make("wide", name, wide, options, gate=72, h=72, **mixed, smooth=False, folded=WEIGHTS))
@@ -245,30 +255,45 @@ def edge_cases(case: Callable[..., Any], graphs: tuple[str, ...], small: tuple[s
         *halves("shallow", tanh, {**both, "depth": 1}, order=("receiver", "invariants"), **mixed),
         *halves("coordinates", block("relu", "", 8, 8, 8), two, **moved),
         *halves(
-            "norm_plus_one", egnn, {**two, "coordinates": "sum", "geometry": geometry("norm_plus_one")}, **plane, **moved
+            "norm_plus_one",
+            egnn,
+            {**two, "coordinates": "sum", "geometry": geometry("norm_plus_one")},
+            **plane,
+            **moved,
         ),
         *halves(
-            "normed", block("silu", "batch", 4, 6, 4), {**two, "geometry": geometry(ek.Normed(0.3, 0.5))}, **plane,
+            "normed",
+            block("silu", "batch", 4, 6, 4),
+            {**two, "geometry": geometry(ek.Normed(0.3, 0.5))},
+            **plane,
             vectors=("x", "out"),
         ),
         *halves(
-            "normed_held", block("silu", "", 5, 4),
+            "normed_held",
+            block("silu", "", 5, 4),
             {**both, "depth": 1, "geometry": geometry(ek.Normed(inside=0.1, held=True), clamp=0.6)},
-            **mixed, points=places, order=("sender",), smooth=False,
+            **mixed,
+            points=places,
+            order=("sender",),
+            smooth=False,
         ),
         *halves(
-            "sender", sender, {**two, "geometry": ek.Geometry(invariants="product", direction="sender")}, columns=1, **moved
+            "sender",
+            sender,
+            {**two, "geometry": ek.Geometry(invariants="product", direction="sender")},
+            columns=1,
+            **moved,
         ),
         *halves("edges", (Spec(5, "relu"), Spec(11, "relu")), edges, order=shuffled, gate=11, **per_edge),
-        *halves(
-            "no ends", (Spec(2, "gelu_tanh", "batch affine"),), {}, h=0, order=("invariants", "edge_attr"), attr=1
-        ),
+        *halves("no ends", (Spec(2, "gelu_tanh", "batch affine"),), {}, h=0, order=("invariants", "edge_attr"), attr=1),
         *halves("no coordinates", (Spec(2), Spec(3)), {}, order=(*ENDS, "edge_attr"), points=None, h=1, vectors=()),
-    ]  # fmt: skip
+    ]
     for k, activation in enumerate(a for a in ACTIVATIONS if a not in ("relu", "leaky_relu", "silu", "gelu")):
         layers = block(activation, "", 9, 7, 5)
         options = {**both, "depth": 2}
-        listed.append(make(activation, TYPICAL[k % 2], layers, options, gate=7, **mixed, smooth=activation != "hardswish"))
+        listed.append(
+            make(activation, TYPICAL[k % 2], layers, options, gate=7, **mixed, smooth=activation != "hardswish")
+        )
     # A self-loop's unit vector is 0 / 1e-8: its derivatives cancel only to rounding at that scale, in any formula.
     for name in ("complete", "csr", "large_event"):
         layers = (*block("silu", "", 10, 16, 4)[:-1], Spec(1, "tanh", bias=False))
@@ -292,20 +317,60 @@ def edge_cases(case: Callable[..., Any], graphs: tuple[str, ...], small: tuple[s
     sums = {**one, "coordinates": "sum"}
     listed += [
         *(
-            make("euclidnet", name, _euclidnet(5), {**everything, "geometry": geometry(invariants="both", clamp=0.4)},
-                 points=places, h=5, order=whole, **mixed)
+            make(
+                "euclidnet",
+                name,
+                euclidnet(5),
+                {**everything, "geometry": geometry(invariants="both", clamp=0.4)},
+                points=places,
+                h=5,
+                order=whole,
+                **mixed,
+            )
             for name in LARGE
         ),
-        *halves("layer norms", mean_free, {"geometry": ek.Geometry(invariants="product")}, order=("invariants", "sender"), columns=1),
-        *halves("head of one layer", one_layer, {**sums, "geometry": geometry()}, order=("receiver", "edge_attr"), h=3,
-                attr=2, points=places, vectors=("x", "out")),
-        *halves("activations", several, {"edges": 4}, points=None, order=(*ENDS, "edge_attr"), vectors=(), smooth=False),
-        *halves("interaction", (Spec(5, "relu"), Spec(4)), {**edges, "edges": 0}, order=("sender", "receiver", "edge_attr"),
-                attr=4, points=None, vectors=(), **per_edge),
-        *halves("many inputs", (Spec(9, "silu", "layer"), Spec(2, norm="given")),
-                {"geometry": geometry()}, points=places, columns=1, h=35, attr=5, order=whole,
-                folded=WEIGHTS),
-    ]  # fmt: skip
+        *halves(
+            "layer norms",
+            mean_free,
+            {"geometry": ek.Geometry(invariants="product")},
+            order=("invariants", "sender"),
+            columns=1,
+        ),
+        *halves(
+            "head of one layer",
+            one_layer,
+            {**sums, "geometry": geometry()},
+            order=("receiver", "edge_attr"),
+            h=3,
+            attr=2,
+            points=places,
+            vectors=("x", "out"),
+        ),
+        *halves(
+            "activations", several, {"edges": 4}, points=None, order=(*ENDS, "edge_attr"), vectors=(), smooth=False
+        ),
+        *halves(
+            "interaction",
+            (Spec(5, "relu"), Spec(4)),
+            {**edges, "edges": 0},
+            order=("sender", "receiver", "edge_attr"),
+            attr=4,
+            points=None,
+            vectors=(),
+            **per_edge,
+        ),
+        *halves(
+            "many inputs",
+            (Spec(9, "silu", "layer"), Spec(2, norm="given")),
+            {"geometry": geometry()},
+            points=places,
+            columns=1,
+            h=35,
+            attr=5,
+            order=whole,
+            folded=WEIGHTS,
+        ),
+    ]
     for direction, more in (
         ("sender", {"clamp": 0.5}),
         ("norm_plus_one", {}),
@@ -314,10 +379,21 @@ def edge_cases(case: Callable[..., Any], graphs: tuple[str, ...], small: tuple[s
     ):
         id = direction if isinstance(direction, str) else f"normed{'_held' * direction.held}"
         listed += halves(
-            f"{id} of one layer", one_layer, {**sums, "geometry": geometry(direction, **more)}, points=places,
-            columns=1, vectors=("x", "out"), equivariant="clamp" not in more, smooth=id in ("normed", "sender"),
-        )  # fmt: skip
-    none = Spec(4, "silu", "layer affine"), Spec(3, "tanh", "batch affine"), Spec(5, "silu", "batch"), Spec(1, "sigmoid")
+            f"{id} of one layer",
+            one_layer,
+            {**sums, "geometry": geometry(direction, **more)},
+            points=places,
+            columns=1,
+            vectors=("x", "out"),
+            equivariant="clamp" not in more,
+            smooth=id in ("normed", "sender"),
+        )
+    none = (
+        Spec(4, "silu", "layer affine"),
+        Spec(3, "tanh", "batch affine"),
+        Spec(5, "silu", "batch"),
+        Spec(1, "sigmoid"),
+    )
     for name in TYPICAL:
         listed.append(make("no kernel", name, none, {**both, "depth": 2, "edges": 0}, gate=3, kernel=False, **mixed))
     return listed

@@ -52,7 +52,7 @@ __global__ void __launch_bounds__(kForwardWarps* kWarp, 1)
     start_walk(args.graph, node, end, own.rows);
     OwnerSums<float, float, kColumns> messages(args.messages, width, args.mean_messages);
     OwnerSums<double, X, 1> coordinates(args.coordinates, args.dim, args.mean_coordinates);
-    messages.clear(node, end);
+    if (args.messages) messages.clear(node, end);
     if (head) coordinates.clear(node, end);
     while (next_tile(args.graph, true, end, own.rows)) {
       find_invariants(args, true, own.rows);
@@ -75,7 +75,7 @@ __global__ void __launch_bounds__(kForwardWarps* kWarp, 1)
           }
           store_tile(x, own.tile);
           __syncwarp();
-          messages.add(own.rows, own.tile, kStride);
+          if (args.messages) messages.add(own.rows, own.tile, kStride);
           if (args.edges)
             for (int r = 0; r < kRows && own.rows.owner[r] >= 0; ++r)
               for (int c = lane(); c < width; c += kWarp)

@@ -280,7 +280,7 @@ def update_running(norm: Any, mean: Tensor, variance: Tensor, count: Any) -> Non
 
     Args:
         norm: an nn.BatchNorm1d or its kin; nothing is done for None.
-        running: [2, C], mean and unbiased variance of the batch.
+        mean, variance: [C], mean and unbiased variance of the batch.
         count: how many rows the batch had; with none the averages stay.
     """
     if norm is None or not norm.training or norm.running_mean is None or norm.running_var is None:
@@ -292,7 +292,8 @@ def update_running(norm: Any, mean: Tensor, variance: Tensor, count: Any) -> Non
             momentum = 1 / norm.num_batches_tracked
     if isinstance(count, int) and count == 0:
         return
-    now = [value.to(norm.running_mean.dtype) for value in (mean, variance)]
+    dtype = norm.running_mean.dtype
+    now = [mean, variance] if mean.dtype == dtype else [mean.to(dtype), variance.to(dtype)]
     if isinstance(momentum, float) and torch._C._functorch.maybe_current_level() is None:
         torch._foreach_lerp_([norm.running_mean, norm.running_var], now, momentum)
         return

@@ -143,8 +143,7 @@ def _keep(mlp: EdgeMLP, out: list[Tensor], rows: int) -> None:
             continue
         width = layer.weight.shape[0]
         part = (means, variances) if width == means.shape[0] else (means[at : at + width], variances[at : at + width])
-        if layer.norm.module is not None:
-            update_running(layer.norm.module, *part, rows)
+        update_running(layer.norm.module, *part, rows)
         at += width
 
 

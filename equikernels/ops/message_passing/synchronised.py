@@ -41,7 +41,7 @@ def synchronise(mlp: EdgeMLP, graph: Graph, statistics: Callable[[EdgeMLP], Tens
         fail("BatchNorm", "graph", "more than one edge when training", 1)
     unbiased = variance * total / (total - 1).clamp(min=1)
     known = int(total) if total.device.type == "cpu" else None
-    update_running(norm.module, torch.stack([mean, unbiased]).detach(), known)
+    update_running(norm.module, mean.detach(), unbiased.detach(), known)
     dtype = first.weight.dtype
     given = norm._replace(mean=mean.to(dtype), variance=variance.to(dtype))
     return mlp._replace(layers=(first._replace(norm=given), *mlp.layers[1:]))
