@@ -35,7 +35,7 @@ def kernels() -> list[Kernel]:
 
 
 def test_every_cuda_source_is_built() -> None:
-    on_disk = {str(path.relative_to(ROOT)) for path in ROOT.glob("csrc/*/*.cu")}
+    on_disk = {str(path.relative_to(ROOT)) for path in ROOT.glob("csrc/**/*.cu")}
     assert set(build_sources()) == on_disk
     assert set(build_folders()) == {path.parent.name for path in ROOT.glob("csrc/*/register.cpp")}
 

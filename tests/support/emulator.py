@@ -17,6 +17,9 @@ import pytest
 import torch
 
 import equikernels as ek
+from equikernels.ops import fused_op
+from equikernels.ops.message_passing import op as message_op
+from equikernels.ops.message_passing import rows as row_op
 
 from . import ROOT
 from .cases import Case, Inputs
@@ -33,6 +36,7 @@ FLAGS = [
     "-fsanitize=alignment,bounds,shift,integer-divide-by-zero,signed-integer-overflow", "-fno-sanitize-recover=all",
 ]  # fmt: skip
 TORCH = Path(torch.__file__).parent
+PLANS = ("message_passing_plan", "row_mlp_plan")  # ops that say which kernel runs
 KEY = torch._C.DispatchKeySet(torch._C.DispatchKey.PrivateUse1)
 
 
@@ -104,18 +108,29 @@ class Emulator:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """On CPU tensors, ops that have a CUDA kernel run it."""
+        """On CPU tensors, ops that have a CUDA kernel run it, by the plans for CUDA."""
         library = torch.library.Library("equikernels", "IMPL")
         try:
             for name in self.ops:
                 library.impl(name, _redispatch(getattr(torch.ops.equikernels, name).default), "CPU")
+            for name in PLANS:
+                on_cuda = getattr(torch.ops.equikernels, f"{name}_cuda").default
+                library.impl(name, on_cuda, "CompositeExplicitAutograd")
+            _forget_plans()
             yield
         finally:
             library._destroy()
+            _forget_plans()
 
 
 def _redispatch(op: Any) -> Callable[..., Any]:
     return lambda *args: op.redispatch(KEY, *args)
+
+
+def _forget_plans() -> None:
+    for calls in (message_op._CALLS, row_op._CALLS):
+        calls.clear()
+    fused_op._answer.cache_clear()
 
 
 MARKS = [

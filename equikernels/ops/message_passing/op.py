@@ -108,7 +108,7 @@ def message_passing(
         fail(OP, "mlp", "an EdgeMLP", type(mlp).__name__, TypeError)
     check_choice(OP, "precision", precision, PRECISIONS)
     dim = x.shape[1] if x is not None and x.dim() == 2 else None
-    attributes = edge_attr.shape[1] if edge_attr is not None and edge_attr.is_cuda and edge_attr.dim() == 2 else 0
+    attributes = int(edge_attr.shape[1]) if edge_attr is not None and edge_attr.dim() == 2 else 0
 
     def call(mlp: EdgeMLP, messages: str, coordinates: str, edges: bool | int) -> Call:
         low = precision == "bfloat16"
