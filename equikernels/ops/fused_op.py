@@ -197,7 +197,7 @@ def planned(query: str, options: Any, shape: tuple[int, ...], like: Tensor) -> s
     ints, numbers = options.for_plan().encoded()
     name = f"{query}_cuda" if like.is_cuda and _native.cuda_reason is None else query
     if torch.compiler.is_compiling():
-        return _asked(name, *(" ".join([str(v) for v in values]) for values in (shape, ints, numbers)))
+        return _asked(name, *(" ".join([f"{v}" for v in values]) for values in (shape, ints, numbers)))
     return _answer(name, shape, tuple(ints), tuple(numbers))
 
 

@@ -311,3 +311,27 @@ def test_errors_name_the_argument(updates: dict[str, Any], error: type[Exception
     with pytest.raises(error, match=f"^message_passing: {message}"):
         ek.message_passing(**arguments(**updates))
     ek.message_passing(**arguments())
+
+
+def test_compile_where_every_size_is_a_symbol() -> None:
+    """The plan depends on sizes: the compiler has to fix them."""
+    edges, nodes = (nn.Sequential(nn.Linear(width, 5), nn.ReLU(), nn.Linear(5, 4), nn.ReLU()) for width in (13, 8))
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.edges, self.nodes = edges, nodes
+
+        def forward(self, graph: ek.Graph, h: Tensor, x: Tensor, edge_attr: Tensor) -> Tensor:
+            mlp = ek.EdgeMLP.of(self.edges, order=(*FORMULA, "edge_attr"))
+            messages = ek.message_passing(mlp, graph, h=h, x=x, edge_attr=edge_attr).messages
+            assert messages is not None
+            return ek.row_mlp(ek.EdgeMLP.of(self.nodes), h, messages, residual=h)
+
+    torch._dynamo.reset()
+    block = Block()
+    compiled = torch.compile(block, fullgraph=True, dynamic=True, backend="aot_eager")
+    for n in (5, 7):
+        graph = ek.Graph.complete(torch.tensor([0, 2, n]))
+        given = torch.randn(n, 4), torch.randn(n, 4), torch.randn(graph.num_edges, 3)
+        torch.testing.assert_close(compiled(graph, *given), block(graph, *given))
