@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import equikernels as ek
+from equikernels.ops.message_passing import op as message_op
 from equikernels.ops.pairs import fused, rows
 
 from ..support.cases import (
@@ -33,6 +34,9 @@ EMULATED = (
 )  # fmt: skip
 
 
+WITHOUT_KERNEL = [("row_mlp", "norms")]  # on CUDA alone: it measures no batch norm of rows
+
+
 def over(cases: list[Case]) -> pytest.MarkDecorator:
     cases = [case for case in cases if case.op in EMULATED]
     return pytest.mark.parametrize("case", cases, ids=[str(case) for case in cases])
@@ -52,12 +56,13 @@ def test_every_cuda_op_is_emulated(built: Emulator) -> None:
 @over(CASES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_values_and_gradients(case: Case, dtype: torch.dtype, emulator: Emulator, poisoned: None) -> None:
-    if case.op == "message_passing" and dtype == torch.float64:
-        pytest.skip("tensor cores take float32")
     graph = case.graph()
     before = emulator.launches
     check(case, graph, case.inputs(dtype))
-    assert emulator.launches > before or graph.num_nodes == 0
+    has_kernel = case.kernel and (case.op, case.id) not in WITHOUT_KERNEL
+    if case.op == "message_passing" and dtype == torch.float64:  # tensor cores take float32
+        has_kernel = any(call.limit is None for call in message_op._CALLS.values())
+    assert (emulator.launches > before) == has_kernel or graph.num_nodes == 0
 
 
 # 72 channels on the large graphs add nothing but time
