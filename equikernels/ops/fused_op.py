@@ -201,10 +201,13 @@ def planned(query: str, options: Any, shape: tuple[int, ...], like: Tensor) -> s
     return _answer(name, shape, tuple(ints), tuple(numbers))
 
 
-@torch._dynamo.assume_constant_result  # which takes no tuples
 def _asked(query: str, shape: str, ints: str, numbers: str) -> str:
     whole = (tuple(map(int, text.split())) for text in (shape, ints))
     return _answer(query, *whole, tuple(map(float, numbers.split())))
+
+
+# As torch._dynamo.assume_constant_result does (which takes no tuples); importing it would import Triton.
+_asked._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @lru_cache(maxsize=4096)
