@@ -18,6 +18,7 @@ import torch
 
 import equikernels as ek
 from equikernels.ops import fused_op
+from equikernels.ops.message_passing import known
 from equikernels.ops.message_passing import op as message_op
 from equikernels.ops.message_passing import rows as row_op
 
@@ -36,7 +37,6 @@ FLAGS = [
     "-fsanitize=alignment,bounds,shift,integer-divide-by-zero,signed-integer-overflow", "-fno-sanitize-recover=all",
 ]  # fmt: skip
 TORCH = Path(torch.__file__).parent
-PLANS = ("message_passing_plan", "row_mlp_plan")  # ops that say which kernel runs
 KEY = torch._C.DispatchKeySet(torch._C.DispatchKey.PrivateUse1)
 
 
@@ -110,16 +110,16 @@ class Emulator:
     def installed(self) -> Iterator[None]:
         """On CPU tensors, ops that have a CUDA kernel run it, by the plans for CUDA."""
         library = torch.library.Library("equikernels", "IMPL")
+        answer = fused_op._answer
+        fused_op._answer = lambda query, *rest: answer(f"{query}_cuda", *rest)
         try:
             for name in self.ops:
                 library.impl(name, _redispatch(getattr(torch.ops.equikernels, name).default), "CPU")
-            for name in PLANS:
-                on_cuda = getattr(torch.ops.equikernels, f"{name}_cuda").default
-                library.impl(name, on_cuda, "CompositeExplicitAutograd")
             _forget_plans()
             yield
         finally:
             library._destroy()
+            fused_op._answer = answer
             _forget_plans()
 
 
@@ -128,9 +128,8 @@ def _redispatch(op: Any) -> Callable[..., Any]:
 
 
 def _forget_plans() -> None:
-    for calls in (message_op._CALLS, row_op._CALLS):
-        calls.clear()
-    fused_op._answer.cache_clear()
+    for plans in (message_op._CALLS, row_op._CALLS, known._known):
+        plans.clear()
 
 
 MARKS = [
