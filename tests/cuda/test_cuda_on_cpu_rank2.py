@@ -51,13 +51,13 @@ def test_rank2_of_any_width(width: int, dtype: torch.dtype, emulator: Emulator, 
     check(rank2_op.reduce_table(T, pairs, "sum", weight), formula, T, weight)
     check(rank2_op.broadcast_table(table, pairs), lambda table: rank2_reference.rank2_broadcast(table, pairs), table)
     both = weight[:, None, None].expand(-1, 2, width)
-    check(ops.pairs_broadcast.default(table, both, None, *arguments[:3]), weighted, table, weight)
+    check(ops.rank2_broadcast.default(table, both, None, *arguments[:3]), weighted, table, weight)
 
     # with arguments: the adjoint of the extremum, and back
-    top, arg = ops.pairs_extremum.default(T, *arguments, True)
-    picked = ops.pairs_sum.default(T, None, arg, *arguments)
+    top, arg = ops.rank2_extremum.default(T, *arguments, True)
+    picked = ops.rank2_sum.default(T, None, arg, *arguments)
     assert torch.equal(picked, top)
-    spread = ops.pairs_broadcast.default(table, None, arg, *arguments[:3])
+    spread = ops.rank2_broadcast.default(table, None, arg, *arguments[:3])
     exact = (spread.double() * T).sum(), (picked.double() * table).sum()
     torch.testing.assert_close(*exact, rtol=1e-4, atol=1e-3 if dtype in (torch.float32, torch.float64) else 1)
 
