@@ -37,6 +37,18 @@ struct MessagePassingOnCuda : Device {
   static void pass(const Tensor& on, int64_t items, int64_t, const Pass& p) {
     Device::launch(on, [&](auto stream) { return pass_cuda(p, items, stream); });
   }
+  // A block has an item: one long row is copied as many.
+  template <class T>
+  static void pass(const Tensor& on, int64_t items, int64_t, CopyColumns<T> p) {
+    constexpr int64_t kRow = 1024;
+    if (const int64_t rows = p.count / kRow; items == 1 && rows > 1) {
+      pass(on, rows, kRow, CopyColumns<T>{p.from, p.to, kRow, kRow, kRow, p.add});
+      p.from += rows * kRow;
+      p.to += rows * kRow;
+      p.count -= rows * kRow;
+    }
+    Device::launch(on, [&](auto stream) { return pass_cuda(p, items, stream); });
+  }
 
   template <class X>
   static void moments(const Tensor& on, const MomentsArgs<X>& args, bool) {

@@ -141,6 +141,15 @@ def test_edges_of_any_number_per_node(
     check(case, graph, exact)
 
 
+@pytest.mark.parametrize("id", ["narrow", "given", "wide"])
+def test_rows_of_any_number(id: str, emulator: Emulator, poisoned: None) -> None:
+    graph = ek.Graph.complete(torch.arange(1301))  # sums of more numbers than a block takes at once
+    case = next(case for case in select(op="row_mlp") if case.id == id)
+    before = emulator.launches
+    check(case, graph, case.inputs(torch.float32, graph))
+    assert emulator.launches > before
+
+
 @pytest.mark.parametrize(
     ("dtype", "h"),
     [*((torch.float32, h) for h in (1, 8, 16, 32, 64)), *((torch.float64, h) for h in (1, 8, 32))],
