@@ -101,9 +101,9 @@ class EdgeMLP:
         """
         order = order if isinstance(order, tuple) else tuple(order)
         arguments = (*stages, gate, head, order, output)
-        known = recall(arguments)
+        known: EdgeMLP | None = recall(arguments)
         if known is not None:
-            return known  # type: ignore[no-any-return]
+            return known
         made = [layer for stage in stages for layer in layers_of(stage)]
         depth = len(made)
         if head is not None:

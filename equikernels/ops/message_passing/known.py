@@ -19,7 +19,8 @@ _PLAIN = {
     nn.Linear, nn.BatchNorm1d, nn.LayerNorm, nn.ReLU, nn.SiLU, nn.Sigmoid, nn.Tanh, nn.Identity, nn.Dropout,
     nn.Sequential,
 }  # fmt: skip
-_VALUES, _chained = dict.values, chain.from_iterable
+_VALUES: Any = dict.values
+_chained = chain.from_iterable
 _NORM, _DROPOUT = attrgetter("training", "eps"), attrgetter("training", "p")
 
 
