@@ -8,12 +8,12 @@
 
 namespace ek {
 
-// Calls a PyTorch op that gives one tensor.
-template <class... A>
-Tensor call_aten(const char* name, const char* overload, const A&... arguments) {
-  std::array<StableIValue, sizeof...(A)> stack{torch::stable::detail::from(arguments)...};
-  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher(name, overload, stack.data(), TORCH_ABI_VERSION));
-  return torch::stable::detail::to<Tensor>(stack[0]);
+// A product by PyTorch, into out. Autocast lowers the precision of products, but not of those that have an out.
+inline void multiply(const char* op, const Tensor& a, const Tensor& b, const Tensor& out) {
+  std::array<StableIValue, 3> stack{torch::stable::detail::from(a), torch::stable::detail::from(b),
+                                    torch::stable::detail::from(out)};
+  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher(op, "out", stack.data(), TORCH_ABI_VERSION));
+  torch::stable::detail::to<Tensor>(stack[0]);  // out again, which the stack owns
 }
 
 template <class Device>
@@ -57,24 +57,26 @@ struct MessagePassingOnCuda : Device {
 
   // out = x weight^T + bias
   template <class T>
-  static void linear(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, Tensor out) {
-    torch::stable::copy_(out, call_aten("aten::linear", "", x, weight, bias));
+  static void linear(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, const Tensor& out) {
+    multiply("aten::mm", x, torch::stable::transpose(weight, 0, 1), out);
+    if (!bias) return;
+    T* to = static_cast<T*>(const_cast<void*>(out.const_data_ptr()));
+    pass(x, x.size(0), weight.size(0), CopyColumns<T>{pointer<T>(bias), to, weight.size(0), 0, weight.size(0), true});
   }
   // out = x weight
   template <class T>
-  static void product(const Tensor& x, const Tensor& weight, Tensor out) {
-    torch::stable::copy_(out, call_aten("aten::mm", "", x, weight));
+  static void product(const Tensor& x, const Tensor& weight, const Tensor& out) {
+    multiply("aten::mm", x, weight, out);
   }
   // out = x^T y
   template <class T>
-  static void outer(const Tensor& x, const Tensor& y, Tensor out) {
-    torch::stable::copy_(out, call_aten("aten::mm", "", torch::stable::transpose(x, 0, 1), y));
+  static void outer(const Tensor& x, const Tensor& y, const Tensor& out) {
+    multiply("aten::mm", torch::stable::transpose(x, 0, 1), y, out);
   }
   template <class T>
-  static void column_sum(const Tensor& x, Tensor out) {
-    Tensor ones = torch::stable::new_empty(x, {1, x.size(0)});
-    Tensor sum = call_aten("aten::mm", "", torch::stable::fill_(ones, 1), x);
-    torch::stable::copy_(out, torch::stable::flatten(sum, 0, 1));
+  static void column_sum(const Tensor& x, const Tensor& out) {
+    Tensor ones = torch::stable::new_empty(x, {x.size(0)});
+    multiply("aten::mv", torch::stable::transpose(x, 0, 1), torch::stable::fill_(ones, 1), out);
   }
 
  private:
