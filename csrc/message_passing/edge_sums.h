@@ -72,17 +72,18 @@ struct EdgeColumns {
   EK_HD int invariants() const { return int(interval) + int(product); }
   EK_HD static double squash(double z) { return z < 0 ? -log1p(-z) : log1p(z); }
 
-  // The invariants of i and j before psi, interval first.
+  // The invariants of i and j before psi, interval first; out[1] is read if there are two. Small arrays are indexed by
+  // constants throughout: on a GPU others do not lie in registers.
   EK_HD void products(int64_t i, int64_t j, double* out) const {
     CompensatedInvariants sums;
     for (int c = 0; c < dim; ++c) sums.add(double(x[i * dim + c]), double(x[j * dim + c]), metric[c]);
-    int k = 0;
-    if (interval) out[k++] = sums.interval();
-    if (product) out[k++] = sums.product();
+    out[0] = interval ? sums.interval() : sums.product();
+    out[1] = sums.product();
   }
   EK_HD double column(const double* invariant, int64_t edge, int k) const {
     if (k >= invariants()) return double(edge_attr[edge * edge_width + k - invariants()]);
-    return psi ? squash(invariant[k]) : invariant[k];
+    const double z = k == 0 ? invariant[0] : invariant[1];
+    return psi ? squash(z) : z;
   }
 
  private:
@@ -165,19 +166,21 @@ struct EdgePull {
         if (side == 0 && grad_edge_attr)
           for (int k = invariants; k < K; ++k) grad_edge_attr[edge * columns.edge_width + k - invariants] += T(pull(k));
         if (!grad_x) continue;
-        double g[2] = {};  // of the interval and of the product
-        for (int k = 0; k < invariants; ++k) {
-          const double scale = columns.psi ? 1 / (1 + fabs(invariant[k])) : 1;
-          g[columns.interval ? k : 1] = pull(k) * scale;
-        }
-        for (int c = 0; c < columns.dim; ++c) {
+        const auto scaled = [&](int k, double z) {
+          return k < invariants ? pull(k) * (columns.psi ? 1 / (1 + fabs(z)) : 1) : 0.0;
+        };
+        const double first_of = scaled(0, invariant[0]), second = scaled(1, invariant[1]);
+        const double to_interval = columns.interval ? first_of : 0, to_product = columns.interval ? second : first_of;
+        for (int c = 0; c < kMaxDim; ++c) {
+          if (c >= columns.dim) continue;
           const double a = double(columns.x[i * columns.dim + c]), b = double(columns.x[j * columns.dim + c]);
-          total[c] += 2 * g[0] * (a - b) + g[1] * b;
+          total[c] += 2 * to_interval * (a - b) + to_product * b;
         }
       }
     }
     if (grad_x)
-      for (int c = 0; c < columns.dim; ++c) grad_x[i * columns.dim + c] += X(total[c] * columns.metric[c]);
+      for (int c = 0; c < kMaxDim; ++c)
+        if (c < columns.dim) grad_x[i * columns.dim + c] += X(total[c] * columns.metric[c]);
   }
 };
 
