@@ -128,6 +128,19 @@ def long_rows() -> ek.Graph:
     return ek.Graph.complete(torch.tensor([0, 140, 140, 143]))
 
 
+@pytest.mark.parametrize("id", ["lorentz", "relu", "norm and tables", "interaction"])
+def test_autocast_changes_no_bit(id: str, emulator: Emulator) -> None:
+    """Products over nodes, which are PyTorch's, included."""
+    case = case_of(id)
+    inputs, graph = case.inputs(torch.float32), case.graph()
+    cotangent = cotangent_for(case.run(inputs, graph))
+    expected = value_and_grads(lambda i: case.run(i, graph), inputs, cotangent)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = value_and_grads(lambda i: case.run(i, graph), inputs, cotangent)
+    for a, b in zip(found, expected, strict=True):
+        assert torch.equal(a, b)
+
+
 @pytest.mark.parametrize("make", [hub, lonely, long_rows])
 @pytest.mark.parametrize("id", ["euclidnet", "layer norms", "norm and tables", "many inputs"])
 def test_edges_of_any_number_per_node(
