@@ -73,7 +73,8 @@ class Call(NamedTuple):
         limit = None if plan.isdigit() else plan
         if limit is None:
             options = options._replace(plan=int(plan))
-        return cls(options, limit, *options.encoded(), options.needs_edges())
+        ints, numbers = options.encoded()
+        return cls(options, limit, ints, numbers, options.needs_edges())
 
 
 class FusedOp:
