@@ -128,12 +128,9 @@ class FirstLayer {
     normed[0] = ends[0], normed[1] = ends[1];
   }
 
-  // Room for a measured norm: what lies in `state`, and what is needed while a pass runs.
-  struct NormRoom {
-    Tensor partial, sums[2], transposed, node_pull, pull, grad;
-  };
+  // A measured norm: `state` outlives the call, `room` is for the passes of this one.
   template <class T>
-  EdgeNormArgs<T> norm_args(NormRoom& room) const {
+  EdgeNormArgs<T> norm_args(Tensor& room) const {
     const LayerTensors& t = in.layers[0];
     const int64_t K = bound();
     EdgeNormArgs<T> a;
@@ -154,13 +151,18 @@ class FirstLayer {
     a.gram = p, p += K * K;
     a.received = p, p += n * K;
     a.sent = p;
-    room.partial = doubles(a.chunks() * std::max<int64_t>({2 * width, K * width, K * K}));
-    room.transposed = doubles(K * width);
-    for (Tensor& sums : room.sums) sums = doubles(a.sums() * width);
-    a.partial = put<double>(room.partial);
-    a.transposed = put<double>(room.transposed);
-    a.sum_a = put<double>(room.sums[0]);
-    a.sum_b = put<double>(room.sums[1]);
+    const int64_t partial = a.chunks() * std::max<int64_t>({2 * width, K * width, K * K});
+    room = doubles(partial + (K + 2 * a.sums() + 2) * width + K * K + K + 2 * n * K);
+    p = put<double>(room);
+    const auto take = [&](double*& row, int64_t count) { row = p, p += count; };
+    take(a.partial, partial);
+    take(a.transposed, K * width);
+    take(a.sum_a, a.sums() * width);
+    take(a.sum_b, a.sums() * width);
+    take(a.grad_mean, width);
+    take(a.grad_variance, width);
+    take(a.pull, K * K + K);
+    take(a.node_pull, 2 * n * K);
     return a;
   }
   template <class T, class X>
@@ -202,7 +204,7 @@ class FirstLayer {
     statistics = torch::stable::new_empty(in.like(), {2, width}, ScalarType::Double);
     for (Tensor& t : running) t = empty({width});
     columns = empty({width, K});
-    NormRoom room;
+    Tensor room;
     EdgeNormArgs<T> a = norm_args<T>(room);
     a.folded = put<T>(columns);
     a.unbiased[0] = put<T>(running[0]);
@@ -231,7 +233,7 @@ class FirstLayer {
   template <class T>
   void renew_norm() {
     columns = empty({width, bound()});
-    NormRoom room;
+    Tensor room;
     EdgeNormArgs<T> a = norm_args<T>(room);
     a.folded = put<T>(columns);
     apply_norm(a);
@@ -250,21 +252,14 @@ class FirstLayer {
   template <class T, class X>
   void norm_backward(const NormGradients<T, X>& g) {
     const int64_t K = bound();
-    NormRoom room;
+    Tensor room;
     EdgeNormArgs<T> a = norm_args<T>(room);
-    room.pull = doubles(K * K + K);
-    room.node_pull = doubles(2 * n * K);
-    room.grad = doubles(2 * width);
     a.table[0] = put<T>(g.tables[0]);
     a.table[1] = put<T>(g.tables[1]);
     a.folded = put<T>(g.columns);
     a.grad_statistics = g.statistics;
     a.grad_gamma = g.gamma;
     a.grad_beta = g.beta;
-    a.grad_mean = put<double>(room.grad);
-    a.grad_variance = a.grad_mean + width;
-    a.pull = put<double>(room.pull);
-    a.node_pull = put<double>(room.node_pull);
     const int64_t chunk_work = a.chunk() * width;
     pass(K, width, NormTranspose<T>{a});
     pass(a.chunks(), chunk_work, NormGradSums<T>{a});

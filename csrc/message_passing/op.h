@@ -8,8 +8,8 @@ namespace ek {
 
 inline constexpr const char* kMessagePassingSchema =
     "message_passing(Tensor?[] tensors, " EK_GRAPH_SCHEMA ", int[] options, float[] numbers) -> Tensor[]";
-// saved: the statistics and the last three outputs of the op. wanted: whose gradients, in the order of tensors; empty
-// where not wanted.
+// saved: the statistics and the last three outputs of the op. wanted: the tensors whose gradients
+// are given, in their order.
 inline constexpr const char* kMessagePassingBackwardSchema =
     "message_passing_backward(Tensor?[] grads, Tensor?[] tensors, Tensor[] saved, " EK_GRAPH_SCHEMA
     ", int[] options, float[] numbers, bool[] wanted) -> Tensor[]";
@@ -154,7 +154,8 @@ class MessagePassing : FirstLayer<Device> {
     };
     if (!asked()) {
       for (Tensor& table : g.tables) table = zeros({n, width});
-      for (Tensor* t : {&g.x, &g.edge_attr}) torch::stable::zero_(*t);
+      if (in.x) torch::stable::zero_(g.x);
+      if (wanted[2]) torch::stable::zero_(g.edge_attr);
       over_columns(
           [&](EdgePart part, int64_t) { g.columns[part - kInvariantsPart] = zeros({width, in.part_width[part]}); });
     } else if (channels) {
@@ -165,11 +166,11 @@ class MessagePassing : FirstLayer<Device> {
       const Tensor packed = pack<T>();
       auto args = edges_args<T, X>(packed);
       ask(args);
-      edges_backward<T, X>(args, packed, g);
+      edges_backward<T, X>(args, packed, g, wanted[0]);
     }
     if (tables) tables_backward<T, X>(g, grads[3], wanted);
     for (size_t l = 0; l < depth(); ++l) unfold<T>(l, g, wanted);
-    return g.listed(*this, wanted);
+    return g.listed(wanted);
   }
 
   // Gradients of all tensors, and of the first layer's tables and columns.
@@ -197,12 +198,15 @@ class MessagePassing : FirstLayer<Device> {
       }
     }
 
-    std::vector<Tensor> listed(const MessagePassing& op, const std::vector<bool>& wanted) const {
-      std::vector<Tensor> out{h, x, edge_attr, gate_weight, gate_bias};
+    std::vector<Tensor> listed(const std::vector<bool>& wanted) const {
+      std::vector<Tensor> out;
+      size_t k = 0;
+      const auto add = [&](const Tensor& t) {
+        if (wanted[k++]) out.push_back(t);
+      };
+      for (const Tensor* t : {&h, &x, &edge_attr, &gate_weight, &gate_bias}) add(*t);
       for (const Layer& l : layers)
-        for (const Tensor& t : {l.weight, l.bias, l.norm_weight, l.norm_bias, l.mean, l.variance}) out.push_back(t);
-      for (size_t k = 0; k < out.size(); ++k)
-        if (!wanted[k]) out[k] = op.empty({0});
+        for (const Tensor* t : {&l.weight, &l.bias, &l.norm_weight, &l.norm_bias, &l.mean, &l.variance}) add(*t);
       return out;
     }
   };
@@ -353,7 +357,7 @@ class MessagePassing : FirstLayer<Device> {
   }
 
   template <class T, class X>
-  void edges_backward(EdgeNetworkArgs<T, X>& a, const Tensor& packed, Gradients& g) {
+  void edges_backward(EdgeNetworkArgs<T, X>& a, const Tensor& packed, Gradients& g, bool of_h) {
     const Tensor to_packed = empty({packed.size(0)});
     for (Tensor& table : g.tables) table = empty({n, a.width});
     if (a.receiver) a.grad_receiver = put<T>(g.tables[0]);
@@ -377,7 +381,7 @@ class MessagePassing : FirstLayer<Device> {
         });
       }
     });
-    if (tables || g.h.numel() == 0) return;
+    if (tables || !of_h) return;
     const int64_t size = n * a.width;
     if (!a.receiver && !a.sender) return g.h = zeros({n, a.width}), void();
     g.h = a.receiver ? g.tables[0] : g.tables[1];

@@ -275,7 +275,7 @@ class RowMlp {
     if (!g) g = torch::stable::new_zeros(in.like(), {rows, in.width(depth() - 1)});
     if (o.measured())
       match("row_mlp_backward", to_statistics, "grads", saved[0], "the statistics", {2, measured_width});
-    const auto like = [&](const Optional& t) { return t ? torch::stable::new_empty(*t, t->sizes()) : empty({0}); };
+    const auto like = [&](const Optional& t) { return t ? torch::stable::new_empty(*t, t->sizes()) : Tensor(); };
     Gradients to;
     bool of_tables = false;
     for (int k = 0; k < RowMlpInputs::kTables; ++k) of_tables = of_tables || wanted[k];
@@ -311,17 +311,19 @@ class RowMlp {
                              const std::vector<bool>& wanted) const {
     std::vector<Tensor> out;
     int64_t at = 0;
-    for (int k = 0; k < RowMlpInputs::kTables; ++k) {
-      const int64_t columns = tensors[size_t(k)] ? tensors[size_t(k)]->size(1) : 0;
-      Tensor part = wanted[size_t(k)] ? empty({rows, columns}) : empty({0});
-      if (wanted[size_t(k)]) copy(put<T>(to.input) + at, in.columns, put<T>(part), columns, rows, columns);
-      at += columns;
-      out.push_back(part);
+    for (size_t k = 0; k < RowMlpInputs::kTables; ++k) {
+      const int64_t width = tensors[k] ? tensors[k]->size(1) : 0;
+      if (wanted[k]) {
+        out.push_back(empty({rows, width}));
+        copy(put<T>(to.input) + at, in.columns, put<T>(out.back()), width, rows, width);
+      }
+      at += width;
     }
-    out.push_back(wanted[RowMlpInputs::kTables] ? torch::stable::clone(g) : empty({0}));
+    if (wanted[RowMlpInputs::kTables]) out.push_back(torch::stable::clone(g));
+    size_t k = RowMlpInputs::kFirst;
     for (size_t l = 0; l < depth(); ++l)
       for (const auto* of : {&to.weight, &to.bias, &to.norm_weight, &to.norm_bias, &to.mean, &to.variance})
-        out.push_back(wanted[out.size()] ? (*of)[l] : empty({0}));
+        if (wanted[k++]) out.push_back((*of)[l]);
     return out;
   }
 

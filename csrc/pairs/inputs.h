@@ -17,6 +17,14 @@ inline Tensor make(const Tensor& like, bool wanted, std::vector<int64_t> shape) 
   return torch::stable::new_empty(like, wanted ? shape : std::vector<int64_t>{0});
 }
 
+// The gradients that are wanted, of those of an op's tensors.
+inline std::vector<Tensor> only(const std::vector<Tensor>& gradients, const std::vector<bool>& wanted) {
+  std::vector<Tensor> out;
+  for (size_t k = 0; k < gradients.size(); ++k)
+    if (wanted[k]) out.push_back(gradients[k]);
+  return out;
+}
+
 // The complete graph, with self-loops, whose edges are the pairs of a batch.
 struct PairsInput {
   Tensor table;
@@ -158,13 +166,8 @@ struct LayerGradients {
     a.grad_coefs10 = data(coefs10);
     a.grad_coefs11 = data(coefs11);
   }
-  // In the order of the layer's tensors.
-  std::vector<Tensor> listed(const std::vector<bool>& wanted) const {
-    std::vector<Tensor> out{tensor, affine, coefs, coefs01, coefs10, coefs11, bias, diag_bias, alpha};
-    out.resize(LayerInputs::kTensors);
-    for (size_t k = 0; k < out.size(); ++k)
-      if (!wanted[k]) out[k] = make(tensor, false, {});
-    return out;
+  std::vector<Tensor> wanted(const std::vector<bool>& wanted) const {
+    return only({tensor, affine, coefs, coefs01, coefs10, coefs11, bias, diag_bias, alpha}, wanted);
   }
 
  private:

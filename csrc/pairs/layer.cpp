@@ -19,8 +19,8 @@ int64_t RowsLayerCpu<Isa, T>::packed_size(const RowsLayerArgs<T>& a, bool backwa
 
 template <class Isa, class T>
 void RowsLayerCpu<Isa, T>::pack(const RowsLayerArgs<T>& a, bool backward, T* packed) {
-  if (backward) return pack_matrix(a.width, a.in, [&](int64_t k, int64_t o) { return a.weight[k * a.in + o]; }, packed);
-  pack_matrix(a.in, a.width, [&](int64_t k, int64_t o) { return a.weight[o * a.in + k]; }, packed);
+  if (backward) return pack_rows(a.width, a.in, a.weight, packed);
+  pack_columns(a.in, a.width, a.weight, packed);
   T* bias = packed + panels_size<T>(a.in, a.width);
   for (int64_t o = 0; o < padded<T>(a.width); ++o) bias[o] = a.bias && o < a.width ? a.bias[o] : T(0);
 }

@@ -94,7 +94,7 @@ struct LinearOnCpu : Rank2OnCpu {
       copy(nodes.grad_diag_bias, grads.diag_bias);
       copy(nodes.grad_scale, grads.affine);
     });
-    return grads.listed(wanted);
+    return grads.wanted(wanted);
   }
 
   static std::vector<Tensor> forward_2to0(const Optionals& tensors, const Tensor& table, int64_t num_edges,
@@ -182,7 +182,7 @@ struct LinearOnCpu : Rank2OnCpu {
       made.backward(l, static_cast<const T*>(grad_maps.p), to_f, grads);
       if (grads.tensor.numel() > 0) spread(l, g, to_basis, grads.tensor.mutable_data_ptr<T>());
     });
-    return grads.listed(wanted);
+    return grads.wanted(wanted);
   }
 
  private:

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "../simd/dense.h"
+#include "../simd/transpose.h"
 
 namespace ek {
 namespace {
@@ -121,6 +122,36 @@ void pack_matrix(int64_t in, int64_t out, Element&& element, T* packed) {
         const int64_t channel = first * lanes<T> + o;
         *packed++ = channel < out ? element(k, channel) : T(0);
       }
+  });
+}
+// The same of a matrix that lies row by row, or whose transpose does, [out, in]: by vectors.
+template <class T>
+void pack_rows(int64_t in, int64_t out, const T* matrix, T* packed) {
+  for_panels<kMostWidth>(int(padded<T>(out) / lanes<T>), [&](auto width, int first) {
+    constexpr int64_t W = lanes<T>, span = decltype(width)::value * W;
+    const Tail<T> tail(out - first * W - (span - W));
+    for (int64_t k = 0; k < in; ++k, packed += span) {
+      const T* row = matrix + k * out + first * W;
+      for (int64_t v = 0; v + W < span; v += W) store(packed + v, load(row + v));
+      store(packed + span - W, tail.load(row + span - W));
+    }
+  });
+}
+template <class T>
+void pack_columns(int64_t in, int64_t out, const T* matrix, T* packed) {
+  for_panels<kMostWidth>(int(padded<T>(out) / lanes<T>), [&](auto width, int first) {
+    constexpr int64_t W = lanes<T>, span = decltype(width)::value * W;
+    for (int64_t v = 0; v < span; v += W) {
+      const int64_t channel = first * W + v, live = out - channel < W ? out - channel : W;
+      for (int64_t k = 0; k < in; k += W) {
+        const Tail<T> tail(in - k < W ? in - k : W);
+        Vec<T> square[W];
+        for (int64_t r = 0; r < W; ++r) square[r] = r < live ? tail.load(matrix + (channel + r) * in + k) : Vec<T>{};
+        transpose<T>(square);
+        for (int64_t r = 0; r < W && k + r < in; ++r) store(packed + (k + r) * span + v, square[r]);
+      }
+    }
+    packed += in * span;
   });
 }
 // Where the panel that starts with vector `first` begins.

@@ -17,7 +17,7 @@ int64_t RowsCpu<Isa, T>::packed_size(const RowsArgs<T>& a) {
 
 template <class Isa, class T>
 void RowsCpu<Isa, T>::pack(const RowsArgs<T>& a, T* packed) {
-  pack_matrix(a.in, a.width, [&](int64_t k, int64_t o) { return a.weight[k * a.width + o]; }, packed);
+  pack_rows(a.in, a.width, a.weight, packed);
 }
 
 template <class Isa, class T>

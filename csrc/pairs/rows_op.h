@@ -162,9 +162,7 @@ struct RowsOnCpu : Rank2OnCpu {
       if (of_weight) args.grad_bias = found[2].template mutable_data_ptr<T>();
       rows_layer_backward(args);
     });
-    for (size_t k = 1; k < 3; ++k)
-      if (!wanted[k]) found[k] = make(n.x, false, {});
-    return found;
+    return only(found, wanted);
   }
 
  private:

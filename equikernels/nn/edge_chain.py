@@ -31,11 +31,8 @@ def read_ends(
         columns = [*(nodes[getattr(graph, end)] for end in ends), *(() if edge_attr is None else (edge_attr,))]
         out = modules(torch.cat(columns, dim=1))
         return torch.sigmoid(out) if sigmoid else out
-    mlp = EdgeMLP.of(modules, order=(*ends, *(() if edge_attr is None else ("edge_attr",))))
-    last = mlp.layers[-1]
-    inside = sigmoid and last.activation == "identity"
-    if inside:
-        mlp = mlp._replace(layers=(*mlp.layers[:-1], last._replace(activation="sigmoid")))
+    order = (*ends, *(() if edge_attr is None else ("edge_attr",)))
+    mlp = EdgeMLP.of(modules, order=order, output="sigmoid" if sigmoid else None)
     edges = message_passing(mlp, graph, h=nodes, edge_attr=edge_attr, messages="none", edges=True).edges
     assert edges is not None
-    return torch.sigmoid(edges) if sigmoid and not inside else edges
+    return torch.sigmoid(edges) if sigmoid and mlp.layers[-1].activation != "sigmoid" else edges

@@ -272,7 +272,8 @@ class MessageBlock(nn.Module):
         else:
             T, affine, statistics = pairwise_network(T, last.weight, last.bias, norm.of(T.shape[0]), **options)
         if statistics.numel() > 0:
-            update_running(norm, statistics[0], statistics[1], T.shape[0])
+            mean, variance = statistics.unbind()
+            update_running(norm, mean, variance, T.shape[0])
         return T, affine
 
     def _event_norm(self, T: Tensor, ptr: Pairs | PairBatch) -> Tensor:

@@ -16,7 +16,7 @@ from .plain import Layers, kind_of, obstacle
 def apply_linear(layer: Any, rows: Tensor) -> Tensor:
     """A linear layer on rows [n, K]; on a CPU, where it is plain, the same numbers on any number of threads."""
     if _fits(layer, (rows,)) and obstacle(layer, _itself) is None:
-        return row_mlp(EdgeMLP.of([layer]), rows)
+        return row_mlp(EdgeMLP.of(layer), rows)
     out: Tensor = layer(rows)
     return out
 

@@ -7,8 +7,8 @@ The schema of a fused op ``name`` and of its backward, whatever the op:
         -> Tensor[]
 
 ``tensors`` are the op's tensors, absent ones None; ``options`` and ``numbers`` encode the fields of its options. The
-backward gives a gradient for each tensor, empty where it is absent or not wanted. Its own backward is the derivative of
-the reference, which PyTorch takes: any higher order costs memory for all edges, and no kernel.
+backward gives the gradients of the wanted tensors. Its own backward is the derivative of the reference, which PyTorch
+takes: any higher order costs memory for all edges, and no kernel.
 """
 
 from __future__ import annotations
@@ -115,7 +115,9 @@ class FusedOp:
 
     def _autograd(self, keyset: Any, tensors: Tensors, *rest: Any) -> list[Tensor]:
         if torch.is_grad_enabled() and _any_requires_grad(tensors):
-            return list(_Forward.apply(self, keyset, rest, *tensors))
+            where = [k for k, t in enumerate(tensors) if t is not None]
+            places = where, len(tensors)
+            return list(_Forward.apply(self, keyset, rest, places, *[t for t in tensors if t is not None]))
         return _below(self.op, keyset, tensors, *rest)
 
     def _autograd_backward(self, keyset: Any, grads: Tensors, tensors: Tensors, saved: Tensors, *rest: Any) -> Any:
@@ -127,11 +129,8 @@ class FusedOp:
         return self.spec.shapes(tensors, num_edges, self.spec.options.decoded(*encoded))
 
     def _fake_backward(self, grads: Tensors, tensors: Tensors, *rest: Any) -> list[Tensor]:
-        like = next(t for t in tensors if t is not None)
-        return [
-            like.new_empty(0) if t is None or not want else t.new_empty(t.shape)
-            for t, want in zip(tensors, rest[-1], strict=True)
-        ]
+        given = zip(tensors, rest[-1], strict=True)
+        return [t.new_empty(t.shape) for t, want in given if t is not None and want]
 
     def differentiated(self, grads: Tensors, tensors: Tensors, rest: Sequence[Any], flowing: Tensors) -> list[Any]:
         """Backward of the backward: gradients of ``grads`` and ``tensors``, given those of what it returned."""
@@ -139,9 +138,10 @@ class FusedOp:
         function, present, outputs = self._reference_of(grads, tensors, where)
         primals: list[Tensor] = [tensors[k] for k in present]  # type: ignore[misc]
         # a gradient that was not wanted has nothing flowing back into it
+        given = iter(flowing)
+        of_tensor = [next(given) if want else None for want in wanted]
         back = [
-            torch.zeros_like(t) if (g := flowing[k]) is None or not wanted[k] else g
-            for k, t in zip(present, primals, strict=True)
+            torch.zeros_like(t) if (g := of_tensor[k]) is None else g for k, t in zip(present, primals, strict=True)
         ]
         result = double_backward(function, primals, [grads[k] for k in outputs], back)  # type: ignore[misc]
         found: list[Any] = [None] * (len(grads) + len(tensors))
@@ -202,10 +202,13 @@ def planned(query: str, options: Any, shape: tuple[int, ...], like: Tensor) -> s
     return _answer(name, shape, tuple(ints), tuple(numbers))
 
 
-@torch._dynamo.assume_constant_result  # which takes no tuples
 def _asked(query: str, shape: str, ints: str, numbers: str) -> str:
     whole = (tuple(map(int, text.split())) for text in (shape, ints))
     return _answer(query, *whole, tuple(map(float, numbers.split())))
+
+
+# As torch._dynamo.assume_constant_result does (which takes no tuples); importing it would import Triton.
+_asked._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @lru_cache(maxsize=4096)
@@ -229,31 +232,44 @@ def _below(op: Any, keyset: Any, *arguments: Any) -> Any:
 
 class _Forward(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, fused: FusedOp, keyset: Any, rest: Any, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, fused: FusedOp, keyset: Any, rest: Any, places: Any, *given: Tensor) -> tuple[Tensor, ...]:
         spec = fused.spec
-        outputs = _below(fused.op, keyset, list(tensors), *rest)
+        outputs = _below(fused.op, keyset, _placed(given, places), *rest)
         table, *ctx.rest = rest
-        ctx.fused, ctx.backend, ctx.count = fused, current(), len(tensors)
+        ctx.fused, ctx.backend, ctx.places = fused, current(), places
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(*outputs[spec.differentiable :])
-        ctx.save_for_backward(*tensors, table, *(outputs[k] for k in spec.saved))
+        ctx.save_for_backward(*given, table, *(outputs[k] for k in spec.saved))
         return tuple(outputs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
         fused: FusedOp = ctx.fused
+        places, count = ctx.places
         # An output that was not asked for is empty, and tracing may still bring a (likewise empty) cotangent for it.
         given = [g if g is None or g.dim() > 1 else None for g in grads[: fused.spec.differentiable]]
         if all(g is None for g in given):
-            return (None,) * (3 + ctx.count)
+            return (None,) * (4 + len(places))
         saved = ctx.saved_tensors  # once: torch.utils.checkpoint keeps them for one reading
-        tensors, table, kept = list(saved[: ctx.count]), saved[ctx.count], list(saved[ctx.count + 1 :])
+        tensors, table, kept = _placed(saved, ctx.places), saved[len(places)], list(saved[len(places) + 1 :])
         if any(g is not None and _is_batched(g) for g in given):
-            return None, None, None, *fused.by_reference(given, tensors, [table, *ctx.rest])
-        wanted = [t is not None and want for t, want in zip(tensors, ctx.needs_input_grad[3:], strict=True)]
+            found = fused.by_reference(given, tensors, [table, *ctx.rest])
+            return None, None, None, None, *(found[k] for k in places)
+        wanted = [False] * count
+        for k, want in zip(places, ctx.needs_input_grad[4:], strict=True):
+            wanted[k] = want
         with nullcontext() if ctx.backend == current() else use_backend(ctx.backend):
-            out = fused.backward_op(given, tensors, kept, table, *ctx.rest, wanted)
-        return None, None, None, *(g if want else None for g, want in zip(out, wanted, strict=True))
+            out = iter(fused.backward_op(given, tensors, kept, table, *ctx.rest, wanted))
+        return None, None, None, None, *(next(out) if want else None for want in ctx.needs_input_grad[4:])
+
+
+def _placed(given: Sequence[Tensor], places: tuple[list[int], int]) -> Tensors:
+    """The first tensors given, in their places of a list that is None elsewhere."""
+    where, count = places
+    tensors: Tensors = [None] * count
+    for k, t in zip(where, given, strict=False):
+        tensors[k] = t
+    return tensors
 
 
 class _Backward(torch.autograd.Function):

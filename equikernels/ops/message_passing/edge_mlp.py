@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from ...checks import check_choice, check_number, check_tensor, fail
 from .activations import ACTIVATIONS, fused_activation
+from .known import recall, remember
 
 PARTS = ("receiver", "sender", "invariants", "edge_attr")
 
@@ -57,10 +58,8 @@ class Layer(NamedTuple):
     norm: Norm | None = None
 
 
-_FITTING: set[Any] = set()  # signatures of networks whose parts fit each other
-
-
-class EdgeMLP(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class EdgeMLP:
     """Layers, what leaves them as the message, a gate on it and a head behind it.
 
     Attributes:
@@ -75,6 +74,7 @@ class EdgeMLP(NamedTuple):
     depth: int
     gate: Layer | None = None
     order: tuple[str, ...] = PARTS
+    calls: dict[Any, Any] = field(default_factory=dict, repr=False)  # what was worked out for calls with this network
 
     @classmethod
     def of(
@@ -83,6 +83,7 @@ class EdgeMLP(NamedTuple):
         gate: Iterable[nn.Module] | Layer | None = None,
         head: Iterable[nn.Module] | Iterable[Layer] | None = None,
         order: Iterable[str] = PARTS,
+        output: str | None = None,
     ) -> EdgeMLP:
         """Of modules as networks hold them: nn.Sequential of Linear, BatchNorm1d or LayerNorm, activations.
 
@@ -93,21 +94,27 @@ class EdgeMLP(NamedTuple):
             gate: Linear to one number, Sigmoid; or a Layer.
             head: layers behind the message, the last one of width 1.
             order: see :class:`EdgeMLP`.
+            output: the activation of the last layer, where the modules have none.
 
         Raises:
             ValueError, TypeError: layers that do not fit each other, or without a fused form; the message names them.
         """
+        order = order if isinstance(order, tuple) else tuple(order)
+        arguments = (*stages, gate, head, order, output)
+        known: EdgeMLP | None = recall(arguments)
+        if known is not None:
+            return known
         made = [layer for stage in stages for layer in layers_of(stage)]
         depth = len(made)
         if head is not None:
             made += layers_of(head)
+        if output is not None and made[-1].activation == "identity":
+            made[-1] = made[-1]._replace(activation=output)
         if not isinstance(gate, Layer | None):
             gate = gate_of(gate)
-        mlp = cls(tuple(made), depth, gate, order if isinstance(order, tuple) else tuple(order))
-        key = mlp.signature()
-        if torch.compiler.is_compiling() or key not in _FITTING:
-            mlp.check("EdgeMLP")
-            _FITTING.add(key)
+        mlp = cls(tuple(made), depth, gate, order)
+        mlp.check("EdgeMLP")
+        remember(arguments, mlp)
         return mlp
 
     def signature(self) -> tuple[Any, ...]:
@@ -164,7 +171,11 @@ class EdgeMLP(NamedTuple):
 
     def measured(self) -> list[Norm]:
         """The batch norms whose statistics the op measures, first layer first."""
-        return [layer.norm for layer in self.layers if layer.norm is not None and layer.norm.measured]
+        found: list[Norm] | None = self.calls.get("measured")
+        if found is None:
+            found = [layer.norm for layer in self.layers if layer.norm is not None and layer.norm.measured]
+            self.calls["measured"] = found
+        return found
 
     def shape(self, attributes: int = 0) -> tuple[int, ...]:
         """The layers as the choice of a kernel depends on them: gate, inputs, bytes of a number, columns of edge
@@ -178,11 +189,15 @@ class EdgeMLP(NamedTuple):
 
     def tensors(self) -> list[Tensor | None]:
         """The parameters, in the order of the op: the gate's two, then six of each layer."""
+        known: list[Tensor | None] | None = self.calls.get("tensors")
+        if known is not None:
+            return known
         found: list[Tensor | None] = [None, None] if self.gate is None else [self.gate.weight, self.gate.bias]
         for layer in self.layers:
             norm = layer.norm
             found += [layer.weight, layer.bias]
             found += [None] * 4 if norm is None else [norm.weight, norm.bias, norm.mean, norm.variance]
+        self.calls["tensors"] = found
         return found
 
 
@@ -198,38 +213,8 @@ def layers_of(modules: Iterable[Any]) -> list[Layer]:
     Raises:
         ValueError: another module, or another order.
     """
-    if not isinstance(modules, nn.Sequential) or torch.compiler.is_compiling():
-        return _read([*modules])
-    children = [*modules._modules.values()]
-    known = _known.get(modules)
-    # An activation with numbers of its own, or dropout, is looked at again in every call.
-    if known is not None and known[0] == children and known[1] == [*map(type, children)]:
-        return [
-            Layer(
-                linear.weight,
-                linear.bias,
-                activation,
-                0.01,
-                None if norm is None else norm_of(norm, linear.out_features),
-            )
-            for linear, norm, activation in known[2]
-        ]
-    layers = _read(children)
-    plain = all(type(child) in _PLAIN for child in children)
-    if plain:
-        linear = [child for child in children if isinstance(child, nn.Linear)]
-        norms = [layer.norm and layer.norm.module for layer in layers]
-        parts = [(at, norm, layer.activation) for at, norm, layer in zip(linear, norms, layers, strict=True)]
-        _known[modules] = children, [*map(type, children)], parts
-    return layers
-
-
-_known: WeakKeyDictionary[nn.Module, tuple[list[Any], list[type], list[Any]]] = WeakKeyDictionary()
-# Modules of which nothing but parameters, buffers and what norm_of reads can change.
-_PLAIN = {nn.Linear, nn.BatchNorm1d, nn.LayerNorm, nn.ReLU, nn.SiLU, nn.Sigmoid, nn.Tanh, nn.Identity}
-
-
-def _read(modules: list[Any]) -> list[Layer]:
+    if isinstance(modules, nn.Linear):
+        return [Layer(modules.weight, modules.bias)]
     layers: list[Layer] = []
     stage = 2  # what the current layer has: 0 its linear map, 1 its norm, 2 its activation
     for module in modules:

@@ -110,46 +110,18 @@ def message_passing(
     dim = x.shape[1] if x is not None and x.dim() == 2 else None
     attributes = edge_attr.shape[1] if edge_attr is not None and edge_attr.is_cuda and edge_attr.dim() == 2 else 0
 
-    def call(mlp: EdgeMLP, messages: str, coordinates: str, edges: bool | int) -> Call:
-        low = precision == "bfloat16"
-        options = EdgeOptions.of(mlp, geometry, dim, messages, coordinates, edges, low)
-        like = mlp.layers[0].weight
-        options = options._replace(tf32=allows_tf32(like))
-        return Call.of("message_passing_plan", options, mlp.shape(attributes), like)
-
-    def known(mlp: EdgeMLP, messages: str, coordinates: str, edges: bool | int) -> Call:
-        if torch.compiler.is_compiling():
-            return call(mlp, messages, coordinates, edges)
-        of_call = (
-            geometry,
-            dim,
-            attributes,
-            messages,
-            coordinates,
-            edges,
-            precision,
-            allows_tf32(mlp.layers[0].weight),
-        )
-        key = (mlp.signature(), of_call, type(edges))
-        try:
-            found = _CALLS.get(key)
-        except TypeError:  # a metric given as a list has no hash
-            return call(mlp, messages, coordinates, edges)
-        if found is None:
-            mlp.check(OP)
-            found = _CALLS[key] = call(mlp, messages, coordinates, edges)
-        return found
-
-    measured = mlp.measured()
-    now = known(mlp, messages, coordinates, edges)
+    of_call = geometry, dim, attributes, messages, coordinates, edges, precision
+    now = _call(mlp, of_call)
     _check(mlp, graph, now.options, h, x, edge_attr)
+    measured = mlp.measured()
     if measured and any(map(is_synchronised, measured)):
 
         def statistics(first: EdgeMLP) -> Tensor:
-            return _run(first, graph, known(first, "none", "none", False), h, x, edge_attr)[3]
+            alone = geometry, dim, attributes, "none", "none", False, precision
+            return _run(first, graph, _call(first, alone), h, x, edge_attr)[3]
 
         mlp = synchronise(mlp, graph, statistics)
-        now, measured = known(mlp, messages, coordinates, edges), mlp.measured()
+        now, measured = _call(mlp, of_call), mlp.measured()
     if measured:
         _check_count(graph)
     out = _run(mlp, graph, now, h, x, edge_attr)
@@ -161,6 +133,32 @@ def message_passing(
         out[2] if now.options.edges_at >= 0 else None,
         out[3] if out[3].dim() > 1 else None,
     )
+
+
+def _call(mlp: EdgeMLP, of_call: tuple[Any, ...]) -> Call:
+    """The call's options and plan; calls alike share them."""
+    if torch.compiler.is_compiling():
+        return _planned(mlp, of_call)
+    like = mlp.layers[0].weight  # which may have been moved since the network was read
+    key = of_call, type(of_call[5]), like.dtype, like.is_cuda and allows_tf32(like), like.device.type
+    try:
+        found: Call | None = mlp.calls.get(key)
+    except TypeError:  # a metric given as a list has no hash
+        return _planned(mlp, of_call)
+    if found is None:
+        whole = mlp.signature(), key
+        found = _CALLS.get(whole) or _planned(mlp, of_call)
+        _CALLS[whole] = mlp.calls[key] = found
+    return found
+
+
+def _planned(mlp: EdgeMLP, of_call: tuple[Any, ...]) -> Call:
+    geometry, dim, attributes, messages, coordinates, edges, precision = of_call
+    mlp.check(OP)
+    options = EdgeOptions.of(mlp, geometry, dim, messages, coordinates, edges, precision == "bfloat16")
+    like = mlp.layers[0].weight
+    options = options._replace(tf32=allows_tf32(like))
+    return Call.of("message_passing_plan", options, mlp.shape(attributes), like)
 
 
 _CALLS: dict[Any, Call] = {}

@@ -120,14 +120,19 @@ _CALLS: dict[Any, Call] = {}
 
 
 def _call(mlp: EdgeMLP, residual: bool) -> Call:
-    key = None if torch.compiler.is_compiling() else (mlp.signature(), residual)
-    found = None if key is None else _CALLS.get(key)
+    compiling = torch.compiler.is_compiling()
+    like = mlp.layers[0].weight  # which may have been moved since the network was read
+    now = residual, like.dtype, like.device.type
+    found: Call | None = None if compiling else mlp.calls.get(now)
     if found is None:
-        mlp.check(OP)
-        options = RowOptions(LAYERS, residual, layer_options(mlp))
-        found = Call.of("row_mlp_plan", options, mlp.shape(), mlp.layers[0].weight)
-        if key is not None:
-            _CALLS[key] = found
+        key = None if compiling else (mlp.signature(), residual)
+        found = _CALLS.get(key)
+        if found is None:
+            mlp.check(OP)
+            options = RowOptions(LAYERS, residual, layer_options(mlp))
+            found = Call.of("row_mlp_plan", options, mlp.shape(), like)
+        if not compiling:
+            _CALLS[key] = mlp.calls[now] = found
     return found
 
 

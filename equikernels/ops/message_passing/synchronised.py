@@ -44,7 +44,7 @@ def synchronise(mlp: EdgeMLP, graph: Graph, statistics: Callable[[EdgeMLP], Tens
     update_running(norm.module, mean.detach(), unbiased.detach(), known)
     dtype = first.weight.dtype
     given = norm._replace(mean=mean.to(dtype), variance=variance.to(dtype))
-    return mlp._replace(layers=(first._replace(norm=given), *mlp.layers[1:]))
+    return EdgeMLP((first._replace(norm=given), *mlp.layers[1:]), mlp.depth, mlp.gate, mlp.order)
 
 
 def _over_processes(norm: Any, count: Tensor, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:

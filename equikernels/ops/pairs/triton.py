@@ -279,13 +279,14 @@ def rows_network_backward(
             per_mean, per_variance = to_mean / out.shape[0], to_variance / out.shape[0]
             g = g + (per_mean - 2 * per_variance * mean).to(x.dtype) + (2 * per_variance).to(x.dtype) * out
     g = reference.through(g, out, options.slope)
-    none = x.new_empty(0)
-    results = [g if weight is None else _product(g, None, weight, None, None, None, 1.0) if wanted[0] else none]
-    results.append(_outer(g, x, None, None, 1.0, True, False)[0] if wanted[1] else none)
-    results.append(g.sum(0) if wanted[2] else none)
+    results = []
+    if wanted[0]:
+        results.append(g if weight is None else _product(g, None, weight, None, None, None, 1.0))
+    if wanted[1]:
+        results.append(_outer(g, x, None, None, 1.0, True, False)[0])
+    if wanted[2]:
+        results.append(g.sum(0))
     for want, parameter, found in zip(wanted[3:], of_norm, to_norm, strict=True):
-        if parameter is None or not want:
-            results.append(none)
-        else:
+        if parameter is not None and want:
             results.append(torch.zeros_like(parameter) if found is None else found.to(parameter.dtype))
     return results
