@@ -27,6 +27,13 @@ inline Tensor as_contiguous(const Tensor& t) { return t.is_contiguous() ? t : to
 //   CSR and its transpose: in_ptr, sender, in_edge, out_ptr, receiver, out_edge      2 (num_nodes + 1) + 4 num_edges
 // kind: 0 CSR, 1 complete, 2 complete with self-loops.
 #define EK_GRAPH_SCHEMA "Tensor graph, SymInt num_edges, int kind"
+// A fused op, see equikernels/ops/fused_op.py, and its backward, which gives the gradients of the wanted tensors.
+#define EK_FUSED_OPTIONS EK_GRAPH_SCHEMA ", SymInt[] options, float[] numbers"
+#define EK_FUSED(name) name "(Tensor?[] tensors, " EK_FUSED_OPTIONS ") -> Tensor[]"
+#define EK_FUSED_BACKWARD(name)                                                          \
+  name "_backward(Tensor?[] grads, Tensor?[] tensors, Tensor[] saved, " EK_FUSED_OPTIONS \
+       ", bool[] wanted) -> "                                                            \
+       "Tensor[]"
 
 inline GraphView graph_view(const Tensor& table, int64_t num_nodes, int64_t num_edges, int64_t kind) {
   STD_TORCH_CHECK(table.scalar_type() == ScalarType::Long && table.dim() == 1 && table.is_contiguous(),

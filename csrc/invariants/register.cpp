@@ -1,4 +1,4 @@
-// Registers the invariants of edges and their moments.
+// Registers the invariants of edges.
 #include "../core/register.h"
 
 #include "bind.h"
@@ -8,13 +8,9 @@
 EK_SCHEMAS(m) {
   m.def("invariants(" EK_INPUTS);
   m.def("invariants_backward(Tensor grad, " EK_INPUTS);
-  m.def("invariant_moments(" EK_INPUTS);
-  m.def("invariant_moments_backward(Tensor grad, " EK_INPUTS);
 }
 
 EK_KERNELS(m) {
   m.impl("invariants", ek::boxed<&ek::Invariants<EK_DEVICE>::forward>);
   m.impl("invariants_backward", ek::boxed<&ek::Invariants<EK_DEVICE>::backward>);
-  m.impl("invariant_moments", ek::boxed<&ek::Invariants<EK_DEVICE>::moments>);
-  m.impl("invariant_moments_backward", ek::boxed<&ek::Invariants<EK_DEVICE>::moments_backward>);
 }

@@ -1,8 +1,6 @@
 // Arguments of the ops on pairs, read from the dispatcher's stack in the order of their schemas.
 #pragma once
 
-#include <array>
-
 #include "../core/reader.h"
 #include "../core/tensor.h"
 #include "maps.h"
@@ -12,10 +10,19 @@
 namespace ek {
 
 using OptionalTensor = std::optional<Tensor>;
+using Optionals = std::vector<OptionalTensor>;
 
 // A tensor like another, or an empty one where it is not wanted.
 inline Tensor make(const Tensor& like, bool wanted, std::vector<int64_t> shape) {
   return torch::stable::new_empty(like, wanted ? shape : std::vector<int64_t>{0});
+}
+
+// The gradients that are wanted, of those of an op's tensors.
+inline std::vector<Tensor> only(const std::vector<Tensor>& gradients, const std::vector<bool>& wanted) {
+  std::vector<Tensor> out;
+  for (size_t k = 0; k < gradients.size(); ++k)
+    if (wanted[k]) out.push_back(gradients[k]);
+  return out;
 }
 
 // The complete graph, with self-loops, whose edges are the pairs of a batch.
@@ -43,46 +50,34 @@ struct PairsInput {
 // A linear layer on summed aggregates. It acts on scale T + shift, channel by channel, (scale, shift) = affine, and
 // that tensor is never made. coefs may be the first of four factors; places say which maps they are, if not all: see
 // maps.h. Sizes of events are their numbers of particles where nobj is absent.
-#define EK_LAYER_SCHEMA                                                                                            \
-  "Tensor tensor, Tensor? affine, Tensor coefs, Tensor? coefs01, Tensor? coefs10, Tensor? coefs11, Tensor? bias, " \
-  "Tensor? diag_bias, Tensor? alpha, Tensor? nobj, " EK_GRAPH_SCHEMA                                               \
-  ", SymInt num_nodes, int[] places, bool mean, float nbar, float inner_slope, float slope"
-
 struct LayerInputs {
+  static constexpr size_t kTensors = 10;
   const char* op;
   Tensor tensor;  // of pairs, or of particles
   OptionalTensor affine;
   Tensor coefs;
   OptionalTensor coefs01, coefs10, coefs11, bias, diag_bias, alpha, nobj;
   PairsInput graph;
-  int64_t num_nodes;
+  int64_t num_nodes, num_events;
   std::vector<int64_t> places;
   bool mean;
   double nbar, inner_slope, slope;
   int64_t maps, in = 0, kept = 0, width = 0;  // maps of a letter; channels in, maps in coefs, channels out
 
-  // all_maps, aggregated: maps of the layer, and those that alpha has an exponent of.
-  LayerInputs(const char* name, Reader& stack, int64_t all_maps, int64_t aggregated)
-      : op(name),
-        tensor(stack.next<Tensor>()),
-        affine(stack.next<OptionalTensor>()),
-        coefs(stack.next<Tensor>()),
-        coefs01(stack.next<OptionalTensor>()),
-        coefs10(stack.next<OptionalTensor>()),
-        coefs11(stack.next<OptionalTensor>()),
-        bias(stack.next<OptionalTensor>()),
-        diag_bias(stack.next<OptionalTensor>()),
-        alpha(stack.next<OptionalTensor>()),
-        nobj(stack.next<OptionalTensor>()),
-        graph(stack),
-        num_nodes(stack.next<int64_t>()),
-        places(stack.next<std::vector<int64_t>>()),
-        mean(stack.next<bool>()),
-        nbar(stack.next<double>()),
-        inner_slope(stack.next<double>()),
-        slope(stack.next<double>()),
-        maps(all_maps) {
+  // tensors: as the fields; ints: numbers of particles and events, whether sums are means, the places; numbers: as the
+  // fields. all_maps, aggregated: maps of the layer, and those that alpha has an exponent of.
+  LayerInputs(const char* name, const Optionals& tensors, const PairsInput& pairs, const std::vector<int64_t>& ints,
+              const std::vector<double>& numbers, int64_t all_maps, int64_t aggregated)
+      : op(name), graph(pairs), maps(all_maps) {
+    STD_TORCH_CHECK(tensors.size() == kTensors && tensors[0] && tensors[2] && ints.size() >= 3 && numbers.size() == 3,
+                    op, ": tensors, options, numbers: unexpected sizes");
+    tensor = *tensors[0], affine = tensors[1], coefs = *tensors[2];
+    coefs01 = tensors[3], coefs10 = tensors[4], coefs11 = tensors[5];
+    bias = tensors[6], diag_bias = tensors[7], alpha = tensors[8], nobj = tensors[9];
+    num_nodes = ints[0], num_events = ints[1], mean = ints[2] != 0, places.assign(ints.begin() + 3, ints.end());
+    nbar = numbers[0], inner_slope = numbers[1], slope = numbers[2];
     check_shape(tensor, op, "tensor", {-1, -1});
+    check_shape(graph.table, op, "graph", {2 * (num_events + 1)});
     in = tensor.size(1);
     kept = places.empty() ? maps : int64_t(places.size());
     for (const int64_t k : places) STD_TORCH_CHECK(0 <= k && k < maps, op, ": places: expected numbers of maps");
@@ -105,13 +100,21 @@ struct LayerInputs {
     match(affine, "affine", {2, in});
     match(bias, "bias", {width});
     match(diag_bias, "diag_bias", {width});
-    match(nobj, "nobj", {graph.table.size(0) / 2 - 1});
+    match(nobj, "nobj", {num_events});
     if (!alpha) return;
     STD_TORCH_CHECK(alpha->numel() == in * aggregated && alpha->scalar_type() == tensor.scalar_type(), op,
                     ": alpha: expected ", in * aggregated, " numbers of the dtype of tensor");
     alpha = as_contiguous(*alpha);
   }
 
+  struct Given {
+    OptionalTensor grad, activated, aggregates;  // activated: where its derivative depends on it
+  };
+  Given given(const Optionals& grads, const std::vector<Tensor>& saved, const std::vector<bool>& wanted) const {
+    STD_TORCH_CHECK(grads.size() == 1 && grads[0] && saved.size() == 2 && wanted.size() == kTensors, op,
+                    ": grads, saved, wanted: unexpected sizes");
+    return {grads[0], slope == 1 ? std::nullopt : OptionalTensor(saved[0]), saved[1]};
+  }
   void match(OptionalTensor& t, const char* argument, std::vector<int64_t> shape) const {
     ek::match(op, t, argument, tensor, "tensor", std::move(shape));
   }
@@ -140,9 +143,7 @@ struct LayerInputs {
   }
 };
 
-// What a layer's backward pass gives, in the order of the tensors above; empty where there is none of that.
-#define EK_LAYER_GRADIENTS "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
-
+// What a layer's backward pass gives; empty where there is none of that.
 struct LayerGradients {
   Tensor tensor, affine, coefs, coefs01, coefs10, coefs11, bias, diag_bias, alpha;
 
@@ -165,8 +166,8 @@ struct LayerGradients {
     a.grad_coefs10 = data(coefs10);
     a.grad_coefs11 = data(coefs11);
   }
-  std::array<Tensor, 9> all() const {
-    return {tensor, affine, coefs, coefs01, coefs10, coefs11, bias, diag_bias, alpha};
+  std::vector<Tensor> wanted(const std::vector<bool>& wanted) const {
+    return only({tensor, affine, coefs, coefs01, coefs10, coefs11, bias, diag_bias, alpha}, wanted);
   }
 
  private:

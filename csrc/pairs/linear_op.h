@@ -12,20 +12,13 @@ namespace ek {
 // Powers of 1 / size among the factors of maps 5 to 14 of a 2 -> 2 layer. A 2 -> 0 layer divides by sizes itself.
 inline const std::vector<int> kPowers2to2{1, 1, 1, 1, 1, 1, 1, 1, 2, 2}, kPowers2to0{0, 0};
 
-// aggregates [nodes, 3, in] are the sums of the raw tensor.
-inline constexpr const char* kLinear2to2Schema = "linear_2to2(" EK_LAYER_SCHEMA ") -> (Tensor, Tensor)";
-inline constexpr const char* kLinear2to2BackwardSchema =
-    "linear_2to2_backward(Tensor grad, Tensor? activated, Tensor aggregates, " EK_LAYER_SCHEMA
-    ", bool want_tensor) -> " EK_LAYER_GRADIENTS;
-// aggregates [2, events, in] are the total and the trace of the raw tensor.
-inline constexpr const char* kLinear2to0Schema = "linear_2to0(" EK_LAYER_SCHEMA ") -> (Tensor, Tensor)";
-inline constexpr const char* kLinear2to0BackwardSchema =
-    "linear_2to0_backward(Tensor grad, Tensor? activated, Tensor aggregates, " EK_LAYER_SCHEMA
-    ", bool want_tensor) -> " EK_LAYER_GRADIENTS;
-
+// Outputs of both ops: the layer's, and its aggregates, the sums of the raw tensor: 2 -> 2 [nodes, 3, in]; 2 -> 0
+// [2, events, in], the total and the trace. Backward reads both again.
 struct LinearOnCpu : Rank2OnCpu {
-  static std::tuple<Tensor, Tensor> forward_2to2(Reader& in) {
-    const LayerInputs l("linear_2to2", in, 15, 10);
+  static std::vector<Tensor> forward_2to2(const Optionals& tensors, const Tensor& table, int64_t num_edges,
+                                          int64_t kind, const std::vector<int64_t>& ints,
+                                          const std::vector<double>& numbers) {
+    const LayerInputs l("linear_2to2", tensors, {table, num_edges, kind}, ints, numbers, 15, 10);
     Tensor out = make(l.tensor, true, {l.graph.num_edges, l.width});
     Tensor aggregates = make(l.tensor, true, {l.num_nodes, 3, l.in});
     dispatch_floating(l.tensor.scalar_type(), l.op, [&](auto zero) {
@@ -47,10 +40,14 @@ struct LinearOnCpu : Rank2OnCpu {
     return {out, aggregates};
   }
 
-  static std::array<Tensor, 9> backward_2to2(Reader& in) {
-    OptionalTensor grad = in.next<Tensor>(), activated = in.next<OptionalTensor>(), aggregates = in.next<Tensor>();
-    const LayerInputs l("linear_2to2_backward", in, 15, 10);
-    const LayerGradients grads(l, in.next<bool>());
+  static std::vector<Tensor> backward_2to2(const Optionals& cotangents, const Optionals& tensors,
+                                           const std::vector<Tensor>& saved, const Tensor& table, int64_t num_edges,
+                                           int64_t kind, const std::vector<int64_t>& ints,
+                                           const std::vector<double>& numbers, const std::vector<bool>& wanted) {
+    const LayerInputs l("linear_2to2_backward", tensors, {table, num_edges, kind}, ints, numbers, 15, 10);
+    LayerInputs::Given given = l.given(cotangents, saved, wanted);
+    OptionalTensor &grad = given.grad, &activated = given.activated, &aggregates = given.aggregates;
+    const LayerGradients grads(l, wanted[0]);
     l.match(grad, "grad", {l.graph.num_edges, l.width});
     l.match(activated, "activated", {l.graph.num_edges, l.width});
     l.match(aggregates, "aggregates", {l.num_nodes, 3, l.in});
@@ -97,12 +94,14 @@ struct LinearOnCpu : Rank2OnCpu {
       copy(nodes.grad_diag_bias, grads.diag_bias);
       copy(nodes.grad_scale, grads.affine);
     });
-    return grads.all();
+    return grads.wanted(wanted);
   }
 
-  static std::tuple<Tensor, Tensor> forward_2to0(Reader& in) {
-    const LayerInputs l("linear_2to0", in, 2, 2);
-    const int64_t events = l.graph.table.size(0) / 2 - 1;
+  static std::vector<Tensor> forward_2to0(const Optionals& tensors, const Tensor& table, int64_t num_edges,
+                                          int64_t kind, const std::vector<int64_t>& ints,
+                                          const std::vector<double>& numbers) {
+    const LayerInputs l("linear_2to0", tensors, {table, num_edges, kind}, ints, numbers, 2, 2);
+    const int64_t events = l.num_events;
     Tensor out = make(l.tensor, true, {events, l.width}), aggregates = make(l.tensor, true, {2, events, l.in});
     dispatch_floating(l.tensor.scalar_type(), l.op, [&](auto zero) {
       using T = decltype(zero);
@@ -122,11 +121,15 @@ struct LinearOnCpu : Rank2OnCpu {
     return {out, aggregates};
   }
 
-  static std::array<Tensor, 9> backward_2to0(Reader& in) {
-    OptionalTensor grad = in.next<Tensor>(), activated = in.next<OptionalTensor>(), aggregates = in.next<Tensor>();
-    const LayerInputs l("linear_2to0_backward", in, 2, 2);
-    const LayerGradients grads(l, in.next<bool>());
-    const int64_t events = l.graph.table.size(0) / 2 - 1;
+  static std::vector<Tensor> backward_2to0(const Optionals& cotangents, const Optionals& tensors,
+                                           const std::vector<Tensor>& saved, const Tensor& table, int64_t num_edges,
+                                           int64_t kind, const std::vector<int64_t>& ints,
+                                           const std::vector<double>& numbers, const std::vector<bool>& wanted) {
+    const LayerInputs l("linear_2to0_backward", tensors, {table, num_edges, kind}, ints, numbers, 2, 2);
+    LayerInputs::Given given = l.given(cotangents, saved, wanted);
+    OptionalTensor &grad = given.grad, &activated = given.activated, &aggregates = given.aggregates;
+    const LayerGradients grads(l, wanted[0]);
+    const int64_t events = l.num_events;
     l.match(grad, "grad", {events, l.width});
     l.match(activated, "activated", {events, l.width});
     l.match(aggregates, "aggregates", {2, events, l.in});
@@ -179,7 +182,7 @@ struct LinearOnCpu : Rank2OnCpu {
       made.backward(l, static_cast<const T*>(grad_maps.p), to_f, grads);
       if (grads.tensor.numel() > 0) spread(l, g, to_basis, grads.tensor.mutable_data_ptr<T>());
     });
-    return grads.all();
+    return grads.wanted(wanted);
   }
 
  private:

@@ -26,14 +26,14 @@ EK_SCHEMAS(m) {
   m.def(ek::kRank2MixSchema);
   m.def(ek::kRank2MixBackwardSchema);
   m.def(ek::kRank2ProductsSchema);
-  m.def(ek::kLinear2to2Schema);
-  m.def(ek::kLinear2to2BackwardSchema);
-  m.def(ek::kLinear2to0Schema);
-  m.def(ek::kLinear2to0BackwardSchema);
+  m.def(EK_FUSED("linear_2to2"));
+  m.def(EK_FUSED_BACKWARD("linear_2to2"));
+  m.def(EK_FUSED("linear_2to0"));
+  m.def(EK_FUSED_BACKWARD("linear_2to0"));
   m.def(ek::kRowsProductSchema);
   m.def(ek::kRowsOuterSchema);
-  m.def(ek::kRowsNetworkSchema);
-  m.def(ek::kRowsNetworkBackwardSchema);
+  m.def(EK_FUSED("rows_network"));
+  m.def(EK_FUSED_BACKWARD("rows_network"));
   m.def(ek::kRowAffineSchema);
 }
 
@@ -41,14 +41,14 @@ EK_KERNELS(m) {
   m.impl("rank2_mix", ek::boxed<&ek::MixOnCpu::mix>);
   m.impl("rank2_mix_backward", ek::boxed<&ek::MixOnCpu::mix_backward>);
   m.impl("rank2_products", TORCH_BOX(&ek::MixOnCpu::products));
-  m.impl("linear_2to2", ek::boxed<&ek::LinearOnCpu::forward_2to2>);
-  m.impl("linear_2to2_backward", ek::boxed<&ek::LinearOnCpu::backward_2to2>);
-  m.impl("linear_2to0", ek::boxed<&ek::LinearOnCpu::forward_2to0>);
-  m.impl("linear_2to0_backward", ek::boxed<&ek::LinearOnCpu::backward_2to0>);
+  m.impl("linear_2to2", TORCH_BOX(&ek::LinearOnCpu::forward_2to2));
+  m.impl("linear_2to2_backward", TORCH_BOX(&ek::LinearOnCpu::backward_2to2));
+  m.impl("linear_2to0", TORCH_BOX(&ek::LinearOnCpu::forward_2to0));
+  m.impl("linear_2to0_backward", TORCH_BOX(&ek::LinearOnCpu::backward_2to0));
   m.impl("rows_product", TORCH_BOX(&ek::RowsOnCpu::product));
   m.impl("rows_outer", TORCH_BOX(&ek::RowsOnCpu::outer));
-  m.impl("rows_network", ek::boxed<&ek::RowsOnCpu::network>);
-  m.impl("rows_network_backward", ek::boxed<&ek::RowsOnCpu::network_backward>);
+  m.impl("rows_network", TORCH_BOX(&ek::RowsOnCpu::network));
+  m.impl("rows_network_backward", TORCH_BOX(&ek::RowsOnCpu::network_backward));
   m.impl("row_affine", TORCH_BOX(&ek::RowsOnCpu::affine));
 }
 #endif

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 
 #include "cpu.h"
@@ -18,17 +17,8 @@ inline constexpr const char* kRowAffineSchema = "row_affine(Tensor x, Tensor sca
 
 // out = act(x weight^T + bias), or without a weight x itself, which is not returned: out is empty then. The norm (see
 // Norm) as affine [2, width] = (scale, shift): norm(out) = scale out + shift. moments float64 [2, width]: mean and
-// biased variance of out; running [2, width]: mean and unbiased variance, as running statistics take them in.
-#define EK_NETWORK_SCHEMA                                                                                       \
-  "Tensor x, Tensor? weight, Tensor? bias, Tensor? gamma, Tensor? beta, Tensor? mean, Tensor? variance, float " \
-  "slope, float eps, int norm"
-inline constexpr const char* kRowsNetworkSchema =
-    "rows_network(" EK_NETWORK_SCHEMA ") -> (Tensor, Tensor, Tensor, Tensor)";
-// Gradients of x, weight, bias, gamma, beta; empty where not wanted or absent. wanted: x, parameters.
-inline constexpr const char* kRowsNetworkBackwardSchema =
-    "rows_network_backward(Tensor? grad, Tensor? grad_affine, Tensor out, Tensor moments, " EK_NETWORK_SCHEMA
-    ", bool[] wanted) -> (Tensor, Tensor, Tensor, Tensor, Tensor)";
-
+// biased variance of out; running [2, width]: mean and unbiased variance, as running statistics take them in. Backward
+// reads out and moments again.
 enum class Norm : int64_t {
   none,
   batch,    // by the statistics of the batch
@@ -36,6 +26,7 @@ enum class Norm : int64_t {
 };
 
 struct NetworkInputs {
+  static constexpr size_t kTensors = 7;
   const char* op;
   Tensor x;
   OptionalTensor weight, bias, gamma, beta, mean, variance;
@@ -43,18 +34,14 @@ struct NetworkInputs {
   Norm norm;
   int64_t rows, in, width;
 
-  NetworkInputs(const char* name, Reader& stack)
-      : op(name),
-        x(stack.next<Tensor>()),
-        weight(stack.next<OptionalTensor>()),
-        bias(stack.next<OptionalTensor>()),
-        gamma(stack.next<OptionalTensor>()),
-        beta(stack.next<OptionalTensor>()),
-        mean(stack.next<OptionalTensor>()),
-        variance(stack.next<OptionalTensor>()),
-        slope(stack.next<double>()),
-        eps(stack.next<double>()),
-        norm(Norm(stack.next<int64_t>())) {
+  NetworkInputs(const char* name, const Optionals& tensors, const std::vector<int64_t>& ints,
+                const std::vector<double>& numbers)
+      : op(name) {
+    STD_TORCH_CHECK(tensors.size() == kTensors && tensors[0] && ints.size() == 1 && numbers.size() == 2, op,
+                    ": tensors, options, numbers: unexpected sizes");
+    x = *tensors[0], weight = tensors[1], bias = tensors[2], gamma = tensors[3], beta = tensors[4];
+    mean = tensors[5], variance = tensors[6];
+    norm = Norm(ints[0]), slope = numbers[0], eps = numbers[1];
     check_shape(x, op, "x", {-1, -1});
     rows = x.size(0), in = x.size(1), width = in;
     x = as_contiguous(x);
@@ -102,8 +89,9 @@ struct RowsOnCpu : Rank2OnCpu {
     return out;
   }
 
-  static std::array<Tensor, 4> network(Reader& in) {
-    const NetworkInputs n("rows_network", in);
+  static std::vector<Tensor> network(const Optionals& tensors, const Tensor&, int64_t, int64_t,
+                                     const std::vector<int64_t>& ints, const std::vector<double>& numbers) {
+    const NetworkInputs n("rows_network", tensors, ints, numbers);
     Tensor out = make(n.x, n.weight.has_value(), {n.rows, n.width});
     Tensor affine = make(n.x, n.norm != Norm::none, {2, n.width});
     Tensor running = make(n.x, n.of_batch(), {2, n.width});
@@ -134,53 +122,55 @@ struct RowsOnCpu : Rank2OnCpu {
     return {out, affine, moments, running};
   }
 
-  static std::array<Tensor, 5> network_backward(Reader& in) {
-    OptionalTensor grad = in.next<OptionalTensor>(), grad_affine = in.next<OptionalTensor>(), out = in.next<Tensor>();
-    const Tensor moments = in.next<Tensor>();
-    const NetworkInputs n("rows_network_backward", in);
-    const std::vector<bool> wanted = in.next<std::vector<bool>>();
-    STD_TORCH_CHECK(wanted.size() == 2, n.op, ": wanted: expected two entries");
-    const bool of_x = wanted[0], of_parameters = wanted[1], linear = n.weight.has_value();
+  static std::vector<Tensor> network_backward(const Optionals& grads, const Optionals& tensors,
+                                              const std::vector<Tensor>& saved, const Tensor&, int64_t, int64_t,
+                                              const std::vector<int64_t>& ints, const std::vector<double>& numbers,
+                                              const std::vector<bool>& wanted) {
+    const NetworkInputs n("rows_network_backward", tensors, ints, numbers);
+    STD_TORCH_CHECK(grads.size() == 2 && saved.size() == 2 && wanted.size() == n.kTensors, n.op,
+                    ": grads, saved, wanted: unexpected sizes");
+    const bool linear = n.weight.has_value();
+    OptionalTensor grad = grads[0], grad_affine = grads[1], out = linear ? saved[0] : n.x;
+    const Tensor moments = saved[1];
     n.match(out, "out", {n.rows, n.width});
     n.match(grad, "grad", {n.rows, n.width});
     n.match(grad_affine, "grad_affine", {2, n.width});
     check_shape(moments, n.op, "moments", shape_of_moments(n));
-    Tensor grad_x = make(n.x, of_x, {n.rows, n.in}), grad_weight = make(n.x, of_parameters && linear, {n.width, n.in});
-    Tensor grad_bias = make(n.x, of_parameters && linear, {n.width});
-    Tensor grad_gamma = make(n.x, of_parameters && n.gamma, {n.width});
-    Tensor grad_beta = make(n.x, of_parameters && n.beta, {n.width});
+    const bool of_x = wanted[0], of_weight = linear && (wanted[1] || wanted[2]);
+    Tensor to_x = make(n.x, of_x, {n.rows, n.in}), to_weight = make(n.x, of_weight, {n.width, n.in});
+    std::vector<Tensor> found{to_x, to_weight};  // the others are vectors [width]
+    for (size_t k = 2; k < n.kTensors; ++k) found.push_back(make(n.x, k == 2 ? of_weight : wanted[k], {n.width}));
     dispatch_floating(n.x.scalar_type(), n.op, [&](auto zero) {
       using T = decltype(zero);
       const Buffer to_out(2 * n.width * int64_t(sizeof(T)));
-      Through<T> t{static_cast<T*>(to_out.p), nullptr, nullptr};
-      if (grad_gamma.numel() > 0) t.gamma = grad_gamma.mutable_data_ptr<T>();
-      if (grad_beta.numel() > 0) t.beta = grad_beta.mutable_data_ptr<T>();
+      Through<T> t{static_cast<T*>(to_out.p)};
+      for (size_t k = 3; k < n.kTensors; ++k)
+        if (wanted[k]) t.to[k - 3] = found[k].template mutable_data_ptr<T>();
       through_norm(n, pointer<T>(grad_affine), moments, t);
       if (!linear) {
         if (of_x)
           row_affine(RowAffineArgs<T>{n.rows, n.in, n.x.const_data_ptr<T>(), t.statistics + n.width, t.statistics,
-                                      grad_x.mutable_data_ptr<T>()});
+                                      to_x.mutable_data_ptr<T>()});
         return;
       }
       auto args = n.layer_args<T>();
       args.out = const_cast<T*>(pointer<T>(out));
       args.grad = pointer<T>(grad);
       if (n.of_batch()) args.to_mean = t.statistics, args.to_out = t.statistics + n.width;
-      if (of_x) args.grad_x = grad_x.mutable_data_ptr<T>();
-      if (of_parameters) args.grad_weight = grad_weight.mutable_data_ptr<T>();
-      if (of_parameters) args.grad_bias = grad_bias.mutable_data_ptr<T>();
+      if (of_x) args.grad_x = to_x.mutable_data_ptr<T>();
+      if (of_weight) args.grad_weight = to_weight.mutable_data_ptr<T>();
+      if (of_weight) args.grad_bias = found[2].template mutable_data_ptr<T>();
       rows_layer_backward(args);
     });
-    if (!n.bias) grad_bias = make(n.x, false, {});
-    return {grad_x, grad_weight, grad_bias, grad_gamma, grad_beta};
+    return only(found, wanted);
   }
 
  private:
-  // Where gradients of the norm go: to gamma and beta [width], if wanted, and through the statistics to out, which gets
-  // statistics[0] + statistics[1] out, [2, width].
+  // Where gradients of the norm go: to gamma, beta, mean and variance as given [width], if wanted, and through the
+  // statistics to out, which gets statistics[0] + statistics[1] out, [2, width].
   template <class T>
   struct Through {
-    T *statistics, *gamma, *beta;
+    T *statistics, *to[4] = {};
   };
 
   static std::vector<int64_t> shape_of_moments(const NetworkInputs& n) {
@@ -217,8 +207,9 @@ struct RowsOnCpu : Rank2OnCpu {
         to_mean = -to_beta * (inverse * factor);
         to_variance = -0.5 * (to_scale * factor) * (inverse * inverse * inverse);
       }
-      if (to.gamma) to.gamma[c] = T(to_gamma);
-      if (to.beta) to.beta[c] = T(to_beta);
+      const double gradients[] = {to_gamma, to_beta, to_mean, to_variance};
+      for (size_t k = 0; k < 4; ++k)
+        if (to.to[k]) to.to[k][c] = measured && k > 1 ? T(0) : T(gradients[k]);
       // d mean = d out / rows, d variance = 2 (out - mean) d out / rows
       const double per_mean = measured ? to_mean / rows : 0, per_variance = measured ? to_variance / rows : 0;
       to.statistics[c] = T(per_mean - 2 * per_variance * centre);

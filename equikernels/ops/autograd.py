@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 from torch.library import Library
 
-from ..backend import current, transformed, use_backend
+from .. import _native
+from ..backend import current, use_backend
+from .common import graph_from
 
 _library = Library("equikernels", "IMPL")  # registrations live as long as this library
 
@@ -59,6 +61,58 @@ def register_autograd(name: str, backward: Callable[..., tuple[Any, ...]], setup
     _library.impl(name, kernel, "Autograd", with_keyset=True)
 
 
+def register_op(
+    name: str, differentiable: int, reference: Callable[..., Tensor], fake: Callable[..., Tensor], on_graph: bool = True
+) -> None:
+    """Registers fakes and derivatives of an op with one output, and of its backward ``name_backward``.
+
+    The backward takes the gradient of the output and the op's arguments, and gives a gradient for each differentiable
+    tensor; it differentiates the reference.
+
+    Args:
+        name: of the op.
+        differentiable: how many tensors are; they come first, the first one a row per node.
+        reference: (differentiable tensors, graph, options) -> output.
+        fake: the op's arguments -> its output, uninitialised.
+        on_graph: whether the op and its reference take a graph, next to the tensors.
+    """
+    if _native.cpu_reason is not None:
+        return
+    backward_op = f"{name}_backward"
+    kept = differentiable + on_graph  # with the graph's table
+
+    def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.save_for_backward(*inputs[:kept])
+        ctx.rest = inputs[kept:]
+
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        grads = call(backward_op, grad, *ctx.saved_tensors, *ctx.rest)
+        grads = (grads,) if isinstance(grads, Tensor) else grads
+        return *grads, *(None,) * (on_graph + len(ctx.rest))
+
+    def setup_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.save_for_backward(*inputs[: kept + 1])
+        ctx.rest = inputs[kept + 1 :]
+
+    def backward_backward(ctx: Any, *flowing: Tensor) -> tuple[Any, ...]:
+        grad, *tensors = ctx.saved_tensors
+        primals, options = tensors[:differentiable], ctx.rest
+        if on_graph:
+            num_edges, kind, *options = ctx.rest
+            options = [graph_from(tensors[-1], num_edges, kind, primals[0].shape[0]), *options]
+        grads = double_backward(lambda *local: reference(*local, *options), primals, [grad], flowing)
+        return *grads, *(None,) * (on_graph + len(ctx.rest))
+
+    def fake_backward(grad: Tensor, *arguments: Any) -> Tensor | tuple[Tensor, ...]:
+        found = tuple(t.new_empty(t.shape) for t in arguments[:differentiable])
+        return found[0] if differentiable == 1 else found
+
+    torch.library.register_fake(f"equikernels::{name}", fake)
+    torch.library.register_fake(f"equikernels::{backward_op}", fake_backward)
+    register_autograd(name, backward, setup)
+    register_autograd(backward_op, backward_backward, setup_backward)
+
+
 def call(name: str, *arguments: Any) -> Any:
     """Calls our op ``name``; skips autograd if nothing needs a gradient."""
     op = getattr(torch.ops.equikernels, name).default
@@ -66,42 +120,6 @@ def call(name: str, *arguments: Any) -> Any:
         return op(*arguments)
     with torch._C._AutoDispatchBelowAutograd():
         return op(*arguments)
-
-
-def recomputed(function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor | None) -> tuple[Tensor, ...]:
-    """``function(*tensors)``, recomputed in backward: only ``tensors`` are saved.
-
-    Differentiable any number of times. Under compilers and torch.func's transforms, which choose what to save, the
-    function is called directly.
-    """
-    given = tuple(t for t in tensors if t is not None)
-    in_transform = torch._C._functorch.maybe_current_level() is not None or transformed(given)
-    if torch.compiler.is_compiling() or in_transform or not torch.is_grad_enabled():
-        return function(*tensors)
-    return _Recomputed.apply(function, *tensors)
-
-
-class _Recomputed(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor | None) -> tuple[Tensor, ...]:
-        ctx.function, ctx.backend = function, current()
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*tensors)
-        return function(*tensors)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        wanted, again = ctx.needs_input_grad[1:], torch.is_grad_enabled()
-        with torch.enable_grad(), use_backend(ctx.backend):
-            local = [_alias(t) if want else t for t, want in zip(ctx.saved_tensors, wanted, strict=True)]
-            out = ctx.function(*local)
-            pairs = [(o, g) for o, g in zip(out, grads, strict=True) if g is not None and o.requires_grad]
-            leaves = [t for t, want in zip(local, wanted, strict=True) if want]
-            if not pairs:
-                return None, *(None for _ in wanted)
-            outputs, cotangents = zip(*pairs, strict=True)
-            found = iter(torch.autograd.grad(outputs, leaves, cotangents, create_graph=again, allow_unused=True))
-        return None, *(next(found) if want else None for want in wanted)
 
 
 def reference_vjp(

@@ -194,6 +194,20 @@ def test_a_multiplicity_may_be_differentiated() -> None:
     assert torch.autograd.gradcheck(function, nobj)
 
 
+@pytest.mark.parametrize("given", ["weight", "bias", "running_mean", "running_var"])
+@pytest.mark.parametrize("linear", [False, True])
+def test_every_part_of_a_norm_may_be_differentiated(given: str, linear: bool) -> None:
+    T, weight = randn(6, 3), randn(3, 3, seed=1) if linear else None
+    parts = {name: 1 + randn(3, seed=k).square() for k, name in enumerate(ek.PairNorm._fields[:4])}
+    part = parts[given].requires_grad_()
+
+    def affine(part: Tensor) -> Tensor:
+        return ek.pairwise_network(T, weight, None, ek.PairNorm(**{**parts, given: part}, eps=0.1, of_batch=False))[1]
+
+    assert torch.autograd.gradcheck(affine, part)
+    assert torch.autograd.gradgradcheck(affine, part)
+
+
 @pytest.mark.parametrize("reduce", ["max", "min"])
 def test_of_equals_the_first_has_the_gradient(reduce: str, backend: str) -> None:
     T = torch.ones(9, 20, requires_grad=True)
@@ -374,3 +388,14 @@ def test_the_op_checks_what_python_could_not() -> None:
     for rows, nodes in ((PAIRS - 1, NODES), (PAIRS, NODES + 1)):
         with pytest.raises(RuntimeError, match="rank2"):
             torch.ops.equikernels.rank2_sum(torch.randn(rows, 2), None, None, table, rows, 2, nodes)
+    sizes = [NODES, EVENTS, 0]
+    layer = [torch.randn(PAIRS, 3), None, W, *[None] * 7]
+    for rows, ints in ((PAIRS - 1, sizes), (PAIRS, [NODES + 1, *sizes[1:]]), (PAIRS, [NODES, EVENTS + 1, 0])):
+        for op, maps in ((torch.ops.equikernels.linear_2to2, 15), (torch.ops.equikernels.linear_2to0, 2)):
+            layer[0], layer[2] = torch.randn(rows, 3), W[..., :maps]
+            with pytest.raises(RuntimeError, match=r"rank2|graph"):
+                op(layer, table, rows, 2, ints, [49.0, 1.0, 1.0])
+            with pytest.raises(RuntimeError, match="unexpected sizes"):
+                op(layer[1:], table, rows, 2, ints, [49.0, 1.0, 1.0])
+    with pytest.raises(RuntimeError, match="unexpected sizes"):
+        torch.ops.equikernels.rows_network(layer, table, PAIRS, 3, [0], [1.0, 0.0])

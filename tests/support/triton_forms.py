@@ -113,9 +113,10 @@ class Batch:
     def rows(self, channels: int, width: int) -> None:
         """A pairwise network with its norm, and its backward pass."""
         x, weight, bias = self.empty(self.pairs, channels), self.empty(width, channels), self.empty(width)
-        inputs = x, weight, bias, bias, bias, None, None, 0.01, 1e-5, reference.BATCH
-        out, affine, moments, _ = pairs.rows_network(*inputs)
-        pairs.rows_network_backward(out, affine, out, moments, *inputs, [True, True])
+        tensors, options = [x, weight, bias, bias, bias, None, None], reference.RowsOptions(reference.BATCH, 0.01, 1e-5)
+        rest = *self.graph, *options.encoded()
+        out, affine, moments, _ = pairs.rows_network(tensors, *rest)
+        pairs.rows_network_backward([out, affine], tensors, [out, moments], *rest, [t is not None for t in tensors])
 
 
 FORMS: dict[str, Callable[[], object]] = {

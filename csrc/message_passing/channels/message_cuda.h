@@ -1,4 +1,4 @@
-// The message op's CUDA kernels: float32 features. 
+// The message op's CUDA kernels: float32 features.
 #pragma once
 
 #include "../../simd/multiply.h"

@@ -5,9 +5,9 @@
 
 #include <utility>
 
-#include "../channels/edges.h"
 #include "../../simd/dense.h"
 #include "../../simd/transpose.h"
+#include "../channels/edges.h"
 
 namespace ek {
 namespace {

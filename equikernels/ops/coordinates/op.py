@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 from torch import Tensor
 
-from ... import _native
 from ...backend import KERNELS, use_kernel
 from ...checks import FLOATING, REAL, check_bound, check_choice, check_number, check_tensor, fail
 from ...graph import Graph
 from ...metric import MAX_DIM
-from ..autograd import call, double_backward, register_autograd
-from ..common import check_edges, check_graph, graph_arguments, graph_from, promote
+from ..autograd import call, register_op
+from ..common import check_edges, check_graph, graph_arguments, promote
 from . import reference
 
 OP = "coordinate_update"
@@ -81,36 +77,4 @@ def _check_weight(weight: Tensor, x: Tensor, graph: Graph) -> Tensor:
     return weight.flatten().to(x.dtype)
 
 
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, weight, table, *ctx.rest = inputs
-    ctx.save_for_backward(x, weight, table)
-
-
-def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    grads = call("coordinates_backward", grad, *ctx.saved_tensors, *ctx.rest)
-    return *grads, None, None, None, None, None, None, None
-
-
-def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    grad, x, weight, table, *ctx.rest = inputs
-    ctx.save_for_backward(grad, x, weight, table)
-
-
-def _backward_backward(ctx: Any, *grad_grads: Tensor) -> tuple[Any, ...]:
-    grad, x, weight, table = ctx.saved_tensors
-    num_edges, kind, *options = ctx.rest
-    graph = graph_from(table, num_edges, kind, x.shape[0])
-    grads = double_backward(
-        lambda x, weight: reference.coordinate_update(x, weight, graph, *options), [x, weight], [grad], grad_grads
-    )
-    return *grads, None, None, None, None, None, None, None
-
-
-if _native.cpu_reason is None:
-    torch.library.register_fake("equikernels::coordinates", lambda x, *rest: x.new_empty(x.shape))
-    torch.library.register_fake(
-        "equikernels::coordinates_backward",
-        lambda grad, x, weight, *rest: (x.new_empty(x.shape), weight.new_empty(weight.shape)),
-    )
-    register_autograd("coordinates", _backward, _setup)
-    register_autograd("coordinates_backward", _backward_backward, _setup_backward)
+register_op("coordinates", 2, reference.coordinate_update, lambda x, *rest: x.new_empty(x.shape))

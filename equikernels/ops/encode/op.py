@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 from torch import Tensor
 
-from ... import _native
 from ...backend import COMPOSED, KERNELS, use_shortcut
 from ...checks import REAL, check_tensor, fail
-from ..autograd import call, double_backward, register_autograd
+from ..autograd import call, register_op
 from ..common import promote
 from . import reference
 
@@ -48,31 +44,4 @@ def encode_invariants(z: Tensor, t: Tensor, angles: bool = False) -> Tensor:
     return call("encode", rows, t, angles).view(z.shape)
 
 
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    z, t, ctx.angles = inputs
-    ctx.save_for_backward(z, t)
-
-
-def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    grads = call("encode_backward", grad, *ctx.saved_tensors, ctx.angles)
-    return *(g if need else None for g, need in zip(grads, ctx.needs_input_grad, strict=False)), None
-
-
-def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    grad, z, t, ctx.angles = inputs
-    ctx.save_for_backward(grad, z, t)
-
-
-def _backward_backward(ctx: Any, to_z: Tensor, to_t: Tensor) -> tuple[Any, ...]:
-    grad, *primals = ctx.saved_tensors
-    function = lambda z, t: reference.encode(z, t, ctx.angles)  # noqa: E731
-    return *double_backward(function, primals, [grad], [to_z, to_t]), None
-
-
-if _native.cpu_reason is None:
-    torch.library.register_fake("equikernels::encode", lambda z, t, angles: z.new_empty(z.shape))
-    torch.library.register_fake(
-        "equikernels::encode_backward", lambda grad, z, t, angles: (z.new_empty(z.shape), z.new_empty(t.shape))
-    )
-    register_autograd("encode", _backward, _setup)
-    register_autograd("encode_backward", _backward_backward, _setup_backward)
+register_op("encode", 2, reference.encode, lambda z, t, angles: z.new_empty(z.shape), on_graph=False)

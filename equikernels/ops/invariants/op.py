@@ -8,10 +8,9 @@ from ...backend import KERNELS, use_kernel
 from ...checks import REAL, check_tensor
 from ...graph import Graph
 from ...metric import Metric, signature
-from ..autograd import call
+from ..autograd import call, register_op
 from ..common import check_graph, graph_arguments, promote
 from . import reference
-from .autograd import register
 
 OP = "pairwise_invariants"
 KERNELS[OP] = ("cpu", "cuda")
@@ -50,4 +49,6 @@ def pairwise_invariants(x: Tensor, graph: Graph, metric: Metric = "minkowski", p
     return call("invariants", x, *graph_arguments(graph), eta, psi)
 
 
-register("invariants", reference.pairwise_invariants, lambda x, graph, num_edges, *rest: x.new_empty(num_edges, 2))
+register_op(
+    "invariants", 1, reference.pairwise_invariants, lambda x, graph, num_edges, *rest: x.new_empty(num_edges, 2)
+)

@@ -77,48 +77,48 @@ def rank2_mix(
 NO_NORM, BATCH, RUNNING = range(3)  # csrc/pairs/rows_op.h: Norm
 
 
-def rows_network(
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    gamma: Tensor | None,
-    beta: Tensor | None,
-    mean: Tensor | None,
-    variance: Tensor | None,
-    slope: float,
-    eps: float,
-    norm: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """out = act(x W^T + b), or x, which is not returned; its norm as (scale, shift) [2, D]; mean and biased variance of
+class RowsOptions(NamedTuple):
+    """Everything beside tensors, in the order of csrc's NetworkInputs."""
+
+    norm: int
+    slope: float = 1.0
+    eps: float = 0.0
+
+    def encoded(self) -> tuple[list[int], list[float]]:
+        return [self.norm], [self.slope, self.eps]
+
+    @classmethod
+    def decoded(cls, ints: list[int], numbers: list[float]) -> RowsOptions:
+        return cls(*ints, *numbers)
+
+
+def rows_network(tensors: list[Tensor | None], _: Graph | None, options: RowsOptions) -> list[Tensor]:
+    """Of x, weight, bias and the norm's gamma, beta, mean and variance:
+
+    out = act(x W^T + b), or x, which is not returned; its norm as (scale, shift) [2, D]; mean and biased variance of
     its channels, float64 [2, D]; mean and unbiased variance [2, D]. Empty where not wanted."""
-    out = x if weight is None else activate(torch.nn.functional.linear(x, weight, bias), slope)
+    x, weight, bias, *of_norm = tensors
+    assert x is not None
+    out = x if weight is None else activate(torch.nn.functional.linear(x, weight, bias), options.slope)
     empty = x.new_empty(0)
-    moments = row_moments(out) if norm == BATCH else empty.double()
-    affine, running = norm_of(moments, out, gamma, beta, mean, variance, eps, norm)
-    return empty if weight is None else out, affine, moments, running
+    moments = row_moments(out) if options.norm == BATCH else empty.double()
+    affine, running = norm_of(moments, out, of_norm, options)
+    return [empty if weight is None else out, affine, moments, running]
 
 
-def norm_of(
-    moments: Tensor,
-    out: Tensor,
-    gamma: Tensor | None,
-    beta: Tensor | None,
-    mean: Tensor | None,
-    variance: Tensor | None,
-    eps: float,
-    norm: int,
-) -> tuple[Tensor, Tensor]:
+def norm_of(moments: Tensor, out: Tensor, of_norm: list[Tensor | None], options: RowsOptions) -> tuple[Tensor, Tensor]:
     """The norm of out as (scale, shift) [2, D], and the statistics of a batch for running averages [2, D]."""
     running = out.new_empty(0)
-    if norm == NO_NORM:
+    if options.norm == NO_NORM:
         return running, running
-    if norm == BATCH:
+    gamma, beta, mean, variance = of_norm
+    if options.norm == BATCH:
         mean, variance = moments.unbind()
         rows = out.shape[0]
         running = torch.stack([mean, variance * (rows / (rows - 1))]).detach().to(out.dtype)
     assert mean is not None
     assert variance is not None
-    scale = (variance + eps).rsqrt()
+    scale = (variance + options.eps).rsqrt()
     scale = scale if gamma is None else scale * gamma
     shift = -mean * scale if beta is None else torch.addcmul(beta.to(scale.dtype), mean, scale, value=-1)
     return torch.stack([scale, shift]).to(out.dtype), running
@@ -131,31 +131,10 @@ def row_moments(x: Tensor) -> Tensor:
     return torch.stack([mean, (exact - mean).square().sum(0) / max(x.shape[0], 1)])
 
 
-class Statistics(NamedTuple):
-    """What the norm of a batch, or by running statistics, was made with."""
-
-    moments: Tensor  # float64 [2, D], or empty
-    mean: Tensor | None
-    variance: Tensor | None
-    gamma: Tensor | None
-    eps: float
-    rows: int
-
-
-def through_norm(to_affine: Tensor, of: Statistics) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor]:
-    """Backward of :func:`norm_of` and :func:`row_moments`: out gets to_mean + to_out out, if anything; then the
-    gradients of gamma and beta. float64 [D]."""
-    measured = of.moments.numel() > 0
-    mean, variance = of.moments.unbind() if measured else (of.mean, of.variance)
-    assert mean is not None
-    assert variance is not None
-    inverse = (variance.double() + of.eps).rsqrt()
-    scale = inverse if of.gamma is None else inverse * of.gamma
+def through_norm(to_affine: Tensor, mean: Tensor, variance: Tensor, gamma: Tensor | None, eps: float) -> list[Tensor]:
+    """Backward of :func:`norm_of`: gradients of gamma, beta, mean, variance. float64 [D]."""
+    inverse = (variance.double() + eps).rsqrt()
+    scale = inverse if gamma is None else inverse * gamma
     to_beta = to_affine[1].double()
     to_scale = to_affine[0].double() - to_beta * mean
-    if not measured:
-        return None, None, to_scale * inverse, to_beta
-    # d mean = d out / rows, d variance = 2 (out - mean) d out / rows
-    per_mean = -to_beta * scale / of.rows
-    per_variance = -0.5 * to_scale * scale * inverse.square() / of.rows
-    return per_mean - 2 * per_variance * mean, 2 * per_variance, to_scale * inverse, to_beta
+    return [to_scale * inverse, to_beta, -to_beta * scale, -0.5 * to_scale * scale * inverse.square()]

@@ -9,15 +9,16 @@ from torch import Tensor
 
 from ... import _native, _triton
 from ...backend import COMPOSED, KERNELS, use_shortcut
-from ...checks import check_tensor, fail
-from ..autograd import call, double_backward, register_autograd
+from ...checks import REAL, check_tensor, fail
+from ..autograd import call, register_autograd
 from ..common import promote, stored_as
-from ..sums import column_sums
+from ..fused_op import Call, FusedOp, Spec, Tensors
 from . import reference
 from .batch import negative_slope_of
-from .reference import BATCH, NO_NORM, RUNNING
+from .reference import BATCH, NO_NORM, RUNNING, RowsOptions
 
 OP, NETWORK, AFFINE = "pairwise_linear", "pairwise_network", "pairwise_affine"
+SERIAL = 1 << 15  # PyTorch sums fewer numbers with one thread, and with less overhead
 KERNELS[OP] = KERNELS[NETWORK] = KERNELS[AFFINE] = ("cpu",)
 COMPOSED.update((OP, NETWORK, AFFINE))
 for _op in (OP, NETWORK):
@@ -82,25 +83,17 @@ def pairwise_network(
     if weight is None and activation != "identity":
         fail(NETWORK, "activation", "'identity' without a weight", repr(activation))
     weight, bias, width = _check_layer(NETWORK, T, weight, bias)
-    of_norm = dict.fromkeys(("weight", "bias") if norm.of_batch else ("weight", "bias", "running_mean", "running_var"))
-    for name in of_norm:
-        t = getattr(norm, name)
+    of_norm: Tensors = [norm.weight, norm.bias, *((None, None) if norm.of_batch else norm[2:4])]
+    for k, t in enumerate(of_norm):
+        name = f"norm.{PairNorm._fields[k]}"
         if t is not None:
-            of_norm[name] = t = promote(NETWORK, f"norm.{name}", t)
-            check_tensor(NETWORK, f"norm.{name}", t, [width], like=T)
-        elif name.startswith("running"):
-            fail(NETWORK, f"norm.{name}", "a tensor where statistics are not of the batch", "None")
+            of_norm[k] = t = promote(NETWORK, name, t)
+            check_tensor(NETWORK, name, t, [width], like=T)
+        elif k > 1 and not norm.of_batch:
+            fail(NETWORK, name, "a tensor where statistics are not of the batch", "None")
     slope = negative_slope_of(NETWORK, activation, negative_slope)
-    parameters = (
-        weight,
-        bias,
-        of_norm["weight"],
-        of_norm["bias"],
-        of_norm.get("running_mean"),
-        of_norm.get("running_var"),
-    )
-    kind = BATCH if norm.of_batch else RUNNING
-    out, affine, _, statistics = _run(NETWORK, Inputs(T, *parameters, slope, norm.eps, kind))
+    options = RowsOptions(BATCH if norm.of_batch else RUNNING, slope, norm.eps)
+    out, affine, _, statistics = _run(NETWORK, [T, weight, bias, *of_norm], options)
     return (T if weight is None else out), affine, statistics
 
 
@@ -134,7 +127,7 @@ def pairwise_linear(
     matrix, bias, width = _check_layer(OP, T, weight, bias)
     slope = negative_slope_of(OP, activation, negative_slope)
     rows = T if T.dim() == 2 else T.reshape(-1, T.shape[-1])
-    out = _run(OP, Inputs(rows, matrix, bias, None, None, None, None, slope, 0.0, NO_NORM))[0]
+    out = _run(OP, [rows, matrix, bias, None, None, None, None], RowsOptions(NO_NORM, slope))[0]
     return out if T.dim() == 2 else out.view(*T.shape[:-1], width)
 
 
@@ -179,121 +172,29 @@ def _check_layer(
     return weight, bias, weight.shape[0]
 
 
-class Inputs(NamedTuple):
-    """Of the op, in the order of its schema."""
-
-    x: Tensor
-    weight: Tensor | None
-    bias: Tensor | None
-    gamma: Tensor | None
-    beta: Tensor | None
-    mean: Tensor | None
-    variance: Tensor | None
-    slope: float
-    eps: float
-    norm: int
+def _run(op: str, tensors: Tensors, options: RowsOptions) -> list[Tensor]:
+    """out, affine, moments, statistics, each empty where there is none."""
+    x, weight = tensors[:2]
+    assert x is not None
+    empty = weight is not None and weight.numel() == 0  # kernels multiply by matrices of some numbers
+    kernel = not empty and use_shortcut(op, *[t for t in tensors if t is not None])
+    return FUSED(tensors, x.shape[0], Call(options, None, *options.encoded(), False), kernel)
 
 
-DIFFERENTIABLE = ("x", "weight", "bias", "gamma", "beta")
-TENSORS = (*DIFFERENTIABLE, "mean", "variance")
-NO_TENSORS: dict[str, Any] = dict.fromkeys(TENSORS)
-NOT_DIFFERENTIABLE = (None,) * (len(Inputs._fields) - len(DIFFERENTIABLE))
-
-
-def _run(op: str, inputs: Inputs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(out, affine, moments, statistics), each empty where there is none."""
-    tensors = [t for t in (getattr(inputs, name) for name in TENSORS) if t is not None]
-    empty = inputs.weight is not None and inputs.weight.numel() == 0  # kernels multiply by matrices of some numbers
-    if empty or not use_shortcut(op, *tensors):
-        return reference.rows_network(*inputs)
-    out: tuple[Tensor, Tensor, Tensor, Tensor] = call("rows_network", *inputs)
-    return out
-
-
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    given = Inputs(*inputs)
-    out, _, moments, statistics = output
-    ctx.mark_non_differentiable(moments, statistics)
-    ctx.set_materialize_grads(False)
-    ctx.options = given._replace(**NO_TENSORS)
-    ctx.save_for_backward(out, moments, *(getattr(given, name) for name in TENSORS))
-
-
-def _backward(ctx: Any, grad: Tensor | None, to_affine: Tensor | None, *_: Tensor | None) -> tuple[Any, ...]:
-    out, moments, *tensors = ctx.saved_tensors
-    given: Inputs = ctx.options._replace(**dict(zip(TENSORS, tensors, strict=True)))
-    if given.norm == NO_NORM:
-        to_affine = None
-    if given.weight is None:
-        grad, out = None, given.x
-    if grad is None and to_affine is None:
-        return (None,) * len(Inputs._fields)
-    needs = ctx.needs_input_grad
-    wanted = [needs[0], any(needs[1:])]
-    grads = call("rows_network_backward", grad, to_affine, out, moments, *given, wanted)
-    return *(g if need else None for g, need in zip(grads, needs, strict=False)), *NOT_DIFFERENTIABLE
-
-
-COTANGENTS = ("grad", "grad_affine")
-
-
-def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    grad, to_affine, _, _, *given, _ = inputs
-    options = Inputs(*given)
-    ctx.set_materialize_grads(False)
-    ctx.options = options._replace(**NO_TENSORS)
-    ctx.save_for_backward(grad, to_affine, *(getattr(options, name) for name in TENSORS))
-
-
-def _backward_backward(ctx: Any, *to_grads: Tensor | None) -> tuple[Any, ...]:
-    grad, to_affine, *tensors = ctx.saved_tensors
-    given: Inputs = ctx.options._replace(**dict(zip(TENSORS, tensors, strict=True)))
-    primals = {name: getattr(given, name) for name in DIFFERENTIABLE if getattr(given, name) is not None}
-    cotangents = {name: t for name, t in zip(COTANGENTS, (grad, to_affine), strict=True) if t is not None}
-
-    def function(*tensors: Tensor) -> tuple[Tensor, ...]:
-        replaced: dict[str, Any] = dict(zip(primals, tensors, strict=True))
-        results = reference.rows_network(*given._replace(**replaced))
-        return tuple(t for name, t in zip(COTANGENTS, results, strict=False) if name in cotangents)
-
-    by_name = dict(zip(DIFFERENTIABLE, to_grads, strict=True))
-    flowing = [
-        g if (g := by_name[name]) is not None and g.shape == p.shape else torch.zeros_like(p)
-        for name, p in primals.items()
-    ]
-    back = iter(double_backward(function, list(primals.values()), list(cotangents.values()), flowing))
-    to_cotangents = {name: next(back) for name in cotangents}
-    to_primals = {name: next(back) for name in primals}
-    return (
-        *(to_cotangents.get(name) for name in COTANGENTS),
-        None,
-        None,
-        *(to_primals.get(name) for name in DIFFERENTIABLE),
-        *NOT_DIFFERENTIABLE,
-        None,
-    )
-
-
-def _fake(*inputs: Any) -> tuple[Tensor, ...]:
-    given = Inputs(*inputs)
-    x, weight, norm = given.x, given.weight, given.norm
+def _shapes(tensors: Tensors, rows: Any, options: RowsOptions) -> list[Tensor]:
+    x, weight = tensors[:2]
+    assert x is not None
     width = x.shape[1] if weight is None else weight.shape[0]
-    return (
+    norm, batch = ((2, width) if asked else 0 for asked in (options.norm != NO_NORM, options.norm == BATCH))
+    return [
         x.new_empty(0 if weight is None else (x.shape[0], width)),
-        x.new_empty((2, width) if norm != NO_NORM else 0),
-        x.new_empty((2, width) if norm == BATCH else 0, dtype=torch.float64),
-        x.new_empty((2, width) if norm == BATCH else 0),
-    )
+        x.new_empty(norm),
+        x.new_empty(batch, dtype=torch.float64),
+        x.new_empty(batch),
+    ]
 
 
-def _fake_backward(*inputs: Any) -> tuple[Tensor, ...]:
-    _, _, _, _, *rest, wanted = inputs
-    given = Inputs(*rest)
-    likes = [getattr(given, name) for name in DIFFERENTIABLE]
-    wants = (wanted[0], *(wanted[1],) * 4)
-    return tuple(
-        given.x.new_empty(0 if t is None or not want else t.shape) for t, want in zip(likes, wants, strict=True)
-    )
+FUSED = FusedOp(Spec("rows_network", RowsOptions, reference.rows_network, _shapes, differentiable=2, saved=(0, 2)))
 
 
 def _setup_affine(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -301,17 +202,22 @@ def _setup_affine(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(x, scale)
 
 
+def _column_sums(x: Tensor) -> Tensor:
+    """[C] of x [R, C]. The bits do not depend on the number of threads, while those of PyTorch's sums over many rows
+    do."""
+    tall = torch.compiler.is_compiling() or x.numel() >= SERIAL
+    if tall and x.device.type == "cpu" and x.dtype in REAL and use_shortcut(OP, x):
+        return call("rows_outer", x.new_ones(x.shape[0], 1), x)[0]
+    return x.sum(0)
+
+
 def _affine_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     x, scale = ctx.saved_tensors
     of_x, of_scale, of_shift, _ = ctx.needs_input_grad
     grad_x = affine(grad, scale, torch.zeros_like(scale)) if of_x else None
-    return grad_x, column_sums(grad * x) if of_scale else None, column_sums(grad) if of_shift else None
+    return grad_x, _column_sums(grad * x) if of_scale else None, _column_sums(grad) if of_shift else None
 
 
 if _native.cpu_reason is None:
-    torch.library.register_fake("equikernels::rows_network", _fake)
-    torch.library.register_fake("equikernels::rows_network_backward", _fake_backward)
     torch.library.register_fake("equikernels::row_affine", lambda x, scale, shift: x.new_empty(x.shape))
     register_autograd("row_affine", _affine_backward, _setup_affine)
-    register_autograd("rows_network", _backward, _setup)
-    register_autograd("rows_network_backward", _backward_backward, _setup_backward)

@@ -1,12 +1,13 @@
 """The rank-2 family on Triton: implementations of the dispatcher's ops, and how their kernels are launched.
 
 Launches depend on shapes alone: nothing is read back, and a CUDA graph can hold them. Numbers of particles, pairs and
-events are ordinary arguments; channels, which a network has few of, are compiled into the  Arguments are those
-of the ops' schemas, checked by the public ops.
+events are ordinary arguments; channels, which a network has few of, are compiled into the kernels. Arguments are
+those of the ops' schemas, checked by the public ops.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -224,22 +225,14 @@ def rows_outer(x: Tensor, grad: Tensor) -> Tensor:
     return _outer(x, grad, None, None, 1.0, True, False)[0]
 
 
-def rows_network(
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    gamma: Tensor | None,
-    beta: Tensor | None,
-    mean: Tensor | None,
-    variance: Tensor | None,
-    slope: float,
-    eps: float,
-    norm: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    out = x if weight is None else _product(x, None, weight.t(), None, None, None, slope, bias)
-    moments = _moments(out) if norm == reference.BATCH else out.new_empty(0, dtype=torch.float64)
-    affine, running = reference.norm_of(moments, out, gamma, beta, mean, variance, eps, norm)
-    return x.new_empty(0) if weight is None else out, affine, moments, running
+def rows_network(tensors: list[Tensor | None], *rest: Any) -> list[Tensor]:
+    x, weight, bias, *of_norm = tensors
+    options = reference.RowsOptions.decoded(*rest[-2:])
+    assert x is not None
+    out = x if weight is None else _product(x, None, weight.t(), None, None, None, options.slope, bias)
+    moments = _moments(out) if options.norm == reference.BATCH else out.new_empty(0, dtype=torch.float64)
+    affine, running = reference.norm_of(moments, out, of_norm, options)
+    return [x.new_empty(0) if weight is None else out, affine, moments, running]
 
 
 def _moments(x: Tensor) -> Tensor:
@@ -267,31 +260,33 @@ def _moments(x: Tensor) -> Tensor:
 
 
 def rows_network_backward(
-    grad: Tensor | None,
-    to_affine: Tensor | None,
-    out: Tensor,
-    moments: Tensor,
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    *rest: Any,
-) -> tuple[Tensor, ...]:
-    gamma, beta, mean, variance, slope, eps, _, wanted = rest
-    of_x, of_parameters = wanted
-    to_mean = to_out = of_gamma = of_beta = None
-    if to_affine is not None:
-        statistics = reference.Statistics(moments, mean, variance, gamma, eps, out.shape[0])
-        to_mean, to_out, of_gamma, of_beta = reference.through_norm(to_affine, statistics)
+    grads: list[Tensor | None], tensors: list[Tensor | None], saved: list[Tensor], *rest: Any
+) -> list[Tensor]:
+    (grad, to_affine), (x, weight, _, *of_norm), (out, moments) = grads, tensors, saved
+    options, wanted = reference.RowsOptions.decoded(*rest[-3:-1]), rest[-1]
+    assert x is not None
+    out = x if weight is None else out
     g = torch.zeros_like(out) if grad is None else grad
-    if to_mean is not None and to_out is not None:
-        g = g + to_mean.to(x.dtype) + to_out.to(x.dtype) * out
-    g = reference.through(g, out, slope)
-    none = x.new_empty(0)
-    results = [g if weight is None else _product(g, None, weight, None, None, None, 1.0) if of_x else none]
-    linear = weight is not None and of_parameters
-    results.append(_outer(g, x, None, None, 1.0, True, False)[0] if linear else none)
-    results.append(g.sum(0) if linear and bias is not None else none)
-    for parameter, found in ((gamma, of_gamma), (beta, of_beta)):
-        absent = parameter is None or not of_parameters
-        results.append(none if absent else torch.zeros_like(parameter) if found is None else found.to(parameter.dtype))
-    return tuple(results)
+    gamma, _, mean, variance = of_norm
+    to_norm: Sequence[Tensor | None] = [None] * 4
+    if to_affine is not None:
+        batch = options.norm == reference.BATCH
+        mean, variance = moments.unbind() if batch else (mean, variance)
+        assert mean is not None
+        assert variance is not None
+        to_norm = _, _, to_mean, to_variance = reference.through_norm(to_affine, mean, variance, gamma, options.eps)
+        if batch:  # d mean = d out / rows, d variance = 2 (out - mean) d out / rows
+            per_mean, per_variance = to_mean / out.shape[0], to_variance / out.shape[0]
+            g = g + (per_mean - 2 * per_variance * mean).to(x.dtype) + (2 * per_variance).to(x.dtype) * out
+    g = reference.through(g, out, options.slope)
+    results = []
+    if wanted[0]:
+        results.append(g if weight is None else _product(g, None, weight, None, None, None, 1.0))
+    if wanted[1]:
+        results.append(_outer(g, x, None, None, 1.0, True, False)[0])
+    if wanted[2]:
+        results.append(g.sum(0))
+    for want, parameter, found in zip(wanted[3:], of_norm, to_norm, strict=True):
+        if parameter is not None and want:
+            results.append(torch.zeros_like(parameter) if found is None else found.to(parameter.dtype))
+    return results
