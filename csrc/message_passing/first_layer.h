@@ -5,24 +5,36 @@
 #include <algorithm>
 
 #include "../invariants/moments.h"
-#include "passes.h"
+#include "layer_ops.h"
 #include "strategy.h"
 
 namespace ek {
 
 template <class Device>
-class FirstLayer {
- protected:
-  using Optional = std::optional<Tensor>;
-  using Optionals = std::vector<Optional>;
+class FirstLayer : protected LayerOps<Device, EdgeMlpInputs> {
+  using Base = LayerOps<Device, EdgeMlpInputs>;
 
-  EdgeMlpInputs in;
+ protected:
+  using Base::bias;
+  using Base::copy;
+  using Base::depth;
+  using Base::doubles;
+  using Base::empty;
+  using Base::in;
+  using Base::pass;
+  using Base::weight;
+  using Base::zeros;
+  using typename Base::Optional;
+  using typename Base::Optionals;
+  template <class T>
+  static T* put(const Tensor& t) {
+    return Base::template put<T>(t);
+  }
+
   const EdgeMlpOptions& o = in.options;
   bool channels, tables;
   GraphView graph;
-  int64_t n, width;            // nodes, channels of the first layer
-  std::vector<Tensor> weight;  // of each layer, norms of given statistics folded in
-  std::vector<Optional> bias;
+  int64_t n, width;  // nodes, channels of the first layer
 
   // The first layer as the kernels take it.
   Tensor ends[2];         // tables A, B [n, width]; of a measured norm before it
@@ -33,7 +45,7 @@ class FirstLayer {
 
   FirstLayer(const Optionals& tensors, const Tensor& table, int64_t num_edges, int64_t kind,
              const std::vector<int64_t>& ints, const std::vector<double>& numbers)
-      : in(tensors, table, num_edges, kind, EdgeMlpOptions(ints, numbers)), n(in.nodes()), width(in.width(0)) {
+      : Base(tensors, table, num_edges, kind, EdgeMlpOptions(ints, numbers)), n(in.nodes()), width(in.width(0)) {
     const Planned planned = plan_for<Device>(o, EdgeMlpShape(in));
     STD_TORCH_CHECK(planned.limit.empty(), "message_passing: layers: no kernel for ", planned.limit);
     STD_TORCH_CHECK(planned.plan == Plan(o.plan),
@@ -43,56 +55,15 @@ class FirstLayer {
     graph = graph_view(table, n, num_edges, kind);
   }
 
-  // --- small things ---
-  Tensor empty(std::vector<int64_t> shape) const { return torch::stable::new_empty(in.like(), std::move(shape)); }
-  Tensor zeros(std::vector<int64_t> shape) const { return torch::stable::new_zeros(in.like(), std::move(shape)); }
-  Tensor doubles(int64_t count) const { return torch::stable::new_empty(in.like(), {count}, ScalarType::Double); }
-  template <class T>
-  static T* put(const Tensor& t) {
-    return static_cast<T*>(const_cast<void*>(t.const_data_ptr()));
-  }
-  template <class Pass>
-  void pass(int64_t items, int64_t work, const Pass& p) const {
-    Device::pass(in.like(), items, work, p);
-  }
-  // `count` columns of a matrix of `rows` rows to those of another
-  template <class T>
-  void copy(const T* from, int64_t from_stride, T* to, int64_t to_stride, int64_t rows, int64_t count) const {
-    if (count > 0) pass(rows, count, CopyColumns<T>{from, to, count, from_stride, to_stride});
-  }
   int64_t inputs() const { return weight[0].size(1); }
   int64_t invariants() const { return in.part_width[kInvariantsPart]; }
   int64_t attributes() const { return in.part_width[kAttributesPart]; }
   int64_t bound() const { return invariants() + attributes(); }  // K
-  size_t depth() const { return in.layers.size(); }
   // f(part, its columns in `columns`) for the invariants and the attributes
   template <class F>
   void over_columns(F&& f) const {
     if (invariants() > 0) f(kInvariantsPart, int64_t(0));
     if (attributes() > 0) f(kAttributesPart, invariants());
-  }
-
-  template <class T>
-  FoldNorm<T> fold_of(size_t l) const {
-    const LayerTensors& t = in.layers[l];
-    return {pointer<T>(t.weight), pointer<T>(t.bias),     pointer<T>(t.norm_weight), pointer<T>(t.norm_bias),
-            pointer<T>(t.mean),   pointer<T>(t.variance), t.weight->size(1),         o.layers[l].eps};
-  }
-
-  template <class T>
-  void fold() {
-    for (size_t l = 0; l < depth(); ++l) {
-      const LayerTensors& t = in.layers[l];
-      weight.push_back(*t.weight);
-      bias.push_back(t.bias);
-      if (o.layers[l].norm != NormKind::given) continue;
-      weight[l] = empty({in.width(l), t.weight->size(1)});
-      bias[l] = empty({in.width(l)});
-      auto f = fold_of<T>(l);
-      f.out_weight = put<T>(weight[l]);
-      f.out_bias = put<T>(*bias[l]);
-      pass(in.width(l), f.inputs, f);
-    }
   }
 
   // U or V [width, features], contiguous.
@@ -152,7 +123,7 @@ class FirstLayer {
     a.received = p, p += n * K;
     a.sent = p;
     const int64_t partial = a.chunks() * std::max<int64_t>({2 * width, K * width, K * K});
-    room = doubles(partial + (K + 2 * a.sums() + 2) * width + K * K + K + 2 * n * K);
+    room = doubles({partial + (K + 2 * a.sums() + 2) * width + K * K + K + 2 * n * K});
     p = put<double>(room);
     const auto take = [&](double*& row, int64_t count) { row = p, p += count; };
     take(a.partial, partial);
@@ -200,7 +171,7 @@ class FirstLayer {
   template <class T, class X>
   void measure_norm() {
     const int64_t K = bound();
-    state = doubles(4 * width + K + K * K + 2 * n * K);
+    state = doubles({4 * width + K + K * K + 2 * n * K});
     statistics = torch::stable::new_empty(in.like(), {2, width}, ScalarType::Double);
     for (Tensor& t : running) t = empty({width});
     columns = empty({width, K});
@@ -214,7 +185,7 @@ class FirstLayer {
       pass(a.chunks(), a.chunk() * 64, EdgeSums<T, X>{a, edge_columns<T, X>()});
       pass(1, 1, FinishGram<T>{a});
     } else if (K > 0) {
-      const Tensor moments = doubles(n * kMoments);
+      const Tensor moments = doubles({n * kMoments});
       MomentsArgs<X> m = moments_args<X>();
       m.out = put<double>(moments);
       Device::template moments<X>(in.like(), m, true);
@@ -274,7 +245,7 @@ class FirstLayer {
     if (attributes() > 0) {
       pass(n, 1024, EdgePull<T, X>{a, edge_columns<T, X>(), invariants() > 0 ? g.x : nullptr, g.edge_attr});
     } else if (g.x) {
-      const Tensor moments = doubles(n * kMoments);
+      const Tensor moments = doubles({n * kMoments});
       MomentsArgs<X> m = moments_args<X>();
       const Tensor to_x = torch::stable::new_empty(*in.x, in.x->sizes());
       m.grad_out = put<double>(moments);

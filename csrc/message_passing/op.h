@@ -2,7 +2,7 @@
 // together.
 #pragma once
 
-#include "first_layer.h"
+#include "kernel_args.h"
 
 namespace ek {
 
@@ -15,8 +15,8 @@ inline constexpr const char* kMessagePassingBackwardSchema =
     ", int[] options, float[] numbers, bool[] wanted) -> Tensor[]";
 
 template <class Device>
-class MessagePassing : FirstLayer<Device> {
-  using Base = FirstLayer<Device>;
+class MessagePassing : KernelArgs<Device> {
+  using Base = KernelArgs<Device>;
   using Base::attributes;
   using Base::bias;
   using Base::bound;
@@ -80,8 +80,6 @@ class MessagePassing : FirstLayer<Device> {
  private:
   using Base::Base;
 
-  Tensor split[2];  // of `columns`: for invariants, for attributes
-
   template <class T, class X>
   std::vector<Tensor> run() {
     this->template fold<T>();
@@ -111,13 +109,13 @@ class MessagePassing : FirstLayer<Device> {
     };
     if (!asked()) return out;
     if (channels) {
-      auto args = channels_args<T, X>();
+      auto args = this->template channels_args<T, X>();
       args.bfloat16 = o.bfloat16;  // gradients are those of full precision
       ask(args);
       Device::Channels::template message_forward<T, X>(in.like(), args, o.tf32);
     } else {
-      const Tensor packed = pack<T>();
-      auto args = edges_args<T, X>(packed);
+      const Tensor packed = this->template pack<T>();
+      auto args = this->template edges_args<T, X>(packed);
       ask(args);
       Device::Edges::template edge_network_forward<T, X>(in.like(), args);
     }
@@ -159,12 +157,12 @@ class MessagePassing : FirstLayer<Device> {
       over_columns(
           [&](EdgePart part, int64_t) { g.columns[part - kInvariantsPart] = zeros({width, in.part_width[part]}); });
     } else if (channels) {
-      auto args = channels_args<T, X>();
+      auto args = this->template channels_args<T, X>();
       ask(args);
       channels_backward<T, X>(args, g);
     } else {
-      const Tensor packed = pack<T>();
-      auto args = edges_args<T, X>(packed);
+      const Tensor packed = this->template pack<T>();
+      auto args = this->template edges_args<T, X>(packed);
       ask(args);
       edges_backward<T, X>(args, packed, g, wanted[0]);
     }
@@ -214,55 +212,7 @@ class MessagePassing : FirstLayer<Device> {
   // Whether anything but statistics is.
   bool asked() const { return o.messages > 0 || o.coordinates > 0 || o.edges_at >= 0; }
 
-  // --- what both kernels read ---
-  template <class T, class X>
-  void geometry(MessageArgs<T, X>& a) const {
-    a.graph = graph;
-    a.x = pointer<X>(in.x);
-    a.dim = int(o.metric.size());
-    for (size_t c = 0; c < o.metric.size(); ++c) a.metric[c] = o.metric[c];
-    a.interval = invariants() > 0 && o.interval;
-    a.product = invariants() > 0 && o.product;
-    a.psi = o.psi;
-    a.edge_width = attributes();
-    a.edge_attr = attributes() > 0 ? pointer<T>(in.edge_attr) : nullptr;
-    a.direction = o.direction;
-    a.norm_inside = o.norm_inside;
-    a.norm_offset = o.norm_offset;
-    a.clamp = o.clamp;
-    a.mean_messages = o.messages == 2;
-    a.mean_coordinates = o.coordinates == 2;
-  }
-
   // --- lanes across channels ---
-  template <class T, class X>
-  MessageArgs<T, X> channels_args() {
-    MessageArgs<T, X> a;
-    geometry(a);
-    a.width = width;
-    a.receiver = put<T>(normed[0]);
-    a.sender = put<T>(normed[1]);
-    over_columns([&](EdgePart part, int64_t at) {
-      Tensor& half = split[part - kInvariantsPart];
-      half = empty({width, in.part_width[part]});
-      copy(put<T>(columns) + at, bound(), put<T>(half), in.part_width[part], width, in.part_width[part]);
-      (part == kInvariantsPart ? a.invariant_weight : a.edge_weight) = put<T>(half);
-    });
-    const auto layer = [&](size_t l) { return MessageLayer<T>{in.width(l), put<T>(weight[l]), pointer<T>(bias[l])}; };
-    a.activation = o.layers[0].activation;
-    a.slope = o.layers[0].slope;
-    a.depth = int(o.messages_at) + 1;
-    for (size_t l = 1; l < size_t(a.depth); ++l) a.hidden[l - 1] = layer(l);
-    a.gate_weight = pointer<T>(in.gate_weight);
-    a.gate_bias = pointer<T>(in.gate_bias);
-    if (depth() > size_t(a.depth)) {
-      a.head = layer(size_t(a.depth));
-      a.head_out = put<T>(weight[depth() - 1]);
-      a.head_tanh = o.layers[depth() - 1].activation == Activation::tanh;
-    }
-    return a;
-  }
-
   template <class T, class X>
   void channels_backward(MessageArgs<T, X>& a, Gradients& g) {
     for (Tensor& table : g.tables) table = empty({n, width});
@@ -288,74 +238,6 @@ class MessagePassing : FirstLayer<Device> {
   }
 
   // --- lanes across edges ---
-  // All weights and biases, layer by layer; of the first layer what edges read.
-  template <class T>
-  Tensor pack() {
-    int64_t size = 0;
-    for (size_t l = 0; l < depth(); ++l) size += in.width(l) * ((l ? in.width(l - 1) : read_inputs()) + 1);
-    Tensor packed = empty({size});
-    over_packed<T>(put<T>(packed), [&](size_t l, T* matrix, T* vector) {
-      if (l > 0) {
-        copy(put<T>(weight[l]), in.width(l - 1), matrix, in.width(l - 1), in.width(l), in.width(l - 1));
-      } else if (tables) {
-        copy(put<T>(columns), bound(), matrix, bound(), width, bound());
-      } else {
-        over_read([&](EdgePart part, int64_t at) {
-          copy(put<T>(weight[0]) + in.column[part], inputs(), matrix + at, inputs(), width, in.part_width[part]);
-        });
-      }
-      const Tensor b = bias[l] && !(l == 0 && tables) ? *bias[l] : zeros({in.width(l)});
-      copy(put<T>(b), in.width(l), vector, in.width(l), 1, in.width(l));
-    });
-    return packed;
-  }
-  int64_t read_inputs() const { return tables ? bound() : inputs(); }
-  // f(layer, its matrix, its vector)
-  template <class T, class F>
-  void over_packed(T* p, F&& f) const {
-    for (size_t l = 0; l < depth(); ++l) {
-      const int64_t size = in.width(l) * (l ? in.width(l - 1) : read_inputs());
-      f(l, p, p + size);
-      p += size + in.width(l);
-    }
-  }
-  // f(part, its first column in the kernel's order)
-  template <class F>
-  void over_read(F&& f) const {
-    int64_t at = 0;
-    for (EdgePart part : {kInvariantsPart, kReceiverPart, kSenderPart, kAttributesPart}) {
-      if (in.part_width[part] > 0) f(part, at);
-      at += in.part_width[part];
-    }
-  }
-
-  template <class T, class X>
-  EdgeNetworkArgs<T, X> edges_args(const Tensor& packed) const {
-    EdgeNetworkArgs<T, X> a;
-    geometry(a);
-    if (tables) {
-      a.width = a.receiver_stride = a.sender_stride = width;
-      a.receiver = put<T>(normed[0]);
-      a.sender = put<T>(normed[1]);
-    } else if (in.h) {
-      a.width = a.receiver_stride = a.sender_stride = in.h->size(1);
-      a.end_inputs = in.part_width[kReceiverPart] + in.part_width[kSenderPart];
-      a.receiver = o.has(kReceiverPart) ? pointer<T>(in.h) : nullptr;
-      a.sender = o.has(kSenderPart) ? pointer<T>(in.h) : nullptr;
-    }
-    a.layers = int(depth());
-    for (size_t l = 0; l < depth(); ++l) {
-      a.channels[l] = in.width(l);
-      a.step[l] = {o.layers[l].activation, o.layers[l].norm == NormKind::layer};
-      if (o.layers[l].activation == Activation::leaky_relu) a.slope = o.layers[l].slope;
-    }
-    a.weights = put<T>(packed);
-    a.edges_at = int(o.edges_at);
-    a.messages_at = o.messages > 0 ? int(o.messages_at) : -1;
-    a.head = o.coordinates > 0;
-    return a;
-  }
-
   template <class T, class X>
   void edges_backward(EdgeNetworkArgs<T, X>& a, const Tensor& packed, Gradients& g, bool of_h) {
     const Tensor to_packed = empty({packed.size(0)});
@@ -364,7 +246,7 @@ class MessagePassing : FirstLayer<Device> {
     if (a.sender) a.grad_sender = put<T>(g.tables[1]);
     a.grad_weights = put<T>(to_packed);
     Device::Edges::template edge_network_backward<T, X>(in.like(), a);
-    over_packed<T>(put<T>(to_packed), [&](size_t l, T* matrix, T* vector) {
+    this->template over_packed<T>(put<T>(to_packed), [&](size_t l, T* matrix, T* vector) {
       if (!(l == 0 && tables)) copy(vector, in.width(l), put<T>(g.layers[l].bias), in.width(l), 1, in.width(l));
       if (l > 0) {
         copy(matrix, in.width(l - 1), put<T>(g.layers[l].weight), in.width(l - 1), in.width(l), in.width(l - 1));
@@ -375,7 +257,7 @@ class MessagePassing : FirstLayer<Device> {
           copy(matrix + at, bound(), put<T>(half), in.part_width[part], width, in.part_width[part]);
         });
       } else {
-        over_read([&](EdgePart part, int64_t at) {
+        this->over_read([&](EdgePart part, int64_t at) {
           copy(matrix + at, inputs(), put<T>(g.layers[0].weight) + in.column[part], inputs(), width,
                in.part_width[part]);
         });

@@ -1,19 +1,30 @@
 // The row_mlp op for any device. Layer by layer it runs on the CPU alone.
 #pragma once
 
-#include <algorithm>
-
 #include "../pairs/rows.h"
-#include "passes.h"
+#include "layer_ops.h"
 #include "row_activation.h"
 #include "row_mlp.h"
 
 namespace ek {
 
 template <class Device>
-class RowMlp {
-  using Optional = std::optional<Tensor>;
-  using Optionals = std::vector<Optional>;
+class RowMlp : LayerOps<Device, RowMlpInputs> {
+  using Base = LayerOps<Device, RowMlpInputs>;
+  using Base::bias;
+  using Base::copy;
+  using Base::depth;
+  using Base::doubles;
+  using Base::empty;
+  using Base::in;
+  using Base::pass;
+  using Base::weight;
+  using typename Base::Optional;
+  using typename Base::Optionals;
+  template <class T>
+  static T* put(const Tensor& t) {
+    return Base::template put<T>(t);
+  }
 
  public:
   // out; mean and variance of measured norms, side by side (float64 [2, C]), and as running averages want them; what
@@ -44,41 +55,20 @@ class RowMlp {
   }
 
  private:
-  RowMlpInputs in;
   const RowMlpOptions& o = in.options;
   const int64_t rows;
-  Tensor input;                // the tables side by side
-  std::vector<Tensor> weight;  // of each layer, norms of given statistics folded in
-  std::vector<Optional> bias;
-  Tensor kept;  // backward: the outputs of layers
+  Tensor input;  // the tables side by side
+  Tensor kept;   // backward: the outputs of layers
   double* statistics = nullptr;
   int64_t measured_width = 0;
 
   RowMlp(const Optionals& tensors, int64_t count, const std::vector<int64_t>& ints, const std::vector<double>& numbers)
-      : in(tensors, count, RowMlpOptions(ints, numbers)), rows(count) {
+      : Base(tensors, count, RowMlpOptions(ints, numbers)), rows(count) {
     for (size_t l = 0; l < depth(); ++l)
       if (o.layers[l].norm == NormKind::batch) measured_width += in.width(l);
   }
 
-  size_t depth() const { return in.layers.size(); }
   int64_t inputs(size_t l) const { return l ? in.width(l - 1) : in.columns; }
-  Tensor empty(std::vector<int64_t> shape) const { return torch::stable::new_empty(in.like(), std::move(shape)); }
-  Tensor doubles(std::vector<int64_t> shape) const {
-    return torch::stable::new_empty(in.like(), std::move(shape), ScalarType::Double);
-  }
-  template <class T>
-  static T* put(const Tensor& t) {
-    return static_cast<T*>(const_cast<void*>(t.const_data_ptr()));
-  }
-  template <class Pass>
-  void pass(int64_t items, int64_t work, const Pass& p) const {
-    Device::pass(in.like(), items, work, p);
-  }
-  template <class T>
-  void copy(const T* from, int64_t from_stride, T* to, int64_t to_stride, int64_t count_rows, int64_t count,
-            bool add = false) const {
-    if (count > 0) pass(count_rows, count, CopyColumns<T>{from, to, count, from_stride, to_stride, add});
-  }
   // A layer whose activation the products apply, and whose output tells its derivative.
   bool sloped(size_t l) const {
     const Activation a = o.layers[l].activation;
@@ -104,24 +94,8 @@ class RowMlp {
   }
 
   template <class T>
-  FoldNorm<T> fold_of(size_t l) const {
-    const LayerTensors& t = in.layers[l];
-    return {pointer<T>(t.weight), pointer<T>(t.bias),     pointer<T>(t.norm_weight), pointer<T>(t.norm_bias),
-            pointer<T>(t.mean),   pointer<T>(t.variance), t.weight->size(1),         o.layers[l].eps};
-  }
-  template <class T>
   void prepare() {
-    for (size_t l = 0; l < depth(); ++l) {
-      weight.push_back(*in.layers[l].weight);
-      bias.push_back(in.layers[l].bias);
-      if (o.layers[l].norm != NormKind::given) continue;
-      weight[l] = empty({in.width(l), inputs(l)});
-      bias[l] = empty({in.width(l)});
-      auto f = fold_of<T>(l);
-      f.out_weight = put<T>(weight[l]);
-      f.out_bias = put<T>(*bias[l]);
-      pass(in.width(l), f.inputs, f);
-    }
+    this->template fold<T>();
     input = in.tables[0];
     if (in.tables.size() == 1) return;
     input = empty({rows, in.columns});
@@ -161,7 +135,7 @@ class RowMlp {
   Tensor pack() const {
     int64_t size = 0;
     for (size_t l = 0; l < depth(); ++l) size += in.width(l) * (inputs(l) + 1);
-    Tensor packed = torch::stable::new_zeros(in.like(), {size});
+    Tensor packed = this->zeros({size});
     T* p = put<T>(packed);
     for (size_t l = 0; l < depth(); ++l) {
       const int64_t count = in.width(l) * inputs(l);
@@ -272,7 +246,7 @@ class RowMlp {
     kept = saved[1];
     Optional g = grads[0], to_statistics = grads[1];
     match("row_mlp_backward", g, "grads", in.like(), "the output", {rows, in.width(depth() - 1)});
-    if (!g) g = torch::stable::new_zeros(in.like(), {rows, in.width(depth() - 1)});
+    if (!g) g = this->zeros({rows, in.width(depth() - 1)});
     if (o.measured())
       match("row_mlp_backward", to_statistics, "grads", saved[0], "the statistics", {2, measured_width});
     const auto like = [&](const Optional& t) { return t ? torch::stable::new_empty(*t, t->sizes()) : Tensor(); };
@@ -296,7 +270,7 @@ class RowMlp {
     }
     for (size_t l = 0; l < depth(); ++l) {
       if (o.layers[l].norm != NormKind::given) continue;
-      FoldNormGradient<T> f{fold_of<T>(l), put<T>(to.weight[l]), put<T>(to.bias[l])};
+      FoldNormGradient<T> f{this->template fold_of<T>(l), put<T>(to.weight[l]), put<T>(to.bias[l])};
       if (in.layers[l].norm_weight) f.grad_norm_weight = put<T>(to.norm_weight[l]);
       if (in.layers[l].norm_bias) f.grad_norm_bias = put<T>(to.norm_bias[l]);
       f.grad_mean = put<T>(to.mean[l]);

@@ -28,13 +28,18 @@ def graphs(draw: st.DrawFn) -> ek.Graph:
     return ek.Graph.from_csr(ptr, edge_index[0][order])
 
 
+def _different(graph: ek.Graph, op: str) -> int:
+    return graph.num_nodes if op == "row_mlp" else torch.unique(graph.edge_index, dim=1).shape[1]
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(graph=graphs(), which=st.integers(0, 10**6), op=st.sampled_from(OPS), seed=st.integers(0, 1000))
 def test_any_graph(graph: ek.Graph, which: int, op: str, seed: int) -> None:
     cases = select(op=op)
     case = cases[which % len(cases)]
     assume(graph.is_complete or not case.complete_only)
-    assume(not case.measures or (graph.num_nodes if op == "row_mlp" else graph.num_edges) != 1)
+    # Over two different edges a norm gives the same two numbers whatever enters: gradients cancel, to rounding.
+    assume(not case.measures or _different(graph, op) > 2)
     inputs = case.inputs(torch.float64, graph, seed)
     cotangent = cotangent_for(reference(case, inputs, graph))
     result = value_and_grads(lambda i: case.run(i, graph), inputs, cotangent)

@@ -222,10 +222,6 @@ def _check(
         fail(OP, "edge_attr", "a tensor if and only if mlp.order has it", "None" if edge_attr is None else "a tensor")
     if like.shape[1] != columns:
         fail(OP, "mlp", f"a first layer of {columns} columns, for {', '.join(mlp.order)}", f"{like.shape[1]} columns")
-    if options.edges_at >= mlp.depth:
-        fail(OP, "edges", f"True, False or a layer below {mlp.depth}", options.edges_at)
-    if options.coordinates and len(mlp.layers) == mlp.depth:
-        fail(OP, "coordinates", "'none', for an mlp without a head", "a reduction")
 
 
 def _shapes(tensors: Tensors, num_edges: Any, options: EdgeOptions) -> list[Tensor]:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ...checks import check_bound, check_choice, check_integer
+from ...checks import check_bound, check_choice, check_integer, fail
 from ...metric import Metric, signature
 from .activations import ACTIVATIONS
 from .direction import Normed, direction_options
@@ -89,6 +89,10 @@ class EdgeOptions(NamedTuple):
             edges_at = mlp.depth - 1 if edges else -1
         else:
             edges_at = check_integer(OP, "edges", edges, f"True, False or a layer below {mlp.depth}", 0)
+            if edges_at >= mlp.depth:
+                fail(OP, "edges", f"True, False or a layer below {mlp.depth}", edges_at)
+        if coordinates != "none" and len(mlp.layers) == mlp.depth:
+            fail(OP, "coordinates", "'none', for an mlp without a head", "a reduction")
         return cls(
             0,
             mlp.depth - 1,
