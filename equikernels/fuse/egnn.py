@@ -14,7 +14,7 @@ from ..graph import Graph
 from ..nn.egcl import egnn_layers, egnn_messages
 from ..nn.plain import expect_layers
 from ..ops.coordinates import coordinate_update
-from ..ops.message_passing import Normed
+from ..ops.message_passing import Geometry, Normed
 from .edges import GraphCache, make_graph
 from .probe import SCALES, Numbers, Probe, ProbeEdges, probe_edges
 from .recipe import NotRecognisedError, Recipe, expect
@@ -160,18 +160,12 @@ class EquivariantLayer(Recipe):
         if step.offset is not None:
             offset = getattr(module, step.offset) if isinstance(step.offset, str) else step.offset
             direction = Normed(step.inside, float(offset), step.held)
+        head = list(module.coord_mlp) if self.step is not None else None
+        if head is not None and step.tanh and len(head) == 3:
+            head.append(nn.Tanh())
+        geometry = Geometry("interval", "euclidean", False, direction, self._clamp(module))
         return egnn_messages(
-            module.edge_mlp,
-            module.coord_mlp if self.step is not None else None,
-            getattr(module, "att_mlp", None),
-            h,
-            x,
-            graph,
-            edge_attr,
-            direction=direction,
-            coords_agg="sum",
-            clamp=self._clamp(module),
-            tanh=step.tanh,
+            module.edge_mlp, head, getattr(module, "att_mlp", None), h, x, graph, edge_attr, geometry, "sum"
         )
 
     def _clamp(self, module: Any) -> float | None:

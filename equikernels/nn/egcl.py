@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from ..checks import check_choice, fail
 from ..graph import Graph
 from ..ops.common import as_graph
-from ..ops.message_passing import EdgeMLP, Geometry, Normed, message_passing
+from ..ops.message_passing import EdgeMLP, Geometry, message_passing
 from ..ops.message_passing.activations import fused_activation
+from ..ops.message_passing.edge_mlp import PARTS
 from ..ops.message_passing.options import PRECISIONS
 from ..ops.segment import segment_reduce
 from .linear import check_dtype
@@ -153,6 +154,7 @@ class EGCL(nn.Module):
             m, step = self.message(h[i], h[j], x[i], x[j], edge_attr).tensor_split([-x.shape[1]], dim=1)
             steps = segment_reduce(step, graph, self.coords_agg).to(x.dtype)
             return segment_reduce(m.to(h.dtype), graph, "sum"), steps
+        geometry = Geometry("interval", "euclidean", False, self.direction, self.clamp)
         total, moved = egnn_messages(
             self.edge_mlp,
             self.coord_mlp,
@@ -161,10 +163,9 @@ class EGCL(nn.Module):
             x,
             graph,
             edge_attr,
-            direction=self.direction,
-            coords_agg=self.coords_agg,
-            clamp=self.clamp,
-            precision=self.precision,
+            geometry,
+            self.coords_agg,
+            self.precision,
         )
         assert moved is not None
         return total, moved
@@ -272,31 +273,25 @@ def egnn_layers(block: Any) -> Layers:
 
 def egnn_messages(
     edge_mlp: nn.Sequential,
-    coord_mlp: nn.Sequential | None,
+    head: nn.Sequential | list[nn.Module] | None,
     att_mlp: nn.Sequential | None,
     h: Tensor,
     x: Tensor,
     graph: Graph,
     edge_attr: Tensor | None,
-    *,
-    direction: str | Normed,
+    geometry: Geometry,
     coords_agg: str,
-    clamp: float | None,
-    tanh: bool = False,
     precision: str = "full",
 ) -> tuple[Tensor, Tensor | None]:
-    """Summed messages [n, H] and the coordinates' step [n, D] (None without coord_mlp), on any modules of the published
-    shape: edge_mlp Linear, act, Linear, act; coord_mlp Linear, act, Linear without bias (, Tanh); att_mlp Linear,
-    Sigmoid. ``tanh``: of what coord_mlp gives, where that has none of its own."""
-    head = None if coord_mlp is None else [*coord_mlp, *([nn.Tanh()] if tanh else [])]
-    order = ("receiver", "sender", "invariants", *(() if edge_attr is None else ("edge_attr",)))
+    """Summed messages [n, H] and the coordinates' step [n, D] (None without a head), on any modules of the published
+    shape: edge_mlp Linear, act, Linear, act; head Linear, act, Linear without bias (, Tanh); att_mlp Linear, Sigmoid."""
     out = message_passing(
-        EdgeMLP.of(edge_mlp, gate=att_mlp, head=head, order=order),
+        EdgeMLP.of(edge_mlp, gate=att_mlp, head=head, order=PARTS if edge_attr is not None else PARTS[:3]),
         graph,
         h=h,
         x=x,
         edge_attr=edge_attr,
-        geometry=Geometry("interval", "euclidean", False, direction, clamp),
+        geometry=geometry,
         coordinates="none" if head is None else coords_agg,
         precision=precision,
     )
