@@ -268,7 +268,9 @@ def update_running(norm: Any, mean: Tensor, variance: Tensor, count: Any) -> Non
         mean, variance: [C], mean and unbiased variance of the batch.
         count: how many rows the batch had; with none the averages stay.
     """
-    if norm is None or not norm.training or norm.running_mean is None or norm.running_var is None:
+    if norm is None or not norm.training or not norm.track_running_stats:
+        return
+    if norm.running_mean is None or norm.running_var is None:
         return
     momentum: Any = norm.momentum
     if norm.num_batches_tracked is not None:

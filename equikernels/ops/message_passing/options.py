@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 from torch import Tensor
 
 from ...checks import check_bound, check_choice, check_integer, fail
@@ -85,7 +86,7 @@ class EdgeOptions(NamedTuple):
         check_choice(OP, "coordinates", coordinates, REDUCTIONS)
         direction, inside, offset = direction_options(OP, geometry.direction)
         interval, product = INVARIANTS[geometry.invariants]
-        if edges is False or edges is True:
+        if isinstance(edges, bool | np.bool_):
             edges_at = mlp.depth - 1 if edges else -1
         else:
             edges_at = check_integer(OP, "edges", edges, f"True, False or a layer below {mlp.depth}", 0)
