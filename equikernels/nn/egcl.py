@@ -284,7 +284,7 @@ def egnn_messages(
     precision: str = "full",
 ) -> tuple[Tensor, Tensor | None]:
     """Summed messages [n, H] and the coordinates' step [n, D] (None without a head), on any modules of the published
-    shape: edge_mlp Linear, act, Linear, act; head Linear, act, Linear (, Tanh), no last bias; att_mlp Linear, Sigmoid."""
+    shape: edge_mlp Linear, act, Linear, act; head Linear, act, Linear (, Tanh); att_mlp Linear, Sigmoid."""
     out = message_passing(
         EdgeMLP.of(edge_mlp, gate=att_mlp, head=head, order=PARTS if edge_attr is not None else PARTS[:3]),
         graph,
