@@ -31,7 +31,7 @@ def _load(path: Path) -> str | None:
 
 
 def build_info(path: Path = OPS_LIBRARY) -> dict[str, str]:
-    """What a loaded library was built from and with; empty without it, or where it is too old to say."""
+    """The version, sources and tools of a loaded library; empty without it, or if it does not record them."""
     build = getattr(ctypes.CDLL(str(path)), "equikernels_build", None) if path.exists() else None
     if build is None:
         return {}

@@ -68,7 +68,7 @@ struct EdgeNormArgs {
   }
 };
 
-// What a node of a graph brings to the sums over its edges.
+// The contribution of a node to the sums over its edges.
 template <class T>
 struct NormNode {
   int64_t i, event;

@@ -1,4 +1,4 @@
-// What the two kernels of message_passing read: lanes across channels, and lanes across edges.
+// Fills the arguments of the two kernels of message_passing: lanes across channels, and lanes across edges.
 #pragma once
 
 #include "first_layer.h"

@@ -1,4 +1,4 @@
-// What ops on layers share: their tensors, room, passes, and norms of given statistics folded into the layers before
+// Base of the ops on layers: their tensors, room, passes, and norms of given statistics folded into the layers before
 // them. Inputs has layers, options.layers, width(layer) and like(), a tensor of the op's dtype and device.
 #pragma once
 

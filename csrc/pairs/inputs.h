@@ -143,7 +143,7 @@ struct LayerInputs {
   }
 };
 
-// What a layer's backward pass gives; empty where there is none of that.
+// The gradients of a layer; empty where one is absent.
 struct LayerGradients {
   Tensor tensor, affine, coefs, coefs01, coefs10, coefs11, bias, diag_bias, alpha;
 

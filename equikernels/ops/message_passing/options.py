@@ -22,7 +22,7 @@ NO_NORM, MEASURED, GIVEN, LAYER = range(4)
 
 
 class Geometry(NamedTuple):
-    """What an edge reads of the coordinates of its ends, and what its head's output moves.
+    """The invariants that an edge reads from coordinates, and the step that its head's output scales.
 
     Attributes:
         invariants: "both", "interval" (||x_i - x_j||^2 only) or "product" (<x_i, x_j> only).

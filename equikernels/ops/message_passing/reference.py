@@ -33,7 +33,7 @@ def aggregate(values: Tensor, graph: Graph, mean: bool) -> Tensor:
 
 
 def displacement(x: Tensor, graph: Graph, options: EdgeOptions) -> Tensor:
-    """What the head's output multiplies, [E, D]."""
+    """The vector d_ij that the head's output multiplies, [E, D]."""
     x_i, x_j = x[graph.receiver], x[graph.sender]
     if options.direction == SENDER:
         return x_j

@@ -1,4 +1,4 @@
-"""What the rank-2 ops mean, in index notation. Pairs are rows (i, j) of a packed tensor, i = j included."""
+"""The rank-2 ops in index notation. Pairs are rows (i, j) of a packed tensor, i = j included."""
 
 from __future__ import annotations
 
