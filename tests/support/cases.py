@@ -94,7 +94,8 @@ class Case:
     @property
     def measures(self) -> bool:
         """Whether statistics of a batch norm are measured, which takes more than one edge or row."""
-        return any("batch" in layer.norm for layer in self.options.get("layers", ()))
+        layers = self.options.get("layers", ())
+        return self.options.get("of_batch", False) or any("batch" in layer.norm for layer in layers)
 
     @property
     def metric(self) -> str:
