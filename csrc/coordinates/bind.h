@@ -37,8 +37,8 @@ struct Coordinates {
     typename Device::Guard guard(inputs.x);
     const Tensor x = as_contiguous(inputs.x), weight = as_contiguous(inputs.weight);
     match(op, grad, "grad", x, "x", {x.size(0), x.size(1)});
-    Tensor out = torch::stable::new_empty(x, {x.size(0), x.size(1)});
-    Tensor grad_weight = torch::stable::new_empty(x, {grad ? inputs.graph.num_edges : 0});
+    Tensor out = uninitialised(x, {x.size(0), x.size(1)});
+    Tensor grad_weight = uninitialised(x, {grad ? inputs.graph.num_edges : 0});
     dispatch_floating(x.scalar_type(), op, [&](auto zero) {
       using T = decltype(zero);
       CoordinatesArgs<T> args;

@@ -16,7 +16,7 @@ class Encode {
     const Tensor z = as_contiguous(z_in), t = as_contiguous(t_in);
     check("encode", z, t);
     typename Device::Guard guard(z);
-    Tensor out = torch::stable::new_empty(z, {z.size(0), z.size(1)});
+    Tensor out = uninitialised(z, {z.size(0), z.size(1)});
     dispatch_floating(z.scalar_type(), "encode", [&](auto zero) {
       using T = decltype(zero);
       auto args = make<T>(z, t, angles);
@@ -39,8 +39,8 @@ class Encode {
     check_shape(grad, "encode_backward", "grad", {z.size(0), z.size(1)});
     STD_TORCH_CHECK(grad.scalar_type() == z.scalar_type(), "encode_backward: expected tensors of one dtype");
     typename Device::Guard guard(z);
-    Tensor grad_z = torch::stable::new_empty(z, {z.size(0), z.size(1)});
-    Tensor grad_t = torch::stable::new_empty(z, {z.size(1)});
+    Tensor grad_z = uninitialised(z, {z.size(0), z.size(1)});
+    Tensor grad_t = uninitialised(z, {z.size(1)});
     dispatch_floating(z.scalar_type(), "encode_backward", [&](auto zero) {
       using T = decltype(zero);
       auto args = make<T>(z, t, angles);
@@ -48,7 +48,7 @@ class Encode {
       args.grad_z = grad_z.mutable_data_ptr<T>();
       args.grad_t = grad_t.mutable_data_ptr<T>();
       if constexpr (Device::cuda) {
-        Tensor partials = torch::stable::new_empty(z, {encode_cuda_shares(args), args.channels});
+        Tensor partials = uninitialised(z, {encode_cuda_shares(args), args.channels});
         T* sums = partials.mutable_data_ptr<T>();
         Device::launch(z, [&](auto stream) { return encode_backward_cuda(args, sums, stream); });
       } else {
@@ -64,7 +64,7 @@ class Encode {
   template <class T>
   static void on_cpu(const EncodeArgs<T>& args, const Tensor& z) {
     const int64_t chunks = (args.rows + kChunk - 1) / kChunk;
-    Tensor buffer = torch::stable::new_empty(z, {chunks, args.channels});
+    Tensor buffer = uninitialised(z, {chunks, args.channels});
     T* partials = buffer.mutable_data_ptr<T>();
     Device::share(
         chunks, [](int64_t c) { return c; },

@@ -35,7 +35,7 @@ struct Invariants {
     const Tensor x = as_contiguous(inputs.x);
     const std::vector<int64_t> shape{inputs.graph.num_edges, 2};
     match(op, grad, "grad", x, "x", shape);
-    Tensor out = grad ? torch::stable::new_empty(x, x.sizes()) : torch::stable::new_empty(x, shape);
+    Tensor out = grad ? uninitialised(x, x.sizes()) : uninitialised(x, shape);
     dispatch_floating(x.scalar_type(), op, [&](auto zero) {
       using T = decltype(zero);
       InvariantsArgs<T> args;

@@ -62,7 +62,7 @@ struct MessagePassingOnCpu : Cpu {
   }
   template <class T>
   static void column_sum(const Tensor& x, const Tensor& out) {
-    Tensor ones = torch::stable::new_empty(x, {x.size(0), 1});
+    Tensor ones = uninitialised(x, {x.size(0), 1});
     outer<T>(torch::stable::fill_(ones, 1), x, out);
   }
 

@@ -75,7 +75,7 @@ struct MessagePassingOnCuda : Device {
   }
   template <class T>
   static void column_sum(const Tensor& x, const Tensor& out) {
-    Tensor ones = torch::stable::new_empty(x, {x.size(0)});
+    Tensor ones = uninitialised(x, {x.size(0)});
     multiply("aten::mv", torch::stable::transpose(x, 0, 1), torch::stable::fill_(ones, 1), out);
   }
 

@@ -172,7 +172,7 @@ class FirstLayer : protected LayerOps<Device, EdgeMlpInputs> {
   void measure_norm() {
     const int64_t K = bound();
     state = doubles({4 * width + K + K * K + 2 * n * K});
-    statistics = torch::stable::new_empty(in.like(), {2, width}, ScalarType::Double);
+    statistics = uninitialised(in.like(), {2, width}, ScalarType::Double);
     for (Tensor& t : running) t = empty({width});
     columns = empty({width, K});
     Tensor room;
@@ -247,7 +247,7 @@ class FirstLayer : protected LayerOps<Device, EdgeMlpInputs> {
     } else if (g.x) {
       const Tensor moments = doubles({n * kMoments});
       MomentsArgs<X> m = moments_args<X>();
-      const Tensor to_x = torch::stable::new_empty(*in.x, in.x->sizes());
+      const Tensor to_x = uninitialised(*in.x, in.x->sizes());
       m.grad_out = put<double>(moments);
       m.grad_x = put<X>(to_x);
       pass(n, 8, MomentsPull<T>{a, put<double>(moments), o.interval, o.product});

@@ -23,10 +23,10 @@ class LayerOps {
   explicit LayerOps(Arguments&&... arguments) : in(std::forward<Arguments>(arguments)...) {}
 
   size_t depth() const { return in.layers.size(); }
-  Tensor empty(std::vector<int64_t> shape) const { return torch::stable::new_empty(in.like(), std::move(shape)); }
+  Tensor empty(std::vector<int64_t> shape) const { return uninitialised(in.like(), std::move(shape)); }
   Tensor zeros(std::vector<int64_t> shape) const { return torch::stable::new_zeros(in.like(), std::move(shape)); }
   Tensor doubles(std::vector<int64_t> shape) const {
-    return torch::stable::new_empty(in.like(), std::move(shape), ScalarType::Double);
+    return uninitialised(in.like(), std::move(shape), ScalarType::Double);
   }
   template <class T>
   static T* put(const Tensor& t) {

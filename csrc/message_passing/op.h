@@ -94,7 +94,7 @@ class MessagePassing : KernelArgs<Device> {
       return wanted ? empty({rows, in.width(size_t(at))}) : nothing();
     };
     std::vector<Tensor> out{sized(o.messages > 0, n, o.messages_at),
-                            o.coordinates > 0 ? torch::stable::new_empty(*in.x, in.x->sizes()) : nothing(),
+                            o.coordinates > 0 ? uninitialised(*in.x, in.x->sizes()) : nothing(),
                             sized(o.edges_at >= 0, in.num_edges, std::max<int64_t>(o.edges_at, 0)),
                             statistics,
                             running[0],
@@ -180,8 +180,8 @@ class MessagePassing : KernelArgs<Device> {
     std::vector<Layer> layers;
 
     Gradients(const MessagePassing& op, const std::vector<bool>& wanted) {
-      const auto like = [&](const Optional& t) { return t ? torch::stable::new_empty(*t, t->sizes()) : op.empty({0}); };
-      const auto of = [&](const Optional& t, bool want) { return want ? like(t) : op.empty({0}); };
+      const auto like = [&](const Optional& t) { return t ? uninitialised(*t, t->sizes()) : Tensor(); };
+      const auto of = [&](const Optional& t, bool want) { return want ? like(t) : Tensor(); };
       h = of(op.in.h, wanted[0]);
       x = like(op.in.x);
       edge_attr = of(op.in.edge_attr, wanted[2]);

@@ -249,7 +249,7 @@ class RowMlp : LayerOps<Device, RowMlpInputs> {
     if (!g) g = this->zeros({rows, in.width(depth() - 1)});
     if (o.measured())
       match("row_mlp_backward", to_statistics, "grads", saved[0], "the statistics", {2, measured_width});
-    const auto like = [&](const Optional& t) { return t ? torch::stable::new_empty(*t, t->sizes()) : Tensor(); };
+    const auto like = [&](const Optional& t) { return t ? uninitialised(*t, t->sizes()) : Tensor(); };
     Gradients to;
     bool of_tables = false;
     for (int k = 0; k < RowMlpInputs::kTables; ++k) of_tables = of_tables || wanted[k];

@@ -34,8 +34,8 @@ struct Neighbors {
     STD_TORCH_CHECK(k >= 1, "nearest_neighbors: k: expected at least 1");
     Search search("nearest_neighbors", inputs);
     const int64_t n = search.x.size(0);
-    Tensor index = torch::stable::new_empty(search.x, {n, k}, ScalarType::Long);
-    Tensor square = torch::stable::new_empty(search.x, {n, k});
+    Tensor index = uninitialised(search.x, {n, k}, ScalarType::Long);
+    Tensor square = uninitialised(search.x, {n, k});
     search.args.k = k;
     search.args.index = index.mutable_data_ptr<int64_t>();
     search.args.square = square.mutable_data_ptr<double>();
@@ -54,8 +54,8 @@ struct Neighbors {
     const Tensor first = running_sums(counts);
     int64_t found = 0;  // by which the outputs are made: on CUDA this waits for the device
     TORCH_ERROR_CODE_CHECK(aoti_torch_item_int64(torch::stable::select(first, 0, n).get(), &found));
-    Tensor index = torch::stable::new_empty(search.x, {found}, ScalarType::Long);
-    Tensor square = torch::stable::new_empty(search.x, {found});
+    Tensor index = uninitialised(search.x, {found}, ScalarType::Long);
+    Tensor square = uninitialised(search.x, {found});
     search.args.first = first.const_data_ptr<int64_t>();
     search.args.index = index.mutable_data_ptr<int64_t>();
     search.args.square = square.mutable_data_ptr<double>();
@@ -134,10 +134,10 @@ struct Neighbors {
     void arrange(const char* op, bool periodic) {
       const int64_t n = x.size(0), events = args.events.num_events, stride = n + NeighborsArgs::kSlack;
       STD_TORCH_CHECK(args.events.ptr[0] == 0 && args.events.ptr[events] == n, op, ": graph: expected ", n, " nodes");
-      plane = torch::stable::new_empty(x, {args.dim * stride});
-      node = torch::stable::new_empty(x, {n}, ScalarType::Long);
-      last = torch::stable::new_empty(x, {events}, ScalarType::Long);
-      axis = torch::stable::new_empty(x, {events}, ScalarType::Long);
+      plane = uninitialised(x, {args.dim * stride});
+      node = uninitialised(x, {n}, ScalarType::Long);
+      last = uninitialised(x, {events}, ScalarType::Long);
+      axis = uninitialised(x, {events}, ScalarType::Long);
       double* planes = plane.mutable_data_ptr<double>();
       for (int c = 0; c < args.dim; ++c) args.plane[c] = planes + c * stride;
       args.node = node.mutable_data_ptr<int64_t>();

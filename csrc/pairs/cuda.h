@@ -13,8 +13,8 @@ struct Rank2OnCuda : Device {
     constexpr ScalarType type = sizeof(T) == 8 ? ScalarType::Double : ScalarType::Float;
     const bool reduces = kernel != Rank2Kernel::broadcast, picks = kernel == Rank2Kernel::extremum;
     const int64_t rows = reduces ? rank2_cuda_parts(args) : 0;
-    Tensor parts = torch::stable::new_empty(on, {rows, args.channels}, type);
-    Tensor from = torch::stable::new_empty(on, {picks ? rows : 0, args.channels}, ScalarType::Int);
+    Tensor parts = uninitialised(on, {rows, args.channels}, type);
+    Tensor from = uninitialised(on, {picks ? rows : 0, args.channels}, ScalarType::Int);
     Device::launch(on, [&](auto stream) {
       return rank2_cuda(kernel, args, rows ? parts.mutable_data_ptr<T>() : nullptr,
                         rows && picks ? from.mutable_data_ptr<int32_t>() : nullptr, stream);

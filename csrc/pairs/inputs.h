@@ -14,7 +14,7 @@ using Optionals = std::vector<OptionalTensor>;
 
 // A tensor like another, or an empty one where it is not wanted.
 inline Tensor make(const Tensor& like, bool wanted, std::vector<int64_t> shape) {
-  return torch::stable::new_empty(like, wanted ? shape : std::vector<int64_t>{0});
+  return uninitialised(like, wanted ? shape : std::vector<int64_t>{0});
 }
 
 // The gradients that are wanted, of those of an op's tensors.

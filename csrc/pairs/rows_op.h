@@ -95,7 +95,7 @@ struct RowsOnCpu : Rank2OnCpu {
     Tensor out = make(n.x, n.weight.has_value(), {n.rows, n.width});
     Tensor affine = make(n.x, n.norm != Norm::none, {2, n.width});
     Tensor running = make(n.x, n.of_batch(), {2, n.width});
-    Tensor moments = torch::stable::new_empty(n.x, shape_of_moments(n), ScalarType::Double);
+    Tensor moments = uninitialised(n.x, shape_of_moments(n), ScalarType::Double);
     dispatch_floating(n.x.scalar_type(), n.op, [&](auto zero) {
       using T = decltype(zero);
       double* statistics = n.of_batch() ? moments.mutable_data_ptr<double>() : nullptr;

@@ -62,7 +62,7 @@ class Rank2Sums {
     check_shape(tensor, op, "tensor", {num_edges, -1});
     const int64_t channels = tensor.size(1);
     Tensor out = make(tensor, true, {num_nodes, 3, channels});
-    Tensor arg = torch::stable::new_empty(tensor, {num_nodes, 2, channels}, ScalarType::Int);
+    Tensor arg = uninitialised(tensor, {num_nodes, 2, channels}, ScalarType::Int);
     const Tensor rows = as_contiguous(tensor);
     dispatch(tensor.scalar_type(), op, [&](auto zero) {
       using T = decltype(zero);

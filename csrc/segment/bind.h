@@ -40,7 +40,7 @@ class Segment {
                                              bool largest) {
     Call c{SegmentKernel::extremum, "segment_extremum", source, nodes(source, num_nodes)};
     c.weight = weight;
-    c.arg_out = torch::stable::new_empty(c.out, {num_nodes, source.size(1)}, ScalarType::Long);
+    c.arg_out = uninitialised(c.out, {num_nodes, source.size(1)}, ScalarType::Long);
     c.rows = RowsOf(rows);
     c.largest = largest;
     STD_TORCH_CHECK(c.rows != RowsOf::receivers, c.op, ": rows: expected 0 or 1");
@@ -60,7 +60,7 @@ class Segment {
   static Tensor edge_dot(const Tensor& receivers, const Tensor& senders, Optional arg, const Tensor& graph,
                          int64_t num_edges, int64_t kind, bool per_channel) {
     Call c{SegmentKernel::edge_dot, "edge_dot", receivers, nodes(receivers, num_edges)};
-    if (!per_channel) c.out = torch::stable::new_empty(receivers, {num_edges});
+    if (!per_channel) c.out = uninitialised(receivers, {num_edges});
     check_shape(senders, c.op, "senders", {receivers.size(0), receivers.size(1)});
     c.other = senders;
     c.arg = arg;
@@ -90,7 +90,7 @@ class Segment {
   // An output with the channels of a two-dimensional `like`.
   static Tensor nodes(const Tensor& like, int64_t rows) {
     STD_TORCH_CHECK(like.dim() == 2, "segment: expected two dimensions");
-    return torch::stable::new_empty(like, {rows, like.size(1)});
+    return uninitialised(like, {rows, like.size(1)});
   }
 
   static void check_reduced(const Call& c, int64_t num_edges, int64_t num_nodes) {

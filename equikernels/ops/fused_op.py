@@ -216,9 +216,10 @@ def _answer(query: str, shape: tuple[int, ...], ints: tuple[int, ...], numbers: 
     return str(getattr(torch.ops.equikernels, query)(list(shape), list(ints), list(numbers)))
 
 
-def _is_batched(t: Tensor) -> bool:
-    """Whether autograd batches cotangents (is_grads_batched)."""
-    return "Batched" in repr(torch._C._dispatch_keys(t))  # a key that Python has no name for
+def _is_batched(t: Tensor, like: Tensor) -> bool:
+    """Whether autograd batches cotangents (is_grads_batched); ``like`` is a tensor that is not batched."""
+    keys = torch._C._dispatch_keys(t)
+    return keys != torch._C._dispatch_keys(like) and "Batched" in repr(keys)  # a key that Python has no name for
 
 
 def _any_requires_grad(tensors: Sequence[Tensor | None]) -> bool:
@@ -252,7 +253,7 @@ class _Forward(torch.autograd.Function):
             return (None,) * (4 + len(places))
         saved = ctx.saved_tensors  # once: torch.utils.checkpoint keeps them for one reading
         tensors, table, kept = _placed(saved, ctx.places), saved[len(places)], list(saved[len(places) + 1 :])
-        if any(g is not None and _is_batched(g) for g in given):
+        if any(g is not None and _is_batched(g, saved[0]) for g in given):
             found = fused.by_reference(given, tensors, [table, *ctx.rest])
             return None, None, None, None, *(found[k] for k in places)
         wanted = [False] * count

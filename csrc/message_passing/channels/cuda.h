@@ -21,7 +21,7 @@ struct MessageOnCuda : Device {
   static void message_backward(const Tensor& on, const MessageArgs<T, X>& args, bool tf32) {
     check<T>(args);
     if constexpr (sizeof(T) == 4) {
-      Tensor shares = torch::stable::new_empty(on, {message_shares_size(args)});
+      Tensor shares = uninitialised(on, {message_shares_size(args)});
       Device::launch(on, [&](auto stream) {
         return message_backward_cuda(args, float32(tf32), shares.mutable_data_ptr<float>(), stream);
       });

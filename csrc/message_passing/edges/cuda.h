@@ -20,9 +20,9 @@ struct EdgeNetworkOnCuda : Device {
     ChainArgs<T> chain(args);
     const Tensor packed = prepare(on, chain, true);
     const int64_t edges = args.rows >= 0 ? 0 : args.graph.num_edges;
-    Tensor shares = torch::stable::new_empty(on, {chain.blocks, chain.parameters()});
-    Tensor grad_end = torch::stable::new_empty(on, {args.grad_sender ? edges : 0, args.width});
-    Tensor grad_points = torch::stable::new_empty(on, {args.grad_x ? edges : 0, args.dim}, ScalarType::Double);
+    Tensor shares = uninitialised(on, {chain.blocks, chain.parameters()});
+    Tensor grad_end = uninitialised(on, {args.grad_sender ? edges : 0, args.width});
+    Tensor grad_points = uninitialised(on, {args.grad_x ? edges : 0, args.dim}, ScalarType::Double);
     chain.shares = shares.mutable_data_ptr<T>();
     if (args.grad_sender) chain.grad_end = grad_end.mutable_data_ptr<T>();
     if (args.grad_x) chain.grad_points = grad_points.mutable_data_ptr<double>();
@@ -40,7 +40,7 @@ struct EdgeNetworkOnCuda : Device {
       if (!form.shared_weights) packed = room.weights + 8 * room.packed(room.work);  // products read some rows too many
     });
     STD_TORCH_CHECK(fits, "edge_network: network: more layers, or wider ones, than shared memory has room for");
-    Tensor weights = torch::stable::new_empty(on, {packed});
+    Tensor weights = uninitialised(on, {packed});
     args.packed = weights.mutable_data_ptr<T>();
     return weights;
   }
