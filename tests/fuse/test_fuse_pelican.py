@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -13,21 +12,17 @@ from torch import Tensor, nn
 
 import equikernels as ek
 from equikernels import published
-from equikernels.fuse import pairs
 from equikernels.fuse.pelican import batch_norm
 from equikernels.fuse.swap import is_fused
-from equikernels.published.pelican import Aggregators, MaskedBatchNorm, MessageLayer, Net2to2
+from equikernels.published.pelican import Aggregators, MaskedBatchNorm, MessageLayer
 from equikernels.published.pelican_hep import EdgeAggregators
 
+from ..support.fused_pelican import NODES, assert_the_same, counted, edges, outcome, padded_batch, stack
 from ..support.golden import filled, jets
 from ..support.pelican import published_classifier
 from ..support.tools import assert_as_good_as_eager
 
 RANKS = ("2to2", "2to1", "1to2", "2to0")
-
-
-def stack(batchnorm: str | None = "b", masked: bool = True, **options: Any) -> Net2to2:
-    return Net2to2([[4, 3], [5, 4]], [5, 4], batchnorm, masked, **options)
 
 
 @pytest.fixture(params=["sums", "shares"])
@@ -37,48 +32,10 @@ def norm(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setattr(MaskedBatchNorm, "average", lambda self, T, n: (T * (1 / n)).sum((0, 1, 2)))
 
 
-def padded_batch(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """x [3, 5, 5, 4] (its padding not zero), real [3, 5], mask of pairs, nobj [3, 1]."""
-    generator = torch.Generator().manual_seed(2)
-    real = torch.tensor([[1, 1, 1, 0, 1], [0, 1, 0, 0, 0], [1, 1, 1, 1, 1]], dtype=torch.bool)
-    x = torch.randn(3, 5, 5, 4, generator=generator, dtype=torch.float64).to(dtype)
-    return x, real, (real[:, :, None] & real[:, None, :])[..., None], real.sum(-1, keepdim=True)
-
-
 def layer_batch(ranks: str, dtype: torch.dtype = torch.float64) -> tuple[Tensor, dict[str, Any]]:
     x, real, mask, nobj = padded_batch(dtype)
     masks = {"2": mask, "1": real[..., None], "0": None}
     return x if ranks[0] == "2" else x[:, 0], {"mask": masks[ranks[-1]], "nobj": nobj}
-
-
-def outcome(module: nn.Module, x: Tensor, *args: Any, **kwargs: Any) -> tuple[list[str], list[Tensor]]:
-    """Names and values: the result, the gradients of x and of all parameters, the buffers afterwards."""
-    x = x.clone().requires_grad_()
-    module.zero_grad()
-    out = module(x, *args, **kwargs)
-    generator = torch.Generator().manual_seed(7)
-    out.backward(torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out.dtype))
-    named = {"result": out.detach(), "x": x.grad}
-    named |= {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in module.named_parameters()}
-    named |= {n: b.detach().clone() for n, b in module.named_buffers()}
-    return list(named), list(named.values())
-
-
-def assert_the_same(module: nn.Module, x: Tensor, *args: Any, tolerance: float = 1e-11, **kwargs: Any) -> nn.Module:
-    """Fuses a copy and compares, in eval and in training. Errors in units of the largest gradient."""
-    fused = copy.deepcopy(module)
-    parameters, keys = dict(fused.named_parameters()), list(fused.state_dict())
-    assert ek.fuse_(fused) is fused
-    assert is_fused(fused)
-    assert list(fused.state_dict()) == keys
-    assert all(fused.get_parameter(n) is p for n, p in parameters.items())
-    for training in (False, True):
-        names, theirs = outcome(module.train(training), x, *args, **kwargs)
-        _, ours = outcome(fused.train(training), x, *args, **kwargs)
-        scale = max(t.abs().max().item() for t in theirs[1:])
-        for name, a, b in zip(names, ours, theirs, strict=True):
-            torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance * scale, msg=lambda m, n=name: f"{n}: {m}")
-    return fused
 
 
 @pytest.mark.parametrize(
@@ -209,18 +166,6 @@ def test_a_stack_packs_once_and_leaves_other_masks_and_hooks_to_its_layers(monke
     assert torch.equal(seen[0], out)
 
 
-def counted(monkeypatch: pytest.MonkeyPatch, name: str) -> list[Any]:
-    made: list[Any] = []
-    make = getattr(pairs, name)
-
-    def watched(*args: Any) -> Any:
-        made.append(make(*args))
-        return made[-1]
-
-    monkeypatch.setattr(pairs, name, watched)
-    return made
-
-
 @pytest.mark.parametrize(
     "make",
     [
@@ -303,100 +248,6 @@ def test_a_stack_with_an_unmasked_norm_keeps_its_forward_and_its_layers_are_fuse
         _, ours = outcome(fused.train(training), x, mask, nobj)
         for a, b in zip(ours, theirs, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
-
-
-SIZES = (3, 1, 5)
-NODES = torch.repeat_interleave(torch.arange(len(SIZES)), torch.tensor(SIZES))
-
-
-def edges(self_loops: bool = True, shuffled: bool = True) -> Tensor:
-    """[2, E] (i, j)."""
-    ptr = torch.tensor([0, *SIZES]).cumsum(0)
-    rows = ek.Graph.complete(ptr, self_loops).edge_index.flip(0)
-    order = torch.randperm(rows.shape[1], generator=torch.Generator().manual_seed(4))
-    return rows[:, order] if shuffled else rows.contiguous()
-
-
-@pytest.mark.parametrize("ranks", ["2to2", "2to1", "1to2", "2to0", "0to2"])
-@pytest.mark.parametrize("aggr", ["sum", "mean", "amax", "amin"])
-def test_aggregators_on_edge_lists(ranks: str, aggr: str) -> None:
-    for factorize, self_loops, shuffled in ((False, True, True), (True, True, False), (True, False, True)):
-        torch.manual_seed(1)
-        edge_index = edges(self_loops, shuffled)
-        rows = {"2": edge_index.shape[1], "1": NODES.shape[0], "0": len(SIZES)}[ranks[0]]
-        x = torch.randn(rows, 4, dtype=torch.float64)
-        module = EdgeAggregators(ranks, 4, 3, aggr, factorize).double()
-        fused = assert_the_same(module, x, edge_index, NODES)
-        if ranks == "2to0":  # events without particles
-            torch.testing.assert_close(fused(x, edge_index, batch=NODES, G=5), module(x, edge_index, batch=NODES, G=5))
-
-
-def test_aggregators_on_edge_lists_in_float32() -> None:
-    torch.manual_seed(1)
-    module = EdgeAggregators("2to2", 4, 3)
-    x = torch.randn(edges().shape[1], 4)
-    names, eager = outcome(module, x, edges(), NODES)
-    _, oracle = outcome(copy.deepcopy(module).double(), x.double(), edges(), NODES)
-    _, ours = outcome(ek.fuse_(module), x, edges(), NODES)
-    assert_as_good_as_eager(ours, eager, oracle, names, names[2:])
-
-
-def test_edges_are_ordered_once_per_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = ek.fuse_(nn.ModuleList(EdgeAggregators("2to2", 3, 3) for _ in range(3)))
-    made = counted(monkeypatch, "_edge_rows")
-    edge_index = edges()
-    for shuffled in (edge_index, edge_index.clone(), edge_index.flip(1)):
-        x = torch.randn(edge_index.shape[1], 3)
-        for layer in model:
-            x = layer(x, edge_index=shuffled, batch=NODES)
-    assert len(made) == 2
-
-
-def test_a_batch_scored_in_inference_mode_can_be_trained_on() -> None:
-    torch.manual_seed(1)
-    x, _, mask, nobj = padded_batch()
-    edge_index = edges()
-    features = torch.randn(edge_index.shape[1], 4, dtype=torch.float64)
-    padded = (stack(), (x, mask, nobj))
-    for module, batch in (padded, (EdgeAggregators("2to2", 4, 3), (features, edge_index, NODES))):
-        with torch.autocast("cpu"):  # not active while fuse_ compares a layer
-            fused = ek.fuse_(module.double().eval())
-        with torch.inference_mode():
-            score = fused(*batch)
-        out = fused(*batch)
-        torch.testing.assert_close(out, score)
-        out.sum().backward()
-
-
-def test_with_an_edge_too_many_or_too_few_the_own_forward_runs_and_the_edge_is_named() -> None:
-    own = EdgeAggregators("2to1", 3, 2)
-    whole = edges(shuffled=False)  # (0, 0), (0, 1), (0, 2), (1, 0), ...
-
-    def message(edge_index: Tensor, batch: Tensor = NODES) -> str:
-        fused = ek.fuse_(copy.deepcopy(own))
-        x = torch.randn(edge_index.shape[1], 3)
-        with warnings.catch_warnings(record=True) as warned:
-            warnings.simplefilter("always")
-            try:
-                out = fused(x, edge_index, batch)
-            except Exception as error:  # as its own forward does
-                with pytest.raises(type(error)):
-                    own(x, edge_index, batch)
-            else:
-                assert torch.equal(out, own(x, edge_index, batch))
-        return str(warned[0].message).partition("runs: ")[2]
-
-    keep = torch.ones(whole.shape[1], dtype=torch.bool)
-    keep[3] = False
-    assert message(whole[:, keep]) == "fuse_: edge_index: expected the reverse of every edge, got (0, 1) without (1, 0)"
-    keep[1] = False
-    assert message(whole[:, keep]) == "fuse_: edge_index: expected all pairs of event 0, got no edge (0, 1)"
-    assert "all pairs of event 0, got no edge (0, 0)" in message(whole[:, 1:])
-    assert "every edge once, got (0, 0) twice" in message(torch.cat([whole, whole[:, :1]], 1))
-    across = torch.cat([whole, torch.tensor([[0], [3]])], 1)
-    assert "edges inside events, got (0, 3) between two" in message(across)
-    assert "particles from 0 to 8, got 9" in message(torch.cat([whole, torch.tensor([[0], [9]])], 1))
-    assert "batch: expected the events of particles in order" in message(whole, NODES.flip(0))
 
 
 def test_compiled_layers_give_the_same_numbers() -> None:
