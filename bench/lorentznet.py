@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import statistics
 import time
 
 import torch
@@ -15,6 +16,7 @@ from equikernels.nn.lgeb import lorentz_messages
 
 from . import side_by_side
 from .ceilings import ceilings
+from .clock import clock_of
 from .plan import Entry, Plan, Row, Setting, pair
 from .side_by_side import OURS, PUBLISHED, Disagreement, interleaved, median, row, same
 
@@ -93,8 +95,13 @@ def plan(setting: Setting) -> Plan:
         return {**entry, **share(flops, 1e-3 * entry[f"{OURS}_ms"])}
 
     def block(what: str) -> Entry:
-        seconds = median(both().kernel, 15)
-        return {"what": what, f"{OURS}_ms": 1e3 * seconds, **share(4 * both().edges * WIDTH * WIDTH, seconds)}
+        flops = 4 * both().edges * WIDTH * WIDTH
+        if on_cpu:
+            seconds = median(both().kernel, 15)
+            return {"what": what, f"{OURS}_ms": 1e3 * seconds, **share(flops, seconds)}
+        seconds = statistics.median(clock_of(setting.device)(both().kernel) for _ in range(15))
+        rate = 1e-9 * flops / seconds / limits()["matmul_tf32_gflops"]
+        return {"what": what, f"{OURS}_ms": 1e3 * seconds, "fraction_of_matmul_rate": rate}
 
     name = f"{jets} jets"
     main_rows = pair(both, name, lambda: few)
@@ -103,8 +110,12 @@ def plan(setting: Setting) -> Plan:
     rows = [Row(main_rows[0].what, forward), step, alone]
     if not setting.quick:
         rows.append(Row(f"forward, {name}", lambda what: compiled(both(), what, few), COMPILED))
+        rows.append(Row(f"training step, {name}", lambda what: compiled(both(), what, (3, 2), True), COMPILED))
+    rows.append(Row("fused op of one block, forward", block, None))
+    if not on_cpu:
+        rows.append(Row(f"forward, {name}, graphed", lambda what: both().graphed(what, few)))
+        rows.append(Row("forward, one jet, graphed", lambda what: one().graphed(what, many)))
     if on_cpu:
-        rows.append(Row("fused op of one block, forward", block, None))
         rows.append(Row(f"forward, {name}, bfloat16 products", lambda what: bfloat16(both(), what, few)))
         if "avx2" in ek.available_isas() and ek.active_isa() != "avx2":
             rows.append(Row(f"forward, {name}, AVX2 kernels", lambda what: avx2(both(), what, few)))
@@ -112,7 +123,7 @@ def plan(setting: Setting) -> Plan:
     return Plan(rows, check, steps, lambda _: {"edges": both().edges, "ceilings": limits()})
 
 
-def compiled(sides: Sides, what: str, rounds: tuple[int, int]) -> Entry:
+def compiled(sides: Sides, what: str, rounds: tuple[int, int], training: bool = False) -> Entry:
     """Against torch.compile of the published formula, or the reason why it is left out."""
     sides.agree()  # the same running statistics
     eager, sides.published = sides.published, torch.compile(sides.published)
@@ -121,9 +132,8 @@ def compiled(sides: Sides, what: str, rounds: tuple[int, int]) -> Entry:
         sides.forward(PUBLISHED)
         seconds = time.perf_counter() - start
         difference = same("logits of the compiled formula", sides.forward(OURS), sides.forward(PUBLISHED), 1e-4)
-        times = interleaved(
-            lambda: sides.forward(OURS), lambda: sides.forward(PUBLISHED), rounds, f"{what}, {COMPILED}", sides.device
-        )
+        call = sides.step if training else sides.forward
+        times = interleaved(lambda: call(OURS), lambda: call(PUBLISHED), rounds, f"{what}, {COMPILED}", sides.device)
         return {**row(what, *times, COMPILED), "compile_seconds": seconds, "difference": difference}
     except (RuntimeError, Disagreement) as error:
         return {"left_out": [f"torch.compile of the published formula: {str(error).strip().splitlines()[0]}"]}

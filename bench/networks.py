@@ -144,6 +144,8 @@ def plan(name: str, setting: Setting) -> Plan:
         return {"model": both().name, "parameters": sum(p.numel() for p in both().ours.parameters())}
 
     rows = pair(both, main.name, rounds)
+    if setting.device != "cpu":
+        rows.append(Row(f"forward, {main.name}, graphed", lambda what: both().graphed(what, rounds())))
     costs = Costs(lambda: other(network.quick), network.quick.work)
     for size in network.others[:1] if setting.quick else network.others:
         for what in PASSES:

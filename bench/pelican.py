@@ -204,6 +204,8 @@ def plan(setting: Setting) -> Plan:
     rounds = (3, 2) if quick else (5, 5)
     sides = [PUBLISHED, HEP] if quick else [PUBLISHED, HEP, COMPILED]
     rows = pair(both, "16 events, n 27 to 54", lambda: rounds)
+    if setting.device != "cpu":
+        rows.append(Row("forward, 16 events, n 27 to 54, graphed", lambda what: both().graphed(what, rounds)))
     rows += pair(made(Sides, [54], device=device), "one event of n = 54", lambda: (5, 5) if quick else (15, 15))
     rows += [of_layer(side, backward) for backward in (False, True) for side in sides if on_cpu]
     rows += [row for side in sides[1:] for row in of_hep(side)]

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
+import equikernels as ek
+
 from .clock import Call, clock_of, wall
 
 OURS, PUBLISHED = "equikernels", "published"
@@ -94,6 +96,15 @@ class Sides:
         """Largest difference of logits over the largest logit, in eval; raises if it exceeds rounding."""
         self.ours.load_state_dict(self.published.state_dict())  # training steps have changed the running statistics
         return same("logits", self.forward(OURS), self.forward(PUBLISHED), 1e-4)
+
+    def graphed(self, name: str, rounds: tuple[int, int]) -> dict[str, Any]:
+        """A row of the forward pass, ours as one CUDA graph."""
+        difference = self.agree()
+        eager, self.ours = self.ours, ek.graphed(self.ours)
+        try:
+            return {**self.time(name, self.forward, rounds), "difference": difference}
+        finally:
+            self.ours = eager
 
     def time(self, name: str, call: Callable[[str], Any], rounds: tuple[int, int]) -> dict[str, Any]:
         """A row of call("equikernels") against call("published")."""

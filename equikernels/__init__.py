@@ -9,6 +9,7 @@ from ._native import active_isa, available_isas, set_isa
 from ._version import __version__
 from .backend import backends, use_backend
 from .checkpoint import load_checkpoint
+from .cuda_graphs import graphed
 from .fuse import fuse_, unfuse_
 from .graph import Graph
 from .metric import eta_phi, psi
@@ -68,6 +69,7 @@ __all__ = [
     "figures_of_merit",
     "fuse_",
     "gather_segment_reduce",
+    "graphed",
     "k_nearest",
     "knn_graph",
     "linear_1to2",

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from .. import indices
 from ..checks import REAL, check_choice, check_tensor, fail
 from ..data.order import warn_of_order
 from ..export import for_any_size
@@ -153,7 +154,7 @@ class LorentzNet(nn.Module):
                 fail("LorentzNet", "padded_to", 'None with readout="masked_mean"', padded_to)
             return None
         events = ptr.shape[0] - 1
-        free = not torch.compiler.is_compiling() and ptr.device.type == "cpu"
+        free = indices.on_host(ptr)
         longest = int(ptr.diff().max()) if events > 0 and (padded_to is None or free) else 0
         slots = max(longest, 1) if padded_to is None else padded_to
         if slots < longest or slots * events < n or slots < 1:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .. import indices
 from ..checks import FLOATING, REAL, check_choice, check_tensor, fail
 from ..data.order import warn_of_order
 from ..graph import Graph
@@ -261,7 +262,7 @@ def slots_of(name: str, network: Any, pairs: Graph, padded_to: int | None) -> in
         return None
     if not network.extrema:
         return None
-    free = pairs.device.type == "cpu" and not torch.compiler.is_compiling()
+    free = indices.on_host(pairs._ptr)
     longest = int(pairs._ptr.diff().max()) if pairs._ptr.shape[0] > 1 and (padded_to is None or free) else 0
     if padded_to is not None and padded_to < longest:
         fail(name, "padded_to", f"at least {longest}, the longest event", padded_to)
