@@ -59,19 +59,11 @@ asan: $(VENV)/.with-dev
 	  PYTHONPATH="$(abspath $(ASAN)/package)" OMP_NUM_THREADS=1 $(BIN)/pytest -p no:cacheprovider tests/ops/test_ops.py $(ASAN_FILES) -k '$(ASAN_CHECKS)' $(ARGS)
 
 # On a CUDA device: the checks over cases.py on each backend, tests that need a device, and compute-sanitizer if it is
-# installed. TORCH must have CUDA.
-GPU_CHECKS := values_and_gradients or non_contiguous or bitwise_determinism or bad_values or opcheck
-gpu-test: $(VENV)/.with-dev
-	@if ! $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
-	  echo "gpu-test: skipped: torch finds no CUDA device"; exit 0; fi; \
-	set -ex; export EQUIKERNELS_TEST_DEVICE=cuda; \
-	for backend in cuda triton reference; do \
-	  EQUIKERNELS_BACKEND=$$backend $(BIN)/pytest tests/ops/test_ops.py -k '$(GPU_CHECKS)' $(ARGS); done; \
-	$(BIN)/pytest tests/cuda/test_gpu.py $(ARGS); \
-	if command -v compute-sanitizer > /dev/null; then for tool in memcheck racecheck; do \
-	  PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool $$tool --error-exitcode 1 --target-processes all \
-	    $(BIN)/pytest tests/ops/test_ops.py -k 'values_and_gradients and complete and float32' $(ARGS); done; \
-	else echo "gpu-test: no compute-sanitizer on the PATH: left out"; fi
+# installed. With a wheel in .gpu/ it runs by PYTHON as it is, without an environment of its own and without a network;
+# otherwise TORCH must have CUDA.
+GPU_WHEEL := $(wildcard .gpu/*.whl)
+gpu-test: $(if $(GPU_WHEEL),,$(VENV)/.with-dev)
+	PYTHON=$(if $(GPU_WHEEL),$(PYTHON),$(abspath $(BIN))/python) LIMITS=0 tools/gpu_day.sh tests sanitizer
 
 # Quick: under five minutes on two cores. Full: more repetitions, one thread and all, large inputs, also float64; half an
 # hour. Results: a file for each network and kernels.json, in build/bench/quick or build/bench/full.

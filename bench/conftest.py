@@ -69,6 +69,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = filter(wanted, items)
 
 
+@pytest.hookimpl(optionalhook=True)  # tests are collected without pytest-benchmark, too
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
     """Adds the head of the document of :mod:`bench.report`, with the ceilings of the same run."""
     threads, device = _threads(config)[-1], config.getoption("--device")
