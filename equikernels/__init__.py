@@ -2,7 +2,7 @@
 
 from . import _native as _native
 from . import data as data
-from . import figures_of_merit as figures_of_merit
+from . import metrics as metrics
 from . import models as models
 from . import nn as nn
 from ._native import active_isa, available_isas, set_isa
@@ -66,7 +66,6 @@ __all__ = [
     "data",
     "encode_invariants",
     "eta_phi",
-    "figures_of_merit",
     "fuse_",
     "gather_segment_reduce",
     "graphed",
@@ -78,6 +77,7 @@ __all__ = [
     "linear_2to2",
     "load_checkpoint",
     "message_passing",
+    "metrics",
     "models",
     "nn",
     "pack",

@@ -129,7 +129,7 @@ def test_a_wrong_ptr_is_refused(name: str) -> None:
 def test_every_function_that_takes_ptr_is_here() -> None:
     """By their signatures: public functions of the package and its submodules, forwards of networks and layers."""
     found = set()
-    for module in (ek, ek.data, ek.figures_of_merit, ek.models, ek.nn):
+    for module in (ek, ek.data, ek.metrics, ek.models, ek.nn):
         for name, thing in vars(module).items():
             call = thing.forward if inspect.isclass(thing) and issubclass(thing, torch.nn.Module) else thing
             if name.startswith("_") or inspect.ismodule(thing) or not callable(thing):
