@@ -55,7 +55,6 @@ def _sequence(modules: Any) -> Layers:
 
 def _unknown(layers: Layers) -> str | None:
     for path, layer in layers:
-        forward = type(layer).forward
-        if forward is nn.SyncBatchNorm.forward or not kind_of(layer).__module__.startswith("torch.nn.modules."):
+        if not kind_of(layer).__module__.startswith("torch.nn.modules."):
             return f"{path} is a {type(layer).__name__}"
     return None

@@ -120,7 +120,7 @@ def message_passing(
             alone = geometry, dim, attributes, "none", "none", False, precision
             return _run(first, graph, _call(first, alone), h, x, edge_attr)[3]
 
-        mlp = synchronise(mlp, graph, statistics)
+        mlp = synchronise(OP, mlp, graph.num_edges, statistics)
         now, measured = _call(mlp, of_call), mlp.measured()
     if measured:
         _check_count(graph)

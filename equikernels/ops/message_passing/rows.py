@@ -18,6 +18,7 @@ from .activations import ACTIVATIONS
 from .edge_mlp import EdgeMLP, update_running
 from .options import MEASURED, LayerOptions, layer_options, planning_layers
 from .reference import OF_LAYER
+from .synchronised import is_synchronised, synchronise
 
 OP = "row_mlp"
 KERNELS[OP] = ("cpu", "cuda")
@@ -105,15 +106,22 @@ def run(mlp: EdgeMLP, tables: Sequence[Tensor], residual: Tensor | None = None) 
     """The op on checked arguments; keeps running averages."""
     rows = tables[0].shape[0]
     measured = mlp.measured()
+    if measured and any(map(is_synchronised, measured)):
+        mlp = synchronise(OP, mlp, rows, lambda first: _run(first, tables, None)[1])
+        measured = mlp.measured()
     if measured and rows == 1:
         fail("BatchNorm", "tables", "more than one row when training", 1)
-    tensors: Tensors = [*tables, *[None] * (TABLES - len(tables)), residual, *mlp.tensors()[2:]]
-    call = _call(mlp, residual is not None)
-    kernel = use_kernel(OP, *[t for t in tensors if t is not None], limit=call.limit)
-    out = FUSED(tensors, rows, call, kernel)
+    out = _run(mlp, tables, residual)
     if measured:
         _keep(mlp, out, rows)
     return out[0]
+
+
+def _run(mlp: EdgeMLP, tables: Sequence[Tensor], residual: Tensor | None) -> list[Tensor]:
+    tensors: Tensors = [*tables, *[None] * (TABLES - len(tables)), residual, *mlp.tensors()[2:]]
+    call = _call(mlp, residual is not None)
+    kernel = use_kernel(OP, *[t for t in tensors if t is not None], limit=call.limit)
+    return FUSED(tensors, tables[0].shape[0], call, kernel)
 
 
 _CALLS: dict[Any, Call] = {}

@@ -1,4 +1,4 @@
-"""Statistics of a SyncBatchNorm: over the edges of all processes of its group."""
+"""Statistics of a SyncBatchNorm: over the edges or rows of all processes of its group."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from ...checks import fail
-from ...graph import Graph
 from .edge_mlp import EdgeMLP, Norm, update_running
 
 
@@ -17,28 +16,29 @@ def is_synchronised(norm: Norm) -> bool:
     return isinstance(norm.module, nn.SyncBatchNorm) and torch.distributed.is_initialized()
 
 
-def synchronise(mlp: EdgeMLP, graph: Graph, statistics: Callable[[EdgeMLP], Tensor]) -> EdgeMLP:
+def synchronise(op: str, mlp: EdgeMLP, rows: int, statistics: Callable[[EdgeMLP], Tensor]) -> EdgeMLP:
     """The network with the first layer's statistics given, taken over all processes; keeps the running averages.
 
     Args:
+        op: message_passing or row_mlp.
         mlp: a network whose first layer has a measured SyncBatchNorm.
-        graph: this process's edges.
+        rows: how many edges or rows this process has.
         statistics: mean and variance [2, C] of a network's measured norm on this process, differentiable.
 
     Raises:
-        ValueError: a SyncBatchNorm behind the first layer, or fewer than two edges in all.
+        ValueError: a SyncBatchNorm behind the first layer, or fewer than two edges or rows in all.
     """
     for k, layer in enumerate(mlp.layers[1:], 1):
         if layer.norm is not None and layer.norm.measured and is_synchronised(layer.norm):
-            fail("message_passing", f"layers[{k}] norm", "a SyncBatchNorm behind the first linear layer alone", k)
+            fail(op, f"layers[{k}] norm", "a SyncBatchNorm behind the first linear layer alone", k)
     first = mlp.layers[0]
     norm = first.norm
     assert norm is not None
     mean, variance = statistics(EdgeMLP((first,), 1, None, mlp.order)).unbind()
-    count = torch.full((), float(graph.num_edges), dtype=torch.float64, device=mean.device)
+    count = torch.full((), float(rows), dtype=torch.float64, device=mean.device)
     total, mean, variance = _over_processes(norm.module, count, mean, variance)
     if mean.device.type == "cpu" and total == 1:
-        fail("BatchNorm", "graph", "more than one edge when training", 1)
+        fail("BatchNorm", op, "more than one edge or row when training", 1)
     unbiased = variance * total / (total - 1).clamp(min=1)
     known = int(total) if total.device.type == "cpu" else None
     update_running(norm.module, mean.detach(), unbiased.detach(), known)
