@@ -46,6 +46,7 @@ from .packing import (
     unpack_nested,
 )
 from .pairs import pack_pairs, unpack_pairs
+from .pretrained import load_pretrained, pretrained_card, pretrained_names
 
 __all__ = [
     "Aggregation",
@@ -76,6 +77,7 @@ __all__ = [
     "linear_2to1",
     "linear_2to2",
     "load_checkpoint",
+    "load_pretrained",
     "message_passing",
     "metrics",
     "models",
@@ -89,6 +91,8 @@ __all__ = [
     "pairwise_invariants",
     "pairwise_linear",
     "pairwise_network",
+    "pretrained_card",
+    "pretrained_names",
     "psi",
     "radius_graph",
     "rank2_broadcast",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import operator
 from collections.abc import Collection, Sequence
@@ -18,6 +19,13 @@ FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 def fail(op: str, argument: str, expected: str, got: object, kind: type[Exception] = ValueError) -> NoReturn:
     raise kind(f"{op}: {argument}: expected {expected}, got {got}")
+
+
+def needs(what: str, extra: str, *modules: str) -> None:
+    """Raises ImportError, with the extra that brings them, where modules are missing."""
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(f'{what}: needs {" and ".join(missing)}: pip install "equikernels[{extra}]"')
 
 
 def check_tensor(

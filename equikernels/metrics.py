@@ -91,7 +91,7 @@ class Spread(NamedTuple):
         return f"{self.mean:.4g} +- {self.deviation:.2g} ({self.trainings})"
 
 
-Given = Tensor | ArrayLike
+Given = Tensor | ArrayLike | NDArray[np.generic]
 
 
 def accuracy(score: Given, label: Given, threshold: float = 0.5, weight: Given | None = None) -> float:
@@ -182,7 +182,7 @@ def calibration(score: Given, label: Given, bins: int = 10, weight: Given | None
     if bins < 1:
         fail("calibration", "bins", "at least 1", bins)
     which = np.minimum((s * bins).astype(int), bins - 1)
-    total, scores, signal = (1.0 * np.bincount(which, w * v, bins) for v in (np.ones_like(s), s, y.astype(np.float64)))
+    total, scores, signal = (_array(np.bincount(which, w * v, bins)) for v in (np.ones_like(s), s, y))
     with np.errstate(invalid="ignore"):
         mean, fraction = scores / total, signal / total
     error = float(np.abs(scores - signal).sum() / total.sum())

@@ -1,0 +1,30 @@
+"""Training on Lightning: configurations, data and networks. Needs ``pip install "equikernels[train]"``."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from ..checks import needs
+from .config import Config as Config
+from .config import load as load
+
+if TYPE_CHECKING:
+    from .data import HitData as HitData
+    from .data import JetData as JetData
+    from .trainer import fit as fit
+    from .trainer import load_model as load_model
+    from .trainer import score_jets as score_jets
+    from .module import Classifier as Classifier
+
+# What needs Lightning is imported when it is asked for.
+_HOMES = {name: module for module, names in {
+    "data": ("HitData", "JetData"), "trainer": ("fit", "load_model", "score_jets"), "module": ("Classifier",),
+}.items() for name in names}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    needs(f"equikernels.train.{name}", "train", "lightning", "yaml")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

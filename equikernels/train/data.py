@@ -1,0 +1,164 @@
+"""Jets and hit graphs as LightningDataModules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from torch.utils.data import DataLoader, DistributedSampler
+
+from .. import data
+from ..checks import fail
+from ..data import HitGraph, Jets
+from .config import Config
+from .networks import TASKS, Hits
+
+
+class EventData(lightning.LightningDataModule):
+    """Events of a configuration's files: for training, validation and test.
+
+    The order of an epoch depends on the seed and the number of the epoch alone, so that training that was interrupted
+    goes on as it would have.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.parts: dict[str, Any] = {}
+
+    def setup(self, stage: str | None = None) -> None:
+        """Reads the files, once.
+
+        Raises:
+            ValueError: no file where one is needed, no events, or events of one class.
+        """
+        d, seed = self.config.data, self.config.training.seed
+        if stage in ("fit", "validate", None) and "train" not in self.parts:
+            if d.train is None:
+                fail("config", "data.train", "a file", "None")
+            events = self.read(d.train)
+            if d.validation is None:
+                order = torch.randperm(len(events), generator=torch.Generator().manual_seed(seed))
+                held = round(len(events) * d.validation_fraction)
+                self.parts["validation"] = self.take(events, order[:held].sort().values)
+                events = self.take(events, order[held:].sort().values)
+            else:
+                self.parts["validation"] = self.read(d.validation)
+            if d.limit is not None:
+                events = self.take(events, torch.arange(min(d.limit, len(events))))
+            self.parts["train"] = events
+            for name in ("train", "validation"):
+                self.check(f"data.{name}", self.parts[name])
+        if stage == "test" and "test" not in self.parts:
+            if d.test is None:
+                fail("config", "data.test", "a file", "None")
+            self.parts["test"] = self.read(d.test)
+            self.check("data.test", self.parts["test"])
+
+    def train_dataloader(self) -> Any:
+        return self.loader("train", shuffle=True)
+
+    def val_dataloader(self) -> Any:
+        return self.loader("validation", shuffle=False)
+
+    def test_dataloader(self) -> Any:
+        return self.loader("test", shuffle=False)
+
+    def loader(self, part: str, shuffle: bool) -> Any:
+        """Batches of a part's events; of each process its share."""
+        events, trainer = self.parts[part], self.trainer
+        world, rank = (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)
+        order: Any = range(len(events))
+        # A sampler repeats events until all processes have as many: in training alone.
+        if shuffle:
+            order = DistributedSampler(order, world, rank, shuffle=True, seed=self.config.training.seed)
+        elif world > 1:
+            order = range(rank, len(events), world)
+        size, workers = self.config.data.batch_size, self.config.data.workers
+        return DataLoader(
+            range(len(events)),  # type: ignore[arg-type]
+            batch_size=size,
+            sampler=order,
+            collate_fn=_Taken(type(self), events),
+            num_workers=workers,
+            persistent_workers=workers > 0,
+        )
+
+    def read(self, path: str) -> Any:
+        raise NotImplementedError
+
+    @staticmethod
+    def take(events: Any, index: torch.Tensor) -> Any:
+        raise NotImplementedError
+
+    @staticmethod
+    def batch(events: Any) -> Any:
+        return events
+
+    def check(self, where: str, events: Any) -> None:
+        raise NotImplementedError
+
+
+class _Taken:
+    """Makes a batch of numbers of events."""
+
+    def __init__(self, kind: type[EventData], events: Any) -> None:
+        self.kind, self.events = kind, events
+
+    def __call__(self, numbers: Sequence[int]) -> Any:
+        return self.kind.batch(self.kind.take(self.events, torch.tensor(numbers)))
+
+
+class JetData(EventData):
+    """Jets of files that :func:`equikernels.data.read_jets` reads."""
+
+    def read(self, path: str) -> Jets:
+        return data.read_jets(path, max_constituents=self.config.data.max_constituents)
+
+    @staticmethod
+    def take(events: Jets, index: torch.Tensor) -> Jets:
+        return events[index]
+
+    def check(self, where: str, events: Jets) -> None:
+        if len(events) == 0:
+            fail("config", where, "at least one jet", "none")
+        _check_classes(where, events.label)
+
+
+class HitData(EventData):
+    """Hit graphs: "sample" for those of the package, or a folder of events that
+    :func:`equikernels.data.load_trackml` reads."""
+
+    def read(self, path: str) -> list[HitGraph]:
+        if path == "sample":
+            return data.load_sample_hit_graphs()
+        found = sorted({p.name.split("-")[0] for p in Path(path).glob("event*-hits.csv*")})
+        if not found:
+            fail("config", "data", "a folder of TrackML events, or 'sample'", path)
+        return [data.hit_graph(data.load_trackml(Path(path) / name)) for name in found]
+
+    @staticmethod
+    def take(events: list[HitGraph], index: torch.Tensor) -> list[HitGraph]:
+        return [events[k] for k in index.tolist()]
+
+    @staticmethod
+    def batch(events: list[HitGraph]) -> Hits:
+        return Hits.of(events)
+
+    def check(self, where: str, events: list[HitGraph]) -> None:
+        if len(events) == 0:
+            fail("config", where, "at least one event", "none")
+        _check_classes(where, torch.cat([event.y for event in events]).long())
+
+
+def _check_classes(where: str, label: torch.Tensor) -> None:
+    found = label.unique().tolist()
+    if found != [0, 1]:
+        fail("config", where, "events of both classes, labels 0 and 1", f"labels {found}")
+
+
+def data_of(config: Config) -> EventData:
+    return {"jets": JetData, "hits": HitData}[TASKS[config.network].data](config)
