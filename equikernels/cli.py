@@ -8,6 +8,9 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from .checks import needs
 
 
 def _positive(text: str) -> int:
@@ -29,8 +32,34 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--output", type=Path, default=Path("demo_output"), metavar="DIR", help="where plots go")
     demo.add_argument("--threads", type=_positive, metavar="N", help="PyTorch threads (default: PyTorch's)")
     demo.add_argument("--seed", type=int, default=0, metavar="N", help="of the networks' weights")
+    _add_training(commands)
     commands.add_parser("bench", help="measure networks against their published formulas", add_help=False)
     return parser
+
+
+def _add_training(commands: Any) -> None:
+    train = commands.add_parser("train", help="train a network on your files")
+    train.add_argument("config", help="a YAML file, or a configuration of the package: lorentznet, pelican, ...")
+    train.add_argument("--data", metavar="FILE", help="training events, instead of the configuration's")
+    train.add_argument("--validation", metavar="FILE", help="validation events (default: some of the training events)")
+    train.add_argument("--test", metavar="FILE", help="events on which the best network is tested")
+    train.add_argument("--output", type=Path, default=Path("training"), metavar="DIR", help="where results go")
+    train.add_argument("--backend", choices=("equikernels", "reference", "published"), help="who computes")
+    train.add_argument("--epochs", type=_positive, metavar="N")
+    train.add_argument("--limit", type=_positive, metavar="N", help="training events that are used")
+    train.add_argument("--seed", type=int, metavar="N")
+    train.add_argument("--devices", type=_positive, default=1, metavar="N", help="GPUs, or processes on a CPU")
+    train.add_argument("--resume", action="store_true", help="go on with the training in the output folder")
+    evaluate = commands.add_parser("evaluate", help="metrics of a trained network on a file with labels")
+    score = commands.add_parser("score", help="the probability of signal of every jet of a file")
+    for command in (evaluate, score):
+        command.add_argument("data", metavar="FILE")
+        command.add_argument("--model", required=True, metavar="CKPT", help="a checkpoint, or a name: lorentznet-top")
+        command.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    score.add_argument("--out", type=Path, required=True, metavar="FILE", help=".parquet, .csv or .npz")
+    evaluate.add_argument("--out", type=Path, metavar="DIR", help="folder for metrics.json and plots")
+    for command in (train, evaluate, score):
+        command.add_argument("--threads", type=_positive, metavar="N", help="PyTorch threads (default: PyTorch's)")
 
 
 def bench_package() -> str:
@@ -48,6 +77,18 @@ def _demo(arguments: argparse.Namespace) -> int:
     return run(Settings(arguments.jets, arguments.output, arguments.threads, arguments.seed))
 
 
+def _training(arguments: argparse.Namespace) -> int:
+    """Bad input is a line on standard error and status 2, before the first step."""
+    try:
+        needs(f"equikernels {arguments.command}", "train", "lightning", "yaml")
+        from .train import command
+
+        return getattr(command, arguments.command)(arguments)
+    except (ImportError, OSError, ValueError, TypeError) as error:
+        print(f"equikernels {arguments.command}: {error}", file=sys.stderr)
+        return 2
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
@@ -57,6 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     if arguments.command == "demo":
         return _demo(arguments)
+    if arguments.command in ("train", "evaluate", "score"):
+        return _training(arguments)
     from .info import environment
 
     print(environment())

@@ -1,7 +1,8 @@
-"""Plots of the demo."""
+"""Plots of the demo and of trainings."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .data import Jets, invariant_mass
+from .metrics import Roc
 
 Sweep = dict[int, tuple[float, int | None]]
 LEADING = 3  # constituents that are labelled
@@ -101,6 +103,37 @@ def event_display(jets: Jets, path: Path) -> None:
         f"{len(pt)} constituents",
     )
     axes.title.set_fontsize(11)
+    style(axes)
+    figure.savefig(path)
+
+
+def roc(curves: Mapping[str, Roc], path: Path) -> None:
+    """Background rejection against signal efficiency: a line for each name; equal ones are dashed over each other."""
+    figure = figure_of(figsize=(5.6, 4.6), dpi=150)
+    axes = figure.add_subplot()
+    for k, (name, curve) in enumerate(curves.items()):
+        shown = curve.background > 0
+        style_of = {"color": (OURS, PUBLISHED)[k % 2], "linestyle": ("-", "--")[k % 2]}
+        axes.plot(curve.signal[shown], 1 / curve.background[shown], linewidth=2, label=name, **style_of)
+    axes.set(
+        xlim=(0, 1), ylim=(1, None), yscale="log", xlabel="signal efficiency", ylabel="background rejection 1/eps_B"
+    )
+    axes.legend(frameon=False, loc="upper right")
+    style(axes)
+    figure.savefig(path)
+
+
+def score_histogram(score: Any, label: Any, path: Path) -> None:
+    """Scores of signal and of background, each normalised to 1."""
+    figure = figure_of(figsize=(5.6, 4.2), dpi=150)
+    axes = figure.add_subplot()
+    for name, value, colour in (("background", 0, PUBLISHED), ("signal", 1, OURS)):
+        chosen = score[label == value]
+        axes.hist(
+            chosen, bins=50, range=(0, 1), density=True, histtype="stepfilled", alpha=0.45, color=colour, label=name
+        )
+    axes.set(xlim=(0, 1), yscale="log", xlabel="score", ylabel="events, normalised")
+    axes.legend(frameon=False, loc="upper center")
     style(axes)
     figure.savefig(path)
 

@@ -12,10 +12,10 @@ from .config import load as load
 if TYPE_CHECKING:
     from .data import HitData as HitData
     from .data import JetData as JetData
+    from .module import Classifier as Classifier
     from .trainer import fit as fit
     from .trainer import load_model as load_model
     from .trainer import score_jets as score_jets
-    from .module import Classifier as Classifier
 
 # What needs Lightning is imported when it is asked for.
 _HOMES = {name: module for module, names in {

@@ -106,11 +106,17 @@ class VecNet(LorentzNet):
 class PELICAN(Task):
     """PELICAN (arXiv 2307.16506); four-momenta are float64 whatever the weights."""
 
+    ours_alone: ClassVar[tuple[str, ...]] = (
+        "method", "compat", "factorize", "batchnorm", "dropout", "drop_rate", "drop_rate_out",
+    )  # fmt: skip
+
     def build(self, options: Options, formula: bool) -> nn.Module:
-        if formula:
-            rest = {k: v for k, v in options.items() if k not in ("factorize", "batchnorm", "method", "compat")}
-            return published.PELICANClassifier(**rest)
-        return models.PELICANClassifier(**options)
+        if not formula:
+            return models.PELICANClassifier(**options)
+        if options.get("dropout") and (options.get("drop_rate") or options.get("drop_rate_out")):
+            fail("config", "options.drop_rate", "0 with the published formula, which has no dropout here", "more")
+        rest = {k: v for k, v in options.items() if k not in self.ours_alone}
+        return published.PELICANClassifier(**rest)
 
     def arguments(self, batch: Jets, dtype: torch.dtype, formula: bool) -> tuple[Any, ...]:
         p4 = batch.p4.double()

@@ -48,15 +48,15 @@ def lorentznet(warmup: int = 5, period: int = 4, growth: int = 2, cooldown: int 
 
 
 def pelican(warmup: int = 4, period: int = 4, growth: int = 2, cooldown: int = 3) -> Schedule:
-    """PELICAN's (arXiv 2307.16506): rise and cosines follow every step, halves in the last three epochs. (The release
-    halves at every step of them, so that its rate is 0 at once.)"""
+    """PELICAN's (arXiv 2307.16506): rise and cosines follow every step; the last three epochs have a half, a quarter
+    and an eighth of the rate one epoch before them. (The release halves at every step there: its rate is 0.)"""
 
     def factor(time: float, epochs: int) -> float:
         last = epochs - cooldown
         if time < warmup:
             return time / warmup
         if time >= last > warmup:
-            return factor(math.nextafter(last, 0), epochs) / 2 ** (math.floor(time) - last + 1)
+            return factor(last - 1, epochs) / 2 ** (math.floor(time) - last + 1)
         return _restarts(time - warmup, period, growth)
 
     return factor

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +83,26 @@ def trainer_of(config: Config, output: Path, devices: int | str = 1, **options: 
         "sync_batchnorm": devices != 1,
         "accelerator": "auto",
     }
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*Checkpoint directory.*exists.*")
+    with quiet():
         return lightning.Trainer(**{**given, **options})
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without Lightning's remarks on what is intended here; its warnings on other things stay."""
+    said = logging.getLogger("lightning.pytorch")
+    before = said.level
+    said.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for text in (
+                "Checkpoint directory", "does not have many workers", "smaller than the logging interval", "LeafSpec",
+                "sync_dist=True", "TreeSpec",
+            ):  # fmt: skip
+                warnings.filterwarnings("ignore", f".*{text}.*")
+            yield
+    finally:
+        said.setLevel(before)
 
 
 def fit(
@@ -120,9 +139,7 @@ def fit(
     model = Classifier(config.as_dict())
     trainer = trainer_of(config, output, devices, **options)
     start = time.perf_counter()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        warnings.filterwarnings("ignore", ".*is smaller than the logging interval.*")
+    with quiet():
         trainer.fit(model, events, ckpt_path=str(last) if resume else None, weights_only=True)
     seconds = time.perf_counter() - start
     report = {
