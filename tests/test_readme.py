@@ -46,6 +46,15 @@ def test_the_code_about_fused_models_runs(capsys: pytest.CaptureFixture[str]) ->
     assert type(names["egnn"].gcl_0).__name__ == "E_GCL"  # type: ignore[attr-defined]
 
 
+def test_the_code_about_training_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number, block in enumerate(blocks_of((ROOT / "docs" / "training.md").read_text())):
+        exec(compile(block, f"training.md block {number}", "exec"), {})
+    assert "parameters" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_name_exists(page: Path) -> None:
     names = set(re.findall(r"\bek((?:\.\w+)+)", page.read_text()))

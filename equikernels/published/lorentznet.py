@@ -71,7 +71,10 @@ class LGEB(nn.Module):
 
 
 class LorentzNet(nn.Module):
-    """The published network, on padded events. State-dict keys and results are the published ones."""
+    """The published network, on padded events. State-dict keys and results are the published ones.
+
+    The release divides by the number of slots; with readout "masked_mean" this one divides by that of real nodes.
+    """
 
     def __init__(
         self,
@@ -81,8 +84,10 @@ class LorentzNet(nn.Module):
         n_layers: int = 6,
         c_weight: float = 1e-3,
         dropout: float = 0.0,
+        readout: str = "padded_mean",
     ) -> None:
         super().__init__()
+        self.readout = readout
         self.embedding = nn.Linear(n_scalar, n_hidden)
         self.LGEBs = nn.ModuleList(
             LGEB(n_hidden, n_scalar, c_weight, last_layer=layer == n_layers - 1) for layer in range(n_layers)
@@ -106,8 +111,10 @@ class LorentzNet(nn.Module):
         h = self.embedding(scalars)
         for block in self.LGEBs:
             h, x = block(h, x, edges, scalars)
-        h = (h * node_mask).view(-1, n_nodes, h.shape[1]).mean(1)
-        return self.graph_dec(h)
+        h = (h * node_mask).view(-1, n_nodes, h.shape[1])
+        if self.readout == "masked_mean":
+            return self.graph_dec(h.sum(1) / node_mask.view(-1, n_nodes, 1).sum(1).clamp(min=1))
+        return self.graph_dec(h.mean(1))
 
     @staticmethod
     def padded_inputs(
