@@ -16,5 +16,8 @@ from .inputs import top_tagging_scalars as top_tagging_scalars
 from .inputs import with_beams as with_beams
 from .jets import Jets as Jets
 from .jets import load_sample_jets as load_sample_jets
+from .read import FORMATS as FORMATS
+from .read import iter_jets as iter_jets
+from .read import read_jets as read_jets
 from .trackml import Hits as Hits
 from .trackml import load_trackml as load_trackml
