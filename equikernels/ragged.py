@@ -16,8 +16,11 @@ Rows = npt.NDArray[Any]
 Counts = npt.NDArray[np.int64]
 
 
-def rows_of(op: str, argument: str, array: awkward.Array) -> tuple[Rows, Counts]:
-    """(rows [n_total, ...] of all events, rows of each event) of a column of numbers; a missing event has none."""
+def rows_of(op: str, argument: str, array: awkward.Array, row: str = "row") -> tuple[Rows, Counts]:
+    """(rows [n_total, ...] of all events, rows of each event) of a column of numbers; a missing event has none.
+
+    Errors call a row ``row``.
+    """
     import awkward as ak
 
     if is_unknown(array):
@@ -28,7 +31,7 @@ def rows_of(op: str, argument: str, array: awkward.Array) -> tuple[Rows, Counts]
             fail(op, argument, wanted, str(array.type))
         counts = ak.to_numpy(ak.fill_none(ak.num(array, axis=1), 0)).astype(np.int64)
         flat = ak.flatten(ak.drop_none(array, axis=0), axis=1)
-        _refuse_missing(op, argument, flat, counts)
+        _refuse_missing(op, argument, flat, counts, row)
         rows = ak.to_numpy(flat, allow_missing=False)
     except (TypeError, ValueError) as error:  # of awkward: a union, lists of several lengths
         if str(error).startswith(f"{op}: "):
@@ -50,23 +53,23 @@ def is_unknown(array: awkward.Array) -> bool:
     return isinstance(kind, ak.types.UnknownType)
 
 
-def check_counts(op: str, names: list[str], counts: list[Counts]) -> None:
+def check_counts(op: str, names: list[str], counts: list[Counts], argument: str = "fields") -> None:
     """All columns must have as many rows as the first in every event."""
     for name, other in zip(names, counts, strict=True):
         differ = np.flatnonzero(other != counts[0])
         if len(differ):
             b = int(differ[0])
             expected = f"columns of equal lengths, {counts[0][b]} rows in event {b} as {names[0]} has"
-            fail(op, "fields", expected, f"{other[b]} in {name}")
+            fail(op, argument, expected, f"{other[b]} in {name}")
 
 
-def place(row: int, counts: Counts) -> str:
-    """The event and position of a row."""
-    event = int(np.searchsorted(np.cumsum(counts), row, side="right"))
-    return f"event {event}, row {row - int(counts[:event].sum())}"
+def place(number: int, counts: Counts, row: str = "row", first: int = 0) -> str:
+    """The event and position of a row; events are counted from ``first``."""
+    event = int(np.searchsorted(np.cumsum(counts), number, side="right"))
+    return f"event {first + event}, {row} {number - int(counts[:event].sum())}"
 
 
-def _refuse_missing(op: str, argument: str, flat: awkward.Array, counts: Counts) -> None:
+def _refuse_missing(op: str, argument: str, flat: awkward.Array, counts: Counts, row: str) -> None:
     import awkward as ak
 
     for axis in range(flat.ndim):
@@ -78,8 +81,8 @@ def _refuse_missing(op: str, argument: str, flat: awkward.Array, counts: Counts)
             fail(
                 op,
                 argument,
-                "a value in every row (only whole events may be missing)",
-                f"None in {place(bad[0], counts)}",
+                f"a value in every {row} (only whole events may be missing)",
+                f"None in {place(bad[0], counts, row)}",
             )
 
 

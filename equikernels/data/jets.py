@@ -1,23 +1,23 @@
-"""Jets, and the inputs of LorentzNet (arXiv 2201.08187). Four-momenta are (E, px, py, pz) in GeV."""
+"""Jets: packed four-momenta (E, px, py, pz) in GeV with labels."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from importlib import resources
+from itertools import pairwise
+from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from ..checks import REAL, check_tensor, fail
-from ..graph import Graph
-from ..metric import minkowski_square, psi
-from ..packing import check_offsets, prepend
-from .order import warn_of_order
+from ..packing import check_offsets
 
-# The particle species of quark/gluon tagging, in the order of their one-hot columns: e, mu, gamma, K_L, pi, K, n, p.
-PDG_IDS = (11, 13, 22, 130, 211, 321, 2112, 2212)
+Rows = slice | Tensor | Sequence[int] | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Jets:
     Attributes:
         p4: [n_total, 4] four-momenta of the constituents (E, px, py, pz) in GeV.
         ptr: int64 [n_jets + 1]; jet b owns rows ptr[b] .. ptr[b + 1] - 1.
-        label: int64 [n_jets], 1 for signal.
+        label: int64 [n_jets], 1 for signal, or the number of the class; -1 where it is not known.
+        features: further tensors [n_total, ...] of the constituents, such as "pdg_id".
 
     Raises:
         ValueError, TypeError: wrong shape, dtype or device; on the CPU, ``ptr`` does not start at 0, decreases or does
@@ -37,6 +38,7 @@ class Jets:
     p4: Tensor
     ptr: Tensor
     label: Tensor
+    features: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         op = "Jets"
@@ -44,20 +46,50 @@ class Jets:
         # values on the CPU only: no synchronisation with a device
         check_offsets(op, self.ptr, self.p4, validate=self.p4.device.type == "cpu")
         check_tensor(op, "label", self.label, [self.ptr.shape[0] - 1])
+        for name, column in self.features.items():
+            if not isinstance(column, Tensor) or column.shape[:1] != self.p4.shape[:1]:
+                fail(op, f"features[{name!r}]", f"shape [{self.p4.shape[0]}, ...]", list(getattr(column, "shape", [])))
 
     def __len__(self) -> int:
         return self.ptr.shape[0] - 1
 
-    def __getitem__(self, jets: slice) -> Jets:
-        """Jets lo .. hi - 1 for ``jets[lo:hi]``: packed again, on the same storage."""
-        if not isinstance(jets, slice):
-            fail("Jets", "jets", "a slice lo:hi", jets, TypeError)
-        lo, hi, step = jets.indices(len(self))
-        if step != 1:
-            fail("Jets", "jets", "a slice of step 1", step)
-        ptr = self.ptr[lo : max(lo, hi) + 1]
+    def __getitem__(self, jets: Rows) -> Jets:
+        """The jets of a slice (for ``jets[lo:hi]`` on the same storage), of a mask or of a list of indices."""
+        if isinstance(jets, slice):
+            lo, hi, step = jets.indices(len(self))
+            if step == 1:
+                return self._range(lo, max(lo, hi))
+            return self._take(torch.from_numpy(np.arange(lo, hi, step)))
+        index = torch.as_tensor(jets, device=self.ptr.device)
+        if index.dim() != 1:
+            fail("Jets", "jets", "a slice, a mask or a list of indices", jets, TypeError)
+        if index.dtype == torch.bool:
+            if index.shape[0] != len(self):
+                fail("Jets", "jets", f"a mask of {len(self)} jets", f"one of {index.shape[0]}")
+            return self._take(index.nonzero().squeeze(1))
+        if index.numel() == 0:
+            return self._range(0, 0)
+        if index.dtype.is_floating_point or index.dtype.is_complex:
+            fail("Jets", "jets", "integers or a mask", index.dtype, TypeError)
+        lowest, highest = int(index.min()), int(index.max())
+        if lowest < -len(self) or highest >= len(self):
+            wrong = lowest if lowest < -len(self) else highest
+            fail("Jets", "jets", f"indices of {len(self)} jets", wrong, IndexError)
+        return self._take(torch.where(index < 0, index + len(self), index).long())
+
+    def _range(self, lo: int, hi: int) -> Jets:
+        ptr = self.ptr[lo : hi + 1]
         first, last = int(ptr[0]), int(ptr[-1])
-        return Jets(self.p4[first:last], ptr - first, self.label[lo:hi])
+        features = {name: column[first:last] for name, column in self.features.items()}
+        return Jets(self.p4[first:last], ptr - first, self.label[lo:hi], features)
+
+    def _take(self, index: Tensor) -> Jets:
+        counts = self.ptr.diff()[index]
+        ptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        start = self.ptr[index] - ptr[:-1]
+        rows = torch.repeat_interleave(start, counts) + torch.arange(int(ptr[-1]), device=ptr.device)
+        features = {name: column[rows] for name, column in self.features.items()}
+        return Jets(self.p4[rows], ptr, self.label[index], features)
 
     def batches(self, size: int) -> Iterator[Jets]:
         """Batches of ``size`` jets in order; the last one may be smaller."""
@@ -66,8 +98,102 @@ class Jets:
         for lo in range(0, len(self), size):
             yield self[lo : lo + size]
 
-    def to(self, device: torch.device | str) -> Jets:
-        return Jets(self.p4.to(device), self.ptr.to(device), self.label.to(device))
+    def shuffle(self, seed: int) -> Jets:
+        """The jets in an order that ``seed`` determines."""
+        return self[torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))]
+
+    def split(self, fractions: Sequence[float], seed: int | None = None) -> list[Jets]:
+        """Disjoint parts, such as ``train, val, test = jets.split([0.8, 0.1, 0.1], seed=0)``.
+
+        Args:
+            fractions: of the jets in each part, together at most 1.
+            seed: of the order before the cuts; the order of the jets if None.
+        """
+        op = "Jets.split"
+        total = sum(fractions)
+        if not fractions or not all(0 <= f <= 1 for f in fractions) or total > 1 + 1e-9:
+            fail(op, "fractions", "numbers from 0 to 1 of a sum of at most 1", list(fractions))
+        jets = self if seed is None else self.shuffle(seed)
+        ends = [round(len(self) * min(end, 1.0)) for end in np.cumsum([0.0, *fractions])]
+        return [jets[lo:hi] for lo, hi in pairwise(ends)]
+
+    @staticmethod
+    def concatenate(parts: Sequence[Jets]) -> Jets:
+        """All jets of the parts, in order. Parts have the same features."""
+        op = "Jets.concatenate"
+        if len(parts) == 0:
+            fail(op, "parts", "at least one part", "none")
+        names = parts[0].features.keys()
+        for k, part in enumerate(parts):
+            if part.features.keys() != names:
+                fail(op, f"parts[{k}]", f"features {list(names)}", list(part.features))
+        ends = torch.cumsum(torch.tensor([0, *(part.p4.shape[0] for part in parts)]), 0).tolist()
+        ptr = torch.cat([parts[0].ptr[:1], *(part.ptr[1:] + end for part, end in zip(parts, ends, strict=False))])
+        features = {name: torch.cat([part.features[name] for part in parts]) for name in names}
+        return Jets(torch.cat([part.p4 for part in parts]), ptr, torch.cat([part.label for part in parts]), features)
+
+    def loader(
+        self,
+        batch_size: int,
+        shuffle: bool = False,
+        *,
+        bucket: int = 0,
+        workers: int = 0,
+        seed: int = 0,
+        drop_last: bool = False,
+        shard: tuple[int, int] = (0, 1),
+        **options: Any,
+    ) -> DataLoader[Jets]:
+        """A torch DataLoader of batches, each of type Jets.
+
+        Args:
+            batch_size: jets of a batch.
+            shuffle: another order in each epoch, which ``seed`` and the number of the epoch determine.
+            bucket: with ``shuffle``: sort this many batches of shuffled jets by multiplicity before they are cut, so
+                that jets of a batch have similar numbers of constituents (less padding, and batches of less different
+                cost); batches then come in random order. 0: no sorting.
+            workers: processes that make batches.
+            seed: of the order.
+            drop_last: leave out a last batch of fewer jets.
+            shard: (rank, number of processes) for distributed training: each process gets every n-th batch; all have
+                the same number of batches.
+            options: of DataLoader, such as ``pin_memory``.
+        """
+        from .loader import Batches, JetDataset, first
+
+        batches = Batches(self.ptr.diff().cpu(), batch_size, shuffle, bucket, seed, drop_last, shard)
+        if workers > 0:
+            options = {"persistent_workers": True} | options
+        return DataLoader(JetDataset(self), batch_sampler=batches, num_workers=workers, collate_fn=first, **options)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Jets:
+        """On another device; ``dtype`` is that of p4."""
+        features = {name: column.to(device) for name, column in self.features.items()}
+        return Jets(self.p4.to(device, dtype), self.ptr.to(device), self.label.to(device), features)
+
+    def pin_memory(self) -> Jets:
+        """In page-locked memory, which a DataLoader with ``pin_memory`` asks for."""
+        features = {name: column.pin_memory() for name, column in self.features.items()}
+        return Jets(self.p4.pin_memory(), self.ptr.pin_memory(), self.label.pin_memory(), features)
+
+    def save(self, path: str | Path) -> None:
+        """Writes an npz file of the arrays p4, ptr, label and feature_<name>, which :meth:`load` reads."""
+        arrays = {"p4": self.p4, "ptr": self.ptr, "label": self.label}
+        arrays |= {f"feature_{name}": column for name, column in self.features.items()}
+        with Path(path).open("wb") as file:  # np.savez would append .npz to a name without it
+            np.savez_compressed(file, allow_pickle=False, **{k: v.detach().cpu().numpy() for k, v in arrays.items()})
+
+    @staticmethod
+    def load(path: str | Path | IO[bytes]) -> Jets:
+        """Reads what :meth:`save` wrote. No code in the file is run."""
+        with np.load(path, allow_pickle=False) as arrays:
+            if missing := {"p4", "ptr", "label"} - set(arrays.files):
+                expected = "arrays p4, ptr and label"
+                fail("Jets.load", str(path), expected, f"no {', '.join(sorted(missing))}")
+            tensors = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+        start = "feature_"
+        features = {name.removeprefix(start): tensors[name] for name in tensors if name.startswith(start)}
+        return Jets(tensors["p4"], tensors["ptr"].long(), tensors["label"].long(), features)
 
 
 def load_sample_jets() -> Jets:
@@ -78,110 +204,5 @@ def load_sample_jets() -> Jets:
     massless constituents, sorted by falling pT; p4 is float32.
     """
     path = resources.files("equikernels") / "data" / "top_jets_2k.npz"
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        p4, ptr, label = (torch.from_numpy(arrays[name]) for name in ("p4", "ptr", "label"))
-    return Jets(p4, ptr, label.to(torch.int64))
-
-
-def invariant_mass(p4: Tensor) -> Tensor:
-    """sqrt(|E^2 - p^2|) of each row.
-
-    The square is computed as in :func:`equikernels.pairwise_invariants`: for float32 numbers in float64, for float64
-    numbers in twice that precision. The result is the mass of the given numbers. A massless particle whose momentum was
-    rounded to float32 has a mass of about 3e-4 E, rounded to float64 of about 1e-8 E.
-
-    Args:
-        p4: [n, 4], float32 or float64, GeV.
-
-    Returns:
-        [n] in the dtype of p4, GeV; NaN if a component is NaN. The derivative at mass 0, which does not exist, is set
-        to 0.
-    """
-    check_tensor("invariant_mass", "p4", p4, ["n", 4], REAL)
-    mass2 = minkowski_square(p4).abs()
-    zero = mass2 == 0
-    return torch.where(zero, 0.0, torch.where(zero, 1.0, mass2).sqrt()).to(p4.dtype)
-
-
-def with_beams(p4: Tensor, ptr: Tensor, *, validate: bool = True) -> tuple[Tensor, Tensor, Tensor]:
-    """Prepends the two beams, (sqrt 2, 0, 0, +1) and (sqrt 2, 0, 0, -1) of unit mass, to every jet.
-
-    LorentzNet on jets with beams is invariant under Lorentz transformations of jets and beams together.
-
-    Args:
-        p4: [n, 4] constituents, float32 or float64.
-        ptr: int64 [B + 1].
-        validate: check the values of ``ptr`` (on CUDA this synchronises with the device; ``torch.compile`` and
-            ``torch.export`` skip it). Without it nothing is copied to the host, and a wrong ``ptr`` is undefined
-            behaviour.
-
-    Returns:
-        (x [n + 2 B, 4], ptr int64 [B + 1] of x, is_beam bool [n + 2 B]).
-
-    Raises:
-        ValueError, TypeError: wrong shape, dtype or device; ``ptr`` does not start at 0, decreases or does not end at
-            n.
-
-    Warns:
-        UserWarning: most rows have E < |p|, as in (px, py, pz, E). Checked on the CPU only.
-    """
-    op = "with_beams"
-    check_tensor(op, "p4", p4, ["n", 4], REAL)
-    check_offsets(op, ptr, p4, validate=validate and not torch.compiler.is_compiling())
-    warn_of_order(op, "p4", p4)
-    jets = Graph.complete(ptr, True, num_nodes=p4.shape[0], validate=False)
-    beams = p4.new_tensor([[2**0.5, 0, 0, 1], [2**0.5, 0, 0, -1]])
-    table = jets.table
-    (x, is_beam), both = prepend(jets, (p4, beams), (table.new_zeros(p4.shape[0], 1), table.new_ones(2, 1)))
-    assert both.ptr is not None
-    return x, both.ptr, is_beam.squeeze(1).bool()
-
-
-def top_tagging_scalars(x: Tensor, is_beam: Tensor) -> Tensor:
-    """Scalars of LorentzNet for top tagging: psi(onehot * mass), columns (constituent, beam).
-
-    Args:
-        x: [n, 4] four-momenta with beams (:func:`with_beams`), float32 or float64, GeV.
-        is_beam: bool [n].
-
-    Returns:
-        [n, 2] in the dtype of x: (psi(m), 0) for constituents, (0, ln 2) for beams.
-
-    Raises:
-        ValueError, TypeError: wrong shape, dtype or device.
-
-    Warns:
-        UserWarning: as :func:`with_beams`.
-    """
-    op = "top_tagging_scalars"
-    check_tensor(op, "x", x, ["n", 4], REAL)
-    check_tensor(op, "is_beam", is_beam, [x.shape[0]], [torch.bool])
-    if is_beam.device != x.device:
-        fail(op, "is_beam", f"device {x.device}", is_beam.device)
-    warn_of_order(op, "x", x)
-    kind = torch.stack([~is_beam, is_beam], dim=1)
-    return psi(kind * invariant_mass(x).unsqueeze(1))
-
-
-def quark_gluon_scalars(pdg_id: Tensor, dtype: torch.dtype = torch.float32, *, validate: bool = True) -> Tensor:
-    """Scalars of LorentzNet for quark/gluon tagging: one-hot |PDG id| over :data:`PDG_IDS`.
-
-    Args:
-        pdg_id: integers [n].
-        dtype: of the result.
-        validate: reject other ids (on CUDA this synchronises with the device); without it their rows are 0.
-
-    Returns:
-        [n, 8].
-
-    Raises:
-        ValueError: an id that is not in the list.
-        TypeError: not integers.
-    """
-    op = "quark_gluon_scalars"
-    check_tensor(op, "pdg_id", pdg_id, ["n"], [torch.int64, torch.int32, torch.int16])
-    one_hot = pdg_id.abs().unsqueeze(1) == torch.tensor(PDG_IDS, device=pdg_id.device)
-    if validate and not bool(one_hot.any(1).all()):
-        unknown = sorted(set(pdg_id[~one_hot.any(1)].tolist()))
-        fail(op, "pdg_id", f"|id| in {list(PDG_IDS)}", unknown[:8])
-    return one_hot.to(dtype)
+    with path.open("rb") as file:
+        return Jets.load(file)

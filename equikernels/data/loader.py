@@ -1,0 +1,98 @@
+"""Batches of jets for a torch DataLoader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from ..checks import check_integer, fail
+from .jets import Jets
+
+OP = "Jets.loader"
+
+
+class JetDataset(Dataset[Jets]):
+    """Jets by their indices; a list of indices is one batch."""
+
+    def __init__(self, jets: Jets) -> None:
+        self.jets = jets
+
+    def __len__(self) -> int:
+        return len(self.jets)
+
+    def __getitem__(self, index: int) -> Jets:
+        return self.jets[[index]]
+
+    def __getitems__(self, indices: Sequence[int]) -> Jets:
+        return self.jets[indices]
+
+
+def first(batch: Jets) -> Jets:
+    """The batch: it is packed already."""
+    return batch
+
+
+class Batches(Sampler[list[int]]):
+    """Indices of the jets of each batch; see :meth:`Jets.loader`.
+
+    Every iteration is the next epoch; ``set_epoch`` names it, for a run that continues another.
+    """
+
+    def __init__(
+        self,
+        counts: Tensor,
+        batch_size: int,
+        shuffle: bool = False,
+        bucket: int = 0,
+        seed: int = 0,
+        drop_last: bool = False,
+        shard: tuple[int, int] = (0, 1),
+    ) -> None:
+        check_integer(OP, "batch_size", batch_size, "at least 1", 1)
+        check_integer(OP, "bucket", bucket, "a number of batches, at least 0", 0)
+        if bucket and not shuffle:
+            fail(OP, "bucket", "0 without shuffle, which keeps the order", bucket)
+        rank, processes = shard
+        if not 0 <= rank < processes:
+            fail(OP, "shard", "(rank, number of processes)", shard)
+        self.counts, self.batch_size, self.shuffle, self.bucket = counts, batch_size, shuffle, bucket
+        self.seed, self.drop_last, self.shard, self.epoch = seed, drop_last, shard, 0
+
+    @property
+    def sampler(self) -> Batches:
+        """This object: trainers call ``loader.batch_sampler.sampler.set_epoch``."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def _number(self) -> int:
+        """Batches of all processes."""
+        jets, size = len(self.counts), self.batch_size
+        return jets // size if self.drop_last else -(-jets // size)
+
+    def __len__(self) -> int:
+        return -(-self._number() // self.shard[1])
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        self.epoch += 1
+        batches = self._batches(generator)
+        rank, processes = self.shard
+        for k in range(rank, len(self) * processes, processes):
+            yield batches[k % len(batches)].tolist()  # the first batches again where the last round is incomplete
+
+    def _batches(self, generator: torch.Generator) -> list[Tensor]:
+        jets, size = len(self.counts), self.batch_size
+        order = torch.randperm(jets, generator=generator) if self.shuffle else torch.arange(jets)
+        if not self.bucket:
+            return list(order.split(size))[: self._number()]
+        batches: list[Tensor] = []
+        for pool in order.split(size * self.bucket):
+            batches += pool[self.counts[pool].argsort(stable=True)].split(size)
+        # the pools cut one jet list: only the last batch of the last pool may be smaller
+        batches = batches[: self._number()]
+        return [batches[k] for k in torch.randperm(len(batches), generator=generator).tolist()]
