@@ -14,6 +14,7 @@ from .pelican import Eq2to1 as Eq2to1
 from .pelican import Eq2to2 as Eq2to2
 from .pelican import MessageBlock as MessageBlock
 from .radial_field import RadialFieldLayer as RadialFieldLayer
+from .sync_batch_norm import SyncBatchNorm as SyncBatchNorm
 
 # Made of torch_geometric.nn.MessagePassing, which is imported when one of them is asked for.
 _PYG = ("EGConv", "EuclidConv", "InteractionConv", "LGEBConv")

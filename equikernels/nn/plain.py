@@ -65,6 +65,11 @@ class _Known:
         self.kinds = [*{*self.types}]
         self.forwards = [*map(_FORWARD, self.kinds)]
         self.numbers = [(state, key, state[key]) for state in self.states for key in _NUMBERS if key in state]
+        self.numbers += [
+            (state, "training", state["training"])
+            for layer, state in zip(self.layers, self.states, strict=True)
+            if isinstance(layer, nn.modules.dropout._DropoutNd)
+        ]
         self.containers = [m.__dict__["_modules"] for m in (block, *self.layers) if m.__dict__["_modules"]]
         self.children = [*_chained(map(_VALUES, self.containers))]
 

@@ -14,7 +14,7 @@ from .. import data
 from ..checks import fail
 from ..data import HitGraph, Jets
 from .config import Config
-from .networks import TASKS, Hits
+from .networks import TASKS, Hits, JetBatch
 
 
 class EventData(lightning.LightningDataModule):
@@ -121,6 +121,10 @@ class JetData(EventData):
     @staticmethod
     def take(events: Jets, index: torch.Tensor) -> Jets:
         return events[index]
+
+    @staticmethod
+    def batch(events: Jets) -> JetBatch:
+        return JetBatch(events.p4, events.ptr, events.label)
 
     def check(self, where: str, events: Jets) -> None:
         if len(events) == 0:

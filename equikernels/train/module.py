@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import metrics
 from ..backend import use_backend
@@ -30,7 +30,7 @@ class Classifier(lightning.LightningModule):
         self.config = Config.of(config)
         self.task = TASKS[self.config.network]
         self.formula = self.config.backend == "published"
-        self.network = build(self.config.network, self.config.options, self.config.backend)
+        self.network = _network(self.config)
         self.seen: list[tuple[Tensor, Tensor, Tensor]] = []  # score, label, loss times events
 
     def forward(self, batch: Any) -> Tensor:
@@ -42,8 +42,9 @@ class Classifier(lightning.LightningModule):
         return out
 
     def training_step(self, batch: Any, number: int) -> Tensor:
-        loss = self.task.loss(self(batch), self.task.label(batch))
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch), sync_dist=True)
+        label = self.task.label(batch)
+        loss = self.task.loss(self(batch), label)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(label), sync_dist=True)
         return loss
 
     def validation_step(self, batch: Any, number: int) -> None:
@@ -67,7 +68,8 @@ class Classifier(lightning.LightningModule):
         options: dict[str, Any] = {"lr": t.learning_rate, "weight_decay": t.weight_decay, "amsgrad": t.amsgrad}
         optimizer = getattr(torch.optim, t.optimizer)(self.network.parameters(), **options)
         schedule = schedule_of(t.schedule, t.schedule_options)
-        steps = max(1, int(self.trainer.estimated_stepping_batches) // t.epochs)
+        # in this run, which may end before or after t.epochs
+        steps = self.trainer.estimated_stepping_batches / (self.trainer.max_epochs or t.epochs)
         rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(step / steps, t.epochs))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
@@ -89,6 +91,18 @@ class Classifier(lightning.LightningModule):
         self.log_dict({f"{stage}_{name}": value for name, value in found.items()}, rank_zero_only=True, sync_dist=False)
         if self.trainer.is_global_zero and not self.trainer.sanity_checking:
             self.print(line(stage, self.current_epoch, found))
+
+
+def _network(config: Config) -> nn.Module:
+    """With fresh weights, the same ones for every backend."""
+    network = build(config.network, config.options, "equikernels")
+    if config.backend != "published":
+        return network
+    state = torch.get_rng_state()
+    formula = build(config.network, config.options, "published")
+    torch.set_rng_state(state)
+    formula.load_state_dict(network.state_dict())
+    return formula
 
 
 def line(stage: str, epoch: int, found: dict[str, float]) -> str:

@@ -11,11 +11,19 @@ from torch.nn import functional as F
 
 from .. import models, published
 from ..checks import fail
-from ..data import HitGraph, Jets, top_tagging_scalars, with_beams
+from ..data import HitGraph, top_tagging_scalars, with_beams
 from ..graph import Graph
 from ..ops.segment import segment_reduce
 
 Options = Mapping[str, Any]
+
+
+class JetBatch(NamedTuple):
+    """Jets as one batch; the fields of :class:`equikernels.data.Jets`. (Lightning converts tuples, no dataclasses.)"""
+
+    p4: Tensor
+    ptr: Tensor
+    label: Tensor
 
 
 class Hits(NamedTuple):
@@ -33,9 +41,6 @@ class Hits(NamedTuple):
 
     def to(self, device: Any, **_: Any) -> Hits:
         return Hits(self.x.to(device), self.graph.to(device), self.edge_attr.to(device), self.y.to(device))
-
-    def __len__(self) -> int:
-        return self.y.shape[0]
 
 
 class Task:
@@ -77,13 +82,13 @@ class LorentzNet(Task):
             fail("config", "options.readout", "padded_mean, as the published formula has it", "another")
         return published.LorentzNet(2, **{k: v for k, v in options.items() if k != "readout"})
 
-    def arguments(self, batch: Jets, dtype: torch.dtype, formula: bool) -> tuple[Any, ...]:
+    def arguments(self, batch: JetBatch, dtype: torch.dtype, formula: bool) -> tuple[Any, ...]:
         x, scalars, ptr = self._inputs(batch, dtype)
         if formula:
             return published.LorentzNet.padded_inputs(x, scalars, ptr)
         return x, scalars, Graph.complete(ptr, num_nodes=x.shape[0], validate=False)
 
-    def _inputs(self, batch: Jets, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    def _inputs(self, batch: JetBatch, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
         x, ptr, is_beam = with_beams(batch.p4, batch.ptr, validate=False)
         return x.to(dtype), top_tagging_scalars(x, is_beam).to(dtype), ptr
 
@@ -94,7 +99,7 @@ class VecNet(LorentzNet):
     def build(self, options: Options, formula: bool) -> nn.Module:
         return (published.VecNet if formula else models.VecNet)(2, n_free_input=4, **options)
 
-    def arguments(self, batch: Jets, dtype: torch.dtype, formula: bool) -> tuple[Any, ...]:
+    def arguments(self, batch: JetBatch, dtype: torch.dtype, formula: bool) -> tuple[Any, ...]:
         x, scalars, ptr = self._inputs(batch, dtype)
         graph, free = Graph.complete(ptr, num_nodes=x.shape[0], validate=False), x.sign() * x.abs().log1p()
         if not formula:
@@ -118,7 +123,7 @@ class PELICAN(Task):
         rest = {k: v for k, v in options.items() if k not in self.ours_alone}
         return published.PELICANClassifier(**rest)
 
-    def arguments(self, batch: Jets, dtype: torch.dtype, formula: bool) -> tuple[Any, ...]:
+    def arguments(self, batch: JetBatch, dtype: torch.dtype, formula: bool) -> tuple[Any, ...]:
         p4 = batch.p4.double()
         if formula:
             return published.PELICANClassifier.padded_inputs(p4, batch.ptr)
@@ -134,7 +139,7 @@ class EGNN(LorentzNet):
     def build(self, options: Options, formula: bool) -> nn.Module:
         return EGNNTagger(**options)
 
-    def arguments(self, batch: Jets, dtype: torch.dtype, formula: bool) -> tuple[Any, ...]:
+    def arguments(self, batch: JetBatch, dtype: torch.dtype, formula: bool) -> tuple[Any, ...]:
         graph = Graph.complete(batch.ptr, num_nodes=batch.p4.shape[0], validate=False)
         p4 = batch.p4.to(dtype)
         return p4[:, :1].log1p(), p4[:, 1:] / 100, graph

@@ -23,6 +23,7 @@ from .. import metrics
 from .._version import __version__
 from ..checks import fail
 from ..data import Jets
+from ..nn import SyncBatchNorm
 from ..pretrained import pretrained_card, pretrained_names, weights
 from .config import Config
 from .data import EventData, data_of
@@ -80,7 +81,6 @@ def trainer_of(config: Config, output: Path, devices: int | str = 1, **options: 
         "num_sanity_val_steps": 0,
         "log_every_n_steps": 10**9,
         "use_distributed_sampler": False,  # the data modules share events out themselves
-        "sync_batchnorm": devices != 1,
         "accelerator": "auto",
     }
     with quiet():
@@ -138,6 +138,8 @@ def fit(
     lightning.seed_everything(config.training.seed, verbose=False)
     model = Classifier(config.as_dict())
     trainer = trainer_of(config, output, devices, **options)
+    if trainer.world_size > 1:
+        SyncBatchNorm.convert(model.network)
     start = time.perf_counter()
     with quiet():
         trainer.fit(model, events, ckpt_path=str(last) if resume else None, weights_only=True)
@@ -194,7 +196,7 @@ def predict(model: Classifier, events: EventData, part: str) -> tuple[Tensor, Te
     parts, size = events.parts[part], max(events.config.data.batch_size, 1)
     for first in range(0, len(parts), size):
         index = torch.arange(first, min(first + size, len(parts)))
-        batch = events.batch(events.take(parts, index)).to(model.device)
+        batch = model.transfer_batch_to_device(events.batch(events.take(parts, index)), model.device, 0)
         scores.append(model.task.score(model(batch)).double().cpu())
         labels.append(model.task.label(batch).cpu())
     return torch.cat(scores), torch.cat(labels)

@@ -353,3 +353,23 @@ def test_blocks_do_not_ask_for_the_number_of_edges(layer: torch.nn.Module) -> No
     assert h.shape == (7, 6)
     assert x.shape == (7, 4)
     assert graph._num_edges is None
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_dropout_works_whichever_mode_came_first(first: bool) -> None:
+    """A readout that was read without its dropout runs layer by layer in training, and is fused again afterwards."""
+    model = ek.models.LorentzNet(2, 6, n_layers=1, dropout=0.5)
+    x, ptr, is_beam = ek.data.with_beams(*(lambda jets: (jets.p4, jets.ptr))(ek.data.load_sample_jets()[:8]))
+    given = x.float(), ek.data.top_tagging_scalars(x, is_beam).float(), ptr
+    modes = [first, not first] * 2
+    found = {True: [], False: []}
+    for training in modes:
+        torch.manual_seed(1)
+        before = {name: b.clone() for name, b in model.named_buffers()}
+        found[training].append(model.train(training)(*given))
+        for name, b in model.named_buffers():
+            b.copy_(before[name])
+    for pair in found.values():
+        torch.testing.assert_close(*pair)
+    with pytest.raises(AssertionError):
+        torch.testing.assert_close(found[True][0], found[False][0])

@@ -33,11 +33,12 @@ SMALL: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def jets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixty sample jets with few constituents."""
+    """Sixty sample jets with few constituents, thirty of each class."""
     path = tmp_path_factory.mktemp("jets") / "jets.npz"
     sample = ek.data.load_sample_jets()
-    few = sample[torch.argsort(sample.ptr.diff())[:60]]
-    few.save(path)
+    order = torch.argsort(sample.ptr.diff(), stable=True)
+    few = torch.cat([order[sample.label[order] == label][:30] for label in (0, 1)])
+    sample[few.sort().values].save(path)
     return path
 
 
@@ -58,16 +59,18 @@ def weights(folder: Path, name: str = "last.ckpt") -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("network", SMALL)
 def test_curves_of_all_backends_coincide(network: str, jets: Path, tmp_path: Path) -> None:
+    """In float64: in float32 Adam takes rounding for a gradient where the true one is 0, as before a batch norm."""
     backends = ["equikernels", "reference", *(["published"] if network != "EGNN" else [])]
     found = {}
     for backend in backends:
-        report = fit(config(network, jets, backend=backend), tmp_path / backend, accelerator="cpu")
-        found[backend] = [report["validation"]["loss"], *weights(tmp_path / backend).values()]
+        given = config(network, jets, backend=backend, training={"precision": "64-true"})
+        report = fit(given, tmp_path / backend, accelerator="cpu")
+        lines = (tmp_path / backend / "metrics.csv").read_text().splitlines()
+        found[backend] = [[float(v) for v in line.split(",") if v] for line in lines[1:]]
         assert report["epochs"] == 2
     for backend in backends[1:]:
         for ours, theirs in zip(found["equikernels"], found[backend], strict=True):
-            scale = float(torch.as_tensor(theirs).abs().max())
-            torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-3 * max(scale, 1e-2), check_dtype=False)
+            assert ours == pytest.approx(theirs, rel=1e-5, nan_ok=True)
 
 
 def test_interrupted_training_ends_with_the_same_weights(jets: Path, tmp_path: Path) -> None:
@@ -96,7 +99,7 @@ def test_two_processes_train_as_one(jets: Path, tmp_path: Path) -> None:
             "network: LorentzNet",
             "options: {n_hidden: 6, n_layers: 2, c_weight: 5.0e-3}",
             "data: {validation_fraction: 0.2, batch_size: BATCH}",  # 48 jets
-            "training: {epochs: 2, optimizer: Adam, weight_decay: 0.0, seed: 5}",
+            "training: {epochs: 2, optimizer: Adam, weight_decay: 0.0, seed: 5, precision: 64-true}",
         ]
     )
     for devices, batch in ((1, 16), (2, 8)):
@@ -119,7 +122,7 @@ def test_two_processes_train_as_one(jets: Path, tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
     one, two = (weights(tmp_path / name) for name in "12")
     for name, value in one.items():
-        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(two[name], value, rtol=1e-6, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
 
 
 def test_the_commands(jets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

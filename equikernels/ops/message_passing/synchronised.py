@@ -13,7 +13,8 @@ from .edge_mlp import EdgeMLP, Norm, update_running
 
 
 def is_synchronised(norm: Norm) -> bool:
-    return isinstance(norm.module, nn.SyncBatchNorm) and torch.distributed.is_initialized()
+    wanted = isinstance(norm.module, nn.SyncBatchNorm) or getattr(norm.module, "synchronised", False)
+    return wanted and torch.distributed.is_initialized()
 
 
 def synchronise(op: str, mlp: EdgeMLP, rows: int, statistics: Callable[[EdgeMLP], Tensor]) -> EdgeMLP:
@@ -36,7 +37,7 @@ def synchronise(op: str, mlp: EdgeMLP, rows: int, statistics: Callable[[EdgeMLP]
     assert norm is not None
     mean, variance = statistics(EdgeMLP((first,), 1, None, mlp.order)).unbind()
     count = torch.full((), float(rows), dtype=torch.float64, device=mean.device)
-    total, mean, variance = _over_processes(norm.module, count, mean, variance)
+    total, mean, variance = over_processes(norm.module, count, mean, variance)
     if mean.device.type == "cpu" and total == 1:
         fail("BatchNorm", op, "more than one edge or row when training", 1)
     unbiased = variance * total / (total - 1).clamp(min=1)
@@ -47,7 +48,7 @@ def synchronise(op: str, mlp: EdgeMLP, rows: int, statistics: Callable[[EdgeMLP]
     return EdgeMLP((first._replace(norm=given), *mlp.layers[1:]), mlp.depth, mlp.gate, mlp.order)
 
 
-def _over_processes(norm: Any, count: Tensor, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def over_processes(norm: Any, count: Tensor, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Count, mean and biased variance over all processes, from those of each."""
     from torch.distributed.nn.functional import all_reduce
 

@@ -1,0 +1,42 @@
+"""BatchNorm over the batches of all processes, on CPUs too."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..ops.message_passing.edge_mlp import update_running
+from ..ops.message_passing.synchronised import over_processes
+
+
+class SyncBatchNorm(nn.BatchNorm1d):
+    """nn.BatchNorm1d whose statistics in training are those of all processes of torch.distributed's default group.
+
+    torch.nn.SyncBatchNorm is for GPUs alone. State-dict keys are the same; the fused ops measure it inside.
+    """
+
+    synchronised = True
+    process_group = None
+    equikernels_own = nn.BatchNorm1d  # fused ops read its parameters
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As nn.BatchNorm1d on [n, C]."""
+        if not (self.training and torch.distributed.is_initialized()):
+            return super().forward(input)
+        rows = input.double()
+        count = torch.full((), float(len(rows)), dtype=torch.float64, device=input.device)
+        mean = rows.mean(0) if len(rows) else rows.sum(0)
+        variance = (rows - mean).square().mean(0) if len(rows) else rows.sum(0)
+        total, mean, variance = over_processes(self, count, mean, variance)
+        update_running(self, mean.detach(), (variance * total / (total - 1).clamp(min=1)).detach(), int(total))
+        # F.batch_norm takes no statistics that have a gradient
+        normed = (input - mean.to(input.dtype)) * (variance + self.eps).rsqrt().to(input.dtype)
+        return normed if self.weight is None else torch.addcmul(self.bias, normed, self.weight)
+
+    @classmethod
+    def convert(cls, module: nn.Module) -> nn.Module:
+        """Makes every nn.BatchNorm1d inside a module one of these, in place; they hold the same tensors."""
+        for child in module.modules():
+            if type(child) is nn.BatchNorm1d:
+                child.__class__ = cls
+        return module
