@@ -20,9 +20,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from . import models, published
+from . import metrics, models, published
 from .backend import backends
 from .data import Jets, load_sample_jets, top_tagging_scalars, with_beams
+from .pretrained import load_pretrained, pretrained_card
 from .process import above, in_child, memory, reset_peak
 
 SIDES = {"published": "published formula, eager PyTorch", "equikernels": "equikernels"}
@@ -105,6 +106,22 @@ class LorentzNet(Network):
         return x, scalars, ptr  # the model pads to the longest event
 
 
+class Tagger(LorentzNet):
+    """The trained network of the package. Both sides average over real particles: no score depends on the batch."""
+
+    name = "lorentznet-top"
+
+    @property
+    def title(self) -> str:  # type: ignore[override]
+        options = pretrained_card(self.name)["config"]["options"]
+        return f"{self.name}, trained: LorentzNet of width {options['n_hidden']}, {options['n_layers']} blocks"
+
+    def models(self) -> dict[str, nn.Module]:
+        options = pretrained_card(self.name)["config"]["options"]
+        ours = load_pretrained(self.name)
+        return {"equikernels": ours, "published": published.LorentzNet(2, **{"readout": "masked_mean", **options})}
+
+
 class PELICAN(Network):
     """On both sides four-momenta and their products are float64, all else float32: in float32 the published formula
     loses the masses of light pairs, and logits differ by more than rounding."""
@@ -131,7 +148,7 @@ class PELICAN(Network):
         return jets.p4.double(), jets.ptr
 
 
-NETWORKS: dict[str, Network] = {"LorentzNet": LorentzNet(), "PELICAN": PELICAN()}
+NETWORKS: dict[str, Network] = {"Tagger": Tagger(), "LorentzNet": LorentzNet(), "PELICAN": PELICAN()}
 
 
 # --- The two sides ----------------------------------------------------------------------------------------------
@@ -285,6 +302,23 @@ def report(published: Scores, ours: Scores, exact: Tensor, settings: Settings) -
     return "\n".join(lines), agreement.holds
 
 
+def quality(published: Tensor, ours: Tensor, label: Tensor) -> str:
+    """Accuracy, AUC and rejection of both sides, on the jets that both scored."""
+    n = len(published)
+    found = [metrics.summary(logits.softmax(1)[:, 1], label[:n]) for logits in (published, ours[:n])]
+
+    def rejection(of: dict[str, float]) -> str:
+        bound = "> " if of["rejection_0.3_bound"] else ""
+        return f"{bound}{of['rejection_0.3']:.0f}"
+
+    rows = [
+        ("accuracy", *(f"{of['accuracy']:.4f}" for of in found)),
+        ("AUC", *(f"{of['auc']:.5f}" for of in found)),
+        ("1/eps_B at eps_S = 0.3", *map(rejection, found)),
+    ]
+    return "\n".join(f"{name:24s} {a:>14s} {b:>14s}" for name, a, b in rows)
+
+
 def _ratio(theirs: float, ours: float, better: str, worse: str) -> str:
     return f"{theirs / ours:.1f}x {better}" if theirs >= ours else f"{ours / theirs:.1f}x {worse}"
 
@@ -303,14 +337,15 @@ def run(settings: Settings) -> int:
 
     jets = load_sample_jets()[: settings.jets]
     print(
-        f"{len(jets)} simulated jets, {jets.p4.shape[0] / len(jets):.1f} constituents on average; float32, CPU, random "
-        f"weights (seed {settings.seed}).\n"
+        f"{len(jets)} simulated jets, {jets.p4.shape[0] / len(jets):.1f} constituents on average; float32, CPU.\n"
+        "The tagger was trained on other jets of this simulation; the two large networks have random weights (seed "
+        f"{settings.seed}).\n"
     )
     settings.output.mkdir(parents=True, exist_ok=True)
     written = [settings.output / name for name in ("event_display.png", "results.json", "scores.csv")]
-    plots.event_display(jets, written[0])
     results: dict[str, Any] = {}
     signal: dict[str, Tensor] = {}
+    sides: dict[str, Tensor] = {}
     for name, network in NETWORKS.items():
         parameters = sum(p.numel() for p in build(name, "equikernels", settings.seed).parameters())
         print(f"{network.title}, {parameters:,} parameters, batches of {network.batch} jets\n")
@@ -319,11 +354,22 @@ def run(settings: Settings) -> int:
         exact = in_child(oracle, name, settings)
         text, agrees = report(published, ours, exact, settings)
         print(f"\n{text}\n")
+        if name == "Tagger" and agrees and len(set(jets.label[: len(published.logits)].tolist())) == 2:
+            print(f"{quality(published.logits, ours.logits, jets.label)}\n")
         results[name] = {"agrees": agrees, "published": _as_json(published), "equikernels": _as_json(ours)}
         signal[name] = ours.logits.softmax(1)[:, 1]
+        if name == "Tagger":
+            sides = {"equikernels": signal[name], "published formula": published.logits.softmax(1)[:, 1]}
         if agrees:
             written.append(settings.output / f"batch_size_{name.lower()}.png")
             plots.batch_size(published.sweep, ours.sweep, network.title, written[-1])
+    plots.event_display(jets, written[0], signal["Tagger"])
+    labels = jets.label[: len(signal["Tagger"])]
+    if len(set(labels.tolist())) == 2:
+        curves = {side: metrics.roc(scores, labels[: len(scores)]) for side, scores in sides.items()}
+        written += [settings.output / "roc.png", settings.output / "scores.png"]
+        plots.roc(curves, written[-2])
+        plots.score_histogram(signal["Tagger"].numpy(), labels.numpy(), written[-1])
     where = "\n".join(f"  {op:24s} {devices['cpu']}" for op, devices in backends().items())
     print(f"Implementations on the CPU, op by op:\n{where}\n")
     written[1].write_text(json.dumps(results, indent=1) + "\n")

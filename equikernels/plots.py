@@ -63,8 +63,9 @@ def batch_size(published: Sweep, ours: Sweep, title: str, path: Path) -> None:
     figure.savefig(path)
 
 
-def event_display(jets: Jets, path: Path) -> None:
-    """A top jet in the plane of pseudorapidity and azimuth: a disc for each constituent, its area the pT."""
+def event_display(jets: Jets, path: Path, score: Tensor | None = None) -> None:
+    """A top jet in the plane of pseudorapidity and azimuth: a disc for each constituent, its area the pT; with the
+    tagger's score, if given for all jets."""
     from matplotlib.patches import Circle
     from matplotlib.patheffects import withStroke
 
@@ -100,7 +101,7 @@ def event_display(jets: Jets, path: Path) -> None:
         xlabel=r"$\eta - \eta_\mathrm{jet}$",
         ylabel=r"$\phi - \phi_\mathrm{jet}$",
         title=rf"Simulated {kind} jet: $p_T$ = {float(total[1:3].norm()):.0f} GeV, $m$ = {mass:.0f} GeV, "
-        f"{len(pt)} constituents",
+        f"{len(pt)} constituents" + ("" if score is None else f", score {float(score[index]):.3f}"),
     )
     axes.title.set_fontsize(11)
     style(axes)
