@@ -81,7 +81,7 @@ struct ChainSchedule {
 inline ChainSchedule chain_schedule(int64_t all, int64_t edges, int64_t tile, bool rows, int64_t most) {
   constexpr double kMostNodes = 128 * 64;
   const int64_t fewest = tiles_fill(edges, tile, rows) ? 2 : 1;
-  const int64_t tiles = ceil_div(edges, most * edges_of_block(tile, 1, rows));
+  const int64_t tiles = ceil_div(ceil_div(edges, most) + (rows ? 0 : tile / 8), tile);
   const double wanted = double(edges_of_block(tile, tiles < fewest ? fewest : tiles, rows));
   const double nodes = edges > 0 ? wanted * double(all) / double(edges) : kMostNodes;
   ChainSchedule s;

@@ -192,7 +192,7 @@ def markdown(kernels: list[Kernel], version: str) -> str:
         "",
         f"Written by `python -m tests.support.ptxas_report` from the report of ptxas, {version}. Registers are per",
         "thread; in brackets is the share of an SM's 2048 threads that they leave room for, in blocks of 256. Shared",
-        "memory is the static amount of a block. No kernel spills and none has a stack frame; tests check this.",
+        "memory is the static amount of a block. No kernel spills, has a stack or branches by a table: tests check it.",
     ]
     for source in sorted({k.source for k in kernels}):
         rows: dict[str, dict[str, str]] = {}
