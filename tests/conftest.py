@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Iterator
 
@@ -11,7 +12,7 @@ import torch
 import equikernels as ek
 from equikernels.ops.pairs import fused
 
-from .support.emulator import Emulator
+from .support.emulator import Emulator, load_probes
 
 NAMED = os.environ.get("EQUIKERNELS_BACKEND", "")
 BACKENDS = [NAMED] if NAMED else list(ek.available_isas()) or ["reference"]
@@ -58,6 +59,13 @@ def built(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Emulator:
     """The CUDA kernels, compiled for the CPU."""
     base = tmp_path_factory.getbasetemp()
     return Emulator(base if worker_id == "master" else base.parent)  # one build for all test processes
+
+
+@pytest.fixture(scope="session")
+def probes(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> ctypes.CDLL:
+    """The emulator with kernels that have a fault each, and the arithmetic of schedules."""
+    base = tmp_path_factory.getbasetemp()
+    return load_probes(base if worker_id == "master" else base.parent)
 
 
 @pytest.fixture

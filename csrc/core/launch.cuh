@@ -8,6 +8,8 @@
 #include <utility>
 
 #include "graph.h"
+#include "schedule.h"
+#include "shared_memory.h"
 
 namespace ek {
 
@@ -19,7 +21,7 @@ constexpr unsigned kAllLanes = 0xffffffffu;
 // Blocks for `items` that a block takes `per_block` at a time; kernels stride over what a capped grid leaves.
 inline unsigned grid_for(int64_t items, int64_t per_block) {
   constexpr int64_t kMost = 0x7fffffff;
-  const int64_t blocks = items / per_block + (items % per_block != 0);
+  const int64_t blocks = ceil_div(items, per_block);
   return unsigned(blocks < 1 ? 1 : blocks > kMost ? kMost : blocks);
 }
 inline unsigned warp_grid(int64_t warps) { return grid_for(warps, kWarpsPerBlock); }
@@ -29,12 +31,8 @@ inline unsigned warp_grid(int64_t warps) { return grid_for(warps, kWarpsPerBlock
 template <class... P, class... A>
 inline cudaError_t launch_threads(void (*kernel)(P...), unsigned blocks, unsigned threads, size_t shared,
                                   cudaStream_t stream, A&&... args) {
-  constexpr size_t kUnasked = 48 * 1024;
-  if (shared > kUnasked) {
-    const auto error = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                            cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared));
-    if (error != cudaSuccess) return error;
-  }
+  if (shared > kUnaskedShared)
+    if (const auto error = ask_for_shared(reinterpret_cast<const void*>(kernel)); error != cudaSuccess) return error;
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(blocks);
   config.blockDim = dim3(threads);
@@ -45,12 +43,6 @@ inline cudaError_t launch_threads(void (*kernel)(P...), unsigned blocks, unsigne
 template <unsigned kPerBlock = kThreads, class... P, class... A>
 inline cudaError_t launch(void (*kernel)(P...), unsigned blocks, size_t shared, cudaStream_t stream, A&&... args) {
   return launch_threads(kernel, blocks, kPerBlock, shared, stream, std::forward<A>(args)...);
-}
-// Most bytes of shared memory a block of the current device can ask for.
-inline cudaError_t most_shared(int& bytes) {
-  int device = 0;
-  const auto error = cudaGetDevice(&device);
-  return error != cudaSuccess ? error : cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
 }
 
 __device__ inline int64_t first_warp() { return int64_t(blockIdx.x) * kWarpsPerBlock + threadIdx.x / kWarp; }
@@ -80,6 +72,21 @@ __device__ inline void over_nodes(const GraphView& g, int team, F&& f) {
     const int64_t own = first + lane() / team, i = own < g.num_nodes ? own : g.num_nodes - 1;
     f(i, g.complete() ? g.event_of(i) : 0, lane() & (team - 1), own < g.num_nodes);
   }
+}
+
+// The sum over s < count of term(s), in float64, in one order: warps take every eighth of them, lanes have terms of
+// their own. All threads call it, with block_memory() of kThreads doubles; the first warp gets the sums.
+template <class F>
+__device__ inline double sum_by_warps(int64_t count, F&& term) {
+  double* const sums = block_memory<double>();
+  double sum = 0;
+#pragma unroll 8
+  for (int64_t s = threadIdx.x / kWarp; s < count; s += kWarpsPerBlock) sum += double(term(s));
+  __syncthreads();
+  sums[threadIdx.x] = sum;
+  __syncthreads();
+  for (int w = 1; w < kWarpsPerBlock; ++w) sum += sums[w * kWarp + lane()];
+  return sum;
 }
 
 template <class T>

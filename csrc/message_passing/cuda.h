@@ -97,7 +97,9 @@ struct MessagePassingOnCuda : Device {
       a.channels[l] = s.widths[size_t(l)];
       a.step[l].norm = true;  // at most
     }
-    return with_chain_form(ChainRoom<T>(a, true), [](auto) {});
+    SharedLimits limits;
+    if (shared_limits(limits) != cudaSuccess) limits.block = kUnaskedShared;
+    return with_chain_form(ChainRoom<T>(a, true), limits.block, [](int64_t) { return true; }, [](auto) {});
   }
 };
 

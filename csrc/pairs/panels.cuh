@@ -19,15 +19,17 @@ struct Layout {
   int units;      // at a time
   int groups;     // of threads, each with every groups-th column
   int teams;      // of groups, each with every teams-th row
+  int columns;    // of a thread, at most
   int width;      // columns of a panel
   int log2;       // of the largest power of two not above width
   int64_t slots;  // panels of all events, a few of them empty
 
-  Layout(const GraphView& g, int64_t channels, int vec, int columns) {
+  Layout(const GraphView& g, int64_t channels, int vec, int most) {
     const int64_t all = channels / vec, times = (all + kMostUnits - 1) / kMostUnits;
     units = int((all + times - 1) / times);
     groups = kThreads / units < kMostGroups ? kThreads / units : kMostGroups;
     teams = kThreads / (units * groups);
+    columns = panel_columns(g.num_nodes, g.num_events, groups, most);
     width = groups * columns;
     for (log2 = 0; width >> (log2 + 1); ++log2) {
     }

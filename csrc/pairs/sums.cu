@@ -2,7 +2,7 @@
 // read (or written) once, in runs contiguous over columns and channels. A thread keeps its columns in registers:
 // column sums need no exchange but at the end; row sums are exchanged every few rows, through shared memory. Where an
 // event is wider than a panel, its row sums are left in parts for a second kernel. Every sum is formed in an order that
-// depends on the number of channels alone.
+// depends on the number of channels, and on the numbers of particles and events, of which few have narrow panels.
 #include <cuda_runtime.h>
 
 #include <type_traits>
@@ -132,7 +132,7 @@ __global__ void __launch_bounds__(kThreads, kSummand == Summand::selected ? 1 : 
     Factors<kSummand, S, kVec> factors(a, p.node, channel);
     Cell columns[kCols][kVec];
     int count = active ? (p.n - p.first - p.group + l.groups - 1) / l.groups : 0;  // columns of this thread
-    if (count > kCols) count = kCols;
+    if (count > l.columns) count = l.columns;
 #pragma unroll
     for (int k = 0; k < kCols; ++k)
       if (k < count) factors.load_column(k, p.column(l, k));
@@ -249,7 +249,7 @@ __global__ void __launch_bounds__(kThreads) broadcast_kernel(Rank2Args<S> a, Lay
 #pragma unroll
     for (int k = 0; k < kCols; ++k) {
       const int64_t j = p.column(l, k);
-      if (j >= p.n) continue;
+      if (k >= l.columns || j >= p.n) continue;
       factors.load_column(k, j);
       load<S, kVec>(table + (j * 3 + 1) * C, columns[k]);
     }
@@ -261,7 +261,7 @@ __global__ void __launch_bounds__(kThreads) broadcast_kernel(Rank2Args<S> a, Lay
 #pragma unroll
       for (int k = 0; k < kCols; ++k) {
         const int j = p.column(l, k);
-        if (j >= p.n) continue;
+        if (k >= l.columns || j >= p.n) continue;
         T x[kVec];
 #pragma unroll
         for (int v = 0; v < kVec; ++v)

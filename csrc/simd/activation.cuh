@@ -4,6 +4,7 @@
 #include <cuda_runtime.h>
 
 #include <cmath>
+#include <type_traits>
 
 #include "activation_kind.h"
 
@@ -63,41 +64,58 @@ struct DeviceTanh {
   }
 };
 
+// f(k as a constant), by comparisons of halves: a switch would be an indirect branch.
+template <int kFrom, int kTo, class F>
+__device__ inline void choose(int k, F&& f) {
+  constexpr int kHalf = (kFrom + kTo) / 2;
+  if constexpr (kTo - kFrom == 1)
+    f(std::integral_constant<int, kFrom>{});
+  else if (k < kHalf)
+    choose<kFrom, kHalf>(k, f);
+  else
+    choose<kHalf, kTo>(k, f);
+}
+
 // Those that fewer networks have, behind a call of which there is one, so that the others' code stays as it is.
+constexpr int kFirstOther = int(Activation::elu), kActivations = int(Activation::gelu_tanh) + 1;
 template <class T>
 __device__ __noinline__ T other_value(Activation kind, T a) {
-  switch (kind) {
-    case Activation::elu: return a > T(0) ? a : std::expm1(a);
-    case Activation::softplus: return a > T(20) ? a : std::log1p(std::exp(a));
-    case Activation::mish: return a * std::tanh(std::log1p(std::exp(a)));
-    case Activation::hardswish: return a * (a <= T(-3) ? T(0) : a >= T(3) ? T(6) : a + T(3)) / T(6);
-    case Activation::gelu_tanh: {
+  T h = a;
+  choose<kFirstOther, kActivations>(int(kind), [&](auto constant) {
+    constexpr Activation k = Activation(decltype(constant)::value);
+    if constexpr (k == Activation::elu) h = a > T(0) ? a : std::expm1(a);
+    if constexpr (k == Activation::softplus) h = a > T(20) ? a : std::log1p(std::exp(a));
+    if constexpr (k == Activation::mish) h = a * std::tanh(std::log1p(std::exp(a)));
+    if constexpr (k == Activation::hardswish) h = a * (a <= T(-3) ? T(0) : a >= T(3) ? T(6) : a + T(3)) / T(6);
+    if constexpr (k == Activation::gelu_tanh) {
       const T u = T(0.79788456080286535588) * (a + T(0.044715) * a * a * a);
-      return T(0.5) * a * (T(1) + std::tanh(u));
+      h = T(0.5) * a * (T(1) + std::tanh(u));
     }
-    default: return a;
-  }
+  });
+  return h;
 }
 template <class T>
 __device__ __noinline__ T other_slope(Activation kind, T a) {
-  switch (kind) {
-    case Activation::elu: return a > T(0) ? T(1) : std::exp(a);
-    case Activation::softplus: {
+  T d = 1;
+  choose<kFirstOther, kActivations>(int(kind), [&](auto constant) {
+    constexpr Activation k = Activation(decltype(constant)::value);
+    if constexpr (k == Activation::elu) d = a > T(0) ? T(1) : std::exp(a);
+    if constexpr (k == Activation::softplus) {
       const T z = std::exp(a);
-      return a > T(20) ? T(1) : z / (z + T(1));
+      d = a > T(20) ? T(1) : z / (z + T(1));
     }
-    case Activation::mish: {
+    if constexpr (k == Activation::mish) {
       const T t = std::tanh(std::log1p(std::exp(a)));
-      return t + a * (T(1) - t * t) / (T(1) + std::exp(-a));
+      d = t + a * (T(1) - t * t) / (T(1) + std::exp(-a));
     }
-    case Activation::hardswish: return a <= T(-3) ? T(0) : a >= T(3) ? T(1) : a / T(3) + T(0.5);
-    case Activation::gelu_tanh: {
+    if constexpr (k == Activation::hardswish) d = a <= T(-3) ? T(0) : a >= T(3) ? T(1) : a / T(3) + T(0.5);
+    if constexpr (k == Activation::gelu_tanh) {
       const T t = std::tanh(T(0.79788456080286535588) * (a + T(0.044715) * a * a * a));
       const T inner = T(0.79788456080286535588) * (T(1) + T(3 * 0.044715) * a * a);
-      return T(0.5) * (T(1) + t) + T(0.5) * a * (T(1) - t * t) * inner;
+      d = T(0.5) * (T(1) + t) + T(0.5) * a * (T(1) - t * t) * inner;
     }
-    default: return T(1);
-  }
+  });
+  return d;
 }
 template <class T>
 struct DeviceOther {
@@ -106,19 +124,20 @@ struct DeviceOther {
   __device__ T slope(T a) const { return other_slope(kind, a); }
 };
 
-// f(the activation): the branch is outside of f's loops.
+// f(the activation): the choice is outside of f's loops.
 template <class T, class F>
 __device__ inline void with_device_activation(Activation kind, double slope, F&& f) {
-  switch (kind) {
-    case Activation::identity: return f(DeviceIdentity<T>{});
-    case Activation::relu: return f(DeviceRelu<T>{});
-    case Activation::leaky_relu: return f(DeviceLeakyRelu<T>{T(slope)});
-    case Activation::silu: return f(DeviceSilu<T>{});
-    case Activation::gelu: return f(DeviceGelu<T>{});
-    case Activation::tanh: return f(DeviceTanh<T>{});
-    case Activation::sigmoid: return f(DeviceSigmoid<T>{});
-    default: return f(DeviceOther<T>{kind});
-  }
+  choose<0, kFirstOther + 1>(int(kind), [&](auto constant) {
+    constexpr Activation k = Activation(decltype(constant)::value);
+    if constexpr (k == Activation::identity) f(DeviceIdentity<T>{});
+    if constexpr (k == Activation::relu) f(DeviceRelu<T>{});
+    if constexpr (k == Activation::leaky_relu) f(DeviceLeakyRelu<T>{T(slope)});
+    if constexpr (k == Activation::silu) f(DeviceSilu<T>{});
+    if constexpr (k == Activation::gelu) f(DeviceGelu<T>{});
+    if constexpr (k == Activation::tanh) f(DeviceTanh<T>{});
+    if constexpr (k == Activation::sigmoid) f(DeviceSigmoid<T>{});
+    if constexpr (k == Activation::elu) f(DeviceOther<T>{kind});
+  });
 }
 
 }  // namespace

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import indices
@@ -33,7 +34,7 @@ class LorentzNet(nn.Module):
       (in eval mode), and BatchNorm includes only real nodes.
     - "padded_mean" is the readout of published weights: the sum over nodes divided by the number of slots an event is
       padded to, so that logits depend on ``padded_to``. In training the published BatchNorm also includes the padding;
-      this readout does the same, by padding rows that are events of one particle.
+      this readout does the same, by rows of padding that no edge op sees.
 
     Args:
         n_scalar: width of the node scalars; 2 for top tagging, 8 for quark/gluon tagging.
@@ -134,16 +135,18 @@ class LorentzNet(nn.Module):
         if graph.num_nodes != x.shape[0]:
             fail(op, "ptr", f"{x.shape[0]} nodes", graph.num_nodes)
         slots = self._slots(graph._ptr, x.shape[0], padded_to)
-        events = graph.events
+        events, padding = graph.events, 0
         if slots is not None and self.training:
-            x, scalars, graph = _with_padding(x, scalars, graph, events.num_nodes * slots - x.shape[0])
+            # the published padding: rows of zeros, which enter the statistics of phi_h and nothing else
+            padding = events.num_nodes * slots - x.shape[0]
+            scalars = F.pad(scalars, (0, 0, 0, padding))
         h = apply_linear(self.embedding, scalars)
         for block in self.LGEBs:
-            h, x = block(h, x, graph, node_attr=scalars)
+            h, x = block(h, x, graph, node_attr=scalars, padding=padding)
         if slots is None:
             mean = segment_reduce(h, events, "mean")
         else:
-            real = h[: events.num_edges] if self.training else h
+            real = h[: events.num_edges] if padding else h
             mean = segment_reduce(real, events, "sum") / slots
         return apply_layers(self.graph_dec, mean)
 
@@ -160,12 +163,3 @@ class LorentzNet(nn.Module):
         if slots < longest or slots * events < n or slots < 1:
             fail("LorentzNet", "padded_to", f"at least {max(longest, 1)}, the longest event", padded_to)
         return slots
-
-
-def _with_padding(x: Tensor, scalars: Tensor, graph: Graph, rows: int) -> tuple[Tensor, Tensor, Graph]:
-    """Adds rows of zeros without edges: each is an event of one particle."""
-    n = graph.num_nodes
-    ptr = torch.cat([graph._ptr, torch.arange(n + 1, n + 1 + rows, device=x.device)])
-    padded = Graph.complete(ptr, num_nodes=n + rows, num_edges=graph.num_edges, validate=False)
-    x, scalars = (torch.cat([t, t.new_zeros(rows, t.shape[1])]) for t in (x, scalars))
-    return x, scalars, padded

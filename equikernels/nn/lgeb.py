@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..checks import check_choice, fail
@@ -102,25 +103,32 @@ class LGEB(nn.Module):
         edge_attr: Tensor | None = None,
         node_attr: Tensor | None = None,
         return_edges: bool = False,
+        *,
+        padding: int = 0,
     ) -> tuple[Tensor, ...]:
         """Updates node features and coordinates.
 
         Args:
-            h: [n, n_input] node features.
+            h: [n + padding, n_input] node features.
             x: [n, 4] four-vectors (E, px, py, pz), float32 or float64, which may be wider than h.
             graph: the edges, over n nodes.
             edge_attr: [E, n_edge_attr], in the graph's order.
-            node_attr: [n, n_node_attr].
+            node_attr: [n + padding, n_node_attr].
             return_edges: also return the gated messages.
+            padding: rows of h behind the nodes, without edges and coordinates: they enter phi_h alone, and its batch
+                statistics.
 
         Returns:
-            (h' [n, n_input], x' [n, 4]), and with ``return_edges`` m [E, n_hidden].
+            (h' [n + padding, n_input], x' [n, 4]), and with ``return_edges`` m [E, n_hidden].
 
         Raises:
             ValueError, TypeError: wrong shape, dtype or device.
         """
-        self._check(h, x, graph, edge_attr, node_attr)
-        out = self._messages(h, x, graph, edge_attr, return_edges)
+        self._check(h, x, graph, edge_attr, node_attr, padding)
+        out = self._messages(h[: graph.num_nodes] if padding else h, x, graph, edge_attr, return_edges)
+        if padding:
+            assert out.messages is not None
+            out = out._replace(messages=F.pad(out.messages, (0, 0, 0, padding)))
         updated = lorentz_update(self, h, x, out, node_attr)
         return (*updated, out.edges) if out.edges is not None else updated
 
@@ -158,11 +166,12 @@ class LGEB(nn.Module):
         graph: Graph,
         edge_attr: Tensor | None,
         node_attr: Tensor | None,
+        padding: int = 0,
         receivers: int | None = None,
     ) -> None:
         n = graph.num_nodes
-        if h.shape != (n, self.n_input):
-            fail("LGEB", "h", f"shape [{n}, {self.n_input}]", list(h.shape))
+        if h.shape != (n + padding, self.n_input):
+            fail("LGEB", "h", f"shape [{n + padding}, {self.n_input}]", list(h.shape))
         check_dtype("LGEB", "h", h, self.phi_h)
         if x.shape != (n, 4):
             fail("LGEB", "x", f"shape [{n}, 4]", list(x.shape))
@@ -172,7 +181,7 @@ class LGEB(nn.Module):
         )
         for name, value, width in attributes:
             if name == "node_attr" or value is None:
-                rows = n if receivers is None else receivers
+                rows = n + padding if receivers is None else receivers
             else:
                 rows = graph.num_edges  # which a complete graph on a device may have to read back
             if (value is None and width > 0) or (value is not None and value.shape != (rows, width)):

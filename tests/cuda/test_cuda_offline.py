@@ -16,10 +16,24 @@ import torch
 import equikernels as ek
 
 from ..support import ROOT
-from ..support.ptxas_report import Kernel, build_archs, build_folders, build_sources, find_nvcc, markdown, parse, report
+from ..support.ptxas_report import (
+    Kernel,
+    build_archs,
+    build_folders,
+    build_sources,
+    count_code,
+    find_cuobjdump,
+    find_nvcc,
+    markdown,
+    parse,
+    report,
+)
 
 NVCC = find_nvcc()
 needs_nvcc = pytest.mark.skipif(NVCC is None, reason="no nvcc on the PATH, in CUDA_HOME or in /usr/local/cuda")
+
+DISASSEMBLER = find_cuobjdump()
+needs_disassembler = pytest.mark.skipif(DISASSEMBLER is None, reason="no cuobjdump beside nvcc, and no triton")
 
 LIBRARY = ek._native.CUDA_LIBRARY
 needs_library = pytest.mark.skipif(not LIBRARY.exists(), reason=f"{LIBRARY.name} was not built")
@@ -31,7 +45,7 @@ STACK_FRAMES: dict[tuple[str, str], int] = {}
 @pytest.fixture(scope="module")
 def kernels() -> list[Kernel]:
     assert NVCC is not None
-    return report(NVCC)
+    return report(NVCC, disassembler=DISASSEMBLER)
 
 
 def test_every_cuda_source_is_built() -> None:
@@ -50,6 +64,57 @@ def test_no_kernel_spills(kernels: list[Kernel]) -> None:
     # 256 threads a block: a kernel that uses more registers than this cannot have one block on an SM
     assert max(k.registers for k in kernels) <= 65536 // 256
     assert max(k.shared for k in kernels) <= 48 * 1024
+
+
+@needs_nvcc
+@needs_disassembler
+def test_no_kernel_branches_by_a_table_or_uses_local_memory(kernels: list[Kernel]) -> None:
+    """A switch in a loop, for example over activations, costs an indirect branch for each number."""
+    assert [k for k in kernels if k.indirect or k.local] == []
+
+
+@needs_nvcc
+@needs_disassembler
+def test_an_indirect_branch_and_local_memory_would_be_seen(tmp_path: Path) -> None:
+    (tmp_path / "code.cu").write_text("""
+__global__ void choice(float* p, int kind) {
+  float v = p[threadIdx.x];
+  switch (kind) {
+    case 0: v = expf(v); break;
+    case 1: v = tanhf(v); break;
+    case 2: v = sqrtf(v); break;
+    case 3: v = erff(v); break;
+    case 4: v = logf(v); break;
+    case 5: v = cbrtf(v); break;
+  }
+  p[threadIdx.x] = v;
+}
+template <int n> __global__ void wanderer(int* p) {
+  int a[n];
+  for (int k = 0; k < n; ++k) a[k] = p[k];
+  for (int k = 0; k < n; ++k) p[k] = a[p[k] & 31];
+}
+template __global__ void wanderer<32>(int*);
+""")
+    assert NVCC is not None
+    found = {k.name: k for k in report(NVCC, ["code.cu"], ["90"], tmp_path, DISASSEMBLER)}
+    assert found["choice"].indirect > 0
+    assert found["choice"].local == found["wanderer<32>"].indirect == 0
+    assert found["wanderer<32>"].local >= 32
+
+
+def test_code_is_counted_by_kernel() -> None:
+    text = """
+		Function : void ek::(anonymous namespace)::k<4, float>(ek::Args<float>)
+	.headerflags	@"EF_CUDA_SM90"
+        /*0000*/                   LDC R1, c[0x0][0x28] ;     /* 0x00000a00ff017b82 */
+                                                              /* 0x000fe20000000800 */
+        /*0010*/              @!P0 BRX R4 -0x30 (*"BRANCH_TARGETS .L_1"*) ;
+        /*0020*/               @P1 STL.64 [R1+0x8], R2 ;
+		Function : other
+        /*0000*/                   LDL R1, [R1] ;
+"""
+    assert count_code(text) == {"k<4, float>": {"indirect": 1, "local": 1}, "other": {"indirect": 0, "local": 1}}
 
 
 def test_the_table_has_every_kernel_and_what_is_wrong_with_it() -> None:

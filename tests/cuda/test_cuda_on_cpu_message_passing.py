@@ -151,7 +151,8 @@ def test_edges_of_any_number_per_node(
     exact = case.inputs(torch.float32, graph)
     check(case, graph, exact)
     exact["x"] = case.inputs(torch.float64, graph)["x"]  # float64 coordinates beside float32 features
-    check(case, graph, exact)
+    with emulator.filled_by(1):  # blocks of several tiles
+        check(case, graph, exact)
 
 
 @pytest.mark.parametrize("id", ["narrow", "given", "wide"])
@@ -172,7 +173,24 @@ def test_lanes_across_edges_at_any_width(dtype: torch.dtype, h: int, emulator: E
     """Every form of the kernels: more edges at once where channels are few, weights outside where they are many."""
     case = euclid_case(h)
     graph = case.graph()
-    check(case, graph, case.inputs(dtype, graph))
+    with emulator.filled_by(0):  # a graph of a few edges would have the smallest tiles
+        check(case, graph, case.inputs(dtype, graph))
+
+
+@pytest.mark.parametrize("id", ["relu", "tanh", "euclidnet", "layer norms"])
+@pytest.mark.parametrize("blocks", [0, 3])
+def test_no_schedule_changes_a_sum_at_a_node(id: str, blocks: int, emulator: Emulator, poisoned: None) -> None:
+    """Nodes of a warp and edges of a tile follow the size of the graph; only gradients of weights depend on them."""
+    case = case_of(id)
+    graph = case.graph()
+    inputs = case.inputs(torch.float32)
+    cotangent = cotangent_for(case.run(inputs, graph))
+    expected = value_and_grads(lambda i: case.run(i, graph), inputs, cotangent)
+    with emulator.filled_by(blocks):
+        found = value_and_grads(lambda i: case.run(i, graph), inputs, cotangent)
+        check(case, graph, inputs)
+    for name, a, b in zip(["out", *inputs], found, expected, strict=True):
+        assert name in case.weights or torch.equal(a, b), name
 
 
 def plan(mlp: ek.EdgeMLP, attr: int = 0) -> str:

@@ -28,6 +28,18 @@ WIDTHS = (1, 8, 13, 72, 131, 516)  # every layout of a block: many rows at a tim
     ids=str,
 )
 def test_rank2_of_any_width(width: int, dtype: torch.dtype, emulator: Emulator, poisoned: None) -> None:
+    with emulator.filled_by(0):  # panels are wide, as those of many events
+        rank2_of_any_width(width, dtype)
+
+
+@pytest.mark.parametrize("width", [8, 13, 72])
+@pytest.mark.parametrize("blocks", [12, 4 * 132])
+def test_rank2_of_few_events(width: int, blocks: int, emulator: Emulator, poisoned: None) -> None:
+    with emulator.filled_by(blocks):
+        rank2_of_any_width(width, torch.float32)
+
+
+def rank2_of_any_width(width: int, dtype: torch.dtype) -> None:
     longest = 11 if width > 500 else 70  # wider than a block takes: sums of rows come in parts
     pairs = ek.Graph.complete(torch.tensor([0, 3, 3, 4, 4 + longest, 5 + longest, 14 + longest])).pairs
     T = torch.randn(pairs.num_edges, width, dtype=dtype)

@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from ..support.emulator import COMPILER, HERE, build
+from ..support.emulator import COMPILER
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no g++ on the PATH")
 
 SOUND, NO_BARRIER, LAST_BLOCK_WINS, VOTES = 0, 1, 8, 9
-
-
-@pytest.fixture(scope="module")
-def probes(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    folder = tmp_path_factory.mktemp("probes")
-    library = ctypes.CDLL(str(build(folder, "probes", [HERE / "emulator.cpp", HERE / "probes.cu"])))
-    library.emulator_last_error.restype = ctypes.c_char_p
-    library.grid_of.argtypes = [ctypes.c_int64, ctypes.c_int64]
-    library.grid_of.restype = ctypes.c_int64
-    return library
 
 
 def run(probes: ctypes.CDLL, which: int, seed: int = 0) -> tuple[str, np.ndarray]:
@@ -123,20 +114,12 @@ def test_grids(probes: ctypes.CDLL, items: int, per_block: int, blocks: int) -> 
     assert probes.grid_of(items, per_block) == blocks
 
 
-@pytest.mark.parametrize(
-    ("nodes", "edges", "events", "expected"),
-    [
-        (0, 0, 0, 64),
-        (3, 0, 0, 64),  # no edges
-        (7, 2**40, 0, 1),
-        (2**40, 2**45, 0, 4),
-        (2**40, 2**40 + 5, 0, 64),
-        (2**33, 0, 2**33, 64),  # complete graphs: the number of edges need not be known
-        (2**40, 0, 2**34, 2),
-        (2**40, 0, 1, 1),
-    ],
-)
-def test_nodes_of_a_warp_have_about_a_hundred_edges(
-    probes: ctypes.CDLL, nodes: int, edges: int, events: int, expected: int
-) -> None:
-    assert probes.nodes_of_a_warp(*(ctypes.c_int64(n) for n in (nodes, edges, events))) == expected
+def test_more_shared_memory_is_asked_for_once_for_each_kernel_and_device(probes: ctypes.CDLL) -> None:
+    for device in (0, 1):
+        probes.emulator_device(device)
+        before = probes.emulator_requests()
+        with ThreadPoolExecutor(4) as pool:
+            errors = list(pool.map(lambda _: probes.run_large(2), range(8)))
+        assert errors == [0] * 8
+        assert probes.emulator_requests() == before + 2  # two kernels
+    probes.emulator_device(0)

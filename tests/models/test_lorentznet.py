@@ -14,7 +14,7 @@ from equikernels import published
 from equikernels.data import load_sample_jets, top_tagging_scalars, with_beams
 from equikernels.export import TAKES_ANY_SIZE
 from equikernels.models import LorentzNet
-from equikernels.nn import LGEB
+from equikernels.nn import LGEB, lgeb
 
 from ..support.golden import filled, jets, stored
 from ..support.tools import assert_as_good_as_eager, boost, rotation
@@ -209,6 +209,21 @@ def test_masked_training_sees_real_nodes_only() -> None:
     equal = top_inputs(*jets(5, 5))  # nothing to pad: all three agree
     masked, theirs = filled_pair("masked_mean")
     torch.testing.assert_close(masked.train()(*equal), run_published(theirs.train(), equal), rtol=1e-11, atol=0)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_no_edge_op_sees_padding(training: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU, a node without edges would take the time of one with some."""
+    seen = []
+
+    def counted(mlp: Any, graph: ek.Graph, **inputs: Any) -> Any:
+        seen.append((graph.num_nodes, len(inputs["h"]), len(inputs["x"])))
+        return ek.message_passing(mlp, graph, **inputs)
+
+    monkeypatch.setattr(lgeb, "message_passing", counted)
+    model, _ = filled_pair("padded_mean")
+    model.train(training)(*top_inputs(*jets(5, 4)), padded_to=20)
+    assert seen == [(13, 13, 13)] * len(model.LGEBs)
 
 
 @pytest.mark.parametrize("readout", ["masked_mean", "padded_mean"])

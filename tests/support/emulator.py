@@ -37,6 +37,7 @@ FLAGS = [
     "-fsanitize=alignment,bounds,shift,integer-divide-by-zero,signed-integer-overflow", "-fno-sanitize-recover=all",
 ]  # fmt: skip
 TORCH = Path(torch.__file__).parent
+FULL_GRID = 4 * 132  # blocks that fill a GPU
 KEY = torch._C.DispatchKeySet(torch._C.DispatchKey.PrivateUse1)
 
 
@@ -83,13 +84,24 @@ def registered(key: str) -> set[str]:
     return {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
 
 
+def load_probes(folder: Path) -> ctypes.CDLL:
+    library = ctypes.CDLL(str(build(folder, "probes", [HERE / "emulator.cpp", HERE / "probes.cu"])))
+    library.emulator_last_error.restype = ctypes.c_char_p
+    library.emulator_requests.restype = ctypes.c_long
+    library.emulator_fill.argtypes = [ctypes.c_int64]
+    library.grid_of.argtypes = [ctypes.c_int64, ctypes.c_int64]
+    library.grid_of.restype = ctypes.c_int64
+    return library
+
+
 class Emulator:
     def __init__(self, folder: Path) -> None:
         sources = [HERE / "emulator.cpp", *ROOT.glob("csrc/*/register.cpp"), *(ROOT / s for s in build_sources())]
         path = build(folder, "emulated_ops", sources, torch_ops=True)
         torch.ops.load_library(path)
         self.library = ctypes.CDLL(str(path))
-        self.library.emulator_launches.restype = ctypes.c_long
+        self.library.emulator_launches.restype = self.library.emulator_requests.restype = ctypes.c_long
+        self.library.emulator_fill.argtypes = [ctypes.c_int64]
         self.ops = sorted(registered("PrivateUse1"))
 
     @property
@@ -105,6 +117,15 @@ class Emulator:
             yield
         finally:
             self.library.emulator_set(0, 0)
+
+    @contextmanager
+    def filled_by(self, blocks: int) -> Iterator[None]:
+        """As if so many blocks filled the GPU: few of them give small graphs the schedule of large ones."""
+        self.library.emulator_fill(blocks)
+        try:
+            yield
+        finally:
+            self.library.emulator_fill(FULL_GRID)
 
     @contextmanager
     def installed(self) -> Iterator[None]:

@@ -12,7 +12,8 @@ import shutil
 import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from . import ROOT
@@ -30,12 +31,24 @@ class Kernel:
     spill_loads: int
     registers: int = 0
     shared: int = 0  # static; ptxas does not know what a launch adds
+    indirect: int = 0  # branches to an address in a register, where the code was disassembled
+    local: int = 0  # loads and stores of local memory, there as well
 
 
 def find_nvcc() -> Path | None:
     """nvcc where CMake looks for it: on the PATH, in CUDA_HOME, in /usr/local/cuda."""
     places = [os.environ.get("PATH", ""), f"{os.environ.get('CUDA_HOME', '')}/bin", "/usr/local/cuda/bin"]
     found = shutil.which("nvcc", path=os.pathsep.join(places))
+    return Path(found) if found else None
+
+
+def find_cuobjdump() -> Path | None:
+    """The disassembler: beside nvcc, or as Triton brings it."""
+    nvcc, triton = find_nvcc(), find_spec("triton")
+    places = [nvcc.resolve().parent] if nvcc else []
+    if triton and triton.origin:
+        places.append(Path(triton.origin).parent / "backends" / "nvidia" / "bin")
+    found = shutil.which("cuobjdump", path=os.pathsep.join([os.environ.get("PATH", ""), *map(str, places)]))
     return Path(found) if found else None
 
 
@@ -70,9 +83,14 @@ def build_flags() -> list[str]:
 
 
 def report(
-    nvcc: Path, sources: list[str] | None = None, archs: list[str] | None = None, root: Path = ROOT
+    nvcc: Path,
+    sources: list[str] | None = None,
+    archs: list[str] | None = None,
+    root: Path = ROOT,
+    disassembler: Path | None = None,
 ) -> list[Kernel]:
-    """Compiles every source for every architecture, in parallel, and reads ptxas's report.
+    """Compiles every source for every architecture, in parallel, and reads ptxas's report; with a disassembler the code
+    for the last architecture.
 
     Raises:
         RuntimeError: a source does not compile; the message is nvcc's.
@@ -80,11 +98,21 @@ def report(
     jobs = [(source, arch) for source in sources or build_sources() for arch in archs or build_archs()]
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
         texts = pool.map(lambda job: _compile(nvcc, root / job[0], job[1], Path(folder)), jobs)
-        return [kernel for job, text in zip(jobs, texts, strict=True) for kernel in parse(text, *job)]
+        kernels = [kernel for job, text in zip(jobs, texts, strict=True) for kernel in parse(text, *job)]
+        if disassembler is None:
+            return kernels
+        jobs = [job for job in jobs if job[1] == jobs[-1][1]]
+        counts = pool.map(lambda job: _disassemble(disassembler, _cubin(root / job[0], job[1], Path(folder))), jobs)
+        code = {(*job, name): n for job, of in zip(jobs, counts, strict=True) for name, n in of.items()}
+        return [replace(k, **code.get((k.source, k.arch, k.name), {})) for k in kernels]
+
+
+def _cubin(source: Path, arch: str, folder: Path) -> Path:
+    return folder / f"{source.stem}_{arch}.cubin"
 
 
 def _compile(nvcc: Path, source: Path, arch: str, folder: Path) -> str:
-    cubin = folder / f"{source.stem}_{arch}.cubin"
+    cubin = _cubin(source, arch, folder)
     command: list[str | Path] = [
         nvcc,
         *build_flags(),
@@ -131,6 +159,24 @@ def parse(text: str, source: str, arch: str) -> list[Kernel]:
     return kernels
 
 
+def _disassemble(tool: Path, cubin: Path) -> dict[str, dict[str, int]]:
+    code = subprocess.run([tool, "-sass", cubin], capture_output=True, text=True, check=True).stdout
+    return count_code(subprocess.run(["c++filt"], input=code, capture_output=True, text=True, check=True).stdout)
+
+
+def count_code(text: str) -> dict[str, dict[str, int]]:
+    """Indirect branches and accesses of local memory of each kernel in the output of ``cuobjdump -sass``, demangled.
+    Code of functions that were not inlined is part of the kernel that calls them."""
+    counts: dict[str, dict[str, int]] = {}
+    for line in text.splitlines():
+        if match := re.match(r"\s*Function : (.*)", line):
+            now = counts.setdefault(_short(match[1]), {"indirect": 0, "local": 0})
+        elif match := re.match(r"\s*/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z0-9]+)", line):
+            now["indirect"] += match[1] in ("BRX", "BRXU", "JMX", "JMXU")
+            now["local"] += match[1] in ("LDL", "STL")
+    return counts
+
+
 def _short(name: str) -> str:
     """forward_kernel<4, float> of void ek::(anonymous namespace)::forward_kernel<4, float>(ek::Args<float>)."""
     name = re.sub(r"\w+::|\(anonymous namespace\)::|^void ", "", name)
@@ -146,7 +192,7 @@ def markdown(kernels: list[Kernel], version: str) -> str:
         "",
         f"Written by `python -m tests.support.ptxas_report` from the report of ptxas, {version}. Registers are per",
         "thread; in brackets is the share of an SM's 2048 threads that they leave room for, in blocks of 256. Shared",
-        "memory is the static amount of a block. No kernel spills and none has a stack frame; tests check this.",
+        "memory is the static amount of a block. No kernel spills, has a stack or branches by a table: tests check it.",
     ]
     for source in sorted({k.source for k in kernels}):
         rows: dict[str, dict[str, str]] = {}

@@ -21,7 +21,9 @@ struct MessageOnCuda : Device {
   static void message_backward(const Tensor& on, const MessageArgs<T, X>& args, bool tf32) {
     check<T>(args);
     if constexpr (sizeof(T) == 4) {
-      Tensor shares = uninitialised(on, {message_shares_size(args)});
+      int64_t size = 0;
+      Device::launch(on, [&](auto) { return message_shares_size(args, size); });
+      Tensor shares = uninitialised(on, {size});
       Device::launch(on, [&](auto stream) {
         return message_backward_cuda(args, float32(tf32), shares.mutable_data_ptr<float>(), stream);
       });

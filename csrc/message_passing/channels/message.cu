@@ -6,7 +6,7 @@
 namespace ek {
 namespace {
 
-constexpr int kForwardWarps = 12;  // of a block, which leaves each thread 168 registers
+constexpr int kForwardWarps = 12, kFewestWarps = 4;  // of a block: 12 leave each thread 168 registers
 
 // A warp's own shared memory.
 template <int kTiles>
@@ -32,9 +32,10 @@ __device__ inline void find_steps(const MessageArgs<float, X>& args, const TileR
   __syncwarp();
 }
 
-template <int kTiles, class X>
+template <int kTiles, class Act, class X>
 __global__ void __launch_bounds__(kForwardWarps* kWarp, 1)
-    forward_kernel(const __grid_constant__ MessageArgs<float, X> args, const __grid_constant__ MessageOnTiles how) {
+    forward_kernel(const __grid_constant__ MessageArgs<float, X> args, const __grid_constant__ MessageOnTiles how,
+                   Act act) {
   static_assert(sizeof(float) * kRows * kRowStride<kTiles> >= sizeof(double) * kRows * kMessageDim);
   constexpr int kStride = kRowStride<kTiles>, kColumns = (8 * kTiles + kWarp - 1) / kWarp;
   unsigned char* const memory = block_memory<unsigned char>();
@@ -44,7 +45,6 @@ __global__ void __launch_bounds__(kForwardWarps* kWarp, 1)
   weights.load(args, head);
 
   const int width = how.message_width, warps = blockDim.x / kWarp;
-  const float slope = float(args.slope);
   const int64_t step = int64_t(gridDim.x) * warps * how.nodes;
   for (int64_t node = (int64_t(blockIdx.x) * warps + threadIdx.x / kWarp) * how.nodes; node < args.graph.num_nodes;
        node += step) {
@@ -59,7 +59,7 @@ __global__ void __launch_bounds__(kForwardWarps* kWarp, 1)
       Fragment<kTiles> x, z;
       gather(args, weights, true, own.rows, z);
       for (int layer = 0;; ++layer) {  // the last one is the head
-        activate_all(args.activation, slope, z, x);
+        activate_all(act, z, x, own.tile);
         if (layer == args.depth) break;
         if (layer == args.depth - 1) {
           if (args.gate_weight) {
@@ -101,14 +101,17 @@ __global__ void __launch_bounds__(kForwardWarps* kWarp, 1)
 }
 
 template <int kTiles, class X>
-cudaError_t forward(const MessageArgs<float, X>& args, const MessageOnTiles& how, cudaStream_t stream) {
-  int most = 0;
-  if (const auto error = most_shared(most); error != cudaSuccess) return error;
-  const size_t fixed = SharedWeights<kTiles>::bytes(how.layers), each = sizeof(WarpMemory<kTiles>);
-  const int warps = warps_that_fit(kForwardWarps, most, fixed, each);
-  if (warps == 0) return cudaErrorNotSupported;
-  const unsigned blocks = grid_for(args.graph.num_nodes, how.nodes * warps);
-  return launch_threads(forward_kernel<kTiles, X>, blocks, warps * kWarp, fixed + warps * each, stream, args, how);
+cudaError_t forward(const MessageArgs<float, X>& args, MessageOnTiles how, cudaStream_t stream) {
+  MessageSchedule schedule;
+  if (const auto error = schedule_messages(args, SharedWeights<kTiles>::bytes(how.layers), sizeof(WarpMemory<kTiles>),
+                                           kFewestWarps, kForwardWarps, schedule);
+      error != cudaSuccess)
+    return error;
+  how.nodes = schedule.nodes;
+  return with_tile_activation<false>(args.activation, args.slope, [&](auto act) {
+    return launch_threads(forward_kernel<kTiles, decltype(act), X>, grid_for(schedule.groups, 1),
+                          schedule.warps * kWarp, schedule.shared, stream, args, how, act);
+  });
 }
 
 }  // namespace

@@ -7,8 +7,8 @@
 namespace ek {
 namespace {
 
-constexpr int kBackwardWarps = 8;  // of a block, which leaves each thread 255 registers
-constexpr int kMostShares = 256;   // of the weights' gradients: each is a copy of all weights
+constexpr int kBackwardWarps = 8;  // of a block, which leaves each thread 255 registers: fewer share less of a product
+constexpr int kMostShares = 512;   // of the weights' gradients: each is a copy of all weights
 
 // What one pass adds to the launch's arguments.
 struct Pass {
@@ -32,7 +32,7 @@ struct WarpState {
   int more;
 };
 
-template <int kTiles, class X>
+template <int kTiles, class Act, class X>
 struct TileGradient {
   static constexpr int kStride = kRowStride<kTiles>, kPadded = 8 * kTiles;
   static constexpr int kColumns = (kPadded + kWarp - 1) / kWarp;
@@ -41,6 +41,7 @@ struct TileGradient {
   const MessageArgs<float, X>& args;
   const MessageOnTiles& how;
   const Pass& pass;
+  const Act& act;
   SharedWeights<kTiles> weights;
   float *tiles, *sums;  // of the block, of the warp
   WarpState& own;
@@ -49,7 +50,6 @@ struct TileGradient {
   __device__ float* of_block(int k) const { return tiles + k * (blockDim.x / kWarp * kRows * kStride); }
   __device__ float* tile(int k) const { return of_block(k) + threadIdx.x / kWarp * (kRows * kStride); }
   __device__ float* sum(int which) const { return sums + which * kPadded; }
-  __device__ float slope() const { return float(args.slope); }
 
   // f(tile of channels, place, number by reference) for each of the lane's numbers.
   template <class F>
@@ -75,11 +75,11 @@ struct TileGradient {
     gather(args, weights, pass.receiving, own.rows, z);
     for (int layer = 0; layer < last; ++layer) {
       store_tile(z, tile(layer));
-      activate_all(args.activation, slope(), z, x);
+      activate_all(act, z, x, tile(last));
       fill(weights.vector(kBiasVectors + layer), z);
       add_product_of<false>(how.multiply, x, weights.matrix(layer), how.tiles[layer], z);
     }
-    activate_all(args.activation, slope(), z, x);
+    activate_all(act, z, x, tile(last));
     float gate[2] = {1.f, 1.f};
     if (args.gate_weight) {
       dot_rows(x, weights.vector(kGateVector), gate);
@@ -94,14 +94,14 @@ struct TileGradient {
     seed(x);
     if (args.gate_weight) through_gate(gate, z, x);
     for (int layer = last;; --layer) {
-      each(x, [&](int q, int k, float& g) { g = through_activation(args.activation, slope(), z[q][k], g); });
+      through_all(act, z, x, tile(layer));
       store_tile(x, tile(layer));
       if (layer == 0) break;
       load_tile(tile(layer - 1), z);
       if (pass.receiving) {
         add_columns<kTiles>(tile(layer), nullptr, sum(kBiasVectors + layer - 1));
         Tile h;
-        activate_all(args.activation, slope(), z, h);
+        activate_all(act, z, h, tile(layer - 1));
         store_tile(h, tile(layer - 1));
         add_weights(layer - 1, layer, layer - 1);
       }
@@ -114,13 +114,6 @@ struct TileGradient {
     __syncwarp();
   }
 
-  static __device__ void load_tile(const float* from, Tile& x) {
-#pragma unroll
-    for (int q = 0; q < kTiles; ++q)
-#pragma unroll
-      for (int k = 0; k < 4; k += 2) load<float, 2>(from + row_of(k) * kStride + column_of(q, k), x[q] + k);
-  }
-
   // x: from the messages without the gate to what the head adds to the gradient of those with it.
   __device__ void through_head(const float (&gate)[2], Tile& x) const {
     const int layer = args.depth - 1, spare = args.depth;
@@ -129,7 +122,7 @@ struct TileGradient {
     if (pass.receiving) store_tile(x, tile(layer));
     fill(weights.vector(kBiasVectors + layer), z);
     add_product_of<false>(how.multiply, x, weights.matrix(layer), how.tiles[layer], z);
-    activate_all(args.activation, slope(), z, x);
+    activate_all(act, z, x, tile(spare));
     float t[2];
     dot_rows(x, weights.vector(kHeadOutVector), t);
 #pragma unroll
@@ -140,17 +133,18 @@ struct TileGradient {
       store_tile(x, tile(spare));
       add_columns<kTiles>(tile(spare), own.rows.factor, sum(kHeadOutVector));
     }
-    each(z, [&](int q, int k, float& v) {
-      const float g = own.rows.factor[row_of(k)] * weights.vector(kHeadOutVector)[column_of(q, k)];
-      v = through_activation(args.activation, slope(), v, g);
+    each(x, [&](int q, int k, float& g) {
+      g = own.rows.factor[row_of(k)] * weights.vector(kHeadOutVector)[column_of(q, k)];
     });
+    through_all(act, z, x, tile(spare));
     if (pass.receiving) {
-      store_tile(z, tile(spare));
+      store_tile(x, tile(spare));
       add_columns<kTiles>(tile(spare), nullptr, sum(kBiasVectors + layer));
       add_weights(layer, spare, layer);
     }
-    fill(nullptr, x);
-    add_product_of<true>(how.multiply, z, weights.matrix(layer), how.out_tiles[layer], x);
+    fill(nullptr, z);
+    add_product_of<true>(how.multiply, x, weights.matrix(layer), how.out_tiles[layer], z);
+    each(x, [&](int q, int k, float& v) { v = z[q][k]; });
     if (pass.receiving) __syncthreads();  // the block has read the tiles
   }
 
@@ -164,14 +158,14 @@ struct TileGradient {
       const int64_t i = pass.receiving ? own.rows.owner[row] : own.rows.other[row];
       const float* const nodes = args.grad_messages ? args.grad_messages + i * width : nullptr;
       const float* const edges = args.grad_edges ? args.grad_edges + own.rows.edge[row] * width : nullptr;
-      const float scale = args.mean_messages ? float(own.rows.degree[row]) : 1.f;
+      const float share = args.mean_messages ? 1.f / float(own.rows.degree[row]) : 1.f;
 #pragma unroll
       for (int q = 0; q < kTiles; ++q)
 #pragma unroll
         for (int k = half; k < half + 2; ++k) {
           const int c = column_of(q, k);
           if (c >= width) continue;
-          if (nodes) x[q][k] += nodes[c] / scale;
+          if (nodes) x[q][k] += nodes[c] * share;
           if (edges) x[q][k] += edges[c];
         }
     }
@@ -180,7 +174,7 @@ struct TileGradient {
   // x: from the gated messages to those without the gate, act(z)
   __device__ void through_gate(const float (&gate)[2], const Tile& z, Tile& x) const {
     Tile h;
-    activate_all(args.activation, slope(), z, h);
+    activate_all(act, z, h, tile(args.depth - 1));
     float factor[2] = {0.f, 0.f};
     each(x, [&](int q, int k, float& v) { factor[k / 2] += v * h[q][k]; });
 #pragma unroll
@@ -226,11 +220,11 @@ struct TileGradient {
   }
 };
 
-template <int kTiles, class X>
+template <int kTiles, class Act, class X>
 __global__ void __launch_bounds__(kBackwardWarps* kWarp, 1)
     backward_kernel(const __grid_constant__ MessageArgs<float, X> args, const __grid_constant__ MessageOnTiles how,
-                    const __grid_constant__ Pass pass) {
-  using Gradient = TileGradient<kTiles, X>;
+                    const __grid_constant__ Pass pass, Act act) {
+  using Gradient = TileGradient<kTiles, Act, X>;
   constexpr int kStride = Gradient::kStride, kPadded = Gradient::kPadded;
   const int warps = blockDim.x / kWarp, warp = threadIdx.x / kWarp;
   unsigned char* const memory = block_memory<unsigned char>();
@@ -245,7 +239,7 @@ __global__ void __launch_bounds__(kBackwardWarps* kWarp, 1)
   float* const table = pass.receiving ? args.grad_receiver : args.grad_sender;
   for (int64_t share = blockIdx.x; share < pass.shares; share += gridDim.x) {
     float* const to = pass.memory + share * size;
-    const Gradient gradient{args, how, pass, weights, tiles, sums + warp * pass.sums * kPadded, own, to};
+    const Gradient gradient{args, how, pass, act, weights, tiles, sums + warp * pass.sums * kPadded, own, to};
     if (pass.receiving) {
       for (int k = threadIdx.x; k < how.layers * kPadded * kPadded; k += blockDim.x) to[k] = 0.f;
       for (int k = lane(); k < pass.sums * kPadded; k += kWarp) gradient.sums[k] = 0.f;
@@ -316,56 +310,79 @@ bool through_head(const MessageArgs<float, X>& args) {
   return args.head_out && args.grad_coordinates;
 }
 
+template <class X>
+Pass pass_of(const MessageArgs<float, X>& args) {
+  return {true, through_head(args), kVectors + int(args.edge_width) + 1, 0, 0, nullptr};
+}
+
 template <int kTiles, class X>
-cudaError_t backward(const MessageArgs<float, X>& args, const MessageOnTiles& how, float* memory, cudaStream_t stream) {
-  int most = 0;
-  if (const auto error = most_shared(most); error != cudaSuccess) return error;
-  Pass pass{true, through_head(args), kVectors + int(args.edge_width) + 1, 0, 0, memory};
-  const size_t fixed = SharedWeights<kTiles>::bytes(how.layers);
+cudaError_t schedule_backward(const MessageArgs<float, X>& args, const MessageOnTiles& how, const Pass& pass,
+                              MessageSchedule& schedule) {
   const size_t each = sizeof(WarpState) +
                       sizeof(float) * (8 * kTiles * pass.sums + (args.depth + pass.head) * kRows * kRowStride<kTiles>);
-  const int warps = warps_that_fit(kBackwardWarps, most, fixed, each);
-  if (warps == 0) return cudaErrorNotSupported;
-  const int64_t nodes = args.graph.num_nodes, per_block = how.nodes * warps;
-  pass.groups = nodes / per_block + (nodes % per_block != 0);
+  return schedule_messages(args, SharedWeights<kTiles>::bytes(how.layers), each, kBackwardWarps, kBackwardWarps,
+                           schedule);
+}
+
+inline int64_t shares_of(const MessageSchedule& s) { return s.groups < kMostShares ? s.groups : kMostShares; }
+
+template <int kTiles, class X>
+cudaError_t backward(const MessageArgs<float, X>& args, MessageOnTiles how, float* memory, cudaStream_t stream) {
+  Pass pass = pass_of(args);
+  MessageSchedule schedule;
+  if (const auto error = schedule_backward<kTiles>(args, how, pass, schedule); error != cudaSuccess) return error;
+  how.nodes = schedule.nodes;
+  pass.groups = schedule.groups;
+  pass.memory = memory;
   const auto run = [&](bool receiving, int64_t shares) {
     pass.receiving = receiving;
     pass.shares = shares;
-    return launch_threads(backward_kernel<kTiles, X>, grid_for(shares, 1), warps * kWarp, fixed + warps * each, stream,
-                          args, how, pass);
+    return with_tile_activation<true>(args.activation, args.slope, [&](auto act) {
+      return launch_threads(backward_kernel<kTiles, decltype(act), X>, grid_for(shares, 1), schedule.warps * kWarp,
+                            schedule.shared, stream, args, how, pass, act);
+    });
   };
-  const int64_t shares = pass.groups < kMostShares ? pass.groups : kMostShares;
-  if (nodes > 0) {
+  const int64_t shares = shares_of(schedule);
+  if (args.graph.num_nodes > 0) {
     if (const auto error = run(true, shares); error != cudaSuccess) return error;
     if (args.grad_sender || args.grad_x)
       if (const auto error = run(false, pass.groups); error != cudaSuccess) return error;
   }
   const auto pieces = pieces_of<kTiles>(args, how, pass);
   if (pieces.count == 0) return cudaSuccess;
-  const unsigned blocks = grid_for(64 * kTiles * kTiles, kThreads);
-  return launch(add_shares_kernel, blocks, 0, stream, pieces, static_cast<const float*>(memory), int(shares),
-                share_size<kTiles>(how.layers, pass.sums));
+  return launch(add_shares_kernel, grid_for(pieces.numbers(), kWarp), kThreads * sizeof(double), stream, pieces,
+                static_cast<const float*>(memory), int(shares), share_size<kTiles>(how.layers, pass.sums));
+}
+
+// f(tiles of the widest layer, as a constant)
+template <class F>
+cudaError_t with_tiles(const MessageOnTiles& how, F&& f) {
+  if (how.widest <= 4) return f(std::integral_constant<int, 4>{});
+  if (how.widest <= 9) return f(std::integral_constant<int, 9>{});
+  return cudaErrorNotSupported;
 }
 
 }  // namespace
 
 template <class X>
-int64_t message_shares_size(const MessageArgs<float, X>& args) {
+cudaError_t message_shares_size(const MessageArgs<float, X>& args, int64_t& size) {
   const MessageOnTiles how(args, Multiply::tf32x3, through_head(args));
-  const int64_t groups = args.graph.num_nodes / how.nodes + 1, shares = groups < kMostShares ? groups : kMostShares;
-  const int sums = kVectors + int(args.edge_width) + 1;
-  return shares * (how.widest <= 4 ? share_size<4>(how.layers, sums) : share_size<9>(how.layers, sums));
+  const Pass pass = pass_of(args);
+  return with_tiles(how, [&](auto tiles) {
+    MessageSchedule schedule;
+    const auto error = schedule_backward<tiles>(args, how, pass, schedule);
+    size = shares_of(schedule) * share_size<tiles>(how.layers, pass.sums);
+    return error;
+  });
 }
-template int64_t message_shares_size(const MessageArgs<float, float>&);
-template int64_t message_shares_size(const MessageArgs<float, double>&);
+template cudaError_t message_shares_size(const MessageArgs<float, float>&, int64_t&);
+template cudaError_t message_shares_size(const MessageArgs<float, double>&, int64_t&);
 
 template <class X>
 cudaError_t message_backward_cuda(const MessageArgs<float, X>& args, Multiply multiply, float* shares,
                                   cudaStream_t stream) {
   const MessageOnTiles how(args, multiply, through_head(args));
-  if (how.widest <= 4) return backward<4>(args, how, shares, stream);
-  if (how.widest <= 9) return backward<9>(args, how, shares, stream);
-  return cudaErrorNotSupported;
+  return with_tiles(how, [&](auto tiles) { return backward<tiles>(args, how, shares, stream); });
 }
 template cudaError_t message_backward_cuda(const MessageArgs<float, float>&, Multiply, float*, cudaStream_t);
 template cudaError_t message_backward_cuda(const MessageArgs<float, double>&, Multiply, float*, cudaStream_t);

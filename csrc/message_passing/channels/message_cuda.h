@@ -17,7 +17,7 @@ template <class X>
 cudaError_t message_forward_cuda(const MessageArgs<float, X>& args, Multiply multiply, cudaStream_t stream);
 // Numbers that the backward pass needs as scratch.
 template <class X>
-int64_t message_shares_size(const MessageArgs<float, X>& args);
+cudaError_t message_shares_size(const MessageArgs<float, X>& args, int64_t& size);
 template <class X>
 cudaError_t message_backward_cuda(const MessageArgs<float, X>& args, Multiply multiply, float* shares,
                                   cudaStream_t stream);

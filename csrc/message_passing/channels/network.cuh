@@ -10,20 +10,8 @@ namespace ek {
 namespace {
 
 __device__ inline float logistic(float v) { return DeviceSigmoid<float>{}.value(v); }
-__device__ inline float activate(Activation kind, float slope, float v) {
-  with_device_activation<float>(kind, slope, [&](auto act) { v = act.value(v); });
-  return v;
-}
-// g times the slope at v; where that is 0 nothing passes, not even infinity.
-__device__ inline float through_activation(Activation kind, float slope, float v, float g) {
-  with_device_activation<float>(kind, slope, [&](auto act) {
-    const float d = act.slope(v);
-    g = d == 0.f ? 0.f : g * d;
-  });
-  return g;
-}
 
-constexpr int kMostLayers = kMessageDepth;  // products: W_2, W_3 and the head's W_x
+constexpr int kMostProducts = kMessageDepth;  // products: W_2, W_3 and the head's W_x
 
 // Lane 4 g + t: rows g and g + 8, columns 8 q + 2 t and the next one of each tile q.
 template <int kTiles>
@@ -36,6 +24,9 @@ __device__ inline int column_of(int q, int k) { return 8 * q + lane() % 4 * 2 + 
 template <int kTiles>
 constexpr int kRowStride = (8 * kTiles + 23) / 32 * 32 + 8;
 
+// Where row o of a weight lies: a row read by all of t, or a column by all of g, meets no bank twice.
+EK_HD constexpr int weight_row(int o, int stride) { return o * stride + o / 4 * 8; }
+
 // Vectors of 8 kTiles numbers in shared memory.
 enum Vector : int {
   kColumn0,
@@ -43,13 +34,13 @@ enum Vector : int {
   kGateVector,
   kHeadOutVector,
   kBiasVectors,
-  kVectors = kBiasVectors + kMostLayers
+  kVectors = kBiasVectors + kMostProducts
 };
 
 // Weights of the products, W_2 (, W_3) (, W_x), and vectors, padded with zeros, in shared memory.
 template <int kTiles>
 struct SharedWeights {
-  static constexpr int kPadded = 8 * kTiles, kStride = kRowStride<kTiles>, kMatrix = kPadded * kStride;
+  static constexpr int kPadded = 8 * kTiles, kStride = kRowStride<kTiles>, kMatrix = weight_row(kPadded, kStride);
   float *matrices, *vectors;
 
   static EK_HD size_t bytes(int layers) { return sizeof(float) * (layers * kMatrix + kVectors * kPadded); }
@@ -80,7 +71,8 @@ struct SharedWeights {
   __device__ void load_layer(const MessageLayer<float>& layer, int which, int in) {
     for (int k = threadIdx.x; k < kPadded * kPadded; k += blockDim.x) {
       const int o = k / kPadded, i = k % kPadded;
-      matrices[which * kMatrix + o * kStride + i] = o < layer.width && i < in ? layer.weight[o * in + i] : 0.f;
+      matrices[which * kMatrix + weight_row(o, kStride) + i] =
+          o < layer.width && i < in ? layer.weight[o * in + i] : 0.f;
     }
     load_vector(layer.bias, kBiasVectors + which, layer.width, 1);
   }
@@ -105,10 +97,10 @@ __device__ inline void add_product_of(const Fragment<kTiles>& x, const float* we
     for (int j = 0; j < kTiles; ++j) {
       float w[2];
       if (kTransposed) {
-        w[0] = weight[(8 * q + 2 * t) * kStride + 8 * j + g];
-        w[1] = weight[(8 * q + 2 * t + 1) * kStride + 8 * j + g];
+        w[0] = weight[weight_row(8 * q, kStride) + weight_row(2 * t, kStride) + 8 * j + g];
+        w[1] = weight[weight_row(8 * q, kStride) + weight_row(2 * t + 1, kStride) + 8 * j + g];
       } else {
-        load<float, 2>(weight + (8 * j + g) * kStride + 8 * q + 2 * t, w);
+        load<float, 2>(weight + weight_row(8 * j, kStride) + weight_row(g, kStride) + 8 * q + 2 * t, w);
       }
       multiply_add(out[j], a, operand_b<kHow>(w[0], w[1]));
     }
@@ -172,12 +164,76 @@ __device__ inline void fill(const float* vector, Fragment<kTiles>& out) {
     for (int k = 0; k < 4; ++k) out[q][k] = vector ? vector[column_of(q, k)] : 0.f;
 }
 
+// The tile in rows of kRowStride, for lanes that walk along columns.
 template <int kTiles>
-__device__ inline void activate_all(Activation kind, float slope, const Fragment<kTiles>& z, Fragment<kTiles>& out) {
+__device__ inline void store_tile(const Fragment<kTiles>& x, float* tile) {
 #pragma unroll
   for (int q = 0; q < kTiles; ++q)
 #pragma unroll
-    for (int k = 0; k < 4; ++k) out[q][k] = activate(kind, slope, z[q][k]);
+    for (int k = 0; k < 4; k += 2)
+      *reinterpret_cast<Pack<float, 2>*>(tile + row_of(k) * kRowStride<kTiles> + column_of(q, k)) = {x[q][k],
+                                                                                                     x[q][k + 1]};
+}
+template <int kTiles>
+__device__ inline void load_tile(const float* tile, Fragment<kTiles>& x) {
+#pragma unroll
+  for (int q = 0; q < kTiles; ++q)
+#pragma unroll
+    for (int k = 0; k < 4; k += 2) load<float, 2>(tile + row_of(k) * kRowStride<kTiles> + column_of(q, k), x[q] + k);
+}
+
+// Any activation of a lane's numbers where they lie in a tile, by one copy of the code for all.
+struct AnyActivation {
+  Activation kind;
+  float slope;
+};
+template <int kTiles>
+__device__ __noinline__ void apply_stored(AnyActivation act, bool derivative, float* tile) {
+  float* const own = tile + row_of(0) * kRowStride<kTiles> + column_of(0, 0);
+  const auto each = [&](auto f) {
+#pragma unroll 1
+    for (int q = 0; q < kTiles; ++q)
+#pragma unroll
+      for (int k = 0; k < 4; ++k) f(own[8 * q + k / 2 * (8 * kRowStride<kTiles>)+k % 2]);
+  };
+  with_device_activation<float>(act.kind, act.slope, [&](auto f) {
+    if (derivative)
+      each([&](float& v) { v = f.slope(v); });
+    else
+      each([&](float& v) { v = f.value(v); });
+  });
+}
+
+// out <- act(z). A lane may use its places in `spare`, a tile.
+template <int kTiles, class Act>
+__device__ inline void activate_all(const Act& act, const Fragment<kTiles>& z, Fragment<kTiles>& out, float* spare) {
+  if constexpr (std::is_same_v<Act, AnyActivation>) {
+    store_tile(z, spare);
+    apply_stored<kTiles>(act, false, spare);
+    load_tile(spare, out);
+  } else {
+#pragma unroll
+    for (int q = 0; q < kTiles; ++q)
+#pragma unroll
+      for (int k = 0; k < 4; ++k) out[q][k] = act.value(z[q][k]);
+  }
+}
+// g *= act'(z); where that is 0 nothing passes, not even infinity.
+template <int kTiles, class Act>
+__device__ inline void through_all(const Act& act, const Fragment<kTiles>& z, Fragment<kTiles>& g, float* spare) {
+  Fragment<kTiles> d;
+  if constexpr (std::is_same_v<Act, AnyActivation>) {
+    store_tile(z, spare);
+    apply_stored<kTiles>(act, true, spare);
+    load_tile(spare, d);
+  }
+#pragma unroll
+  for (int q = 0; q < kTiles; ++q)
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      if constexpr (!std::is_same_v<Act, AnyActivation>) d[q][k] = act.slope(z[q][k]);
+      g[q][k] = d[q][k] == 0.f ? 0.f : g[q][k] * d[q][k];
+    }
 }
 
 // vector . row for the lane's two rows.
@@ -192,30 +248,19 @@ __device__ inline void dot_rows(const Fragment<kTiles>& x, const float* vector, 
   for (int half = 0; half < 2; ++half) out[half] = team_sum(out[half], 4);
 }
 
-// The tile in rows of kRowStride, for lanes that walk along columns.
-template <int kTiles>
-__device__ inline void store_tile(const Fragment<kTiles>& x, float* tile) {
-#pragma unroll
-  for (int q = 0; q < kTiles; ++q)
-#pragma unroll
-    for (int k = 0; k < 4; k += 2)
-      *reinterpret_cast<Pack<float, 2>*>(tile + row_of(k) * kRowStride<kTiles> + column_of(q, k)) = {x[q][k],
-                                                                                                     x[q][k + 1]};
-}
-
 // What a launch knows beyond its arguments.
 struct MessageOnTiles {
   Multiply multiply;
-  int layers = 0;                   // products: W_2 (, W_3) (, W_x)
-  int tiles[kMostLayers] = {};      // of 8 channels that each of them reads,
-  int out_tiles[kMostLayers] = {};  // and makes
-  int widest = 0;                   // tiles of the widest layer
+  int layers = 0;                     // products: W_2 (, W_3) (, W_x)
+  int tiles[kMostProducts] = {};      // of 8 channels that each of them reads,
+  int out_tiles[kMostProducts] = {};  // and makes
+  int widest = 0;                     // tiles of the widest layer
   int message_width;
-  int64_t nodes;  // that a warp takes at a time
+  int64_t nodes = 1;  // that a warp takes at a time
 
   template <class X>
   MessageOnTiles(const MessageArgs<float, X>& args, Multiply multiply, bool head)
-      : multiply(multiply), message_width(int(args.message_width())), nodes(nodes_per_warp(args.graph)) {
+      : multiply(multiply), message_width(int(args.message_width())) {
     widen(args.width);
     for (int l = 0; l < args.depth - 1; ++l) add(l ? args.hidden[l - 1].width : args.width, args.hidden[l].width);
     if (head) add(args.message_width(), args.head.width);
@@ -231,10 +276,25 @@ struct MessageOnTiles {
   }
 };
 
-// Warps of a block: as many as their shared memory lets in, beside what the block has once.
-inline int warps_that_fit(int wanted, int64_t most, int64_t once, int64_t each) {
-  const int64_t warps = (most - once) / each;
-  return most < once ? 0 : int(warps < wanted ? warps : wanted);
+// How a launch is shared out: `once` bytes a block and `each` a warp, of which a block has at most `most`.
+template <class X>
+cudaError_t schedule_messages(const MessageArgs<float, X>& args, size_t once, size_t each, int fewest, int most,
+                              MessageSchedule& schedule) {
+  SharedLimits limits;
+  if (const auto error = shared_limits(limits); error != cudaSuccess) return error;
+  const WarpRoom room{int64_t(once), int64_t(each), limits.block, limits.processor, fewest, most};
+  const GraphView& g = args.graph;
+  schedule = message_schedule(g.num_nodes, edges_expected(g.num_nodes, g.num_edges, g.num_events), room);
+  return schedule.warps == 0 ? cudaErrorNotSupported : cudaSuccess;
+}
+
+// f(the activation), of the kernels that are compiled. SiLU's derivative would take more registers than there are.
+template <bool kBackward, class F>
+cudaError_t with_tile_activation(Activation kind, double slope, F&& f) {
+  if (kind == Activation::relu) return f(DeviceRelu<float>{});
+  if constexpr (!kBackward)
+    if (kind == Activation::silu) return f(DeviceSilu<float>{});
+  return f(AnyActivation{kind, float(slope)});
 }
 
 }  // namespace

@@ -72,6 +72,8 @@ struct SharePiece {
   int64_t offset = -1;  // in a share; -1: in none, the gradient is 0
   int rows = 0, columns = 0, stride = 0;
   int row_step = 0, column_step = 0;  // in out
+
+  EK_HD int numbers() const { return rows * columns; }
 };
 constexpr int kMostPieces = 16;
 struct SharePieces {
@@ -80,22 +82,29 @@ struct SharePieces {
 
   void add(float* out, int64_t offset, int64_t rows, int64_t columns, int64_t stride, int64_t row_step,
            int64_t column_step) {
-    if (out) piece[count++] = {out, offset, int(rows), int(columns), int(stride), int(row_step), int(column_step)};
+    if (out && rows * columns > 0)
+      piece[count++] = {out, offset, int(rows), int(columns), int(stride), int(row_step), int(column_step)};
+  }
+  EK_HD int numbers() const {
+    int sum = 0;
+    for (int k = 0; k < count; ++k) sum += piece[k].numbers();
+    return sum;
   }
 };
 
-// The shares of each number, added in order. A thread a number.
+// The shares of each number, added in order: lanes have neighbouring numbers of all pieces.
 __global__ void __launch_bounds__(kThreads)
     add_shares_kernel(const __grid_constant__ SharePieces pieces, const float* shares, int count, int64_t size) {
-  for (int k = 0; k < pieces.count; ++k) {
+  const int numbers = pieces.numbers();
+  for (int first = int(blockIdx.x) * kWarp; first < numbers; first += int(gridDim.x) * kWarp) {
+    int n = first + lane(), k = 0;
+    const bool there = n < numbers;
+    for (; there && n >= pieces.piece[k].numbers(); ++k) n -= pieces.piece[k].numbers();
     const SharePiece& p = pieces.piece[k];
-    for (int n = int(blockIdx.x * kThreads + threadIdx.x); n < p.rows * p.columns; n += int(gridDim.x * kThreads)) {
-      const int row = n / p.columns, column = n % p.columns;
-      double sum = 0;
-      if (p.offset >= 0)
-        for (int s = 0; s < count; ++s) sum += shares[s * size + p.offset + row * p.stride + column];
-      p.out[row * p.row_step + column * p.column_step] = float(sum);
-    }
+    const int row = there ? n / p.columns : 0, column = there ? n % p.columns : 0;
+    const float* const from = shares + p.offset + row * p.stride + column;
+    const double sum = sum_by_warps(there && p.offset >= 0 ? count : 0, [&](int64_t s) { return from[s * size]; });
+    if (there && threadIdx.x < kWarp) p.out[row * p.row_step + column * p.column_step] = float(sum);
   }
 }
 

@@ -155,12 +155,5 @@ class OwnerSums {
   T sum_[kColumns] = {};
 };
 
-// Nodes that a warp takes at a time: of about 128 edges, lest tiles stay half empty.
-inline int64_t nodes_per_warp(const GraphView& g) {
-  const int64_t parts = g.complete() ? g.num_events : g.num_nodes;
-  const int64_t degree = (g.complete() ? g.num_nodes : g.num_edges) / (parts < 1 ? 1 : parts);
-  return degree < 2 ? 64 : degree > 128 ? 1 : 128 / degree;
-}
-
 }  // namespace
 }  // namespace ek

@@ -7,6 +7,8 @@
 #include <cstring>
 #include <type_traits>
 
+#include "../../core/schedule.h"
+#include "../../core/shared_memory.h"
 #include "edge_network.h"
 
 namespace ek {
@@ -14,14 +16,15 @@ namespace ek {
 constexpr int kChainThreads = 128;
 constexpr int kChainWarps = kChainThreads / 32;
 constexpr int kWindow = 128;                         // receivers a block looks at together
-constexpr int64_t kMostChainShared = 99 * 1024;      // bytes; every GPU from sm_80 on has them
-constexpr int64_t kMostChainBlocks[] = {1024, 512};  // forward, backward: from there on, blocks do more
+constexpr int64_t kFairChainShared = 99 * 1024;      // bytes of a block, where two or more are to share a processor
+constexpr int64_t kMostChainBlocks[] = {4096, 512};  // forward, backward: each of these has a copy of all weights
 
 // Coordinates are of a type told at run time: one kernel for both.
 template <class T>
 struct ChainArgs : EdgeNetworkArgs<T, void> {
   bool wide = false;                  // coordinates are float64
   int64_t per_block = 0, blocks = 0;  // receivers, or rows, of a block
+  int64_t most_shared = 0;            // bytes that a block of the device can have
   T* packed = nullptr;                // room for the weights, where shared memory has none
   // Backward: room.
   T* shares = nullptr;            // [blocks, P] what each block adds to the gradient of the weights
@@ -35,6 +38,7 @@ struct ChainArgs : EdgeNetworkArgs<T, void> {
     static_assert(sizeof(To) == sizeof args && std::is_trivially_copyable<To>::value);
     std::memcpy(static_cast<void*>(static_cast<To*>(this)), &args, sizeof args);
   }
+  int64_t items() const { return this->rows >= 0 ? this->rows : this->graph.num_edges; }
   EK_HD int64_t parameters() const {
     int64_t count = 0;
     for (int k = 0; k < this->layers; ++k) count += (this->inputs(k) + 1) * this->channels[k];
@@ -84,34 +88,30 @@ struct ChainForm {
   static constexpr bool shared_weights = kSharedWeights;
 };
 
-// f(form), the first for which a block's shared memory suffices; false where none does. Python's cuda_limit() knows
-// what the last one needs.
-template <class T, class F>
-bool with_chain_form(const ChainRoom<T>& room, F&& f) {
-  const auto tried = [&](auto form) {
-    if (room.bytes(32 * form.per_lane, form.shared_weights) > kMostChainShared) return false;
+// f(form), the first for which a block's shared memory suffices, of `most` bytes; false where none does. Tiles are as
+// large as leave enough of them to fill the GPU: fill(tile) says whether.
+template <class T, class Fill, class F>
+bool with_chain_form(const ChainRoom<T>& room, int64_t most, Fill&& fill, F&& f) {
+  const int64_t fair = most < kFairChainShared ? most : kFairChainShared;
+  const auto tried = [&](auto form, int64_t limit, bool smallest) {
+    if (room.bytes(32 * form.per_lane, form.shared_weights) > limit) return false;
+    if (!smallest && !fill(int64_t(32) * form.per_lane)) return false;
     f(form);
     return true;
   };
   if constexpr (sizeof(T) == 4)
-    return tried(ChainForm<4, true>{}) || tried(ChainForm<2, true>{}) || tried(ChainForm<2, false>{}) ||
-           tried(ChainForm<1, false>{});
+    return tried(ChainForm<4, true>{}, fair, false) || tried(ChainForm<2, true>{}, fair, false) ||
+           tried(ChainForm<2, false>{}, fair, false) || tried(ChainForm<1, true>{}, fair, true) ||
+           tried(ChainForm<1, false>{}, most, true);
   else
-    return tried(ChainForm<2, true>{}) || tried(ChainForm<1, false>{});
+    return tried(ChainForm<2, true>{}, fair, true) || tried(ChainForm<1, false>{}, most, true);
 }
 
-// How receivers are shared out: by sizes alone, so that results depend on nothing else. A block of few edges has one
-// tile, most often not quite full; were its tile to be full on average, half the blocks would have two.
-template <class T>
-void share_chain(ChainArgs<T>& args, int64_t tile, bool backward) {
-  const int64_t most = kMostChainBlocks[backward];
-  const bool rows = args.rows >= 0;
-  const int64_t all = rows ? args.rows : args.graph.num_nodes, edges = rows ? args.rows : args.graph.num_edges;
-  int64_t target = rows ? tile : tile * 7 / 8;
-  if (edges / most > target) target = edges / most;
-  args.per_block = edges > 0 && target * all / edges < kWindow * 64 ? target * all / edges : kWindow * 64;
-  if (args.per_block < 1) args.per_block = 1;
-  args.blocks = all / args.per_block + (all % args.per_block != 0);
+// f(form) for a network and its edges.
+template <class T, class F>
+bool with_chain_form(const ChainArgs<T>& args, const ChainRoom<T>& room, F&& f) {
+  const auto fill = [&](int64_t tile) { return tiles_fill(args.items(), tile, args.rows >= 0); };
+  return with_chain_form(room, args.most_shared, fill, f);
 }
 
 template <class T>

@@ -30,13 +30,24 @@ struct EdgeNetworkOnCuda : Device {
   }
 
  private:
+  static int64_t most_shared(const Tensor& on) {
+    SharedLimits limits;
+    Device::launch(on, [&](auto) { return shared_limits(limits); });
+    return limits.block;
+  }
+
   // Shares edges out among blocks; returns the room for packed weights, empty where shared memory has it.
   template <class T>
   static Tensor prepare(const Tensor& on, ChainArgs<T>& args, bool backward) {
     const ChainRoom<T> room(args, backward);
+    const bool rows = args.rows >= 0;
     int64_t packed = 0;
-    const bool fits = with_chain_form(room, [&](auto form) {
-      share_chain(args, 32 * form.per_lane, backward);
+    args.most_shared = most_shared(on);
+    const bool fits = with_chain_form(args, room, [&](auto form) {
+      const auto s = chain_schedule(rows ? args.rows : args.graph.num_nodes, args.items(), 32 * form.per_lane, rows,
+                                    kMostChainBlocks[backward]);
+      args.per_block = s.per_block;
+      args.blocks = s.blocks;
       if (!form.shared_weights) packed = room.weights + 8 * room.packed(room.work);  // products read some rows too many
     });
     STD_TORCH_CHECK(fits, "edge_network: network: more layers, or wider ones, than shared memory has room for");

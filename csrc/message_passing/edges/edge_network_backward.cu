@@ -231,23 +231,14 @@ cudaError_t sum_at_senders(const GraphView& g, const U* table, int64_t channels,
   return launch(senders_kernel<kAdd, U, O>, grid, 0, stream, g, table, channels, out, shift);
 }
 
-// out[p] = sum over blocks of their shares: lanes have neighbouring parameters, warps every eighth block.
+// out[p] = sum over blocks of their shares: lanes have neighbouring parameters.
 template <class T>
 __global__ void __launch_bounds__(kThreads) shares_kernel(const T* shares, int64_t blocks, int64_t parameters, T* out) {
-  double* const sums = block_memory<double>();
   for (int64_t first = int64_t(blockIdx.x) * kWarp; first < parameters; first += int64_t(gridDim.x) * kWarp) {
     const int64_t p = first + lane();
-    double sum = 0;
-    if (p < parameters) {
-#pragma unroll 8
-      for (int64_t b = threadIdx.x / kWarp; b < blocks; b += kWarpsPerBlock) sum += double(shares[b * parameters + p]);
-    }
-    __syncthreads();
-    sums[threadIdx.x] = sum;
-    __syncthreads();
-    if (threadIdx.x >= kWarp || p >= parameters) continue;
-    for (int w = 1; w < kWarpsPerBlock; ++w) sum += sums[w * kWarp + threadIdx.x];
-    out[p] = T(sum);
+    const bool there = p < parameters;
+    const double sum = sum_by_warps(there ? blocks : 0, [&](int64_t b) { return shares[b * parameters + p]; });
+    if (there && threadIdx.x < kWarp) out[p] = T(sum);
   }
 }
 

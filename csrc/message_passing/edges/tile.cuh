@@ -251,7 +251,7 @@ template <class T, class Kernel>
 cudaError_t start_chain(const ChainArgs<T>& args, bool backward, cudaStream_t stream, Kernel&& kernel) {
   const ChainRoom<T> room(args, backward);
   cudaError_t error = cudaErrorInvalidConfiguration;
-  with_chain_form(room, [&](auto form) {
+  with_chain_form(args, room, [&](auto form) {
     error = cudaSuccess;
     if (args.blocks == 0) return;
     if (!form.shared_weights) error = launch<kChainThreads>(pack_kernel<T>, grid_for(args.layers, 1), 0, stream, args);

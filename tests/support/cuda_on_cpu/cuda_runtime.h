@@ -38,12 +38,16 @@ enum cudaError_t {
   cudaErrorLaunchFailure,
   cudaErrorNotSupported
 };
-enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin };
+enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin, cudaDevAttrMaxSharedMemoryPerMultiprocessor };
 
 // One-dimensional, as every launch of ours.
 extern dim3 gridDim, blockDim, blockIdx, threadIdx;
 
 namespace emulated {
+
+extern int64_t full_grid;  // blocks that fill the GPU, as schedules have it
+#define EK_FULL_GRID emulated::full_grid
+extern int device;  // the current one
 
 template <class To, class From>
 inline To bits_as(From from) {
@@ -168,11 +172,11 @@ enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value);
 // As an H200, which gives a block 227 kB to a kernel that asks beforehand.
 inline cudaError_t cudaGetDevice(int* device) {
-  *device = 0;
+  *device = emulated::device;
   return cudaSuccess;
 }
-inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
-  *value = 227 * 1024;
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr what, int) {
+  *value = (what == cudaDevAttrMaxSharedMemoryPerBlockOptin ? 227 : 228) * 1024;
   return cudaSuccess;
 }
 
