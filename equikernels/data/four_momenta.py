@@ -245,7 +245,7 @@ def to_awkward(p4: Tensor, ptr: Tensor, **features: Tensor) -> awkward.Array:
     for name, column in features.items():
         check_tensor(op, name, column, [p4.shape[0]])
     order = ("px", "py", "pz", "E", *features)
-    arrays = {name: columns[name].detach().cpu().numpy() for name in order}
+    arrays = {name: columns[name].detach().cpu().contiguous().numpy() for name in order}
     return ak.unflatten(ak.zip(arrays, with_name="Momentum4D"), counts.cpu().numpy())
 
 

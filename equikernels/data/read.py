@@ -121,7 +121,7 @@ def _parts(path: Path, format: str, options: Options, given: dict[str, Any]) -> 
     first = 0
     kind = format
     try:
-        kind = detect(path) if format == "auto" else format
+        kind = detect(path, options.tree) if format == "auto" else format
         reader, known = FORMATS[kind]
         for name, value in given.items():
             if value and name not in known:
@@ -166,7 +166,7 @@ def _tensor(array: np.ndarray) -> Tensor:
     return torch.from_numpy(np.require(array, requirements=["C", "W"]))
 
 
-def detect(path: Path) -> str:
+def detect(path: Path, tree: str | None = None) -> str:
     """The format of a file, from its first bytes and the names in it."""
     head = _head(path)
     if not head:
@@ -176,7 +176,7 @@ def detect(path: Path) -> str:
     if head.startswith(b"PK"):
         return _npz_kind(path)
     if head.startswith(b"root"):
-        return root.kind_of(root.open_tree(path))
+        return root.kind_of(root.open_tree(path, tree))
     if head.startswith(b"PAR1"):
         return "parquet"
     if b"<LesHouchesEvents" in head:
@@ -197,7 +197,7 @@ def _head(path: Path) -> bytes:
         head = file.read(512)
     for magic, module in ((b"\x1f\x8b", gzip), (b"BZh", bz2), (b"\xfd7zXZ", lzma)):
         if head.startswith(magic):
-            with module.open(path, "rb") as file:  # type: ignore[attr-defined]
+            with module.open(path, "rb") as file:
                 return file.read(512)
     return head
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +86,13 @@ def pmu(path: Path, options: Options) -> Iterator[Part]:
             rows = p4[lo:hi]
             real = (rows != 0).any(2)
             if "Nobj" in flat:
-                real &= np.arange(rows.shape[1]) < file["Nobj"][lo:hi, None]
+                real &= np.arange(rows.shape[1]) < file["Nobj"][lo:hi][:, None]
             packed, counts = from_padded(rows, real)
-            yield Part(packed, counts, labels.of(lambda name, lo=lo, hi=hi: file[name][lo:hi]))
+            yield Part(packed, counts, labels.of(partial(_rows, file, lo, hi)))
+
+
+def _rows(file: Any, lo: int, hi: int, name: str) -> Array:
+    return file[name][lo:hi]
 
 
 def jetnet(path: Path, options: Options) -> Iterator[Part]:
@@ -108,4 +113,4 @@ def jetnet(path: Path, options: Options) -> Iterator[Part]:
             eta, phi, pt = (rows[:, :, k][real] for k in range(3))
             jet_pt, jet_eta = (np.repeat(jet[:, k], real.sum(1)) for k in range(2))
             parts = {"pt": pt * jet_pt, "eta": eta + jet_eta, "phi": phi, "mass": np.zeros_like(pt)}
-            yield Part(cartesian(parts), real.sum(1), labels.of(lambda name, lo=lo, hi=hi: file[name][lo:hi]))
+            yield Part(cartesian(parts), real.sum(1), labels.of(partial(_rows, file, lo, hi)))

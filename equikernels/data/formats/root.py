@@ -18,6 +18,9 @@ from .common import OP, Array, Options, Part, listed, need
 def open_tree(path: Path, name: str | None = None) -> Any:
     """The named tree, or the only one (of those with an entry if there are more)."""
     file = need("uproot").open(path)
+    size = path.stat().st_size
+    if file.file.fEND > size:
+        fail(OP, path.name, f"{file.file.fEND} bytes, as its header says", f"{size} (truncated)")
     trees = {
         key.partition(";")[0]: key for key, kind in file.classnames().items() if kind in ("TTree", "ROOT::RNTuple")
     }
