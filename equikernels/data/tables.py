@@ -6,7 +6,7 @@ import bz2
 import csv
 import gzip
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NoReturn, TextIO
 
@@ -14,8 +14,8 @@ import numpy as np
 
 from ..checks import fail
 
-Columns = dict[str, type]
-DTYPES = {float: np.float64, int: np.int64, np.uint64: np.uint64}
+Columns = Mapping[str, type]
+DTYPES: dict[type, type] = {float: np.float64, int: np.int64, np.uint64: np.uint64}
 ENDINGS = (".csv", ".csv.gz", ".csv.bz2")
 
 

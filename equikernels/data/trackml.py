@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .tables import find, header, look_up, need, read, refuse
+from .tables import Columns, find, header, look_up, need, read, refuse
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def load_acts(prefix: str | Path) -> Hits:
     """
     op, prefix = "load_acts", Path(prefix)
     hits_file, particles_file = need(op, prefix, "hits"), need(op, prefix, *PARTICLES)
-    place = {"geometry_id": np.uint64, "tx": float, "ty": float, "tz": float}
+    place: Columns = {"geometry_id": np.uint64, "tx": float, "ty": float, "tz": float}
     hits, particle = _with_barcode(op, hits_file, place)
     particles, barcode = _with_barcode(op, particles_file, {"px": float, "py": float})
     owner, found = look_up(particle, barcode)
@@ -131,12 +131,12 @@ def load_acts(prefix: str | Path) -> Hits:
     return _hits(xyz, volume, layer, np.arange(len(hits)), particle, pt)
 
 
-def _with_barcode(op: str, path: Path, columns: dict[str, type]) -> tuple[np.ndarray, np.ndarray]:
+def _with_barcode(op: str, path: Path, columns: Columns) -> tuple[np.ndarray, np.ndarray]:
     """(the columns, int64 number of the particle of each row)."""
     if "particle_id" in header(path):
-        table = read(op, path, {"particle_id": np.uint64} | columns)
+        table = read(op, path, {"particle_id": np.uint64, **columns})
         return table, table["particle_id"].view(np.int64)
-    table = read(op, path, {f"particle_id_{name}": int for name in BARCODE} | columns)
+    table = read(op, path, {**{f"particle_id_{name}": int for name in BARCODE}, **columns})
     barcode = np.zeros(len(table), np.uint64)
     for name, (place, bits) in BARCODE.items():
         part = table[f"particle_id_{name}"]

@@ -77,42 +77,42 @@ def trace(p4: Array, charge: Array, z0: Array, rng: np.random.Generator) -> Hits
     radius = 1000 * pt / (0.3 * FIELD * np.abs(charge))  # mm
     lead = np.sinh(eta)
     angle = np.full((len(pt), len(PIXEL_LAYERS)), np.nan)  # turning angle at each layer, NaN without a hit
-    for layer, r in enumerate(BARREL_RADII):
-        turn = 2 * np.arcsin(np.minimum(r / (2 * radius), 1.0))
-        inside = (r < 2 * radius) & (np.abs(z0 + radius * turn * lead) < BARREL_HALF_LENGTH)
+    for layer, barrel_radius in enumerate(BARREL_RADII):
+        turn = 2 * np.arcsin(np.minimum(barrel_radius / (2 * radius), 1.0))
+        inside = (barrel_radius < 2 * radius) & (np.abs(z0 + radius * turn * lead) < BARREL_HALF_LENGTH)
         angle[inside, layer] = turn[inside]
     with np.errstate(divide="ignore", invalid="ignore"):
         for side, first in ((-1, BARREL), (1, BARREL + len(DISCS))):
             for k, distance in enumerate(DISCS):
                 turn = (side * distance - z0) / (radius * lead)
-                r = 2 * radius * np.sin(turn / 2)
-                inside = (turn > 0) & (turn < np.pi) & (r > DISC_RADII[0]) & (r < DISC_RADII[1])
+                reach = 2 * radius * np.sin(turn / 2)
+                inside = (turn > 0) & (turn < np.pi) & (reach > DISC_RADII[0]) & (reach < DISC_RADII[1])
                 angle[inside, first + k] = turn[inside]
 
     across, along = _scattering(angle, radius, pt, np.cosh(eta), rng)
-    particle, layer = np.nonzero(np.isfinite(angle))
-    turn, barrel = angle[particle, layer], layer < BARREL
-    r = 2 * radius[particle] * np.sin(turn / 2)
-    at_phi = phi[particle] - np.sign(charge[particle]) * turn / 2 + across[particle, layer] / r
-    z = z0[particle] + radius[particle] * turn * lead[particle]
-    # a deflection moves the hit along the surface: a barrel's in z, a disc's in r
-    slope = lead[particle]
-    z = z + np.where(barrel, along[particle, layer] * np.cosh(eta[particle]), 0.0)
-    r = r - np.where(barrel, 0.0, along[particle, layer] * np.cosh(eta[particle]) / np.where(slope == 0, 1, slope))
+    of, at = np.nonzero(np.isfinite(angle))  # the particle and the layer of each hit
+    turn, barrel, slope = angle[of, at], at < BARREL, lead[of]
+    r = 2 * radius[of] * np.sin(turn / 2)
+    azimuth = phi[of] - np.sign(charge[of]) * turn / 2 + across[of, at] / r
+    z = z0[of] + radius[of] * turn * slope
+    # a deflection along the track's plane moves the hit along the surface: a barrel's in z, a disc's in r
+    moved = along[of, at] * np.cosh(eta[of])
+    z = z + np.where(barrel, moved, 0.0)
+    r = r - np.where(barrel, 0.0, moved / np.where(slope == 0, 1, slope))
     across_pixel, along_pixel = (size * (rng.random(len(r)) - 0.5) for size in PIXEL)
-    at_phi = at_phi + across_pixel / r
+    azimuth = azimuth + across_pixel / r
     z, r = z + np.where(barrel, along_pixel, 0.0), r + np.where(barrel, 0.0, along_pixel)
 
-    order = np.lexsort((particle, layer))
-    particle, layer, r, at_phi, z = (a[order] for a in (particle, layer, r, at_phi, z))
-    volume, number = np.array(PIXEL_LAYERS)[layer].T
+    order = np.lexsort((of, at))
+    of, at, r, azimuth, z = (a[order] for a in (of, at, r, azimuth, z))
+    volume, number = np.array(PIXEL_LAYERS)[at].T
     columns = (
-        np.stack([r * np.cos(at_phi), r * np.sin(at_phi), z], axis=1),
+        np.stack([r * np.cos(azimuth), r * np.sin(azimuth), z], axis=1),
         volume.astype(np.int64),
         number.astype(np.int64),
         np.arange(1, len(r) + 1),
-        particle + 1,
-        pt[particle],
+        of + 1,
+        pt[of],
     )
     return Hits(*(torch.from_numpy(np.ascontiguousarray(column)) for column in columns))
 

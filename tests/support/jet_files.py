@@ -132,7 +132,7 @@ def rntuple(path: Path, jets: Jets) -> Path:
 def _jetclass(jets: Jets) -> dict[str, Any]:
     c = columns(jets, "px", "py", "pz", "energy", "eta")
     branches = {f"part_{name}": c[name] for name in ("px", "py", "pz", "energy")}
-    branches |= {"part_deta": c["eta"], "jet_pt": np.full(len(jets), 600.0)}
+    branches |= {"part_charge": c["eta"] * 0, "part_deta": c["eta"], "jet_pt": np.full(len(jets), 600.0)}
     return branches | {f"label_{name}": jets.label.numpy() == k for k, name in enumerate(("QCD", "Tbqq", "Hbb"))}
 
 
