@@ -138,9 +138,10 @@ def test_labels(tmp_path: Path) -> None:
         read_jets(jet_files.tree(tmp_path / "x.root", "t", {**_particles(), "jet_pt": np.array([0.5])}), label="jet_pt")
 
 
-def _particles(value: float = 1.0) -> dict[str, Any]:
+def _particles() -> dict[str, Any]:
     ak = pytest.importorskip("awkward")
-    return {name: ak.values_astype(ak.Array([[1.0, value, 3.0]]), "float64") for name in ("px", "py", "pz", "E")}
+    p = ak.values_astype(ak.Array([[1.0, 1.0, 3.0]]), "float64")
+    return {"px": p, "py": p, "pz": p, "E": 2 * p}
 
 
 def test_further_columns_and_prefixes(tmp_path: Path) -> None:
@@ -151,8 +152,8 @@ def test_further_columns_and_prefixes(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="prefix: expected one of 'a_', 'b_', got None"):
         read_jets(path)
     jets = read_jets(path, prefix="b_", features=["d0", "a_px"])
-    assert jets.p4[1].tolist() == [2, 2, 2, 2]
-    assert jets.features["d0"].tolist() == [3, 3, 9]
+    assert jets.p4[1].tolist() == [4, 2, 2, 2]
+    assert jets.features["d0"].tolist() == [6, 6, 18]
     assert jets.features["a_px"].tolist() == [1, 1, 3]
     with pytest.raises(ValueError, match=r"features: expected columns of constituents: .*b_d0.*, got 'dz'"):
         read_jets(path, prefix="b_", features=["dz"])
@@ -169,6 +170,67 @@ def test_several_files(tmp_path: Path) -> None:
     JETS[2:].save(paths[1])
     same(read_jets(paths), JETS)
     assert len(read_jets(paths, limit=3)) == 3
+
+
+def test_a_pattern(tmp_path: Path) -> None:
+    JETS[2:].save(tmp_path / "b_1.npz")
+    JETS[:2].save(tmp_path / "a_1.npz")
+    JETS[:1].save(tmp_path / "c[1].npz")
+    same(read_jets(tmp_path / "*_1.npz"), JETS)
+    assert len(read_jets(str(tmp_path / "c[1].npz"))) == 1  # a name, not a pattern
+    with pytest.raises(FileNotFoundError, match=r"read_jets: path: expected files, got none for the pattern .*\*.root"):
+        read_jets(tmp_path / "*.root")
+
+
+def test_several_tables(tmp_path: Path) -> None:
+    path = jet_files.top(tmp_path / "all.h5", JETS)
+    frame = pytest.importorskip("pandas").read_hdf(path, "table")
+    frame[:2].to_hdf(path, key="val", mode="a", format="table")
+    with pytest.raises(ValueError, match="split: expected one of the tables table, val, got None"):
+        read_jets(path)
+    same(read_jets(path, split="table"), JETS)
+    same(read_jets(path, split="val"), JETS[:2])
+
+
+def test_columns_of_their_own_and_of_single_precision(tmp_path: Path) -> None:
+    """pandas keeps columns that can be searched outside the blocks, and a block for each dtype."""
+    frame = pytest.importorskip("pandas").read_hdf(jet_files.top(tmp_path / "a.h5", JETS), "table")
+    names = [name for name in frame.columns if name[0] in "EP"]
+    single = frame.astype(dict.fromkeys(names, "float32"))
+    single.to_hdf(tmp_path / "b.h5", key="table", format="table", data_columns=["is_signal_new", "PX_0"])
+    jets = read_jets(tmp_path / "b.h5")
+    assert torch.equal(jets.p4, JETS.p4.float().double())
+    assert torch.equal(jets.label, JETS.label)
+
+
+@pytest.mark.parametrize("format", ["top", "pmu", "kinematics"])
+def test_zeros_alone_are_padding(tmp_path: Path, format: str) -> None:
+    p4 = JETS.p4.clone()
+    p4[4] = torch.tensor([0.0, 0.0, 0.0, 1e-3])  # no zeros: kept, whatever it is
+    jets = Jets(p4, JETS.ptr, JETS.label)
+    same(read_jets(written(tmp_path, format, jets), **OPTIONS.get(format, {})), jets)
+
+
+def test_momenta_in_another_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("equikernels.data.order._warned", set())
+    jets = Jets(JETS.p4[:, [1, 2, 3, 0]], JETS.ptr, JETS.label)
+    with pytest.warns(UserWarning, match=r"read_jets: p4: expected \(E, px, py, pz\), got E < \|p\| in"):
+        read_jets(written(tmp_path, "pmu", jets))
+
+
+def test_an_unknown_pdg_id(tmp_path: Path) -> None:
+    pytest.importorskip("particle")
+    np.savez(tmp_path / "a.npz", X=np.array([[[1.0, 0.0, 0.0, 211.0], [2.0, 0.0, 0.0, 999999.0]]]), y=np.zeros(1))
+    with pytest.raises(ValueError, match=r"read_jets: X: expected PDG ids, got 999999"):
+        read_jets(tmp_path / "a.npz")
+
+
+def test_lists_of_lists_are_no_columns(tmp_path: Path) -> None:
+    uproot, ak = pytest.importorskip("uproot"), pytest.importorskip("awkward")
+    nested = {name: ak.Array([[[1.0], [2.0, 3.0]]]) for name in ("a_px", "a_py", "a_pz", "a_E")}
+    with uproot.recreate(tmp_path / "a.root") as file:
+        file.mkrntuple("t", nested | _particles())
+    assert read_jets(tmp_path / "a.root").p4.shape == (3, 4)
 
 
 def test_other_hepmc_files(tmp_path: Path) -> None:

@@ -44,7 +44,8 @@ def kind_of(tree: Any) -> str:
 
 
 def is_ragged(branch: Any) -> bool:
-    return branch.typename.endswith("[]") or "vector<" in branch.typename.lower()
+    """A list of numbers in each entry, not a list of lists."""
+    return branch.typename.count("[]") + branch.typename.lower().count("vector<") == 1
 
 
 def root(path: Path, options: Options) -> Iterator[Part]:
