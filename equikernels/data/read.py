@@ -221,7 +221,7 @@ def _hdf5_kind(path: Path) -> str:
             return "pmu"
         if "particle_features" in file:
             return "jetnet"
-        if any("pandas_type" in group.attrs for group in file.values()):
+        if file.visititems(lambda _, node: "pandas_type" in node.attrs or None):
             return "top"
         fail(OP, str(path), "a pandas table, or datasets Pmu or particle_features", f"{listed(file)}")
 

@@ -100,6 +100,7 @@ FLAT: dict[str, Callable[[], Any]] = {
     "a table": lambda: pytest.importorskip("pandas").DataFrame(C),
     "tensors": lambda: {name: torch.from_numpy(column) for name, column in C.items()},
     "flat records": lambda: ak.zip(C),
+    "columns that are not read": lambda: {**C, "mass": None, "q": np.full(N, np.nan), 7: "x"},
 }
 
 
@@ -115,6 +116,12 @@ def test_arrays_of_two_dimensions_are_events_of_one_length() -> None:
     check(
         four_momenta(np.array(list(map(tuple, EXACT)), [(n, "f8") for n in C]).reshape(4, 10)), ptr=[0, 10, 20, 30, 40]
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.int32])
+def test_every_dtype_is_converted(dtype: torch.dtype) -> None:
+    column = torch.tensor([3, 4]).to(dtype)
+    assert four_momenta(dict.fromkeys(C, column))[0].tolist() == [[3] * 4, [4] * 4]
 
 
 def test_one_mass_for_all() -> None:

@@ -190,6 +190,8 @@ def test_several_tables(tmp_path: Path) -> None:
         read_jets(path)
     same(read_jets(path, split="table"), JETS)
     same(read_jets(path, split="val"), JETS[:2])
+    frame.to_hdf(tmp_path / "deep.h5", key="jets/train", format="table")
+    same(read_jets(tmp_path / "deep.h5"), JETS)
 
 
 def test_columns_of_their_own_and_of_single_precision(tmp_path: Path) -> None:
@@ -238,6 +240,12 @@ def test_other_hepmc_files(tmp_path: Path) -> None:
     packed = tmp_path / "b.hepmc.gz"
     packed.write_bytes(gzip.compress(written(tmp_path, "hepmc").read_bytes()))
     same(read_jets(packed), JETS)
+
+
+def test_compressed_events(tmp_path: Path) -> None:
+    packed = tmp_path / "events.lhe.gz"
+    packed.write_bytes(gzip.compress(written(tmp_path, "lhe").read_bytes()))
+    same(read_jets(packed), JETS, exact=False)
 
 
 def test_records_in_parquet(tmp_path: Path) -> None:

@@ -162,7 +162,9 @@ def delphes(path: Path, options: Options) -> Iterator[Part]:
         found = [name.removesuffix(".Constituents") for name in names if name.endswith(".Constituents")]
         fail(OP, "jets", f"one of {listed(found)}", repr(jets))
     sources = {}
-    for name in dict.fromkeys(n.partition(".")[0] for n in names if n.endswith(".fUniqueID")):
+    collections = dict.fromkeys(n.partition(".")[0] for n in names if n.endswith(".fUniqueID"))
+    # a track may also be a muon, and a part of energy flow: of one identifier, the first counts
+    for name in sorted(collections, key=lambda name: not name.startswith(("EFlow", "ParticleFlow"))):
         components = _components(name, there)
         if components is not None and f"{name}.Constituents" not in there:
             sources[name] = components
