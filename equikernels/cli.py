@@ -33,6 +33,17 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--threads", type=_positive, metavar="N", help="PyTorch threads (default: PyTorch's)")
     demo.add_argument("--seed", type=int, default=0, metavar="N", help="of the networks' weights")
     _add_training(commands)
+    generate = commands.add_parser("generate", help="simulate jets or hits")
+    kinds = generate.add_subparsers(dest="kind", required=True)
+    jets = kinds.add_parser("jets", help="top and QCD jets, as an npz file that read_jets reads")
+    jets.add_argument("--number", type=_positive, default=2000, metavar="N", help="how many jets (default: 2000)")
+    jets.add_argument("--output", type=Path, default=Path("jets.npz"), metavar="FILE", help="default: jets.npz")
+    hits = kinds.add_parser("hits", help="pixel hits of top-quark pairs with pile-up, as TrackML files")
+    hits.add_argument("--number", type=_positive, default=5, metavar="N", help="how many events (default: 5)")
+    hits.add_argument("--pile-up", type=float, default=200.0, metavar="MU", help="mean number of soft collisions")
+    hits.add_argument("--output", type=Path, default=Path("hits"), metavar="DIR", help="default: hits")
+    for kind in (jets, hits):
+        kind.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed gives the same numbers")
     commands.add_parser("bench", help="measure networks against their published formulas", add_help=False)
     return parser
 
@@ -89,6 +100,25 @@ def _training(arguments: argparse.Namespace) -> int:
         return 2
 
 
+def _generate(arguments: argparse.Namespace) -> int:
+    from .generate import generate_hits, generate_jets
+    from .generate.hits import write_trackml
+
+    try:
+        if arguments.kind == "jets":
+            arguments.output.parent.mkdir(parents=True, exist_ok=True)
+            generate_jets(arguments.number, arguments.seed).save(arguments.output)
+        else:
+            arguments.output.mkdir(parents=True, exist_ok=True)
+            for k, event in enumerate(generate_hits(arguments.number, arguments.seed, arguments.pile_up)):
+                write_trackml(arguments.output / f"event{k:09d}", event)
+    except (ImportError, ValueError) as error:
+        print(f"equikernels {error}", file=sys.stderr)
+        return 2
+    print(f"wrote {arguments.output}")
+    return 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
@@ -100,6 +130,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _demo(arguments)
     if arguments.command in ("train", "evaluate", "score"):
         return _training(arguments)
+    if arguments.command == "generate":
+        return _generate(arguments)
     from .info import environment
 
     print(environment())

@@ -20,4 +20,5 @@ from .read import FORMATS as FORMATS
 from .read import iter_jets as iter_jets
 from .read import read_jets as read_jets
 from .trackml import Hits as Hits
+from .trackml import load_acts as load_acts
 from .trackml import load_trackml as load_trackml

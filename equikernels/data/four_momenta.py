@@ -76,7 +76,7 @@ def four_momenta(
     numbers: dict[str, float] = {}
     counts: dict[str, Array] = {}
     for component, name in chosen.items():
-        column = columns[prefix + name]
+        column = _as_array(columns[prefix + name])
         if not _is_awkward(column) and np.ndim(column) == 0:  # one number for all
             numbers[component] = float(column)
         else:
@@ -166,7 +166,7 @@ def _columns_of(op: str, particles: Any) -> dict[str, Any]:
     if _is_awkward(particles):
         return {name: particles[name] for name in particles.fields}
     if hasattr(particles, "keys"):
-        return {str(name): _as_array(particles[name]) for name in particles.keys()}  # noqa: SIM118  a DataFrame
+        return {str(name): particles[name] for name in particles.keys()}  # noqa: SIM118  a DataFrame
     fail(
         op,
         "particles",
@@ -178,7 +178,8 @@ def _columns_of(op: str, particles: Any) -> dict[str, Any]:
 
 def _as_array(column: Any) -> Any:
     if isinstance(column, Tensor):
-        return column.detach().cpu().numpy()
+        column = column.detach().cpu()
+        return (column.double() if column.is_floating_point() else column).numpy()
     if _is_awkward(column):
         return column
     array = column if isinstance(column, np.ma.MaskedArray | list | tuple) else np.asarray(column)
@@ -245,7 +246,7 @@ def to_awkward(p4: Tensor, ptr: Tensor, **features: Tensor) -> awkward.Array:
     for name, column in features.items():
         check_tensor(op, name, column, [p4.shape[0]])
     order = ("px", "py", "pz", "E", *features)
-    arrays = {name: columns[name].detach().cpu().numpy() for name in order}
+    arrays = {name: columns[name].detach().cpu().contiguous().numpy() for name in order}
     return ak.unflatten(ak.zip(arrays, with_name="Momentum4D"), counts.cpu().numpy())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ class JetDataset(Dataset[Jets]):
         return self.jets[indices]
 
 
-def first(batch: Jets) -> Jets:
+def first(batch: Any) -> Any:
     """The batch: it is packed already."""
     return batch
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import glob
 import gzip
 import lzma
 from collections.abc import Callable, Iterator, Sequence
@@ -18,13 +19,14 @@ from .formats import columns, events, hdf5, npz, root
 from .formats.common import OP, Label, Options, Part, listed, need
 from .four_momenta import UNITS, check_finite
 from .jets import Jets
+from .order import warn_of_order
 
 Paths = str | Path | Sequence[str | Path]
 Reader = Callable[[Path, Options], Iterator[Part]]
 
 # Reader and the options it knows besides label.
 FORMATS: dict[str, tuple[Reader, set[str]]] = {
-    "top": (hdf5.top_tagging, {"unit"}),
+    "top": (hdf5.top_tagging, {"unit", "split"}),
     "pmu": (hdf5.pmu, {"unit"}),
     "jetnet": (hdf5.jetnet, {"unit"}),
     "kinematics": (npz.kinematics, {"unit", "split"}),
@@ -47,7 +49,7 @@ def iter_jets(
     unit: str | None = None,
     max_constituents: int | None = None,
     limit: int | None = None,
-    chunk: int = 4096,
+    chunk: int = 2048,
     dtype: torch.dtype = torch.float64,
     features: Sequence[str] = (),
     split: str | None = None,
@@ -58,7 +60,7 @@ def iter_jets(
     """Reads jets in parts, so that a file may be larger than the memory.
 
     Args:
-        path: a file, or several that are read one after the other.
+        path: a file, a pattern such as "JetClass/*.root", or several, read one after the other.
         format: one of :data:`FORMATS`; "auto" looks at the content.
         label: the column of labels (a branch, a dataset, of jets or of events), several columns of which one is 1 (the
             label is its position), or a number, which all jets get. By default the column that the format defines.
@@ -69,7 +71,7 @@ def iter_jets(
         chunk: jets (entries, for files of events) in a part.
         dtype: of p4.
         features: further columns of the constituents (ROOT and Parquet). PDG ids are read where the file has them.
-        split: of kinematics files, such as "train".
+        split: of kinematics files, such as "train"; the key of one of several pandas tables.
         tree: of ROOT files with several trees.
         prefix: of the names of the constituents' columns, such as "part_", where there are several.
         jets: of NanoAOD and Delphes, such as "FatJet".
@@ -83,7 +85,7 @@ def iter_jets(
             particle that is not finite (the message names event and particle).
         ImportError: a library is not installed.
     """
-    paths = [Path(path)] if isinstance(path, str | Path) else [Path(p) for p in path]
+    paths = [p for given in ([path] if isinstance(path, str | Path) else path) for p in _expand(given)]
     check_choice(OP, "format", format, ["auto", *FORMATS])
     check_choice(OP, "unit", "GeV" if unit is None else unit, UNITS)
     for name, value in (("max_constituents", max_constituents), ("limit", limit), ("chunk", chunk)):
@@ -116,12 +118,22 @@ def read_jets(path: Paths, format: str = "auto", **options: Any) -> Jets:
     return Jets.concatenate(list(iter_jets(path, format, **options)))
 
 
+def _expand(path: str | Path) -> list[Path]:
+    """The files of a pattern, sorted; a path that is there is no pattern."""
+    if Path(path).exists() or not glob.has_magic(str(path)):
+        return [Path(path)]
+    found = sorted(glob.glob(str(path)))
+    if not found:
+        raise FileNotFoundError(f"{OP}: path: expected files, got none for the pattern {path}")
+    return [Path(p) for p in found]
+
+
 def _parts(path: Path, format: str, options: Options, given: dict[str, Any]) -> Iterator[Part]:
     """The checked parts of one file; what a library says of a broken file becomes an error with its name."""
     first = 0
     kind = format
     try:
-        kind = detect(path) if format == "auto" else format
+        kind = detect(path, options.tree) if format == "auto" else format
         reader, known = FORMATS[kind]
         for name, value in given.items():
             if value and name not in known:
@@ -130,6 +142,7 @@ def _parts(path: Path, format: str, options: Options, given: dict[str, Any]) -> 
             check_finite(OP, path.name, part.p4, part.counts, first=first)
             first += len(part.counts)
             if len(part.counts):
+                warn_of_order(OP, "p4", torch.from_numpy(part.p4))
                 yield part
     except (ImportError, MemoryError):
         raise
@@ -166,7 +179,7 @@ def _tensor(array: np.ndarray) -> Tensor:
     return torch.from_numpy(np.require(array, requirements=["C", "W"]))
 
 
-def detect(path: Path) -> str:
+def detect(path: Path, tree: str | None = None) -> str:
     """The format of a file, from its first bytes and the names in it."""
     head = _head(path)
     if not head:
@@ -176,7 +189,7 @@ def detect(path: Path) -> str:
     if head.startswith(b"PK"):
         return _npz_kind(path)
     if head.startswith(b"root"):
-        return root.kind_of(root.open_tree(path))
+        return root.kind_of(root.open_tree(path, tree))
     if head.startswith(b"PAR1"):
         return "parquet"
     if b"<LesHouchesEvents" in head:
@@ -197,7 +210,7 @@ def _head(path: Path) -> bytes:
         head = file.read(512)
     for magic, module in ((b"\x1f\x8b", gzip), (b"BZh", bz2), (b"\xfd7zXZ", lzma)):
         if head.startswith(magic):
-            with module.open(path, "rb") as file:  # type: ignore[attr-defined]
+            with module.open(path, "rb") as file:
                 return file.read(512)
     return head
 
@@ -208,7 +221,7 @@ def _hdf5_kind(path: Path) -> str:
             return "pmu"
         if "particle_features" in file:
             return "jetnet"
-        if any("pandas_type" in group.attrs for group in file.values()):
+        if file.visititems(lambda _, node: "pandas_type" in node.attrs or None):
             return "top"
         fail(OP, str(path), "a pandas table, or datasets Pmu or particle_features", f"{listed(file)}")
 

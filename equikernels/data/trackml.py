@@ -1,23 +1,15 @@
-"""Reader of TrackML events (arXiv 1904.06778): CSV files of hits, truth and particles, as on disk or gzipped."""
+"""Readers of hits: TrackML events (arXiv 1904.06778) and the CSV files of ACTS."""
 
 from __future__ import annotations
 
-import csv
-import gzip
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn, TextIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import fail
-
-OP = "load_trackml"
-Columns = dict[str, type]
+from .tables import Columns, find, header, look_up, need, read, refuse
 
 
 @dataclass(frozen=True)
@@ -49,10 +41,11 @@ class Hits:
 
 
 def load_trackml(prefix: str | Path) -> Hits:
-    """Reads ``<prefix>-hits.csv``, ``<prefix>-truth.csv`` and ``<prefix>-particles.csv`` (or ``.csv.gz``).
+    """Reads ``<prefix>-hits.csv``, ``<prefix>-truth.csv`` and ``<prefix>-particles.csv``, also .csv.gz and .csv.bz2.
 
     Columns may have any order. Other columns, truth of hits that are not in the file of hits, and the file of cells are
-    ignored.
+    ignored. Without a file of truth and one of particles, as in the events for tests of the TrackML challenge, every
+    hit is noise.
 
     Args:
         prefix: such as ``"train_100_events/event000001000"``.
@@ -66,119 +59,89 @@ def load_trackml(prefix: str | Path) -> Hits:
             truth, or truth refers to a particle that is not in the file of particles. The message names file, column
             and line.
     """
-    hits_file, truth_file, particles_file = (_find(Path(prefix), kind) for kind in ("hits", "truth", "particles"))
-    hits = _read(
-        hits_file,
-        {"hit_id": int, "x": float, "y": float, "z": float, "volume_id": int, "layer_id": int},
-        key="hit_id",
-    )
-    truth = _read(truth_file, {"hit_id": int, "particle_id": int}, key="hit_id")
-    particles = _read(particles_file, {"particle_id": int, "px": float, "py": float}, key="particle_id")
+    op, prefix = "load_trackml", Path(prefix)
+    hits_file = need(op, prefix, "hits")
+    whole = {"hit_id": int, "x": float, "y": float, "z": float, "volume_id": int, "layer_id": int}
+    hits = read(op, hits_file, whole, key="hit_id")
+    xyz = np.stack([hits["x"], hits["y"], hits["z"]], axis=1)
+    if find(prefix, "truth", "particles") is None:
+        none = np.zeros(len(hits), np.int64)
+        return _hits(xyz, hits["volume_id"], hits["layer_id"], hits["hit_id"], none, none.astype(np.float64))
+    truth_file, particles_file = need(op, prefix, "truth"), need(op, prefix, "particles")
+    truth = read(op, truth_file, {"hit_id": int, "particle_id": int}, key="hit_id")
+    particles = read(op, particles_file, {"particle_id": int, "px": float, "py": float}, key="particle_id")
 
-    row, found = _look_up(hits["hit_id"], truth["hit_id"])
+    row, found = look_up(hits["hit_id"], truth["hit_id"])
     if not found.all():
         bad = int(np.flatnonzero(~found)[0])
-        _refuse(hits_file, "hit_id", bad, f"a hit with a row in {truth_file.name}", hits["hit_id"][bad])
+        refuse(op, hits_file, "hit_id", bad, f"a hit with a row in {truth_file.name}", hits["hit_id"][bad])
     particle = truth["particle_id"][row]
-    owner, found = _look_up(particle, particles["particle_id"])
+    owner, found = look_up(particle, particles["particle_id"])
     noise = particle == 0
     if not (found | noise).all():
         bad = int(row[np.flatnonzero(~(found | noise))[0]])
         expected = f"0 or a particle of {particles_file.name}"
-        _refuse(truth_file, "particle_id", bad, expected, truth["particle_id"][bad])
+        refuse(op, truth_file, "particle_id", bad, expected, truth["particle_id"][bad])
     pt = np.zeros(len(particle))
     pt[~noise] = np.hypot(particles["px"], particles["py"])[owner[~noise]]
-    xyz = np.stack([hits["x"], hits["y"], hits["z"]], axis=1)
-    columns = (xyz, hits["volume_id"], hits["layer_id"], hits["hit_id"], particle, pt)
+    return _hits(xyz, hits["volume_id"], hits["layer_id"], hits["hit_id"], particle, pt)
+
+
+def _hits(*columns: np.ndarray) -> Hits:
     return Hits(*(torch.from_numpy(np.ascontiguousarray(column)) for column in columns))
 
 
-def _find(prefix: Path, kind: str) -> Path:
-    for ending in (".csv", ".csv.gz"):
-        path = prefix.with_name(f"{prefix.name}-{kind}{ending}")
-        if path.exists():
-            return path
-    raise FileNotFoundError(f"{OP}: prefix: expected a file {prefix.name}-{kind}.csv or .csv.gz in {prefix.parent}")
+# Bits of the identifiers of ACTS: of a surface, and of a particle where it has five columns.
+VOLUME, LAYER = (56, 0xFF), (36, 0xFFF)
+BARCODE = {"pv": (52, 12), "sv": (40, 12), "part": (24, 16), "gen": (16, 8), "subpart": (0, 16)}
+PARTICLES = ("particles_simulated", "particles_initial", "particles")
 
 
-def _open(path: Path) -> TextIO:
-    # some programs write a byte order mark at the start
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-    return path.open(encoding="utf-8-sig", newline="")
+def load_acts(prefix: str | Path) -> Hits:
+    """Reads the simulated hits of ACTS, ``<prefix>-hits.csv``, and the particles, ``<prefix>-particles_simulated.csv``
+    (or ``-particles_initial.csv``, ``-particles.csv``), also as ``.csv.gz`` or ``.csv.bz2``.
+
+    Positions are true positions; volume and layer are those of the surface's identifier. Particles are numbered by one
+    column, particle_id, or by five (particle_id_pv, _sv, _part, _gen, _subpart), which become one number.
+
+    Args:
+        prefix: such as ``"odd_output/event000000000"``.
+
+    Returns:
+        Hits in the order of the file; ``hit_id`` is the row.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: as :func:`load_trackml`.
+    """
+    op, prefix = "load_acts", Path(prefix)
+    hits_file, particles_file = need(op, prefix, "hits"), need(op, prefix, *PARTICLES)
+    place: Columns = {"geometry_id": np.uint64, "tx": float, "ty": float, "tz": float}
+    hits, particle = _with_barcode(op, hits_file, place)
+    particles, barcode = _with_barcode(op, particles_file, {"px": float, "py": float})
+    owner, found = look_up(particle, barcode)
+    if not found.all():
+        bad = int(np.flatnonzero(~found)[0])
+        refuse(op, hits_file, "particle_id", bad, f"a particle of {particles_file.name}", particle[bad])
+    volume, layer = (
+        (hits["geometry_id"] >> np.uint64(k) & np.uint64(mask)).astype(np.int64) for k, mask in (VOLUME, LAYER)
+    )
+    xyz = np.stack([hits["tx"], hits["ty"], hits["tz"]], axis=1)
+    pt = np.hypot(particles["px"], particles["py"])[owner]
+    return _hits(xyz, volume, layer, np.arange(len(hits)), particle, pt)
 
 
-def _read(path: Path, columns: Columns, key: str) -> np.ndarray:
-    """The columns as a structured array; values of ``key`` are unique."""
-    with _open(path) as file:
-        header = [name.strip() for name in next(csv.reader(file), [])]
-        missing = [name for name in columns if name not in header]
-        if missing:
-            fail(OP, path.name, f"columns {', '.join(columns)}", f"no {', '.join(missing)}")
-        repeated = [name for name in columns if header.count(name) > 1]
-        if repeated:
-            fail(OP, path.name, "every column once", f"{', '.join(repeated)} again")
-        places = [header.index(name) for name in columns]
-        dtype = np.dtype([(name, np.int64 if kind is int else np.float64) for name, kind in columns.items()])
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", DeprecationWarning)  # an integer written as a real number
-                warnings.filterwarnings("ignore", message=".*input contained no data.*")
-                table = np.loadtxt(file, dtype, None, ",", usecols=places, ndmin=1, quotechar='"')
-        except (ValueError, OverflowError, DeprecationWarning) as error:
-            _explain(path, columns, places, error)
-    for name, kind in columns.items():
-        if kind is float and not np.isfinite(table[name]).all():
-            bad = int(np.flatnonzero(~np.isfinite(table[name]))[0])
-            _refuse(path, name, bad, "a finite number", table[name][bad])
-    order = np.argsort(table[key], kind="stable")
-    twice = np.flatnonzero(np.diff(table[key][order]) == 0)
-    if len(twice):
-        first, second = order[twice[0]], order[twice[0] + 1]
-        _refuse(
-            path, key, int(second), "every id once", f"{table[key][second]} again, first in line {_line(path, first)}"
-        )
-    return table
-
-
-def _look_up(wanted: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(row of ``keys`` with each wanted value, whether it exists)."""
-    if len(keys) == 0:
-        return np.zeros(len(wanted), np.int64), np.zeros(len(wanted), bool)
-    order = np.argsort(keys)
-    row = order[np.searchsorted(keys, wanted, sorter=order).clip(max=len(keys) - 1)]
-    return row, keys[row] == wanted
-
-
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """(line, cells) of every row below the header, without empty lines."""
-    with _open(path) as file:
-        reader = csv.reader(file)
-        next(reader, None)
-        for cells in reader:
-            if cells:
-                yield reader.line_num, cells
-
-
-def _line(path: Path, row: int) -> int:
-    return next(line for k, (line, _) in enumerate(_rows(path)) if k == row)
-
-
-def _refuse(path: Path, column: str, row: int, expected: str, got: object) -> NoReturn:
-    fail(OP, f"{path.name}: column {column}, line {_line(path, row)}", expected, got)
-
-
-def _explain(path: Path, columns: Columns, places: list[int], error: Exception) -> NoReturn:
-    """Finds the cell that numpy could not read."""
-    for line, cells in _rows(path):
-        for (name, kind), place in zip(columns.items(), places, strict=True):
-            where = f"{path.name}: column {name}, line {line}"
-            if place >= len(cells):
-                fail(OP, where, "a value", f"a line of {len(cells)} values")
-            try:
-                value = kind(cells[place])
-            except ValueError:
-                fail(OP, where, "an integer" if kind is int else "a number", repr(cells[place]))
-            if kind is int and abs(value) >= 2**63:
-                fail(OP, where, "an integer of 64 bits", value)
-    fail(OP, path.name, "comma-separated numbers", error)
+def _with_barcode(op: str, path: Path, columns: Columns) -> tuple[np.ndarray, np.ndarray]:
+    """(the columns, int64 number of the particle of each row)."""
+    if "particle_id" in header(path):
+        table = read(op, path, {"particle_id": np.uint64, **columns})
+        return table, table["particle_id"].view(np.int64)
+    table = read(op, path, {**{f"particle_id_{name}": int for name in BARCODE}, **columns})
+    barcode = np.zeros(len(table), np.uint64)
+    for name, (place, bits) in BARCODE.items():
+        part = table[f"particle_id_{name}"]
+        wrong = np.flatnonzero((part < 0) | (part >= 1 << bits))
+        if len(wrong):
+            refuse(op, path, f"particle_id_{name}", int(wrong[0]), f"a number of {bits} bits", part[wrong[0]])
+        barcode |= part.astype(np.uint64) << np.uint64(place)
+    return table, barcode.view(np.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import math
 from pathlib import Path
@@ -10,7 +11,15 @@ import pytest
 import torch
 
 import equikernels as ek
-from equikernels.data import LAYER_PAIRS, PIXEL_LAYERS, HitGraph, Hits, hit_graph, load_sample_hit_graphs, load_trackml
+from equikernels.data import (
+    LAYER_PAIRS,
+    PIXEL_LAYERS,
+    HitGraph,
+    Hits,
+    hit_graph,
+    load_sample_hit_graphs,
+    load_trackml,
+)
 
 HITS = "hit_id,x,y,z,volume_id,layer_id,module_id"
 TRUTH = "hit_id,particle_id,tx,ty,tz,tpx,tpy,tpz,weight"
@@ -22,12 +31,14 @@ SMALL = {
 }
 
 
-def write(folder: Path, files: dict[str, list[str]], zipped: bool = False) -> Path:
+def write(folder: Path, files: dict[str, list[str]], zipped: str = "") -> Path:
+    folder.mkdir(exist_ok=True)
     for kind, lines in files.items():
         text = "\n".join(lines) + "\n"
         name = f"event000000001-{kind}.csv"
         if zipped:
-            (folder / f"{name}.gz").write_bytes(gzip.compress(text.encode()))
+            compress = {"gz": gzip.compress, "bz2": bz2.compress}[zipped]
+            (folder / f"{name}.{zipped}").write_bytes(compress(text.encode()))
         else:
             (folder / name).write_text(text)
     return folder / "event000000001"
@@ -41,8 +52,8 @@ def sample_as_hits(graph: HitGraph) -> Hits:
     return Hits(xyz, volume, layer, torch.arange(len(r)), graph.particle_id, graph.pt.double())
 
 
-@pytest.mark.parametrize("zipped", [False, True])
-def test_reads_an_event(tmp_path: Path, zipped: bool) -> None:
+@pytest.mark.parametrize("zipped", ["", "gz", "bz2"])
+def test_reads_an_event(tmp_path: Path, zipped: str) -> None:
     hits = load_trackml(write(tmp_path, SMALL, zipped))
     assert len(hits) == 3
     assert hits.xyz.tolist() == [[32.5, 0.25, -10], [72.5, 0.5, -20], [-10, 3, 4.5]]
@@ -116,10 +127,31 @@ def test_a_line_is_counted_as_an_editor_does(tmp_path: Path) -> None:
         load_trackml(write(tmp_path, files))
 
 
-def test_a_missing_file(tmp_path: Path) -> None:
-    write(tmp_path, {"hits": SMALL["hits"]})
-    with pytest.raises(FileNotFoundError, match=r"expected a file event000000001-truth.csv or .csv.gz in "):
+@pytest.mark.parametrize("missing", ["hits", "truth", "particles"])
+def test_a_missing_file(tmp_path: Path, missing: str) -> None:
+    write(tmp_path, {kind: lines for kind, lines in SMALL.items() if kind != missing})
+    with pytest.raises(
+        FileNotFoundError, match=rf"expected a file event000000001-{missing}.csv \(or .csv.gz, .csv.bz2\) in "
+    ):
         load_trackml(tmp_path / "event000000001")
+
+
+def test_an_event_without_truth(tmp_path: Path) -> None:
+    expected = load_trackml(write(tmp_path / "a", SMALL))
+    hits = load_trackml(write(tmp_path / "b", {"hits": SMALL["hits"]}))
+    assert torch.equal(hits.xyz, expected.xyz)
+    assert not hits.particle_id.any()
+    assert not hits.pt.any()
+    assert hit_graph(hits, pt_min=0).graph.num_nodes == 2  # the third is in another volume
+
+
+@pytest.mark.parametrize("zipped", ["gz", "bz2"])
+def test_truncated_files(tmp_path: Path, zipped: str) -> None:
+    prefix = write(tmp_path, SMALL, zipped)
+    path = tmp_path / f"{prefix.name}-hits.csv.{zipped}"
+    path.write_bytes(path.read_bytes()[:-6])
+    with pytest.raises(ValueError, match=rf"load_trackml: {path.name}: expected a complete file"):
+        load_trackml(prefix)
 
 
 def test_samples() -> None:
@@ -294,6 +326,6 @@ def test_fields_that_are_none(fields: dict[str, torch.Tensor], kind: type[Except
 
 def test_files_with_a_byte_order_mark(tmp_path: Path) -> None:
     expected = load_trackml(write(tmp_path, SMALL))
-    for zipped in (False, True):
+    for zipped in ("", "gz", "bz2"):
         marked = {kind: ["\ufeff" + lines[0], *lines[1:]] for kind, lines in SMALL.items()}
         assert torch.equal(load_trackml(write(tmp_path, marked, zipped)).xyz, expected.xyz)

@@ -60,10 +60,6 @@ def test_slices_and_batches() -> None:
         assert empty.p4.shape == (0, 4)
         assert empty.label.shape == (0,)
     assert len(jets[-2:]) == 2
-    with pytest.raises(TypeError, match="Jets: jets: expected a slice"):
-        jets[3]
-    with pytest.raises(ValueError, match="Jets: jets: expected a slice of step 1, got 2"):
-        jets[::2]
     with pytest.raises(ValueError, match=r"Jets.batches: size: expected at least 1, got 0"):
         next(jets.batches(0))
 

@@ -126,7 +126,7 @@ def _open_records(array: Any) -> Any:
 
     if array.ndim > 1:  # B * var * {...}
         return ak.Array({name: array[name] for name in array.fields})
-    columns = {}
+    columns: dict[str, Any] = {}
     for name in array.fields:
         if array[name].fields and array[name].ndim > 1:
             columns |= {f"{name}.{inner}": array[name][inner] for inner in array[name].fields}

@@ -79,6 +79,14 @@ def from_padded(p4: Array, real: Array) -> tuple[Array, Array]:
     return p4[real].astype(np.float64, copy=False), real.sum(1)
 
 
+def real_rows(p4: Array) -> Array:
+    """Which rows of p4 [B, N, 4] are not zeros. (``any`` over the last axis takes three times as long.)"""
+    real = p4[:, :, 0] != 0
+    for k in range(1, 4):
+        real |= p4[:, :, k] != 0
+    return real
+
+
 def spans(total: int, chunk: int) -> Iterator[tuple[int, int]]:
     for lo in range(0, total, chunk):
         yield lo, min(lo + chunk, total)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +11,21 @@ import numpy as np
 
 from ...checks import fail
 from ..four_momenta import cartesian
-from .common import OP, Array, Labels, Options, Part, from_padded, need, spans
+from .common import OP, Array, Labels, Options, Part, from_padded, listed, need, real_rows, spans
 
 
 def top_tagging(path: Path, options: Options) -> Iterator[Part]:
     """A pandas table with columns E_0, PX_0, PY_0, PZ_0, E_1, ... and is_signal_new."""
     tables = need("tables")
     with tables.open_file(str(path)) as file:
-        groups = [node for node in file.walk_groups() if hasattr(node._v_attrs, "pandas_type")]
-        if len(groups) != 1:
-            fail(OP, path.name, "one pandas table", f"{len(groups)}: {', '.join(node._v_pathname for node in groups)}")
-        if groups[0]._v_attrs.pandas_type == "frame_table":
-            yield from _from_table(path, groups[0].table, options)
+        groups = {n._v_pathname.strip("/"): n for n in file.walk_groups() if hasattr(n._v_attrs, "pandas_type")}
+        if options.split not in groups and (options.split is not None or len(groups) != 1):
+            fail(OP, "split", f"one of the tables {listed(groups)}", repr(options.split))
+        group = groups[options.split or next(iter(groups))]
+        if group._v_attrs.pandas_type == "frame_table":
+            yield from _from_table(path, group.table, options)
             return
-        key = groups[0]._v_pathname
+        key = group._v_pathname
     frame = need("pandas").read_hdf(path, key)
     place = {name: k for k, name in enumerate(frame.columns)}
     columns = _Columns(path, place, options)
@@ -68,8 +70,7 @@ class _Columns:
     def part(self, get: Any) -> Part:
         block = get(self.names)
         p4 = block.reshape(len(block), -1, 4)
-        # zeros behind the constituents; a particle has energy, NaN is refused later
-        p4, counts = from_padded(p4, p4[:, :, 0] != 0)
+        p4, counts = from_padded(p4, real_rows(p4))
         return Part(p4, counts, self.labels.of(lambda name: get([name])[:, 0]))
 
 
@@ -83,11 +84,15 @@ def pmu(path: Path, options: Options) -> Iterator[Part]:
         labels = Labels(options.label, flat, ["is_signal", "label"])
         for lo, hi in spans(len(p4), options.chunk):
             rows = p4[lo:hi]
-            real = (rows != 0).any(2)
+            real = real_rows(rows)
             if "Nobj" in flat:
-                real &= np.arange(rows.shape[1]) < file["Nobj"][lo:hi, None]
+                real &= np.arange(rows.shape[1]) < file["Nobj"][lo:hi][:, None]
             packed, counts = from_padded(rows, real)
-            yield Part(packed, counts, labels.of(lambda name, lo=lo, hi=hi: file[name][lo:hi]))
+            yield Part(packed, counts, labels.of(partial(_rows, file, lo, hi)))
+
+
+def _rows(file: Any, lo: int, hi: int, name: str) -> Array:
+    return file[name][lo:hi]
 
 
 def jetnet(path: Path, options: Options) -> Iterator[Part]:
@@ -108,4 +113,4 @@ def jetnet(path: Path, options: Options) -> Iterator[Part]:
             eta, phi, pt = (rows[:, :, k][real] for k in range(3))
             jet_pt, jet_eta = (np.repeat(jet[:, k], real.sum(1)) for k in range(2))
             parts = {"pt": pt * jet_pt, "eta": eta + jet_eta, "phi": phi, "mass": np.zeros_like(pt)}
-            yield Part(cartesian(parts), real.sum(1), labels.of(lambda name, lo=lo, hi=hi: file[name][lo:hi]))
+            yield Part(cartesian(parts), real.sum(1), labels.of(partial(_rows, file, lo, hi)))

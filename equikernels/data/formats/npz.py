@@ -11,7 +11,7 @@ import numpy as np
 
 from ...checks import fail
 from ..four_momenta import cartesian
-from .common import OP, Array, Labels, Options, Part, from_padded, listed, need, spans
+from .common import OP, Array, Labels, Options, Part, from_padded, listed, need, real_rows, spans
 
 
 class Member:
@@ -83,7 +83,7 @@ def kinematics(path: Path, options: Options) -> Iterator[Part]:
         label = labels.of(lambda name: Member(archive, name).all())
         for lo, hi in spans(p4.shape[0], options.chunk):
             rows = p4.take(hi - lo)
-            yield Part(*from_padded(rows, (rows != 0).any(2)), None if label is None else label[lo:hi])
+            yield Part(*from_padded(rows, real_rows(rows)), None if label is None else label[lo:hi])
 
 
 def energyflow(path: Path, options: Options) -> Iterator[Part]:

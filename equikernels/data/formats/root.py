@@ -18,6 +18,9 @@ from .common import OP, Array, Options, Part, listed, need
 def open_tree(path: Path, name: str | None = None) -> Any:
     """The named tree, or the only one (of those with an entry if there are more)."""
     file = need("uproot").open(path)
+    size = path.stat().st_size
+    if file.file.fEND > size:
+        fail(OP, path.name, f"{file.file.fEND} bytes, as its header says", f"{size} (truncated)")
     trees = {
         key.partition(";")[0]: key for key, kind in file.classnames().items() if kind in ("TTree", "ROOT::RNTuple")
     }
@@ -41,7 +44,8 @@ def kind_of(tree: Any) -> str:
 
 
 def is_ragged(branch: Any) -> bool:
-    return branch.typename.endswith("[]") or "vector<" in branch.typename.lower()
+    """A list of numbers in each entry, not a list of lists."""
+    return branch.typename.count("[]") + branch.typename.lower().count("vector<") == 1
 
 
 def root(path: Path, options: Options) -> Iterator[Part]:
@@ -158,7 +162,9 @@ def delphes(path: Path, options: Options) -> Iterator[Part]:
         found = [name.removesuffix(".Constituents") for name in names if name.endswith(".Constituents")]
         fail(OP, "jets", f"one of {listed(found)}", repr(jets))
     sources = {}
-    for name in dict.fromkeys(n.partition(".")[0] for n in names if n.endswith(".fUniqueID")):
+    collections = dict.fromkeys(n.partition(".")[0] for n in names if n.endswith(".fUniqueID"))
+    # a track may also be a muon, and a part of energy flow: of one identifier, the first counts
+    for name in sorted(collections, key=lambda name: not name.startswith(("EFlow", "ParticleFlow"))):
         components = _components(name, there)
         if components is not None and f"{name}.Constituents" not in there:
             sources[name] = components
