@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 
 from ...backend import KERNELS, use_kernel
-from ...checks import REAL, check_choice, check_tensor, fail
+from ...checks import check_choice, check_tensor, fail
 from ...graph import Graph
-from ..common import allows_tf32, check_edges, check_graph, promote
+from ..common import allows_tf32, as_computed, check_edges, check_graph, promote, stored_as
 from ..fused_op import Call, FusedOp, Spec, Tensors
 from . import reference
-from .edge_mlp import EdgeMLP, update_running
-from .options import MEASURED, OP, PRECISIONS, EdgeOptions, Geometry
+from .edge_mlp import EdgeMLP, keep_running
+from .options import MEASURED, OP, PRECISIONS, STORAGE, EdgeOptions, Geometry
 from .synchronised import is_synchronised, synchronise
 
 KERNELS[OP] = ("cpu", "cuda")
-TABLES = (0, 1)  # plans in which the kernel makes tables of the first layer's products over nodes
+TABLES = (0, 1, 3)  # plans in which the kernel makes tables of the first layer's products over nodes
 
 
 class EdgeOutput(NamedTuple):
@@ -169,22 +169,20 @@ def _run(
 ) -> list[Tensor]:
     tensors: Tensors = [h, x, edge_attr, *mlp.tensors()]
     kernel = use_kernel(OP, *[t for t in tensors if t is not None], limit=call.limit)
-    return FUSED(tensors, graph, call, kernel)
+    if not call.options.storage:
+        return FUSED(tensors, graph, call, kernel)
+    out, dtype = FUSED(as_computed(tensors), graph, call, kernel), mlp.layers[0].weight.dtype
+    return [out[0].to(dtype), out[1], out[2].to(dtype), *out[3:]]
 
 
 def _keep(mlp: EdgeMLP, graph: Graph, out: list[Tensor]) -> None:
     """Updates running averages, by the kernel's unbiased statistics or the reference's biased ones."""
-    count = graph._num_edges
     if len(out) > 4:
-        update_running(mlp.measured()[0].module, out[4], out[5], count)
-        return
-    statistics, at, edges = out[3].detach(), 0, graph.num_edges
-    for layer in mlp.layers:
-        if layer.norm is None or not layer.norm.measured:
-            continue
-        mean, variance = statistics[:, at : at + layer.weight.shape[0]]
-        update_running(layer.norm.module, mean, variance * (edges / max(edges - 1, 1)), count)
-        at += layer.weight.shape[0]
+        means, variances = out[4], out[5]
+    else:
+        means, variances = out[3].detach().unbind()
+        variances = variances * (graph.num_edges / max(graph.num_edges - 1, 1))
+    keep_running(mlp, means, variances, graph._num_edges)
 
 
 def _check_count(graph: Graph) -> None:
@@ -197,7 +195,7 @@ def _check(
     mlp: EdgeMLP, graph: Graph, options: EdgeOptions, h: Tensor | None, x: Tensor | None, edge_attr: Tensor | None
 ) -> None:
     like = mlp.layers[0].weight
-    check_tensor(OP, "mlp", like, ["out", "in"], REAL)
+    check_tensor(OP, "mlp", like, ["out", "in"], stored_as(like))
     nodes = h if h is not None else x
     if nodes is None:
         fail(OP, "h", "a tensor: without h and x there are no nodes", "None")
@@ -210,7 +208,7 @@ def _check(
     elif reads_ends:
         fail(OP, "h", "a tensor, for the first layer", "None")
     if x is not None:
-        check_tensor(OP, "x", x, [graph.num_nodes, "D"], (like.dtype, torch.float64), like=like)
+        check_tensor(OP, "x", x, [graph.num_nodes, "D"], coordinates_of(like), like=like)
         columns += len(options.columns())
     elif options.columns() or options.coordinates:
         fail(OP, "x", "a tensor, for invariants or coordinates", "None")
@@ -224,6 +222,11 @@ def _check(
         fail(OP, "mlp", f"a first layer of {columns} columns, for {', '.join(mlp.order)}", f"{like.shape[1]} columns")
 
 
+def coordinates_of(like: Tensor) -> tuple[torch.dtype, ...]:
+    """The dtypes of coordinates beside such features."""
+    return (torch.float32 if like.dtype in STORAGE else like.dtype), torch.float64
+
+
 def _shapes(tensors: Tensors, num_edges: Any, options: EdgeOptions) -> list[Tensor]:
     h, x = tensors[:2]
     weights = tensors[reference.FIRST :: reference.OF_LAYER]
@@ -233,7 +236,7 @@ def _shapes(tensors: Tensors, num_edges: Any, options: EdgeOptions) -> list[Tens
     widths = [w.shape[0] for w in weights]  # type: ignore[union-attr]
     width, nothing = widths[0], like.new_empty(0)
     tables = options.plan in TABLES
-    measured = options.layers[0].norm == MEASURED
+    measured = sum(w for w, layer in zip(widths, options.layers, strict=True) if layer.norm == MEASURED)
     attributes = tensors[2].shape[1] if tensors[2] is not None and options.has("edge_attr") else 0
     bound = len(options.columns()) + attributes
     state = 4 * width + bound + bound * bound + 2 * nodes * bound
@@ -241,10 +244,10 @@ def _shapes(tensors: Tensors, num_edges: Any, options: EdgeOptions) -> list[Tens
         like.new_empty(nodes, widths[options.messages_at]) if options.messages else nothing,
         x.new_empty(x.shape) if options.coordinates and x is not None else like.new_empty(0),
         like.new_empty(num_edges, widths[options.edges_at]) if options.edges_at >= 0 else like.new_empty(0),
-        like.new_empty(2, width, dtype=torch.float64) if measured else like.new_empty(0),
-        *(like.new_empty(width if measured else 0) for _ in range(2)),
+        like.new_empty(2, measured, dtype=torch.float64) if measured else like.new_empty(0),
+        *(like.new_empty(measured) for _ in range(2)),
         *(like.new_empty(nodes, width) if tables else like.new_empty(0) for _ in range(2)),
-        like.new_empty(state, dtype=torch.float64) if measured else like.new_empty(0),
+        like.new_empty(state, dtype=torch.float64) if options.layers[0].norm == MEASURED else like.new_empty(0),
     ]
 
 
