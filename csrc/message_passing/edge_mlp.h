@@ -37,6 +37,7 @@ struct EdgeMlpOptions {
   double norm_inside = 0, norm_offset = 0, clamp = __builtin_inf();
   bool interval = false, product = false, psi = true, bfloat16 = false, tf32 = false;
   Storage storage = Storage::full;
+  bool keep = false;  // tiles: what backward would compute again
   std::vector<int> order;
   std::vector<LayerOptions> layers;
   std::vector<double> metric;
@@ -61,6 +62,7 @@ struct EdgeMlpOptions {
     direction = Direction(integer(0, int(Direction::sender)));
     for (bool* flag : {&interval, &product, &psi, &bfloat16, &tf32}) *flag = integer(0, 1) != 0;
     storage = Storage(integer(0, int(Storage::float16)));
+    keep = integer(0, 1) != 0;
     for (int64_t k = integer(0, kEdgeParts); k > 0; --k) order.push_back(int(integer(0, kEdgeParts - 1)));
     norm_inside = real();
     norm_offset = real();

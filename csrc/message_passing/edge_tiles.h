@@ -109,6 +109,7 @@ class EdgeTiles {
     u.columns = int(inputs());
     u.out = put<T>(tile.u);
     threads(tile.rows, u);
+    if (net.was_kept) return;
     tile.product = net.like({tile.rows, columns.size(0)});
     Device::template linear<T>(tile.u, columns, std::nullopt, tile.product);
   }

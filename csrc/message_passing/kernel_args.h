@@ -31,6 +31,7 @@ class KernelArgs : protected FirstLayer<Device> {
   using Base::running;
   using Base::statistics;
   using Base::tables;
+  using Base::tiles;
   using Base::weight;
   using Base::width;
   using Base::zeros;
@@ -197,8 +198,20 @@ class KernelArgs : protected FirstLayer<Device> {
   }
 
   // --- tiles ---
+  // Room for what backward would compute again.
+  template <class T>
+  Tensor room_to_keep() const {
+    Tensor kept = empty({0});
+    if (!tiles || !o.keep) return kept;
+    int64_t columns = 0;
+    for (size_t l = 0; l < depth(); ++l) columns += in.width(l);
+    this->template with_storage<T>(o.storage, [&](auto zero) {
+      kept = uninitialised(in.like(), {in.num_edges * columns}, stored_type<decltype(zero)>());
+    });
+    return kept;
+  }
   template <class S, class T, class X>
-  EdgeTiles<Device, S, T, X> tiles_args() const {
+  EdgeTiles<Device, S, T, X> tiles_args(const Tensor& kept, bool was_kept) const {
     MessageArgs<T, X> a;
     geometry(a);
     a.receiver = put<T>(normed[0]);
@@ -216,6 +229,7 @@ class KernelArgs : protected FirstLayer<Device> {
       layer.gamma = pointer<T>(in.layers[l].norm_weight);
       layer.beta = pointer<T>(in.layers[l].norm_bias);
     }
+    if (o.keep) net.kept = kept, net.was_kept = was_kept, net.kept_rows = in.num_edges;
     if (in.gate_weight) net.gate_at = int(o.messages_at);
     net.gate_weight = pointer<T>(in.gate_weight);
     net.gate_bias = pointer<T>(in.gate_bias);

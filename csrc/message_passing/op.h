@@ -8,7 +8,7 @@ namespace ek {
 
 inline constexpr const char* kMessagePassingSchema =
     "message_passing(Tensor?[] tensors, " EK_GRAPH_SCHEMA ", int[] options, float[] numbers) -> Tensor[]";
-// saved: the statistics and the last three outputs of the op. wanted: the tensors whose gradients
+// saved: the statistics and the last four outputs of the op. wanted: the tensors whose gradients
 // are given, in their order.
 inline constexpr const char* kMessagePassingBackwardSchema =
     "message_passing_backward(Tensor?[] grads, Tensor?[] tensors, Tensor[] saved, " EK_GRAPH_SCHEMA
@@ -58,7 +58,7 @@ class MessagePassing : KernelArgs<Device> {
 
  public:
   // messages, coordinates, edges, mean and variance of a measured norm (float64 [2, H]); the same as running averages
-  // want them; then what backward reads again: the first layer's tables, and the norm's sums.
+  // want them; then what backward reads again: the first layer's tables, the norm's sums, and what tiles keep.
   static std::vector<Tensor> forward(const Optionals& tensors, const Tensor& graph, int64_t num_edges, int64_t kind,
                                      const std::vector<int64_t>& ints, const std::vector<double>& numbers) {
     MessagePassing op(tensors, graph, num_edges, kind, ints, numbers);
@@ -73,7 +73,7 @@ class MessagePassing : KernelArgs<Device> {
                                       int64_t kind, const std::vector<int64_t>& ints,
                                       const std::vector<double>& numbers, const std::vector<bool>& wanted) {
     MessagePassing op(tensors, graph, num_edges, kind, ints, numbers);
-    STD_TORCH_CHECK(grads.size() == 4 && saved.size() == 4 && wanted.size() == tensors.size(),
+    STD_TORCH_CHECK(grads.size() == 4 && saved.size() == 5 && wanted.size() == tensors.size(),
                     "message_passing_backward: grads, saved, wanted: unexpected sizes");
     typename Device::Guard guard(op.in.like());
     std::vector<Tensor> out;
@@ -107,7 +107,8 @@ class MessagePassing : KernelArgs<Device> {
                             running[1],
                             tables ? ends[0] : nothing(),
                             tables ? ends[1] : nothing(),
-                            state};
+                            state,
+                            this->template room_to_keep<T>()};
     const auto ask = [&](auto& args) {
       args.messages = o.messages > 0 ? put<T>(out[0]) : nullptr;
       args.coordinates = o.coordinates > 0 ? put<X>(out[1]) : nullptr;
@@ -116,7 +117,7 @@ class MessagePassing : KernelArgs<Device> {
     if (!asked() && later() == 0) return out;
     if (tiles) {
       this->template with_storage<T>(o.storage, [&](auto zero) {
-        auto args = this->template tiles_args<decltype(zero), T, X>();
+        auto args = this->template tiles_args<decltype(zero), T, X>(out.back(), false);
         ask(args.a);
         if (args.a.messages) torch::stable::zero_(out[0]);
         over_later([&](size_t l, int64_t at) {
@@ -173,7 +174,7 @@ class MessagePassing : KernelArgs<Device> {
     };
     if (tiles && (asked() || later() > 0)) {
       this->template with_storage<T>(o.storage, [&](auto zero) {
-        auto args = this->template tiles_args<decltype(zero), T, X>();
+        auto args = this->template tiles_args<decltype(zero), T, X>(saved[4], true);
         ask(args.a);
         over_later([&](size_t l, int64_t at) {
           auto& layer = args.net.layers[l];

@@ -1,6 +1,6 @@
 // A network on many rows, a tile of them at a time: products by the device's own library, passes between them. What a
-// tile takes is bounded by EQUIKERNELS_WORKSPACE; backward computes its layers again. Sums over rows follow their
-// order. A measured batch norm takes a walk over all tiles by itself, forward and backward.
+// tile takes is bounded by EQUIKERNELS_WORKSPACE; backward computes its layers again, unless products were kept. Sums
+// over rows follow their order. A measured batch norm takes a walk over all tiles by itself, forward and backward.
 #pragma once
 
 #include <cstdlib>
@@ -67,6 +67,10 @@ class Tiles {
   size_t round_from = 0, round_to = 0;
   bool edges = false;  // the first layer's product comes with the tile
   int64_t more = 0;    // bytes of a row that the caller takes
+  // S: z of all rows, one layer after the other: written by run(), or, where it was, read. Not defined: not kept.
+  Tensor kept;
+  bool was_kept = false;
+  int64_t kept_rows = 0;
 
   explicit Tiles(const Tensor& like) : on_(like) {}
 
@@ -274,15 +278,24 @@ class Tiles {
   }
 
   Tensor multiplied(const Tile& tile, size_t l, const Tensor& h) const {
-    const Tensor z = room({tile.rows, layers[l].width()});
-    if (!(edges && l == 0))
+    const Tensor z = kept.defined() ? kept_of(tile, l) : room({tile.rows, layers[l].width()});
+    if (!was_kept && !(edges && l == 0))
       Device::template linear<S>(round_from <= l && l < round_to ? rounded(h) : h, weights_[l], std::nullopt, z);
     return z;
   }
+  Tensor kept_of(const Tile& tile, size_t l) const {
+    int64_t at = 0;
+    for (size_t k = 0; k < l; ++k) at += kept_rows * layers[k].width();
+    Tensor whole = kept;
+    const int64_t width = layers[l].width();
+    return torch::stable::view(torch::stable::narrow(whole, 0, at + tile.begin * width, tile.rows * width),
+                               {tile.rows, width});
+  }
   Tensor layer(Tile& tile, size_t l, const Tensor& h, bool keep) const {
-    const Tensor z = multiplied(tile, l, h), out = keep ? room({tile.rows, layers[l].width()}) : z;
+    const Tensor z = multiplied(tile, l, h);
+    const Tensor out = keep || kept.defined() ? room({tile.rows, layers[l].width()}) : z;
     auto p = normed<TileLayer<S, T>>(l, z);
-    if (edges && l == 0) {
+    if (edges && l == 0 && !was_kept) {
       p.product = tile.product.defined() ? put<T>(tile.product) : nullptr;
       p.table[0] = tile.table[0], p.table[1] = tile.table[1];
       p.end[0] = put<int64_t>(tile.receiver), p.end[1] = put<int64_t>(tile.sender);

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import equikernels as ek
 from equikernels.ops import fused_op
+from equikernels.ops.message_passing import op as message_op
 
 from ..support.cases import CASES, GRAPHS, Case, select
 from ..support.emulator import check, forget_plans
@@ -93,6 +94,22 @@ def test_runs_and_threads_change_no_bit(case: Case, monkeypatch: pytest.MonkeyPa
     for again in found[1:]:
         for a, b in zip(found[0], again, strict=True):
             assert torch.equal(a, b)
+
+
+def test_kept_products_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here all products fit the workspace."""
+    case = everything()
+    inputs, graph = case.inputs(torch.float32), case.graph()
+    cotangent = cotangent_for(case.run(inputs, graph))
+    found = []
+    for room in (1 << 28, 0):
+        monkeypatch.setattr(message_op, "workspace", lambda room=room: room)
+        with RecordOps() as record:
+            found.append(value_and_grads(lambda i: case.run(i, graph), inputs, cotangent))
+        kept = [args[2][-1].numel() for op, args in record.calls if "backward" in str(op)]
+        assert [count > 0 for count in kept] == [room > 0]
+    for a, b in zip(*found, strict=True):
+        assert torch.equal(a, b)
 
 
 def test_sums_at_receivers_do_not_depend_on_the_tiles(monkeypatch: pytest.MonkeyPatch) -> None:

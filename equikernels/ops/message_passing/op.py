@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, NamedTuple
 
 import torch
@@ -18,7 +19,8 @@ from .options import MEASURED, OP, PRECISIONS, STORAGE, EdgeOptions, Geometry
 from .synchronised import is_synchronised, synchronise
 
 KERNELS[OP] = ("cpu", "cuda")
-TABLES = (0, 1, 3)  # plans in which the kernel makes tables of the first layer's products over nodes
+TILES = 3
+TABLES = (0, 1, TILES)  # plans in which the kernel makes tables of the first layer's products over nodes
 
 
 class EdgeOutput(NamedTuple):
@@ -169,10 +171,30 @@ def _run(
 ) -> list[Tensor]:
     tensors: Tensors = [h, x, edge_attr, *mlp.tensors()]
     kernel = use_kernel(OP, *[t for t in tensors if t is not None], limit=call.limit)
+    if kernel and call.options.plan == TILES:
+        call = _keeping(call, tensors, graph)
     if not call.options.storage:
         return FUSED(tensors, graph, call, kernel)
     out, dtype = FUSED(as_computed(tensors), graph, call, kernel), mlp.layers[0].weight.dtype
     return [out[0].to(dtype), out[1], out[2].to(dtype), *out[3:]]
+
+
+def _keeping(call: Call, tensors: Tensors, graph: Graph) -> Call:
+    """The call, that keeps the products of all edges for backward where the workspace has room for them."""
+    wanted = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    if not wanted or torch.compiler.is_compiling() or call.options.bfloat16:  # whose gradients are of other products
+        return call
+    weights = [w for w in tensors[reference.FIRST :: reference.OF_LAYER] if w is not None]
+    if graph.num_edges * sum(w.shape[0] for w in weights) * weights[0].element_size() > workspace():
+        return call
+    options = call.options._replace(keep=True)
+    return call._replace(options=options, ints=options.encoded()[0])
+
+
+def workspace() -> int:
+    """Bytes that products of all edges may take; csrc reads the same."""
+    given = os.environ.get("EQUIKERNELS_WORKSPACE", "")
+    return int(given) if given.isdecimal() else 1 << 28
 
 
 def _keep(mlp: EdgeMLP, graph: Graph, out: list[Tensor]) -> None:
@@ -222,6 +244,10 @@ def _check(
         fail(OP, "mlp", f"a first layer of {columns} columns, for {', '.join(mlp.order)}", f"{like.shape[1]} columns")
 
 
+# The dtypes of what is kept, by options.storage; None: that of the weights.
+STORED = (None, *STORAGE)
+
+
 def coordinates_of(like: Tensor) -> tuple[torch.dtype, ...]:
     """The dtypes of coordinates beside such features."""
     return (torch.float32 if like.dtype in STORAGE else like.dtype), torch.float64
@@ -239,6 +265,8 @@ def _shapes(tensors: Tensors, num_edges: Any, options: EdgeOptions) -> list[Tens
     measured = sum(w for w, layer in zip(widths, options.layers, strict=True) if layer.norm == MEASURED)
     attributes = tensors[2].shape[1] if tensors[2] is not None and options.has("edge_attr") else 0
     bound = len(options.columns()) + attributes
+    stored = STORED[options.storage] or like.dtype
+    kept = like.new_empty(num_edges * sum(widths), dtype=stored) if options.keep else like.new_empty(0)
     state = 4 * width + bound + bound * bound + 2 * nodes * bound
     return [
         like.new_empty(nodes, widths[options.messages_at]) if options.messages else nothing,
@@ -248,7 +276,8 @@ def _shapes(tensors: Tensors, num_edges: Any, options: EdgeOptions) -> list[Tens
         *(like.new_empty(measured) for _ in range(2)),
         *(like.new_empty(nodes, width) if tables else like.new_empty(0) for _ in range(2)),
         like.new_empty(state, dtype=torch.float64) if options.layers[0].norm == MEASURED else like.new_empty(0),
+        kept,
     ]
 
 
-FUSED = FusedOp(Spec(OP, EdgeOptions, reference.message_passing, _shapes, differentiable=4, saved=(3, 6, 7, 8)))
+FUSED = FusedOp(Spec(OP, EdgeOptions, reference.message_passing, _shapes, differentiable=4, saved=(3, 6, 7, 8, 9)))

@@ -66,6 +66,7 @@ class EdgeOptions(NamedTuple):
     bfloat16: bool
     tf32: bool
     storage: int
+    keep: bool
     order: tuple[int, ...]
     norm_inside: float
     norm_offset: float
@@ -111,6 +112,7 @@ class EdgeOptions(NamedTuple):
             bfloat16,
             False,
             STORAGE.get(mlp.layers[0].weight.dtype, 0),
+            False,
             tuple(PARTS.index(part) for part in mlp.order),
             inside,
             offset,
@@ -149,7 +151,7 @@ class EdgeOptions(NamedTuple):
 
     def encoded(self) -> tuple[list[int], list[float]]:
         """As the schema takes them: integers and numbers."""
-        ints = [self.plan, len(self.layers), *map(int, self[1:12]), len(self.order), *self.order]
+        ints = [self.plan, len(self.layers), *map(int, self[1:13]), len(self.order), *self.order]
         numbers = [self.norm_inside, self.norm_offset, -1.0 if self.clamp is None else self.clamp]
         for layer in self.layers:
             ints += [ACTIVATIONS.index(layer.activation), layer.norm]
@@ -159,7 +161,7 @@ class EdgeOptions(NamedTuple):
     @classmethod
     def decoded(cls, ints: list[int], numbers: list[float]) -> EdgeOptions:
         plan, depth, *rest = ints
-        flags, count, rest = rest[:11], rest[11], rest[12:]
+        flags, count, rest = rest[:12], rest[12], rest[13:]
         order, kinds = tuple(rest[:count]), rest[count:]
         inside, offset, clamp, *numbers = numbers
         layers = tuple(
@@ -169,7 +171,7 @@ class EdgeOptions(NamedTuple):
         bound = None if clamp < 0 else clamp
         truths = map(bool, flags[5:10])
         last = order, inside, offset, bound, layers, tuple(numbers[2 * depth :])
-        return cls(plan, *flags[:5], *truths, flags[10], *last)  # type: ignore[call-arg,arg-type]
+        return cls(plan, *flags[:5], *truths, flags[10], bool(flags[11]), *last)  # type: ignore[call-arg,arg-type]
 
 
 def layer_options(mlp: EdgeMLP) -> tuple[LayerOptions, ...]:
