@@ -4,7 +4,7 @@
 
 #include "channels/message.h"
 #include "edge_sums.h"
-#include "tile_passes.h"
+#include "tile_sums.h"
 
 namespace ek {
 

@@ -38,6 +38,24 @@ struct OneLane {
   }
 };
 
+// use(c, load(c)) for the caller's channels: loads of several come before the first use, which may store where later
+// ones load from; a GPU then waits for memory once.
+template <class Lanes, class Load, class Use>
+EK_RUN void over_channels(int64_t width, Lanes lanes, Load&& load, Use&& use) {
+  constexpr int kAhead = Lanes::kLanes > 1 ? 4 : 1;
+  for (int64_t first = lanes.lane; first < width; first += kAhead * Lanes::kLanes) {
+    decltype(load(first)) loaded[kAhead] = {};
+    for (int k = 0; k < kAhead; ++k)
+      if (first + k * Lanes::kLanes < width) loaded[k] = load(first + k * Lanes::kLanes);
+    for (int k = 0; k < kAhead; ++k)
+      if (first + k * Lanes::kLanes < width) use(first + k * Lanes::kLanes, loaded[k]);
+  }
+}
+template <class T>
+struct Loaded {  // numbers as they lie in memory
+  T a{}, b{}, c{};
+};
+
 // f(activation), with value(a) and slope(a); see tile_activation.h.
 template <class T, class F>
 EK_RUN void over_activation(Activation kind, double slope, F&& f);
@@ -56,20 +74,21 @@ struct TileNormed : RowPass {
   Activation activation = Activation::identity;
   double slope = 0;
 
-  EK_RUN T value(int64_t at, int64_t c) const { return bias ? widen(z[at + c]) + bias[c] : widen(z[at + c]); }
+  EK_RUN T value(T v, int64_t c) const { return bias ? v + bias[c] : v; }
   template <class Lanes>
   EK_RUN void moments(int64_t at, Lanes lanes, T& mean, T& rate) const {
     T sum = 0, square = 0;
-    for (int64_t c = lanes.lane; c < width; c += Lanes::kLanes) sum += value(at, c);
+    const auto load = [&](int64_t c) { return T(widen(z[at + c])); };
+    over_channels(width, lanes, load, [&](int64_t c, T v) { sum += value(v, c); });
     mean = lanes.sum(sum) / T(width);
-    for (int64_t c = lanes.lane; c < width; c += Lanes::kLanes) {
-      const T d = value(at, c) - mean;
+    over_channels(width, lanes, load, [&](int64_t c, T v) {
+      const T d = value(v, c) - mean;
       square += d * d;
-    }
+    });
     rate = T(1) / sqrt(lanes.sum(square) / T(width) + T(eps));
   }
-  EK_RUN T normed(int64_t at, int64_t c, T mean, T rate) const {
-    T v = value(at, c);
+  EK_RUN T normed(T v, int64_t c, T mean, T rate) const {
+    v = value(v, c);
     if (scale) return v * scale[c] + shift[c];
     if (!layer_norm) return v;
     v = (v - mean) * rate;
@@ -91,16 +110,16 @@ struct TileLayer : TileNormed<S, T> {
     const int64_t at = row * this->width;
     if (table[0]) {
       const T *a = table[0] + end[0][row] * this->width, *b = table[1] + end[1][row] * this->width;
-      for (int64_t c = lanes.lane; c < this->width; c += Lanes::kLanes) {
-        const T sum = a[c] + b[c];
-        narrow(product ? sum + product[at + c] : sum, this->z[at + c]);
-      }
+      const auto load = [&](int64_t c) { return Loaded<T>{a[c], b[c], product ? product[at + c] : T(0)}; };
+      over_channels(this->width, lanes, load,
+                    [&](int64_t c, Loaded<T> v) { narrow(product ? v.a + v.b + v.c : v.a + v.b, this->z[at + c]); });
     }
     T mean = 0, rate = 0;
     if (this->layer_norm) this->moments(at, lanes, mean, rate);
     over_activation<T>(this->activation, this->slope, [&](auto act) {
-      for (int64_t c = lanes.lane; c < this->width; c += Lanes::kLanes)
-        narrow(act.value(this->normed(at, c, mean, rate)), out[at + c]);
+      over_channels(
+          this->width, lanes, [&](int64_t c) { return T(widen(this->z[at + c])); },
+          [&](int64_t c, T v) { narrow(act.value(this->normed(v, c, mean, rate)), out[at + c]); });
     });
   }
 };
@@ -118,8 +137,9 @@ struct TileSlope : TileNormed<S, T> {
     if (this->layer_norm) this->moments(at, lanes, mean, rate);
     if (this->layer_norm && lanes.lane == 0) stats[2 * row] = mean, stats[2 * row + 1] = rate;
     over_activation<T>(this->activation, this->slope, [&](auto act) {
-      for (int64_t c = lanes.lane; c < this->width; c += Lanes::kLanes)
-        narrow(T(widen(grad[at + c])) * act.slope(this->normed(at, c, mean, rate)), grad[at + c]);
+      over_channels(
+          this->width, lanes, [&](int64_t c) { return Loaded<T>{widen(grad[at + c]), widen(this->z[at + c])}; },
+          [&](int64_t c, Loaded<T> v) { narrow(v.a * act.slope(this->normed(v.b, c, mean, rate)), grad[at + c]); });
     });
   }
 };
@@ -134,22 +154,24 @@ struct TileThroughNorm : TileNormed<S, T> {
   template <class Lanes>
   EK_RUN void run(int64_t row, Lanes lanes) const {
     const int64_t at = row * this->width;
-    const auto g = [&](int64_t c) { return T(widen(grad[at + c])) * (this->gamma ? this->gamma[c] : T(1)); };
-    if (!this->layer_norm) {
-      for (int64_t c = lanes.lane; c < this->width; c += Lanes::kLanes)
-        narrow(T(widen(grad[at + c])) * this->scale[c] + level[c] + slope_of_z[c] * this->value(at, c), grad[at + c]);
-      return;
-    }
+    const auto load = [&](int64_t c) { return Loaded<T>{widen(grad[at + c]), widen(this->z[at + c])}; };
+    if (!this->layer_norm)
+      return over_channels(this->width, lanes, load, [&](int64_t c, Loaded<T> v) {
+        narrow(v.a * this->scale[c] + level[c] + slope_of_z[c] * this->value(v.b, c), grad[at + c]);
+      });
     const T mean = stats[2 * row], rate = stats[2 * row + 1];
+    const auto gain = [&](int64_t c) { return this->gamma ? this->gamma[c] : T(1); };
+    const auto unit = [&](T v, int64_t c) { return (this->value(v, c) - mean) * rate; };
     T sum = 0, along = 0;
-    for (int64_t c = lanes.lane; c < this->width; c += Lanes::kLanes) {
-      sum += g(c);
-      along += g(c) * (this->value(at, c) - mean) * rate;
-    }
+    over_channels(this->width, lanes, load, [&](int64_t c, Loaded<T> v) {
+      sum += v.a * gain(c);
+      along += v.a * gain(c) * unit(v.b, c);
+    });
     sum = lanes.sum(sum) / T(this->width);
     along = lanes.sum(along) / T(this->width);
-    for (int64_t c = lanes.lane; c < this->width; c += Lanes::kLanes)
-      narrow(rate * (g(c) - sum - (this->value(at, c) - mean) * rate * along), grad[at + c]);
+    over_channels(this->width, lanes, load, [&](int64_t c, Loaded<T> v) {
+      narrow(rate * (v.a * gain(c) - sum - unit(v.b, c) * along), grad[at + c]);
+    });
   }
 };
 
@@ -166,21 +188,18 @@ struct TileGate : RowPass {
   EK_RUN void run(int64_t row, Lanes lanes) const {
     const int64_t at = row * width;
     T dot = 0, along = 0;
-    for (int64_t c = lanes.lane; c < width; c += Lanes::kLanes) {
-      dot += T(widen(m[at + c])) * weight[c];
-      if (grad) along += T(widen(m[at + c])) * T(widen(grad[at + c]));
-    }
+    const auto load = [&](int64_t c) { return Loaded<T>{widen(m[at + c]), grad ? T(widen(grad[at + c])) : T(0)}; };
+    over_channels(width, lanes, load, [&](int64_t c, Loaded<T> v) { dot += v.a * weight[c], along += v.a * v.b; });
     dot = lanes.sum(dot);
     if (bias) dot += bias[0];
     const T open = T(1) / (T(1) + exp(-dot));
     if (!grad) {
-      for (int64_t c = lanes.lane; c < width; c += Lanes::kLanes) narrow(open * T(widen(m[at + c])), out[at + c]);
-      return;
+      return over_channels(width, lanes, load, [&](int64_t c, Loaded<T> v) { narrow(open * v.a, out[at + c]); });
     }
     const T q = open * (T(1) - open) * lanes.sum(along);
     if (lanes.lane == 0) narrow(q, pull[row]);
-    for (int64_t c = lanes.lane; c < width; c += Lanes::kLanes)
-      narrow(open * T(widen(grad[at + c])) + q * weight[c], grad[at + c]);
+    over_channels(width, lanes, load,
+                  [&](int64_t c, Loaded<T> v) { narrow(open * v.b + q * weight[c], grad[at + c]); });
   }
 };
 
@@ -197,12 +216,37 @@ struct TileRowSums : RowPass {
   EK_RUN void run(int64_t row, Lanes lanes) const {
     const int64_t node = owner[row];
     if (row > 0 && owner[row - 1] == node) return;
-    for (int64_t c = lanes.lane; c < width; c += Lanes::kLanes) {
-      T sum = to[node * width + c];
-      for (int64_t r = row; r < rows && owner[r] == node; ++r)
-        sum += T(widen(from[(order ? order[r] : r) * width + c]));
-      to[node * width + c] = sum;
+    const int64_t end = end_of(row);
+    constexpr int kAhead = Lanes::kLanes > 1 ? 4 : 1;  // channels of a lane at a time
+    for (int64_t first = lanes.lane; first < width; first += kAhead * Lanes::kLanes) {
+      T sum[kAhead] = {};
+      const auto over = [&](auto&& f) {
+        for (int k = 0; k < kAhead; ++k)
+          if (first + k * Lanes::kLanes < width) f(first + k * Lanes::kLanes, sum[k]);
+      };
+      over([&](int64_t c, T& s) { s = to[node * width + c]; });
+      for (int64_t r = row; r < end; ++r) {
+        const int64_t at = (order ? order[r] : r) * width;
+        over([&](int64_t c, T& s) { s += T(widen(from[at + c])); });
+      }
+      over([&](int64_t c, T& s) { to[node * width + c] = s; });
     }
+  }
+  // Of the owner's rows that begin with this one: steps of growing length, then halves.
+  EK_RUN int64_t end_of(int64_t row) const {
+    const int64_t node = owner[row];
+    int64_t in = row, out = row + 1;
+    while (out < rows && owner[out] == node) {
+      const int64_t step = 2 * (out - row);
+      in = out;
+      out = row + step;
+    }
+    if (out > rows) out = rows;
+    while (out - in > 1) {
+      const int64_t mid = in + (out - in) / 2;
+      (owner[mid] == node ? in : out) = mid;
+    }
+    return out;
   }
 };
 
@@ -217,12 +261,12 @@ struct TileSeed : RowPass {
 
   template <class Lanes>
   EK_RUN void run(int64_t row, Lanes lanes) const {
-    for (int64_t c = lanes.lane; c < width; c += Lanes::kLanes) {
-      T g = add ? T(widen(grad[row * width + c])) : T(0);
-      if (nodes) g += nodes[receiver[row] * width + c];
-      if (edges) g += edges[(edge ? edge[row] : row) * width + c];
-      narrow(g, grad[row * width + c]);
-    }
+    const int64_t of_node = nodes ? receiver[row] * width : 0, of_edge = (edge ? edge[row] : row) * width;
+    const auto load = [&](int64_t c) {
+      return Loaded<T>{add ? T(widen(grad[row * width + c])) : T(0), nodes ? nodes[of_node + c] : T(0),
+                       edges ? edges[of_edge + c] : T(0)};
+    };
+    over_channels(width, lanes, load, [&](int64_t c, Loaded<T> v) { narrow(v.a + v.b + v.c, grad[row * width + c]); });
   }
 };
 
@@ -238,8 +282,8 @@ struct TileStore : RowPass {
   template <class Lanes>
   EK_RUN void run(int64_t row, Lanes lanes) const {
     T* t = to + (edge ? edge[row] : row) * count;
-    for (int64_t c = lanes.lane; c < count; c += Lanes::kLanes)
-      t[c] = add ? t[c] + T(widen(from[row * stride + c])) : T(widen(from[row * stride + c]));
+    const auto load = [&](int64_t c) { return Loaded<T>{T(widen(from[row * stride + c])), add ? t[c] : T(0)}; };
+    over_channels(count, lanes, load, [&](int64_t c, Loaded<T> v) { t[c] = add ? v.a + v.b : v.a; });
   }
 };
 
@@ -256,141 +300,6 @@ struct TileMean : RowPass {
     const int64_t degree = graph.received(node, graph.complete() ? graph.event_of(node) : 0).count;
     for (int64_t c = lanes.lane; c < width; c += Lanes::kLanes)
       to[node * width + c] = from[node * width + c] / T(degree > 1 ? degree : 1);
-  }
-};
-
-// --- sums over rows, in float64 ---
-// Items: groups. Sums of g, and of g times z + b, of which a row's mean and rate may be taken. g: [rows, width], or one
-// number for a row.
-template <class S, class T>
-struct TileSums {
-  int64_t rows = 0, width = 0;
-  const S* g = nullptr;
-  bool of_row = false;
-  const S* z = nullptr;  // or null: sums of g alone
-  const T *bias = nullptr, *stats = nullptr;
-  double* partial = nullptr;  // [groups, 2, width]
-
-  template <int kStep>
-  EK_RUN void run(int64_t group, int64_t thread) const {
-    const int64_t begin = group * kTileGroup, end = rows < begin + kTileGroup ? rows : begin + kTileGroup;
-    for (int64_t c = thread; c < width; c += kStep) {
-      double sum = 0, product = 0;
-      for (int64_t r = begin; r < end; ++r) {
-        const T one = widen(g[of_row ? r : r * width + c]);
-        sum += double(one);
-        if (!z) continue;
-        T v = widen(z[r * width + c]);
-        if (bias) v += bias[c];
-        if (stats) v = (v - stats[2 * r]) * stats[2 * r + 1];
-        product += double(one) * double(v);
-      }
-      partial[2 * group * width + c] = sum;
-      partial[(2 * group + 1) * width + c] = product;
-    }
-  }
-};
-// Items: columns. Adds the groups' partial sums.
-struct TileMerge : RowPass {
-  int64_t groups = 0, columns = 0;
-  const double* partial = nullptr;
-  double* sums = nullptr;
-
-  template <class Lanes>
-  EK_RUN void run(int64_t c, Lanes lanes) const {
-    double sum = 0;
-    for (int64_t k = lanes.lane; k < groups; k += Lanes::kLanes) sum += partial[k * columns + c];
-    sum = lanes.sum(sum);
-    if (lanes.lane == 0) sums[c] += sum;
-  }
-};
-
-// Items: groups. Mean of z + b, and its squares around that.
-template <class S, class T>
-struct TileMoments {
-  int64_t rows = 0, width = 0;
-  const S* z = nullptr;
-  const T* bias = nullptr;
-  double* partial = nullptr;  // [groups, 2, width]
-
-  template <int kStep>
-  EK_RUN void run(int64_t group, int64_t thread) const {
-    const int64_t begin = group * kTileGroup, end = rows < begin + kTileGroup ? rows : begin + kTileGroup;
-    for (int64_t c = thread; c < width; c += kStep) {
-      const double b = bias ? double(bias[c]) : 0;
-      double sum = 0, square = 0;
-      for (int64_t r = begin; r < end; ++r) sum += double(widen(z[r * width + c])) + b;
-      const double mean = sum / double(end - begin);
-      for (int64_t r = begin; r < end; ++r) {
-        const double d = double(widen(z[r * width + c])) + b - mean;
-        square += d * d;
-      }
-      partial[2 * group * width + c] = mean;
-      partial[(2 * group + 1) * width + c] = square;
-    }
-  }
-};
-// Items: channels. Joins those of the groups with what `before` rows gave.
-struct TileMergeMoments : RowPass {
-  int64_t rows = 0, before = 0, width = 0;
-  const double* partial = nullptr;
-  double* moments = nullptr;  // [2, width]: mean, squares
-
-  template <class Lanes>
-  EK_RUN void run(int64_t c, Lanes lanes) const {
-    const int64_t groups = (rows + kTileGroup - 1) / kTileGroup;
-    const auto count = [&](int64_t k) { return double(k + 1 < groups ? kTileGroup : rows - k * kTileGroup); };
-    double mean = 0, square = 0;
-    for (int64_t k = lanes.lane; k < groups; k += Lanes::kLanes) mean += count(k) * partial[2 * k * width + c];
-    mean = lanes.sum(mean) / double(rows);
-    for (int64_t k = lanes.lane; k < groups; k += Lanes::kLanes) {
-      const double d = partial[2 * k * width + c] - mean;
-      square += partial[(2 * k + 1) * width + c] + count(k) * d * d;
-    }
-    square = lanes.sum(square);
-    if (lanes.lane > 0) return;
-    const double d = mean - moments[c], all = double(before + rows);
-    moments[c] += d * double(rows) / all;
-    moments[width + c] += square + d * d * double(before) * double(rows) / all;
-  }
-};
-
-// One item. A measured norm, forward: statistics from moments, where those are given, then scale and shift; backward,
-// where sums are given: gradients of gamma and beta, and what the statistics bring to that of z, level + slope z.
-template <class T>
-struct TileNormFold {
-  int64_t width = 0, rows = 0;
-  const double* moments = nullptr;
-  double *mean = nullptr, *variance = nullptr;
-  T *running_mean = nullptr, *unbiased = nullptr;
-  const T *gamma = nullptr, *beta = nullptr;
-  double eps = 0;
-  T *scale = nullptr, *shift = nullptr;
-  const double *sums = nullptr, *to_mean = nullptr, *to_variance = nullptr;
-  T *grad_gamma = nullptr, *grad_beta = nullptr, *level = nullptr, *slope_of_z = nullptr;
-
-  template <int kStep>
-  EK_RUN void run(int64_t, int64_t thread) const {
-    const double count = double(rows > 1 ? rows : 1);
-    for (int64_t c = thread; c < width; c += kStep) {
-      if (moments) {
-        mean[c] = moments[c];
-        variance[c] = moments[width + c] / count;
-        running_mean[c] = T(mean[c]);
-        unbiased[c] = T(moments[width + c] / double(rows > 1 ? rows - 1 : 1));
-      }
-      const double rate = 1 / sqrt(variance[c] + eps), gain = gamma ? double(gamma[c]) : 1;
-      scale[c] = T(gain * rate);
-      shift[c] = T((beta ? double(beta[c]) : 0) - mean[c] * gain * rate);
-      if (!sums) continue;
-      const double along = sums[c], across = sums[width + c] - along * mean[c];
-      if (grad_gamma) grad_gamma[c] = T(across * rate);
-      if (grad_beta) grad_beta[c] = T(along);
-      const double of_mean = -along * gain * rate + (to_mean ? to_mean[c] : 0);
-      const double of_variance = -0.5 * across * gain * rate * rate * rate + (to_variance ? to_variance[c] : 0);
-      slope_of_z[c] = T(2 * of_variance / count);
-      level[c] = T((of_mean - 2 * of_variance * mean[c]) / count);
-    }
   }
 };
 

@@ -6,7 +6,7 @@
 #include <cstdlib>
 
 #include "edge_mlp.h"
-#include "tile_passes.h"
+#include "tile_sums.h"
 
 namespace ek {
 

@@ -66,19 +66,22 @@ def message_passing(
     2304.05293, eqs. 3.1-3.4) and the Interaction Network (arXiv 2103.16701) are settings of this op.
 
     Nothing is kept per edge but what is asked for: memory is O(n), forward and backward, which computes the layers
-    again. Second derivatives are those of the formula above, taken by PyTorch, and take memory for all layers of all
-    edges. A batch norm normalises over all edges; its statistics are measured in training, with gradients through
-    them, and the running averages of its module are kept; in evaluation, or with statistics given, those are used.
+    again (on CUDA wide layers may keep a bounded number of bytes, see below). Second derivatives are those of the
+    formula above, taken by PyTorch, and take memory for all layers of all edges. A batch norm normalises over all
+    edges; its statistics are measured in training, with gradients through them, and the running averages of its module
+    are kept; in evaluation, or with statistics given, those are used.
 
-    Kernels exist for: up to 3 layers of one activation before the message, the first with or without a batch norm, a
-    gate, a head of 2 layers; and for up to 32 layers of up to 512 channels, each with an activation of its own and a
-    LayerNorm without affine map or not, without gate. The plain formula runs on other networks.
+    CPU kernels exist for: up to 3 layers of one activation before the message, the first with or without a batch norm,
+    a gate, a head of 2 layers; and for up to 32 layers of up to 512 channels, each with an activation of its own and a
+    LayerNorm without affine map or not, without gate. The plain formula runs on other networks. On CUDA every network
+    has a kernel, but for a batch norm of given statistics behind the first layer at precision "bfloat16".
 
     Args:
-        mlp: the layers, :meth:`EdgeMLP.of`.
+        mlp: the layers, :meth:`EdgeMLP.of`, float32 or float64; on CUDA also bfloat16 or float16.
         graph: the edges, over n nodes.
         h: [n, C] features, in the dtype of the weights; None where the first layer does not read them.
-        x: [n, D] coordinates (GeV for four-momenta), D from 1 to 8, in the dtype of the weights or float64.
+        x: [n, D] coordinates (GeV for four-momenta), D from 1 to 8, in the dtype of the weights or float64; beside 16
+            bits float32 or float64.
         edge_attr: a [E, K], in the graph's order.
         geometry: invariants, metric, direction, clamp.
         messages: "sum", "mean" or "none"; over no edges both are 0.
@@ -95,7 +98,10 @@ def message_passing(
     The CUDA kernel for gates and two-layer heads takes float32 features, layers of at most 72 channels and at most 32
     edge attributes; its products run on tensor cores, each number as the sum of two of 11 bits: about float32's
     accuracy, but where an infinity enters them a NaN comes out. Where ``torch.backends.cuda.matmul.fp32_precision`` is
-    "tf32", numbers are rounded to 11 bits.
+    "tf32", numbers are rounded to 11 bits. Wider layers, float64 beside a gate, and norms that it does not know run
+    layer by layer on CUDA, on as many edges at a time as ``EQUIKERNELS_WORKSPACE`` bytes have room for (256 MiB if not
+    set). Where all products fit, backward finds them; otherwise it computes them again. In 16 bits sums and norms are
+    in float32; such layers' outputs and products are rounded to 16 bits.
 
     Returns:
         EdgeOutput.

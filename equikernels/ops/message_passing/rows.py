@@ -70,7 +70,8 @@ def row_mlp(mlp: EdgeMLP, *tables: Tensor, residual: Tensor | None = None) -> Te
     of threads. Batch norms work as in :func:`message_passing`, over rows.
 
     Args:
-        mlp: the layers, :meth:`EdgeMLP.of`, without gate and head.
+        mlp: the layers, :meth:`EdgeMLP.of`, without gate and head; float32 or float64, on CUDA also bfloat16 or
+            float16.
         tables: one to three [n, C], in the dtype of the weights; the first layer has a column for each of theirs, in
             their order.
         residual: r [n, width of the last layer], added to the output.
