@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import equikernels as ek
@@ -15,13 +18,15 @@ from equikernels.ops.message_passing import op as message_op
 
 from ..support.cases import CASES, GRAPHS, Case, select
 from ..support.emulator import check, forget_plans
-from ..support.mlp_cases import FORMULA, Spec, call, edge_inputs
-from ..support.tools import RecordOps, cotangent_for, fresh, require_grad, value_and_grads
+from ..support.mlp_cases import FORMULA, TYPICAL, Spec, call, edge_inputs
+from ..support.tools import RecordOps, cotangent_for, fresh, reference, require_grad, value_and_grads
+from .test_fuzz import different, graphs
 from .test_message_passing import events, peak_bytes
 
 PLANS = {"message_passing_plan": "3", "row_mlp_plan": "2"}
 pytestmark = pytest.mark.skipif(ek._native.cpu_reason is not None, reason=str(ek._native.cpu_reason))
 LISTED = [case for case in CASES if case.op in ("message_passing", "row_mlp")]
+BAD = ("relu", "norm and tables", "norms")  # cases with values that are not finite
 SMALL = "20000"  # bytes that cut the edges of a receiver
 WIDE = (
     Spec(200, "silu", "batch affine", bias=False),
@@ -35,7 +40,7 @@ WIDE = (
 @pytest.fixture(autouse=True)
 def tiles(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every call runs on tiles."""
-    monkeypatch.setattr(fused_op, "_answer", lambda query, *_: PLANS[query])
+    monkeypatch.setattr(fused_op, "_answer", lambda query, *_: PLANS[query.removesuffix("_cuda")])
     forget_plans()
     yield
     forget_plans()
@@ -56,6 +61,43 @@ def test_values_and_gradients(case: Case, workspace: str, poisoned: None, monkey
     monkeypatch.setenv("EQUIKERNELS_WORKSPACE", workspace)
     for dtype in (torch.float32, torch.float64):
         check(case, case.graph(), case.inputs(dtype))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    graph=graphs(),
+    which=st.integers(0, 10**6),
+    seed=st.integers(0, 1000),
+    workspace=st.sampled_from(["1", "3000", "40000", ""]),
+)
+def test_any_graph_and_workspace(graph: ek.Graph, which: int, seed: int, workspace: str) -> None:
+    case = [*LISTED, everything()][which % (len(LISTED) + 1)]
+    assume(not case.measures or different(graph, case.op) > 2)
+    geometry = case.options.get("geometry")
+    assume(geometry is None or geometry.direction != "unit" or not (graph.receiver == graph.sender).any())
+    inputs = case.inputs(torch.float64, graph, seed)
+    cotangent = cotangent_for(reference(case, inputs, graph))
+    expected = value_and_grads(lambda i: reference(case, i, graph), inputs, cotangent)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EQUIKERNELS_WORKSPACE", workspace)
+        found = value_and_grads(lambda i: case.run(i, graph), inputs, cotangent)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("case", [c for c in LISTED if c.id in BAD and c.graph_name in TYPICAL], ids=str)
+def test_bad_values_stay_where_the_reference_has_them(case: Case, bad: float) -> None:
+    graph = case.graph()
+    for name in case.inputs():
+        inputs = case.inputs(torch.float32)
+        inputs[name][0] = bad
+        found, expected = case.run(inputs, graph), reference(case, inputs, graph)
+        if name in case.folded and math.isinf(bad):
+            known = ~found.isnan()
+            assert torch.equal(found[known].isfinite(), expected[known].isfinite()), name
+        else:
+            assert torch.equal(found.isnan(), expected.isnan()), name
 
 
 def test_float64_coordinates_beside_float32_features(monkeypatch: pytest.MonkeyPatch) -> None:
