@@ -55,13 +55,15 @@ struct MessagePassingOnCuda : Device {
     Device::launch(on, [&](auto stream) { return invariants_cuda(args, stream); });  // backward with grad_x
   }
 
-  // out = x weight^T + bias
+  // out = x weight^T + bias; no bias in 16 bits
   template <class T>
   static void linear(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, const Tensor& out) {
     multiply("aten::mm", x, torch::stable::transpose(weight, 0, 1), out);
     if (!bias) return;
-    T* to = static_cast<T*>(const_cast<void*>(out.const_data_ptr()));
-    pass(x, x.size(0), weight.size(0), CopyColumns<T>{pointer<T>(bias), to, weight.size(0), 0, weight.size(0), true});
+    if constexpr (sizeof(T) > 2) {
+      T* to = static_cast<T*>(const_cast<void*>(out.const_data_ptr()));
+      pass(x, x.size(0), weight.size(0), CopyColumns<T>{pointer<T>(bias), to, weight.size(0), 0, weight.size(0), true});
+    }
   }
   // out = x weight
   template <class T>

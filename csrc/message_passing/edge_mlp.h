@@ -17,6 +17,9 @@ namespace ek {
 
 enum class NormKind : int { none, batch, given, layer };
 
+// How tiles store what they compute with in float32, where the features came in 16 bits.
+enum class Storage : int { full, bfloat16, float16 };
+
 struct LayerOptions {
   Activation activation = Activation::identity;
   NormKind norm = NormKind::none;
@@ -33,6 +36,8 @@ struct EdgeMlpOptions {
   Direction direction = Direction::difference;
   double norm_inside = 0, norm_offset = 0, clamp = __builtin_inf();
   bool interval = false, product = false, psi = true, bfloat16 = false, tf32 = false;
+  Storage storage = Storage::full;
+  bool keep = false;  // tiles: what backward would compute again
   std::vector<int> order;
   std::vector<LayerOptions> layers;
   std::vector<double> metric;
@@ -48,7 +53,7 @@ struct EdgeMlpOptions {
       STD_TORCH_CHECK(number < numbers.size(), "message_passing: options: too few numbers");
       return numbers[number++];
     };
-    plan = int(integer(0, 2));
+    plan = int(integer(0, 3));
     const int64_t depth = integer(1, 64);
     messages_at = integer(0, depth - 1);
     edges_at = integer(-1, messages_at);
@@ -56,6 +61,8 @@ struct EdgeMlpOptions {
     coordinates = int(integer(0, 2));
     direction = Direction(integer(0, int(Direction::sender)));
     for (bool* flag : {&interval, &product, &psi, &bfloat16, &tf32}) *flag = integer(0, 1) != 0;
+    storage = Storage(integer(0, int(Storage::float16)));
+    keep = integer(0, 1) != 0;
     for (int64_t k = integer(0, kEdgeParts); k > 0; --k) order.push_back(int(integer(0, kEdgeParts - 1)));
     norm_inside = real();
     norm_offset = real();
@@ -80,6 +87,8 @@ struct EdgeMlpOptions {
   }
   int invariants() const { return has(kInvariantsPart) ? int(interval) + int(product) : 0; }
   bool measured() const { return layers[0].norm == NormKind::batch; }
+  // The layer whose weight, of one output, is not rounded to bfloat16: a head's last.
+  size_t last_product() const { return layers.size() - (layers.size() > size_t(messages_at) + 1); }
 };
 
 struct LayerTensors {

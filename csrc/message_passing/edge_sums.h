@@ -62,6 +62,11 @@ struct MomentsPull {
 // With edge attributes, edge by edge.
 template <class T, class X>
 struct EdgeColumns {
+  struct ScalarFma {
+    static EK_HD double apply(double a, double b, double c) { return ::fma(a, b, c); }
+  };
+  using CompensatedInvariants = IntervalAndProduct<(sizeof(X) == 8), double, ScalarFma>;
+
   const X* x = nullptr;  // [n, dim]
   int dim = 4;
   double metric[kMaxDim] = {};
@@ -75,22 +80,20 @@ struct EdgeColumns {
   // The invariants of i and j before psi, interval first; out[1] is read if there are two. Small arrays are indexed by
   // constants throughout: on a GPU others do not lie in registers.
   EK_HD void products(int64_t i, int64_t j, double* out) const {
-    CompensatedInvariants sums;
-    for (int c = 0; c < dim; ++c) sums.add(double(x[i * dim + c]), double(x[j * dim + c]), metric[c]);
+    const auto sums = both(i, j);
     out[0] = interval ? sums.interval() : sums.product();
     out[1] = sums.product();
+  }
+  EK_HD auto both(int64_t i, int64_t j) const {
+    CompensatedInvariants sums;
+    for (int c = 0; c < dim; ++c) sums.add(double(x[i * dim + c]), double(x[j * dim + c]), metric[c]);
+    return sums;
   }
   EK_HD double column(const double* invariant, int64_t edge, int k) const {
     if (k >= invariants()) return double(edge_attr[edge * edge_width + k - invariants()]);
     const double z = k == 0 ? invariant[0] : invariant[1];
     return psi ? squash(z) : z;
   }
-
- private:
-  struct ScalarFma {
-    static EK_HD double apply(double a, double b, double c) { return ::fma(a, b, c); }
-  };
-  using CompensatedInvariants = IntervalAndProduct<(sizeof(X) == 8), double, ScalarFma>;
 };
 
 template <class T, class X>

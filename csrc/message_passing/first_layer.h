@@ -32,7 +32,7 @@ class FirstLayer : protected LayerOps<Device, EdgeMlpInputs> {
   }
 
   const EdgeMlpOptions& o = in.options;
-  bool channels, tables;
+  bool channels, tables, tiles;
   GraphView graph;
   int64_t n, width;  // nodes, channels of the first layer
 
@@ -46,7 +46,9 @@ class FirstLayer : protected LayerOps<Device, EdgeMlpInputs> {
   FirstLayer(const Optionals& tensors, const Tensor& table, int64_t num_edges, int64_t kind,
              const std::vector<int64_t>& ints, const std::vector<double>& numbers)
       : Base(tensors, table, num_edges, kind, EdgeMlpOptions(ints, numbers)), n(in.nodes()), width(in.width(0)) {
-    const Planned planned = plan_for<Device>(o, EdgeMlpShape(in));
+    tiles = Plan(o.plan) == Plan::tiles;  // runs on every device, whatever the plan
+    const EdgeMlpShape shape(in);
+    const Planned planned = tiles ? Planned{Plan::tiles, tiles_limit(o, shape)} : plan_for<Device>(o, shape);
     STD_TORCH_CHECK(planned.limit.empty(), "message_passing: layers: no kernel for ", planned.limit);
     STD_TORCH_CHECK(planned.plan == Plan(o.plan),
                     "message_passing: options: expected the plan of message_passing_plan");

@@ -1,6 +1,7 @@
-// Fills the arguments of the two kernels of message_passing: lanes across channels, and lanes across edges.
+// Fills the arguments of the kernels of message_passing: lanes across channels, lanes across edges, tiles.
 #pragma once
 
+#include "edge_tiles.h"
 #include "first_layer.h"
 
 namespace ek {
@@ -27,7 +28,10 @@ class KernelArgs : protected FirstLayer<Device> {
   using Base::o;
   using Base::over_columns;
   using Base::pass;
+  using Base::running;
+  using Base::statistics;
   using Base::tables;
+  using Base::tiles;
   using Base::weight;
   using Base::width;
   using Base::zeros;
@@ -158,6 +162,79 @@ class KernelArgs : protected FirstLayer<Device> {
     a.messages_at = o.messages > 0 ? int(o.messages_at) : -1;
     a.head = o.coordinates > 0;
     return a;
+  }
+
+  // --- statistics of norms behind the first layer, beside those of the first ---
+  int64_t first_measured() const { return o.measured() ? width : 0; }
+  // f(layer, its first column)
+  template <class F>
+  void over_later(F&& f) const {
+    int64_t at = first_measured();
+    for (size_t l = 1; l < depth(); ++l)
+      if (o.layers[l].norm == NormKind::batch) f(l, at), at += in.width(l);
+  }
+  int64_t later() const {
+    int64_t sum = 0;
+    over_later([&](size_t l, int64_t) { sum += in.width(l); });
+    return sum;
+  }
+  int64_t measured_width() const { return first_measured() + later(); }
+  template <class T>
+  void with_later_statistics() {
+    const Tensor all = uninitialised(in.like(), {2, measured_width()}, ScalarType::Double);
+    copy(put<double>(statistics), width, put<double>(all), measured_width(), 2, first_measured());
+    statistics = all;
+    for (Tensor& t : running) {
+      const Tensor kept = empty({measured_width()});
+      copy(put<T>(t), 0, put<T>(kept), 0, 1, first_measured());
+      t = kept;
+    }
+  }
+  Tensor first_statistics(const Tensor& all) const {
+    if (later() == 0) return all;
+    const Tensor first = uninitialised(in.like(), {2, first_measured()}, ScalarType::Double);
+    copy(put<double>(all), measured_width(), put<double>(first), width, 2, first_measured());
+    return first;
+  }
+
+  // --- tiles ---
+  // Room for what backward would compute again.
+  template <class T>
+  Tensor room_to_keep() const {
+    Tensor kept = empty({0});
+    if (!tiles || !o.keep) return kept;
+    int64_t columns = 0;
+    for (size_t l = 0; l < depth(); ++l) columns += in.width(l);
+    this->template with_storage<T>(o.storage, [&](auto zero) {
+      kept = uninitialised(in.like(), {in.num_edges * columns}, stored_type<decltype(zero)>());
+    });
+    return kept;
+  }
+  template <class S, class T, class X>
+  EdgeTiles<Device, S, T, X> tiles_args(const Tensor& kept, bool was_kept) const {
+    MessageArgs<T, X> a;
+    geometry(a);
+    a.receiver = put<T>(normed[0]);
+    a.sender = put<T>(normed[1]);
+    EdgeTiles<Device, S, T, X> tiles(in.like(), a, columns, in.num_edges);
+    tiles.edges_at = int(o.edges_at);
+    tiles.messages_at = int(o.messages_at);
+    auto& net = tiles.net;
+    for (size_t l = 0; l < depth(); ++l) {
+      net.layers.push_back({o.layers[l], weight[l], pointer<T>(bias[l])});
+      auto& layer = net.layers.back();
+      const bool before = l == 0 && layer.measured();  // the tables are of what follows the norm
+      if (before) layer.o.norm = NormKind::none;
+      if (before || o.layers[l].norm == NormKind::given) continue;
+      layer.gamma = pointer<T>(in.layers[l].norm_weight);
+      layer.beta = pointer<T>(in.layers[l].norm_bias);
+    }
+    if (o.keep) net.kept = kept, net.was_kept = was_kept, net.kept_rows = in.num_edges;
+    if (in.gate_weight) net.gate_at = int(o.messages_at);
+    net.gate_weight = pointer<T>(in.gate_weight);
+    net.gate_bias = pointer<T>(in.gate_bias);
+    if (o.bfloat16) net.round_from = 1, net.round_to = o.last_product();
+    return tiles;
   }
 };
 

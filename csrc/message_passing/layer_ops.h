@@ -43,6 +43,17 @@ class LayerOps {
     if (count > 0) pass(rows, count, CopyColumns<T>{from, to, count, from_stride, to_stride, add});
   }
 
+  // f(S{}), the type in which tiles store numbers of T
+  template <class T, class F>
+  void with_storage(Storage storage, F&& f) const {
+    if (storage == Storage::full) return f(T{});
+    if constexpr (Device::cuda && sizeof(T) == 4) {
+      if (storage == Storage::bfloat16) return f(BFloat16{});
+      if (storage == Storage::float16) return f(Float16{});
+    }
+    STD_TORCH_CHECK(false, "storage: 16 bits: expected float32 features on CUDA");
+  }
+
   template <class T>
   FoldNorm<T> fold_of(size_t l) const {
     const LayerTensors& t = in.layers[l];

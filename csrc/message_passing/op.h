@@ -1,4 +1,4 @@
-// The message_passing op for any device: prepares the first layer, runs one of the two kernels, and puts gradients
+// The message_passing op for any device: prepares the first layer, runs one of the kernels, and puts gradients
 // together.
 #pragma once
 
@@ -8,7 +8,7 @@ namespace ek {
 
 inline constexpr const char* kMessagePassingSchema =
     "message_passing(Tensor?[] tensors, " EK_GRAPH_SCHEMA ", int[] options, float[] numbers) -> Tensor[]";
-// saved: the statistics and the last three outputs of the op. wanted: the tensors whose gradients
+// saved: the statistics and the last four outputs of the op. wanted: the tensors whose gradients
 // are given, in their order.
 inline constexpr const char* kMessagePassingBackwardSchema =
     "message_passing_backward(Tensor?[] grads, Tensor?[] tensors, Tensor[] saved, " EK_GRAPH_SCHEMA
@@ -26,21 +26,26 @@ class MessagePassing : KernelArgs<Device> {
   using Base::depth;
   using Base::empty;
   using Base::ends;
+  using Base::first_statistics;
   using Base::fold;
   using Base::graph;
   using Base::in;
   using Base::inputs;
   using Base::invariants;
+  using Base::later;
+  using Base::measured_width;
   using Base::n;
   using Base::normed;
   using Base::o;
   using Base::over_columns;
+  using Base::over_later;
   using Base::pass;
   using Base::plain;
   using Base::running;
   using Base::state;
   using Base::statistics;
   using Base::tables;
+  using Base::tiles;
   using Base::weight;
   using Base::width;
   using Base::zeros;
@@ -53,7 +58,7 @@ class MessagePassing : KernelArgs<Device> {
 
  public:
   // messages, coordinates, edges, mean and variance of a measured norm (float64 [2, H]); the same as running averages
-  // want them; then what backward reads again: the first layer's tables, and the norm's sums.
+  // want them; then what backward reads again: the first layer's tables, the norm's sums, and what tiles keep.
   static std::vector<Tensor> forward(const Optionals& tensors, const Tensor& graph, int64_t num_edges, int64_t kind,
                                      const std::vector<int64_t>& ints, const std::vector<double>& numbers) {
     MessagePassing op(tensors, graph, num_edges, kind, ints, numbers);
@@ -68,7 +73,7 @@ class MessagePassing : KernelArgs<Device> {
                                       int64_t kind, const std::vector<int64_t>& ints,
                                       const std::vector<double>& numbers, const std::vector<bool>& wanted) {
     MessagePassing op(tensors, graph, num_edges, kind, ints, numbers);
-    STD_TORCH_CHECK(grads.size() == 4 && saved.size() == 4 && wanted.size() == tensors.size(),
+    STD_TORCH_CHECK(grads.size() == 4 && saved.size() == 5 && wanted.size() == tensors.size(),
                     "message_passing_backward: grads, saved, wanted: unexpected sizes");
     typename Device::Guard guard(op.in.like());
     std::vector<Tensor> out;
@@ -89,6 +94,7 @@ class MessagePassing : KernelArgs<Device> {
       this->template take_columns<T>();
       if (o.measured()) this->template measure_norm<T, X>();
     }
+    if (later() > 0) this->template with_later_statistics<T>();
     const auto nothing = [&] { return empty({0}); };  // an op's outputs share no storage
     const auto sized = [&](bool wanted, int64_t rows, int64_t at) {
       return wanted ? empty({rows, in.width(size_t(at))}) : nothing();
@@ -101,14 +107,27 @@ class MessagePassing : KernelArgs<Device> {
                             running[1],
                             tables ? ends[0] : nothing(),
                             tables ? ends[1] : nothing(),
-                            state};
+                            state,
+                            this->template room_to_keep<T>()};
     const auto ask = [&](auto& args) {
       args.messages = o.messages > 0 ? put<T>(out[0]) : nullptr;
       args.coordinates = o.coordinates > 0 ? put<X>(out[1]) : nullptr;
       args.edges = o.edges_at >= 0 ? put<T>(out[2]) : nullptr;
     };
-    if (!asked()) return out;
-    if (channels) {
+    if (!asked() && later() == 0) return out;
+    if (tiles) {
+      this->template with_storage<T>(o.storage, [&](auto zero) {
+        auto args = this->template tiles_args<decltype(zero), T, X>(out.back(), false);
+        ask(args.a);
+        if (args.a.messages) torch::stable::zero_(out[0]);
+        over_later([&](size_t l, int64_t at) {
+          auto& layer = args.net.layers[l];
+          layer.mean = put<double>(statistics) + at, layer.variance = layer.mean + measured_width();
+          layer.running_mean = put<T>(running[0]) + at, layer.unbiased = put<T>(running[1]) + at;
+        });
+        args.forward();
+      });
+    } else if (channels) {
       auto args = this->template channels_args<T, X>();
       args.bfloat16 = o.bfloat16;  // gradients are those of full precision
       ask(args);
@@ -126,8 +145,11 @@ class MessagePassing : KernelArgs<Device> {
   std::vector<Tensor> run_backward(const Optionals& grads, const std::vector<Tensor>& saved,
                                    const std::vector<bool>& wanted) {
     this->template fold<T>();
+    Optional to_statistics = grads[3];
+    if (measured_width() > 0)
+      match("message_passing_backward", to_statistics, "grads", saved[0], "the statistics", {2, measured_width()});
     if (tables) {
-      statistics = saved[0], ends[0] = saved[1], ends[1] = saved[2], state = saved[3];
+      statistics = first_statistics(saved[0]), ends[0] = saved[1], ends[1] = saved[2], state = saved[3];
       this->template take_columns<T>();
       if (o.measured()) this->template renew_norm<T>();
     }
@@ -150,7 +172,19 @@ class MessagePassing : KernelArgs<Device> {
       args.grad_x = in.x && (wanted[1] || channels) ? put<X>(g.x) : nullptr;
       args.grad_edge_attr = attributes() > 0 && wanted[2] ? put<T>(g.edge_attr) : nullptr;
     };
-    if (!asked()) {
+    if (tiles && (asked() || later() > 0)) {
+      this->template with_storage<T>(o.storage, [&](auto zero) {
+        auto args = this->template tiles_args<decltype(zero), T, X>(saved[4], true);
+        ask(args.a);
+        over_later([&](size_t l, int64_t at) {
+          auto& layer = args.net.layers[l];
+          layer.mean = put<double>(saved[0]) + at, layer.variance = layer.mean + measured_width();
+          if (!to_statistics) return;
+          layer.to_mean = pointer<double>(to_statistics) + at, layer.to_variance = layer.to_mean + measured_width();
+        });
+        tiles_backward<T>(args, g);
+      });
+    } else if (!asked()) {
       for (Tensor& table : g.tables) table = zeros({n, width});
       if (in.x) torch::stable::zero_(g.x);
       if (wanted[2]) torch::stable::zero_(g.edge_attr);
@@ -166,7 +200,8 @@ class MessagePassing : KernelArgs<Device> {
       ask(args);
       edges_backward<T, X>(args, packed, g, wanted[0]);
     }
-    if (tables) tables_backward<T, X>(g, grads[3], wanted);
+    if (to_statistics) to_statistics = first_statistics(*to_statistics);
+    if (tables) tables_backward<T, X>(g, to_statistics, wanted);
     for (size_t l = 0; l < depth(); ++l) unfold<T>(l, g, wanted);
     return g.listed(wanted);
   }
@@ -211,6 +246,35 @@ class MessagePassing : KernelArgs<Device> {
 
   // Whether anything but statistics is.
   bool asked() const { return o.messages > 0 || o.coordinates > 0 || o.edges_at >= 0; }
+
+  // --- tiles ---
+  template <class T, class Args>
+  void tiles_backward(Args& args, Gradients& g) {
+    for (Tensor& table : g.tables) table = zeros({n, width});
+    args.a.grad_receiver = put<T>(g.tables[0]);
+    args.a.grad_sender = put<T>(g.tables[1]);
+    const Tensor to_columns = zeros({width, bound()});
+    args.grad_columns = put<T>(to_columns);
+    if (args.a.grad_edge_attr) torch::stable::zero_(g.edge_attr);
+    for (size_t l = 0; l < depth(); ++l) {
+      auto& to = args.net.layers[l];
+      auto& of = g.layers[l];
+      if (to.gamma) to.grad_gamma = put<T>(of.norm_weight);
+      if (to.beta) to.grad_beta = put<T>(of.norm_bias);
+      if (l == 0) continue;
+      torch::stable::zero_(of.weight);
+      to.grad_weight = put<T>(of.weight);
+      if (bias[l]) to.grad_bias = put<T>(of.bias);
+    }
+    if (in.gate_weight) args.net.grad_gate_weight = put<T>(g.gate_weight);
+    if (in.gate_bias) args.net.grad_gate_bias = put<T>(g.gate_bias);
+    args.backward();
+    over_columns([&](EdgePart part, int64_t at) {
+      Tensor& half = g.columns[part - kInvariantsPart];
+      half = empty({width, in.part_width[part]});
+      copy(put<T>(to_columns) + at, bound(), put<T>(half), in.part_width[part], width, in.part_width[part]);
+    });
+  }
 
   // --- lanes across channels ---
   template <class T, class X>
@@ -280,7 +344,6 @@ class MessagePassing : KernelArgs<Device> {
       copy(put<T>(half), in.part_width[part], put<T>(of_columns) + at, bound(), width, in.part_width[part]);
     });
     if (o.measured()) {
-      match("message_passing_backward", to_statistics, "grads", statistics, "the statistics", {2, width});
       typename Base::template NormGradients<T, X> norm{g.tables, of_columns, pointer<double>(to_statistics)};
       if (in.layers[0].norm_weight) norm.gamma = put<T>(first.norm_weight);
       if (in.layers[0].norm_bias) norm.beta = put<T>(first.norm_bias);

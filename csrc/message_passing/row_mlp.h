@@ -2,7 +2,7 @@
 //   u^0 = tables side by side;  u^k = f_k(norm_k(W_k u^(k-1) + b_k));  out = u^L, plus a residual if there is one
 // Narrow networks, and those with layer norms, run on the kernel with lanes across rows (edge_network/), which computes
 // the layers again in the backward pass; the others layer by layer, with the products of pairs/rows.h: a layer's output
-// is kept, and a batch norm's statistics are measured as it is made.
+// is kept, and a batch norm's statistics are measured as it is made. On CUDA they run on tiles of rows, see tiles.h.
 #pragma once
 
 #include "strategy.h"
@@ -16,24 +16,29 @@ inline constexpr const char* kRowMlpBackwardSchema =
     "row_mlp_backward(Tensor?[] grads, Tensor?[] tensors, Tensor[] saved, " EK_GRAPH_SCHEMA
     ", int[] options, float[] numbers, bool[] wanted) -> Tensor[]";
 
-enum class RowPlan : int { layers, lanes };
+enum class RowPlan : int { layers, lanes, tiles };
 
 // The options as their struct in Python encodes them (ops/message_passing/rows.py).
 struct RowMlpOptions {
   RowPlan plan = RowPlan::layers;
   bool residual = false;
+  Storage storage = Storage::full;
   std::vector<LayerOptions> layers;
 
   RowMlpOptions(const std::vector<int64_t>& ints, const std::vector<double>& numbers) {
-    const char* expected = "row_mlp: options: expected the plan, the residual, and for each layer two of both kinds";
-    STD_TORCH_CHECK(ints.size() >= 4 && ints.size() % 2 == 0 && ints.size() - 2 == numbers.size(), expected);
+    const char* expected =
+        "row_mlp: options: expected the plan, the residual, the storage, and for each layer two of both kinds";
+    STD_TORCH_CHECK(ints.size() >= 5 && ints.size() % 2 == 1 && ints.size() - 3 == numbers.size() && 0 <= ints[0] &&
+                        ints[0] <= int(RowPlan::tiles) && 0 <= ints[2] && ints[2] <= int(Storage::float16),
+                    expected);
     plan = RowPlan(ints[0]);
     residual = ints[1] != 0;
-    for (size_t k = 2; k < ints.size(); k += 2) {
+    storage = Storage(ints[2]);
+    for (size_t k = 3; k < ints.size(); k += 2) {
       STD_TORCH_CHECK(0 <= ints[k] && ints[k] <= int(Activation::gelu_tanh) && 0 <= ints[k + 1] &&
                           ints[k + 1] <= int(NormKind::layer),
                       expected);
-      layers.push_back({Activation(ints[k]), NormKind(ints[k + 1]), numbers[k - 2], numbers[k - 1]});
+      layers.push_back({Activation(ints[k]), NormKind(ints[k + 1]), numbers[k - 3], numbers[k - 2]});
     }
   }
   bool measured() const {
@@ -43,20 +48,22 @@ struct RowMlpOptions {
   }
 };
 
-// "0" or "1", the plan's number; otherwise why no kernel runs the network.
+// "0" to "2", the plan's number; otherwise why no kernel runs the network.
 template <class Device>
 std::string row_mlp_plan(const std::vector<int64_t>& shape, const std::vector<int64_t>& ints,
                          const std::vector<double>& numbers) {
   constexpr int64_t kNarrow = 48;  // channels up to which lanes across rows are faster
   const RowMlpOptions o(ints, numbers);
   const EdgeMlpShape s(shape);
-  bool layer_norm = false, narrow = s.inputs <= 2 * kNarrow;
+  bool layer_norm = false, narrow = s.inputs <= 2 * kNarrow, wide = false, empty = false;
   double slope = -1;
   std::string limit = o.measured() ? "statistics of a batch norm" : "";
   if (o.layers.size() > size_t(kMostLayers)) limit = "more than 32 layers";
   for (size_t l = 0; l < o.layers.size(); ++l) {
     const LayerOptions& layer = o.layers[l];
     narrow = narrow && s.widths[l] <= kNarrow;
+    wide = wide || s.widths[l] > kTilesFrom;
+    empty = empty || s.widths[l] < 1;
     if (s.widths[l] < 1 || s.widths[l] > kMostChannels) limit = "a layer of other than 1 to 512 channels";
     if (layer.norm == NormKind::layer) {
       layer_norm = true;
@@ -68,8 +75,10 @@ std::string row_mlp_plan(const std::vector<int64_t>& shape, const std::vector<in
     slope = layer.slope;
   }
   if (limit.empty()) limit = Device::lanes_limit(s);
-  if (limit.empty() && (narrow || layer_norm || Device::cuda)) return std::to_string(int(RowPlan::lanes));
-  return layer_norm || Device::cuda ? limit : std::to_string(int(RowPlan::layers));
+  if (limit.empty() && (narrow || layer_norm || Device::cuda) && !(wide && Device::cuda))
+    return std::to_string(int(RowPlan::lanes));
+  if (Device::cuda) return empty ? "a layer without channels" : std::to_string(int(RowPlan::tiles));
+  return layer_norm ? limit : std::to_string(int(RowPlan::layers));
 }
 
 // Tensors by name, in the order of the op's list, each contiguous.

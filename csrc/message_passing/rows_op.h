@@ -1,10 +1,11 @@
-// The row_mlp op for any device. Layer by layer it runs on the CPU alone.
+// The row_mlp op for any device. Layer by layer, each one's output kept, it runs on the CPU alone.
 #pragma once
 
 #include "../pairs/rows.h"
 #include "layer_ops.h"
 #include "row_activation.h"
 #include "row_mlp.h"
+#include "row_tiles.h"
 
 namespace ek {
 
@@ -90,7 +91,7 @@ class RowMlp : LayerOps<Device, RowMlpInputs> {
   }
   bool last_kept() const { return !(sloped(depth() - 1) && o.layers[depth() - 1].activation == Activation::identity); }
   int64_t kept_columns() const {
-    return o.plan == RowPlan::lanes ? 0 : kept_before(depth() - 1 + (last_kept() ? 1 : 0));
+    return o.plan != RowPlan::layers ? 0 : kept_before(depth() - 1 + (last_kept() ? 1 : 0));
   }
 
   template <class T>
@@ -121,10 +122,15 @@ class RowMlp : LayerOps<Device, RowMlpInputs> {
       auto args = lanes_args<T>(packed);
       args.edges = put<T>(out);
       Device::Edges::template edge_network_forward<T, T>(in.like(), args);
+    } else if (o.plan == RowPlan::tiles) {
+      this->template with_storage<T>(o.storage, [&](auto zero) {
+        RowTiles<Device, decltype(zero), T> tiles(in, weight, bias, input, moments);
+        tiles.forward(put<T>(out), put<T>(mean), put<T>(unbiased));
+      });
     } else if constexpr (!Device::cuda) {
       run_layers<T>(out, moments, put<T>(mean), put<T>(unbiased));
     } else {
-      STD_TORCH_CHECK(false, "row_mlp: no kernel for wide layers or batch norms on CUDA");
+      STD_TORCH_CHECK(false, "row_mlp: options: expected the plan of row_mlp_plan");
     }
     if (in.residual) copy(put<T>(*in.residual), 0, put<T>(out), 0, 1, rows * out.size(1), true);
     return {out, moments, mean, unbiased, kept};
@@ -234,10 +240,7 @@ class RowMlp : LayerOps<Device, RowMlpInputs> {
     return torch::stable::narrow(whole, 0, offset, t.numel() - offset);
   }
 
-  struct Gradients {
-    Tensor input;
-    std::vector<Tensor> weight, bias, norm_weight, norm_bias, mean, variance;
-  };
+  using Gradients = RowGradients;
 
   template <class T>
   std::vector<Tensor> run_backward(const Optionals& grads, const Optionals& tensors, const std::vector<Tensor>& saved,
@@ -249,22 +252,16 @@ class RowMlp : LayerOps<Device, RowMlpInputs> {
     if (!g) g = this->zeros({rows, in.width(depth() - 1)});
     if (o.measured())
       match("row_mlp_backward", to_statistics, "grads", saved[0], "the statistics", {2, measured_width});
-    const auto like = [&](const Optional& t) { return t ? uninitialised(*t, t->sizes()) : Tensor(); };
-    Gradients to;
     bool of_tables = false;
     for (int k = 0; k < RowMlpInputs::kTables; ++k) of_tables = of_tables || wanted[k];
-    to.input = of_tables ? empty({rows, in.columns}) : empty({0});
-    for (size_t l = 0; l < depth(); ++l) {
-      const LayerTensors& t = in.layers[l];
-      to.weight.push_back(like(t.weight));
-      to.bias.push_back(empty({in.width(l)}));
-      to.norm_weight.push_back(like(t.norm_weight));
-      to.norm_bias.push_back(like(t.norm_bias));
-      to.mean.push_back(like(t.mean));
-      to.variance.push_back(like(t.variance));
-    }
+    Gradients to(in, of_tables);
     if (o.plan == RowPlan::lanes) {
       lanes_backward<T>(*g, to, of_tables);
+    } else if (o.plan == RowPlan::tiles) {
+      this->template with_storage<T>(o.storage, [&](auto zero) {
+        RowTiles<Device, decltype(zero), T> tiles(in, weight, bias, input, saved[0]);
+        tiles.backward(put<T>(*g), pointer<double>(to_statistics), to, of_tables);
+      });
     } else if constexpr (!Device::cuda) {
       layers_backward<T>(*g, saved[0], o.measured() ? pointer<double>(to_statistics) : nullptr, to, of_tables);
     }

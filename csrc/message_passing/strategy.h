@@ -1,7 +1,8 @@
-// Which kernel an edge network runs on: lanes across channels, for wide layers (message/), or lanes across edges, for
-// deep and narrow ones (edge_network/).
+// Which kernel an edge network runs on: lanes across channels, for wide layers (channels/), lanes across edges, for
+// deep and narrow ones (edges/), or tiles of edges layer by layer (tiles.h), on CUDA for what those do not take.
 #pragma once
 
+#include <algorithm>
 #include <string>
 
 #include "edge_mlp.h"
@@ -9,8 +10,10 @@
 
 namespace ek {
 
-// Lanes across channels; lanes across edges that read tables of products over nodes, or both ends as they are.
-enum class Plan : int { channels, tables, ends };
+// Lanes across channels; lanes across edges that read tables of products over nodes, or both ends as they are; tiles.
+enum class Plan : int { channels, tables, ends, tiles };
+
+inline constexpr int64_t kTilesFrom = 64;  // channels up to which lanes across edges are faster on CUDA
 
 // The layers as far as the choice depends on them.
 struct EdgeMlpShape {
@@ -92,6 +95,15 @@ inline std::string edges_limit(const EdgeMlpOptions& o, const EdgeMlpShape& s) {
   return "";
 }
 
+// Why tiles cannot.
+inline std::string tiles_limit(const EdgeMlpOptions& o, const EdgeMlpShape& s) {
+  for (size_t l = 0; l < o.layers.size(); ++l) {
+    if (s.widths[l] < 1) return "a layer without channels";
+    if (l > 0 && o.bfloat16 && o.layers[l].norm == NormKind::given) return "a norm of products in bfloat16";
+  }
+  return "";
+}
+
 // The plan for a network, or why no kernel runs it.
 struct Planned {
   Plan plan = Plan::channels;
@@ -110,11 +122,13 @@ Planned plan_for(const EdgeMlpOptions& o, const EdgeMlpShape& s) {
   p.limit = edges_limit(o, s);
   if (!p.limit.empty() && channels_limit(o, s).empty()) p.limit = Device::channels_limit(o, s);
   if (p.limit.empty()) p.limit = Device::edges_limit(o, s, p.plan == Plan::tables);
+  const int64_t widest = *std::max_element(s.widths.begin(), s.widths.end());
+  if (Device::cuda && (!p.limit.empty() || widest > kTilesFrom)) return {Plan::tiles, tiles_limit(o, s)};
   return p;
 }
 
 #define EK_PLAN_SCHEMA "(int[] shape, int[] options, float[] numbers) -> str"
-// "0", "1" or "2", the plan's number; otherwise why no kernel runs the network.
+// "0" to "3", the plan's number; otherwise why no kernel runs the network.
 template <class Device>
 std::string message_passing_plan(const std::vector<int64_t>& shape, const std::vector<int64_t>& ints,
                                  const std::vector<double>& numbers) {

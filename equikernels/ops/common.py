@@ -28,8 +28,13 @@ def promote(op: str, argument: str, t: Tensor, dtype: torch.dtype = torch.float3
 
 
 def stored_as(t: Tensor) -> tuple[torch.dtype, ...]:
-    """The dtypes of a rank-2 tensor on the device of ``t``: also 16 bits if GPU kernels sum them in float32."""
+    """The dtypes of features on the device of ``t``: also 16 bits if GPU kernels sum them in float32."""
     return FLOATING if t.device.type == "cuda" or _triton.INTERPRETED else REAL
+
+
+def as_computed(tensors: list[Tensor | None]) -> list[Tensor | None]:
+    """16-bit tensors as float32, in which they are added."""
+    return [t.float() if t is not None and t.dtype in LOW_PRECISION else t for t in tensors]
 
 
 def without_autocast(device: str) -> AbstractContextManager[object]:

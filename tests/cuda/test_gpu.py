@@ -164,3 +164,35 @@ def test_a_batch_of_4096_large_jets_fits(jets: int, size: int) -> None:
     assert torch.cuda.max_memory_allocated() < 30 << 30
     alone = model(x[-size:], scalars[-size:], ptr[:2])
     torch.testing.assert_close(scores[-1:], alone, rtol=1e-4, atol=1e-5)
+
+
+@roomy(8)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+def test_wide_layers_take_no_more_than_the_workspace(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two million edges of 256 channels. A layer's output would be 1 GB in 16 bits."""
+    monkeypatch.setenv("EQUIKERNELS_WORKSPACE", str(256 << 20))
+    size, events = 100, 202
+    graph = ek.Graph.complete(torch.arange(events + 1, device="cuda") * size)
+    generator = torch.Generator("cuda").manual_seed(0)
+    h = torch.randn(size * events, 16, device="cuda", dtype=dtype, generator=generator).requires_grad_()
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(32, 256), torch.nn.SiLU(), torch.nn.Linear(256, 256), torch.nn.SiLU())
+    net = net.to("cuda", dtype)
+    mlp = ek.EdgeMLP.of(net, order=("receiver", "sender"))
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    with ek.use_backend("cuda"):
+        messages = ek.message_passing(mlp, graph, h=h).messages
+    assert messages is not None
+    (grad,) = torch.autograd.grad(messages.float().square().sum(), h)
+    assert torch.cuda.max_memory_allocated() - before < 1 << 30
+    # one event alone, by the formula
+    one = h[:size].detach().double().requires_grad_()
+    exact = ek.EdgeMLP.of(net.double(), order=("receiver", "sender"))
+    with ek.use_backend("reference"):
+        expected = ek.message_passing(exact, ek.Graph.complete(torch.tensor([0, size], device="cuda")), h=one).messages
+    assert expected is not None
+    (right,) = torch.autograd.grad(expected.square().sum(), one)
+    for found, wanted in ((messages[:size], expected), (grad[:size], right)):
+        error = (found.double() - wanted).abs().max() / wanted.abs().max()
+        assert error < (8 if dtype.itemsize == 2 else 100) * torch.finfo(dtype).eps

@@ -28,7 +28,7 @@ def graphs(draw: st.DrawFn) -> ek.Graph:
     return ek.Graph.from_csr(ptr, edge_index[0][order])
 
 
-def _different(graph: ek.Graph, op: str) -> int:
+def different(graph: ek.Graph, op: str) -> int:
     """Rows over which a batch norm of this op measures, equal ones once."""
     if op == "pairwise_network":
         return graph.pairs.num_edges
@@ -42,7 +42,7 @@ def test_any_graph(graph: ek.Graph, which: int, op: str, seed: int) -> None:
     case = cases[which % len(cases)]
     assume(graph.is_complete or not case.complete_only)
     # Over two different rows a norm gives the same two numbers whatever enters: gradients cancel, to rounding.
-    assume(not case.measures or _different(graph, op) > 2)
+    assume(not case.measures or different(graph, op) > 2)
     # On a self-loop the unit direction is 0 / 1e-8: gradients of 1e8 cancel, to rounding.
     geometry = case.options.get("geometry")
     assume(geometry is None or geometry.direction != "unit" or not (graph.receiver == graph.sender).any())

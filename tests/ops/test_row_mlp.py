@@ -41,7 +41,7 @@ over = pytest.mark.parametrize("case", CASES, ids=[str(case) for case in CASES])
 def test_plans(columns: int, layers: tuple[Spec, ...], plan: str, backend: str) -> None:
     generator = torch.Generator().manual_seed(0)
     mlp = network(parameters(layers, columns, generator), layers)
-    options = RowOptions(0, False, layer_options(mlp))
+    options = RowOptions(0, False, 0, layer_options(mlp))
     assert planned("row_mlp_plan", options, mlp.shape(), mlp.layers[0].weight).startswith(plan)
     rows = torch.randn(5, columns, dtype=torch.float64, generator=generator)
     with ek.use_backend("reference"):

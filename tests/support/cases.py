@@ -68,7 +68,7 @@ class Case:
     call: Callable[[Inputs, ek.Graph, dict[str, Any]], Tensor] | None = None  # where calling the op takes more
     complete_only: bool = False  # the op knows events, not edges
     folded: tuple[str, ...] = ()  # multiplied with each other first: an infinity there may make more NaN
-    kernel: bool = True  # or the reference runs
+    kernel: bool = True  # on the CPU, or the reference runs there
 
     def __str__(self) -> str:
         return f"{self.op}-{self.id}-{self.graph_name}"

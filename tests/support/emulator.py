@@ -136,19 +136,19 @@ class Emulator:
         try:
             for name in self.ops:
                 library.impl(name, _redispatch(getattr(torch.ops.equikernels, name).default), "CPU")
-            _forget_plans()
+            forget_plans()
             yield
         finally:
             library._destroy()
             fused_op._answer = answer
-            _forget_plans()
+            forget_plans()
 
 
 def _redispatch(op: Any) -> Callable[..., Any]:
     return lambda *args: op.redispatch(KEY, *args)
 
 
-def _forget_plans() -> None:
+def forget_plans() -> None:
     for plans in (message_op._CALLS, row_op._CALLS, known._known):
         plans.clear()
 

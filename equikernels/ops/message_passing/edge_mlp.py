@@ -181,7 +181,8 @@ class EdgeMLP:
         """The layers as the choice of a kernel depends on them: gate, inputs, bytes of a number, columns of edge
         attributes, then width, bias, affine norm of each."""
         first = self.layers[0].weight
-        shape = [int(self.gate is not None), first.shape[1], first.element_size(), attributes]
+        size = max(first.element_size(), 4)  # 16-bit numbers come as float32
+        shape = [int(self.gate is not None), first.shape[1], size, attributes]
         for layer in self.layers:
             affine = layer.norm is not None and (layer.norm.weight is not None or layer.norm.bias is not None)
             shape += [layer.weight.shape[0], int(layer.bias is not None), int(affine)]
@@ -260,6 +261,18 @@ def gate_of(modules: Iterable[Any]) -> Layer:
 
 
 @torch.no_grad()
+def keep_running(mlp: EdgeMLP, means: Tensor, variances: Tensor, count: Any) -> None:
+    """Updates the running averages of all measured norms, whose means and unbiased variances lie side by side."""
+    at = 0
+    for layer in mlp.layers:
+        if layer.norm is None or not layer.norm.measured:
+            continue
+        width = layer.weight.shape[0]
+        part = (means, variances) if width == means.shape[0] else (means[at : at + width], variances[at : at + width])
+        update_running(layer.norm.module, *part, count)
+        at += width
+
+
 def update_running(norm: Any, mean: Tensor, variance: Tensor, count: Any) -> None:
     """The running averages of a batch norm in training, as PyTorch keeps them.
 

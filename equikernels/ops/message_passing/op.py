@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ...backend import KERNELS, use_kernel
-from ...checks import REAL, check_choice, check_tensor, fail
+from ...checks import check_choice, check_tensor, fail
 from ...graph import Graph
-from ..common import allows_tf32, check_edges, check_graph, promote
+from ..common import allows_tf32, as_computed, check_edges, check_graph, promote, stored_as
 from ..fused_op import Call, FusedOp, Spec, Tensors
 from . import reference
-from .edge_mlp import EdgeMLP, update_running
-from .options import MEASURED, OP, PRECISIONS, EdgeOptions, Geometry
+from .edge_mlp import EdgeMLP, keep_running
+from .options import MEASURED, OP, PRECISIONS, STORAGE, EdgeOptions, Geometry
 from .synchronised import is_synchronised, synchronise
 
 KERNELS[OP] = ("cpu", "cuda")
-TABLES = (0, 1)  # plans in which the kernel makes tables of the first layer's products over nodes
+TILES = 3
+TABLES = (0, 1, TILES)  # plans in which the kernel makes tables of the first layer's products over nodes
 
 
 class EdgeOutput(NamedTuple):
@@ -64,19 +66,22 @@ def message_passing(
     2304.05293, eqs. 3.1-3.4) and the Interaction Network (arXiv 2103.16701) are settings of this op.
 
     Nothing is kept per edge but what is asked for: memory is O(n), forward and backward, which computes the layers
-    again. Second derivatives are those of the formula above, taken by PyTorch, and take memory for all layers of all
-    edges. A batch norm normalises over all edges; its statistics are measured in training, with gradients through
-    them, and the running averages of its module are kept; in evaluation, or with statistics given, those are used.
+    again (on CUDA wide layers may keep a bounded number of bytes, see below). Second derivatives are those of the
+    formula above, taken by PyTorch, and take memory for all layers of all edges. A batch norm normalises over all
+    edges; its statistics are measured in training, with gradients through them, and the running averages of its module
+    are kept; in evaluation, or with statistics given, those are used.
 
-    Kernels exist for: up to 3 layers of one activation before the message, the first with or without a batch norm, a
-    gate, a head of 2 layers; and for up to 32 layers of up to 512 channels, each with an activation of its own and a
-    LayerNorm without affine map or not, without gate. The plain formula runs on other networks.
+    CPU kernels exist for: up to 3 layers of one activation before the message, the first with or without a batch norm,
+    a gate, a head of 2 layers; and for up to 32 layers of up to 512 channels, each with an activation of its own and a
+    LayerNorm without affine map or not, without gate. The plain formula runs on other networks. On CUDA every network
+    has a kernel, but for a batch norm of given statistics behind the first layer at precision "bfloat16".
 
     Args:
-        mlp: the layers, :meth:`EdgeMLP.of`.
+        mlp: the layers, :meth:`EdgeMLP.of`, float32 or float64; on CUDA also bfloat16 or float16.
         graph: the edges, over n nodes.
         h: [n, C] features, in the dtype of the weights; None where the first layer does not read them.
-        x: [n, D] coordinates (GeV for four-momenta), D from 1 to 8, in the dtype of the weights or float64.
+        x: [n, D] coordinates (GeV for four-momenta), D from 1 to 8, in the dtype of the weights or float64; beside 16
+            bits float32 or float64.
         edge_attr: a [E, K], in the graph's order.
         geometry: invariants, metric, direction, clamp.
         messages: "sum", "mean" or "none"; over no edges both are 0.
@@ -93,7 +98,10 @@ def message_passing(
     The CUDA kernel for gates and two-layer heads takes float32 features, layers of at most 72 channels and at most 32
     edge attributes; its products run on tensor cores, each number as the sum of two of 11 bits: about float32's
     accuracy, but where an infinity enters them a NaN comes out. Where ``torch.backends.cuda.matmul.fp32_precision`` is
-    "tf32", numbers are rounded to 11 bits.
+    "tf32", numbers are rounded to 11 bits. Wider layers, float64 beside a gate, and norms that it does not know run
+    layer by layer on CUDA, on as many edges at a time as ``EQUIKERNELS_WORKSPACE`` bytes have room for (256 MiB if not
+    set). Where all products fit, backward finds them; otherwise it computes them again. In 16 bits sums and norms are
+    in float32; such layers' outputs and products are rounded to 16 bits.
 
     Returns:
         EdgeOutput.
@@ -169,22 +177,40 @@ def _run(
 ) -> list[Tensor]:
     tensors: Tensors = [h, x, edge_attr, *mlp.tensors()]
     kernel = use_kernel(OP, *[t for t in tensors if t is not None], limit=call.limit)
-    return FUSED(tensors, graph, call, kernel)
+    if kernel and call.options.plan == TILES:
+        call = _keeping(call, tensors, graph)
+    if not call.options.storage:
+        return FUSED(tensors, graph, call, kernel)
+    out, dtype = FUSED(as_computed(tensors), graph, call, kernel), mlp.layers[0].weight.dtype
+    return [out[0].to(dtype), out[1], out[2].to(dtype), *out[3:]]
+
+
+def _keeping(call: Call, tensors: Tensors, graph: Graph) -> Call:
+    """The call, that keeps the products of all edges for backward where the workspace has room for them."""
+    wanted = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    if not wanted or torch.compiler.is_compiling() or call.options.bfloat16:  # whose gradients are of other products
+        return call
+    weights = [w for w in tensors[reference.FIRST :: reference.OF_LAYER] if w is not None]
+    if graph.num_edges * sum(w.shape[0] for w in weights) * weights[0].element_size() > workspace():
+        return call
+    options = call.options._replace(keep=True)
+    return call._replace(options=options, ints=options.encoded()[0])
+
+
+def workspace() -> int:
+    """Bytes that products of all edges may take; csrc reads the same."""
+    given = os.environ.get("EQUIKERNELS_WORKSPACE", "")
+    return int(given) if given.isdecimal() else 1 << 28
 
 
 def _keep(mlp: EdgeMLP, graph: Graph, out: list[Tensor]) -> None:
     """Updates running averages, by the kernel's unbiased statistics or the reference's biased ones."""
-    count = graph._num_edges
     if len(out) > 4:
-        update_running(mlp.measured()[0].module, out[4], out[5], count)
-        return
-    statistics, at, edges = out[3].detach(), 0, graph.num_edges
-    for layer in mlp.layers:
-        if layer.norm is None or not layer.norm.measured:
-            continue
-        mean, variance = statistics[:, at : at + layer.weight.shape[0]]
-        update_running(layer.norm.module, mean, variance * (edges / max(edges - 1, 1)), count)
-        at += layer.weight.shape[0]
+        means, variances = out[4], out[5]
+    else:
+        means, variances = out[3].detach().unbind()
+        variances = variances * (graph.num_edges / max(graph.num_edges - 1, 1))
+    keep_running(mlp, means, variances, graph._num_edges)
 
 
 def _check_count(graph: Graph) -> None:
@@ -197,7 +223,7 @@ def _check(
     mlp: EdgeMLP, graph: Graph, options: EdgeOptions, h: Tensor | None, x: Tensor | None, edge_attr: Tensor | None
 ) -> None:
     like = mlp.layers[0].weight
-    check_tensor(OP, "mlp", like, ["out", "in"], REAL)
+    check_tensor(OP, "mlp", like, ["out", "in"], stored_as(like))
     nodes = h if h is not None else x
     if nodes is None:
         fail(OP, "h", "a tensor: without h and x there are no nodes", "None")
@@ -210,7 +236,7 @@ def _check(
     elif reads_ends:
         fail(OP, "h", "a tensor, for the first layer", "None")
     if x is not None:
-        check_tensor(OP, "x", x, [graph.num_nodes, "D"], (like.dtype, torch.float64), like=like)
+        check_tensor(OP, "x", x, [graph.num_nodes, "D"], coordinates_of(like), like=like)
         columns += len(options.columns())
     elif options.columns() or options.coordinates:
         fail(OP, "x", "a tensor, for invariants or coordinates", "None")
@@ -224,6 +250,15 @@ def _check(
         fail(OP, "mlp", f"a first layer of {columns} columns, for {', '.join(mlp.order)}", f"{like.shape[1]} columns")
 
 
+# The dtypes of what is kept, by options.storage; None: that of the weights.
+STORED = (None, *STORAGE)
+
+
+def coordinates_of(like: Tensor) -> tuple[torch.dtype, ...]:
+    """The dtypes of coordinates beside such features."""
+    return (torch.float32 if like.dtype in STORAGE else like.dtype), torch.float64
+
+
 def _shapes(tensors: Tensors, num_edges: Any, options: EdgeOptions) -> list[Tensor]:
     h, x = tensors[:2]
     weights = tensors[reference.FIRST :: reference.OF_LAYER]
@@ -233,19 +268,22 @@ def _shapes(tensors: Tensors, num_edges: Any, options: EdgeOptions) -> list[Tens
     widths = [w.shape[0] for w in weights]  # type: ignore[union-attr]
     width, nothing = widths[0], like.new_empty(0)
     tables = options.plan in TABLES
-    measured = options.layers[0].norm == MEASURED
+    measured = sum(w for w, layer in zip(widths, options.layers, strict=True) if layer.norm == MEASURED)
     attributes = tensors[2].shape[1] if tensors[2] is not None and options.has("edge_attr") else 0
     bound = len(options.columns()) + attributes
+    stored = STORED[options.storage] or like.dtype
+    kept = like.new_empty(num_edges * sum(widths), dtype=stored) if options.keep else like.new_empty(0)
     state = 4 * width + bound + bound * bound + 2 * nodes * bound
     return [
         like.new_empty(nodes, widths[options.messages_at]) if options.messages else nothing,
         x.new_empty(x.shape) if options.coordinates and x is not None else like.new_empty(0),
         like.new_empty(num_edges, widths[options.edges_at]) if options.edges_at >= 0 else like.new_empty(0),
-        like.new_empty(2, width, dtype=torch.float64) if measured else like.new_empty(0),
-        *(like.new_empty(width if measured else 0) for _ in range(2)),
+        like.new_empty(2, measured, dtype=torch.float64) if measured else like.new_empty(0),
+        *(like.new_empty(measured) for _ in range(2)),
         *(like.new_empty(nodes, width) if tables else like.new_empty(0) for _ in range(2)),
-        like.new_empty(state, dtype=torch.float64) if measured else like.new_empty(0),
+        like.new_empty(state, dtype=torch.float64) if options.layers[0].norm == MEASURED else like.new_empty(0),
+        kept,
     ]
 
 
-FUSED = FusedOp(Spec(OP, EdgeOptions, reference.message_passing, _shapes, differentiable=4, saved=(3, 6, 7, 8)))
+FUSED = FusedOp(Spec(OP, EdgeOptions, reference.message_passing, _shapes, differentiable=4, saved=(3, 6, 7, 8, 9)))

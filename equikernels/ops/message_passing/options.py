@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ...checks import check_bound, check_choice, check_integer, fail
@@ -17,6 +18,8 @@ OP = "message_passing"
 INVARIANTS = {"both": (True, True), "interval": (True, False), "product": (False, True)}
 REDUCTIONS = ("none", "sum", "mean")
 PRECISIONS = ("full", "bfloat16")
+# As csrc's Storage: how tiles keep what they compute in float32.
+STORAGE = {torch.bfloat16: 1, torch.float16: 2}
 # As csrc's NormKind.
 NO_NORM, MEASURED, GIVEN, LAYER = range(4)
 
@@ -62,6 +65,8 @@ class EdgeOptions(NamedTuple):
     psi: bool
     bfloat16: bool
     tf32: bool
+    storage: int
+    keep: bool
     order: tuple[int, ...]
     norm_inside: float
     norm_offset: float
@@ -106,6 +111,8 @@ class EdgeOptions(NamedTuple):
             bool(geometry.psi),
             bfloat16,
             False,
+            STORAGE.get(mlp.layers[0].weight.dtype, 0),
+            False,
             tuple(PARTS.index(part) for part in mlp.order),
             inside,
             offset,
@@ -144,7 +151,7 @@ class EdgeOptions(NamedTuple):
 
     def encoded(self) -> tuple[list[int], list[float]]:
         """As the schema takes them: integers and numbers."""
-        ints = [self.plan, len(self.layers), *map(int, self[1:11]), len(self.order), *self.order]
+        ints = [self.plan, len(self.layers), *map(int, self[1:13]), len(self.order), *self.order]
         numbers = [self.norm_inside, self.norm_offset, -1.0 if self.clamp is None else self.clamp]
         for layer in self.layers:
             ints += [ACTIVATIONS.index(layer.activation), layer.norm]
@@ -154,7 +161,7 @@ class EdgeOptions(NamedTuple):
     @classmethod
     def decoded(cls, ints: list[int], numbers: list[float]) -> EdgeOptions:
         plan, depth, *rest = ints
-        flags, count, rest = rest[:10], rest[10], rest[11:]
+        flags, count, rest = rest[:12], rest[12], rest[13:]
         order, kinds = tuple(rest[:count]), rest[count:]
         inside, offset, clamp, *numbers = numbers
         layers = tuple(
@@ -162,8 +169,9 @@ class EdgeOptions(NamedTuple):
             for k in range(depth)
         )
         bound = None if clamp < 0 else clamp
-        truths = map(bool, flags[5:])
-        return cls(plan, *flags[:5], *truths, order, inside, offset, bound, layers, tuple(numbers[2 * depth :]))  # type: ignore[call-arg,arg-type]
+        truths = map(bool, flags[5:10])
+        last = order, inside, offset, bound, layers, tuple(numbers[2 * depth :])
+        return cls(plan, *flags[:5], *truths, flags[10], bool(flags[11]), *last)  # type: ignore[call-arg,arg-type]
 
 
 def layer_options(mlp: EdgeMLP) -> tuple[LayerOptions, ...]:

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from ...backend import KERNELS, use_kernel
-from ...checks import REAL, check_tensor, fail
+from ...checks import check_tensor, fail
 from ...graph import Graph
-from ..common import promote
+from ..common import as_computed, promote, stored_as
 from ..fused_op import Call, FusedOp, Spec, Tensors
 from . import reference
 from .activations import ACTIVATIONS
-from .edge_mlp import EdgeMLP, update_running
-from .options import MEASURED, LayerOptions, layer_options, planning_layers
+from .edge_mlp import EdgeMLP, keep_running
+from .options import MEASURED, STORAGE, LayerOptions, layer_options, planning_layers
 from .reference import OF_LAYER
 from .synchronised import is_synchronised, synchronise
 
@@ -32,10 +32,11 @@ class RowOptions(NamedTuple):
 
     plan: int
     residual: bool
+    storage: int  # see options.py
     layers: tuple[LayerOptions, ...]
 
     def encoded(self) -> tuple[list[int], list[float]]:
-        ints, numbers = [self.plan, int(self.residual)], []
+        ints, numbers = [self.plan, int(self.residual), self.storage], []
         for layer in self.layers:
             ints += [ACTIVATIONS.index(layer.activation), layer.norm]
             numbers += [layer.slope, layer.eps]
@@ -44,10 +45,10 @@ class RowOptions(NamedTuple):
     @classmethod
     def decoded(cls, ints: list[int], numbers: list[float]) -> RowOptions:
         layers = tuple(
-            LayerOptions(ACTIVATIONS[ints[k]], numbers[k - 2], ints[k + 1], numbers[k - 1])
-            for k in range(2, len(ints), 2)
+            LayerOptions(ACTIVATIONS[ints[k]], numbers[k - 3], ints[k + 1], numbers[k - 2])
+            for k in range(3, len(ints), 2)
         )
-        return cls(ints[0], bool(ints[1]), layers)
+        return cls(ints[0], bool(ints[1]), ints[2], layers)
 
     def for_plan(self) -> RowOptions:
         """As far as the choice of a kernel depends on them."""
@@ -70,7 +71,8 @@ def row_mlp(mlp: EdgeMLP, *tables: Tensor, residual: Tensor | None = None) -> Te
     of threads. Batch norms work as in :func:`message_passing`, over rows.
 
     Args:
-        mlp: the layers, :meth:`EdgeMLP.of`, without gate and head.
+        mlp: the layers, :meth:`EdgeMLP.of`, without gate and head; float32 or float64, on CUDA also bfloat16 or
+            float16.
         tables: one to three [n, C], in the dtype of the weights; the first layer has a column for each of theirs, in
             their order.
         residual: r [n, width of the last layer], added to the output.
@@ -89,7 +91,7 @@ def row_mlp(mlp: EdgeMLP, *tables: Tensor, residual: Tensor | None = None) -> Te
     if not 1 <= len(tables) <= TABLES:
         fail(OP, "tables", f"1 to {TABLES}", len(tables))
     like = mlp.layers[0].weight
-    check_tensor(OP, "mlp", like, ["out", "in"], REAL)
+    check_tensor(OP, "mlp", like, ["out", "in"], stored_as(like))
     given = [promote(OP, f"tables[{k}]", t) for k, t in enumerate(tables)]
     for k, table in enumerate(given):
         check_tensor(OP, f"tables[{k}]", table, ["n", "C"] if k == 0 else [given[0].shape[0], "C"], like=like)
@@ -114,14 +116,15 @@ def run(mlp: EdgeMLP, tables: Sequence[Tensor], residual: Tensor | None = None) 
     out = _run(mlp, tables, residual)
     if measured:
         _keep(mlp, out, rows)
-    return out[0]
+    dtype = mlp.layers[0].weight.dtype
+    return out[0] if out[0].dtype == dtype else out[0].to(dtype)
 
 
 def _run(mlp: EdgeMLP, tables: Sequence[Tensor], residual: Tensor | None) -> list[Tensor]:
     tensors: Tensors = [*tables, *[None] * (TABLES - len(tables)), residual, *mlp.tensors()[2:]]
     call = _call(mlp, residual is not None)
     kernel = use_kernel(OP, *[t for t in tensors if t is not None], limit=call.limit)
-    return FUSED(tensors, tables[0].shape[0], call, kernel)
+    return FUSED(as_computed(tensors) if call.options.storage else tensors, tables[0].shape[0], call, kernel)
 
 
 _CALLS: dict[Any, Call] = {}
@@ -137,7 +140,7 @@ def _call(mlp: EdgeMLP, residual: bool) -> Call:
         found = _CALLS.get(key)
         if found is None:
             mlp.check(OP)
-            options = RowOptions(LAYERS, residual, layer_options(mlp))
+            options = RowOptions(LAYERS, residual, STORAGE.get(like.dtype, 0), layer_options(mlp))
             found = Call.of("row_mlp_plan", options, mlp.shape(), like)
         if not compiling:
             _CALLS[key] = mlp.calls[now] = found
@@ -150,14 +153,7 @@ def _keep(mlp: EdgeMLP, out: list[Tensor], rows: int) -> None:
     else:
         means, variances = out[1].detach().unbind()
         variances = variances * (rows / max(rows - 1, 1))
-    at = 0
-    for layer in mlp.layers:
-        if layer.norm is None or not layer.norm.measured:
-            continue
-        width = layer.weight.shape[0]
-        part = (means, variances) if width == means.shape[0] else (means[at : at + width], variances[at : at + width])
-        update_running(layer.norm.module, *part, rows)
-        at += width
+    keep_running(mlp, means, variances, rows)
 
 
 def _reference(tensors: Tensors, graph: Graph | None, options: RowOptions) -> list[Tensor]:
