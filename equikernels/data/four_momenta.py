@@ -84,9 +84,13 @@ def four_momenta(
     if not parts:
         fail(op, "particles", "at least one column", "numbers alone")
     check_counts(op, [prefix + chosen[component] for component in parts], list(counts.values()), "particles")
-    first = next(iter(parts.values()))
+    first, events = next(iter(parts.values())), next(iter(counts.values()))
+    if (
+        ptr is not None
+        and check_offsets(op, ptr, torch.empty(len(first), 0), validate=True).tolist() != events.tolist()
+    ):
+        fail(op, "ptr", "the events of the ragged columns, or none", ptr.tolist())
     parts |= {component: np.full(len(first), value) for component, value in numbers.items()}
-    events = next(iter(counts.values()))
     p4 = cartesian(parts)
     check_finite(op, "particles", p4, events, parts)
     if UNITS[unit] != 1:

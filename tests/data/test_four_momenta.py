@@ -192,6 +192,12 @@ def test_what_is_refused(make: Callable[[], Any], kind: type[Exception], message
         four_momenta(make(), ptr=torch.tensor(PTR))
 
 
+def test_offsets_of_ragged_columns() -> None:
+    check(four_momenta(RAGGED, ptr=torch.tensor(PTR)))
+    with pytest.raises(ValueError, match=r"four_momenta: ptr: expected the events of the ragged columns, or none, got"):
+        four_momenta(RAGGED, ptr=torch.tensor([0, 20, 40]))
+
+
 def test_an_unknown_unit() -> None:
     with pytest.raises(ValueError, match="four_momenta: unit: expected one of GeV, MeV, got 'TeV'"):
         four_momenta(C, unit="TeV")
