@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import operator
 from collections.abc import Collection, Sequence
-from typing import NoReturn, SupportsIndex
+from typing import Any, NoReturn, SupportsIndex
 
 import numpy as np
 import torch
@@ -107,3 +108,11 @@ def check_integer(op: str, argument: str, value: int, expected: str, least: int 
 
 def _short(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
+
+
+def need(op: str, module: str, extra: str) -> Any:
+    """Imports an optional library; if it is not installed, the error names the extra that installs it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(f'{op}: needs {module}: pip install "equikernels[{extra}]"') from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import equikernels as ek
 from equikernels.data import four_momenta, from_weaver, load_sample_jets, to_awkward, to_weaver
 
 ak = pytest.importorskip("awkward")
@@ -215,6 +217,21 @@ def test_back_to_awkward() -> None:
     assert torch.equal(offsets, ptr)
     with pytest.raises(ValueError, match=r"to_awkward: pdg_id: expected shape \[40\], got \[2\]"):
         to_awkward(p4, ptr, pdg_id=torch.arange(2))
+
+
+def test_a_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise ImportError(name)
+
+    monkeypatch.setattr(importlib, "import_module", missing)
+    for call in (
+        lambda: four_momenta({name: [[1.0]] for name in C}),
+        lambda: to_awkward(torch.from_numpy(EXACT), torch.tensor(PTR)),
+        lambda: ek.pack_awkward(RAGGED),
+        lambda: ek.unpack_awkward(torch.from_numpy(EXACT), torch.tensor(PTR)),
+    ):
+        with pytest.raises(ImportError, match=r'^\w+: needs awkward: pip install "equikernels\[data\]"'):
+            call()
 
 
 def test_weaver_and_back() -> None:

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from equikernels.data import FORMATS, Jets, iter_jets, read_jets
-from equikernels.data.formats import common
 
 from ..support import jet_files
 from ..support.jet_files import FILES, WRITERS, jets_of, with_masses
@@ -354,8 +353,8 @@ def test_a_missing_library_names_the_extra(tmp_path: Path, format: str, monkeypa
     def missing(name: str) -> Any:
         raise ImportError(name)
 
-    monkeypatch.setattr(common.importlib, "import_module", missing)
-    with pytest.raises(ImportError, match=r'read_jets: this format needs \w+: pip install "equikernels\[data\]"'):
+    monkeypatch.setattr(importlib, "import_module", missing)
+    with pytest.raises(ImportError, match=r'read_jets: needs \w+: pip install "equikernels\[data\]"'):
         read_jets(path, format)
 
 
