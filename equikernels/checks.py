@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import math
 import operator
 from collections.abc import Collection, Sequence
-from typing import NoReturn, SupportsIndex
+from typing import Any, NoReturn, SupportsIndex
 
 import numpy as np
 import torch
@@ -19,13 +19,6 @@ FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 def fail(op: str, argument: str, expected: str, got: object, kind: type[Exception] = ValueError) -> NoReturn:
     raise kind(f"{op}: {argument}: expected {expected}, got {got}")
-
-
-def needs(what: str, extra: str, *modules: str) -> None:
-    """Raises ImportError, with the extra that brings them, where modules are missing."""
-    missing = [name for name in modules if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ImportError(f'{what}: needs {" and ".join(missing)}: pip install "equikernels[{extra}]"')
 
 
 def check_tensor(
@@ -115,3 +108,11 @@ def check_integer(op: str, argument: str, value: int, expected: str, least: int 
 
 def _short(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
+
+
+def need(op: str, module: str, extra: str) -> Any:
+    """Imports an optional library; if it is not installed, the error names the extra that installs it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(f'{op}: needs {module}: pip install "equikernels[{extra}]"') from error

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .checks import needs
+from .checks import need
 
 
 def _positive(text: str) -> int:
@@ -91,7 +91,8 @@ def _demo(arguments: argparse.Namespace) -> int:
 def _training(arguments: argparse.Namespace) -> int:
     """Bad input is a line on standard error and status 2, before the first step."""
     try:
-        needs(f"equikernels {arguments.command}", "train", "lightning", "yaml")
+        for module in ("lightning", "yaml"):
+            need(f"equikernels {arguments.command}", module, "train")
         from .train import command
 
         return getattr(command, arguments.command)(arguments)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from . import indices
-from .checks import check_tensor, fail
+from .checks import check_tensor, fail, need
 from .graph import COMPLETE_WITH_SELF_LOOPS, Graph
 from .ragged import check_counts, is_unknown, rows_of
 
@@ -183,9 +183,8 @@ def pack_awkward(array: awkward.Array, fields: Sequence[str] | None = None) -> t
         TypeError: not an awkward array, or values that are not numbers.
         ImportError: awkward is not installed.
     """
-    import awkward as ak
-
     op = "pack_awkward"
+    ak = need(op, "awkward", "data")
     if not isinstance(array, ak.Array):
         fail(op, "array", "an awkward array", type(array).__name__, TypeError)
     if isinstance(fields, str):
@@ -225,8 +224,7 @@ def unpack_awkward(packed: Tensor, ptr: Tensor) -> Any:
         ValueError, TypeError: as :func:`unpack`.
         ImportError: awkward is not installed.
     """
-    import awkward as ak
-
+    ak = need("unpack_awkward", "awkward", "data")
     counts = _counts("unpack_awkward", packed, ptr, validate=True)
     return ak.unflatten(packed.detach().cpu().numpy(), counts.cpu().numpy())
 

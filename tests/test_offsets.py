@@ -49,6 +49,9 @@ def of_graph(ptr: Any) -> Any:
 
 TAKE_PTR: dict[str, Callable[[Any], Any]] = {
     "with_beams": lambda p: ek.data.with_beams(P4, p),
+    "four_momenta": lambda p: ek.data.four_momenta(dict(zip(("E", "px", "py", "pz"), P4.T, strict=True)), ptr=p),
+    "to_awkward": lambda p: ek.data.to_awkward(P4, p),
+    "to_weaver": lambda p: ek.data.to_weaver(P4, p),
     "Jets": lambda p: ek.data.Jets(P4, p, torch.zeros(2)),
     "unpack": lambda p: ek.unpack(P4, p),
     "unpack to a length": lambda p: ek.unpack(P4, p, 12),
@@ -117,7 +120,7 @@ WRONG: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", TAKE_PTR)
 def test_a_wrong_ptr_is_refused(name: str) -> None:
-    if name == "unpack_awkward":
+    if name.endswith("_awkward"):
         pytest.importorskip("awkward")
     TAKE_PTR[name](GOOD)
     for kind, ptr in WRONG.items():

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..checks import check_choice, check_tensor, fail
+from ..checks import check_choice, check_tensor, fail, need
 from ..packing import check_offsets, pack, unpack
 from ..ragged import check_counts, place, rows_of
 
@@ -84,9 +84,13 @@ def four_momenta(
     if not parts:
         fail(op, "particles", "at least one column", "numbers alone")
     check_counts(op, [prefix + chosen[component] for component in parts], list(counts.values()), "particles")
-    first = next(iter(parts.values()))
+    first, events = next(iter(parts.values())), next(iter(counts.values()))
+    if (
+        ptr is not None
+        and check_offsets(op, ptr, torch.empty(len(first), 0), validate=True).tolist() != events.tolist()
+    ):
+        fail(op, "ptr", "the events of the ragged columns, or none", ptr.tolist())
     parts |= {component: np.full(len(first), value) for component, value in numbers.items()}
-    events = next(iter(counts.values()))
     p4 = cartesian(parts)
     check_finite(op, "particles", p4, events, parts)
     if UNITS[unit] != 1:
@@ -185,8 +189,7 @@ def _as_array(column: Any) -> Any:
     array = column if isinstance(column, np.ma.MaskedArray | list | tuple) else np.asarray(column)
     if isinstance(array, np.ndarray) and not isinstance(array, np.ma.MaskedArray) and array.dtype != object:
         return array
-    import awkward as ak
-
+    ak = need("four_momenta", "awkward", "data")
     return ak.Array(array if isinstance(array, np.ma.MaskedArray) else list(array))
 
 
@@ -237,9 +240,8 @@ def to_awkward(p4: Tensor, ptr: Tensor, **features: Tensor) -> awkward.Array:
         ValueError, TypeError: wrong shape, dtype or device.
         ImportError: awkward is not installed.
     """
-    import awkward as ak
-
     op = "to_awkward"
+    ak = need(op, "awkward", "data")
     check_tensor(op, "p4", p4, ["n_total", 4])
     counts = check_offsets(op, ptr, p4, validate=True)
     columns = dict(zip(("E", "px", "py", "pz"), p4.unbind(1), strict=True)) | features

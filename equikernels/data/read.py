@@ -74,7 +74,7 @@ def iter_jets(
         split: of kinematics files, such as "train"; the key of one of several pandas tables.
         tree: of ROOT files with several trees.
         prefix: of the names of the constituents' columns, such as "part_", where there are several.
-        jets: of NanoAOD and Delphes, such as "FatJet".
+        jets: of NanoAOD ("FatJet" by default, "Jet" where there are none) and of Delphes ("Jet" by default).
 
     Yields:
         Jets, p4 in GeV.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,16 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .. import checks
+
 Array = npt.NDArray[Any]
 SEEDS = 900_000_000  # Pythia's largest
 
 
 def need(module: str) -> Any:
-    """Imports a library of the extra ``generate``."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(f'generate: needs {module}: pip install "equikernels[generate]"') from error
+    return checks.need("generate", module, "generate")
 
 
 def progress(total: int, what: str) -> Any:

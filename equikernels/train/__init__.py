@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from ..checks import needs
+from ..checks import need
 from .config import Config as Config
 from .config import load as load
 
@@ -26,5 +26,6 @@ _HOMES = {name: module for module, names in {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    needs(f"equikernels.train.{name}", "train", "lightning", "yaml")
+    for module in ("lightning", "yaml"):
+        need(f"equikernels.train.{name}", module, "train")
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

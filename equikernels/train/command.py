@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from .. import data, metrics
-from ..checks import fail, needs
+from ..checks import fail, need
 from ..data import Jets
 from .config import Config, load
 from .trainer import fit, load_model, score_jets
@@ -80,9 +80,8 @@ def write_scores(path: Path, scores: np.ndarray[Any, Any]) -> None:
         rows = np.stack([columns["jet"], scores], axis=1)
         np.savetxt(path, rows, fmt=("%d", "%.8g"), delimiter=",", header="jet,score", comments="")
     else:
-        needs("score: a Parquet file", "data", "awkward", "pyarrow")
-        import awkward
-
+        awkward = need("score: a Parquet file", "awkward", "data")
+        need("score: a Parquet file", "pyarrow", "data")
         awkward.to_parquet(awkward.Array(columns), path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import equikernels as ek
 from equikernels.data import four_momenta, from_weaver, load_sample_jets, to_awkward, to_weaver
 
 ak = pytest.importorskip("awkward")
@@ -192,6 +194,12 @@ def test_what_is_refused(make: Callable[[], Any], kind: type[Exception], message
         four_momenta(make(), ptr=torch.tensor(PTR))
 
 
+def test_offsets_of_ragged_columns() -> None:
+    check(four_momenta(RAGGED, ptr=torch.tensor(PTR)))
+    with pytest.raises(ValueError, match=r"four_momenta: ptr: expected the events of the ragged columns, or none, got"):
+        four_momenta(RAGGED, ptr=torch.tensor([0, 20, 40]))
+
+
 def test_an_unknown_unit() -> None:
     with pytest.raises(ValueError, match="four_momenta: unit: expected one of GeV, MeV, got 'TeV'"):
         four_momenta(C, unit="TeV")
@@ -209,6 +217,21 @@ def test_back_to_awkward() -> None:
     assert torch.equal(offsets, ptr)
     with pytest.raises(ValueError, match=r"to_awkward: pdg_id: expected shape \[40\], got \[2\]"):
         to_awkward(p4, ptr, pdg_id=torch.arange(2))
+
+
+def test_a_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise ImportError(name)
+
+    monkeypatch.setattr(importlib, "import_module", missing)
+    for call in (
+        lambda: four_momenta({name: [[1.0]] for name in C}),
+        lambda: to_awkward(torch.from_numpy(EXACT), torch.tensor(PTR)),
+        lambda: ek.pack_awkward(RAGGED),
+        lambda: ek.unpack_awkward(torch.from_numpy(EXACT), torch.tensor(PTR)),
+    ):
+        with pytest.raises(ImportError, match=r'^\w+: needs awkward: pip install "equikernels\[data\]"'):
+            call()
 
 
 def test_weaver_and_back() -> None:

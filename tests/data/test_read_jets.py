@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import importlib
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ import pytest
 import torch
 
 from equikernels.data import FORMATS, Jets, iter_jets, read_jets
-from equikernels.data.formats import common
 
 from ..support import jet_files
 from ..support.jet_files import FILES, WRITERS, jets_of, with_masses
@@ -62,6 +62,26 @@ def test_parts_and_limits(tmp_path: Path, format: str) -> None:
     assert {n: c.tolist() for n, c in first.features.items()} == {
         n: c.tolist() for n, c in whole[:3].features.items()
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("format", ["kinematics", "pmu", "packed"])
+def test_parts_of_a_file_need_no_memory_for_all(tmp_path: Path, format: str) -> None:
+    n = 40_000
+    rows = np.ones((n, 20, 4), np.float32) * np.float32([2, 1, 1, 1])
+    if format == "pmu":
+        path = jet_files.hdf5(tmp_path / "a.h5", Pmu=rows, is_signal=np.zeros(n, np.int8))
+    else:
+        path = tmp_path / "a.npz"
+        whole = {"kinematics_train": rows, "labels_train": np.zeros(n, np.int8)}
+        flat = {"p4": rows.reshape(-1, 4), "ptr": np.arange(n + 1) * 20, "label": np.zeros(n, np.int8)}
+        np.savez_compressed(path, **(whole if format == "kinematics" else flat))
+    size = rows.nbytes
+    del rows
+    tracemalloc.start()
+    assert sum(len(part) for part in iter_jets(path, chunk=500)) == n
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < size / 4
 
 
 @pytest.mark.parametrize("format", sorted(WRITERS.keys() - {"hepmc"}))
@@ -237,6 +257,7 @@ def test_lists_of_lists_are_no_columns(tmp_path: Path) -> None:
 
 def test_other_hepmc_files(tmp_path: Path) -> None:
     same(read_jets(jet_files.hepmc(tmp_path / "a.hepmc", JETS, 1000.0)), JETS, exact=False)  # MeV
+    same(read_jets(jet_files.hepmc(tmp_path / "c.hepmc2", JETS, format="HepMC2")), JETS)
     packed = tmp_path / "b.hepmc.gz"
     packed.write_bytes(gzip.compress(written(tmp_path, "hepmc").read_bytes()))
     same(read_jets(packed), JETS)
@@ -354,8 +375,8 @@ def test_a_missing_library_names_the_extra(tmp_path: Path, format: str, monkeypa
     def missing(name: str) -> Any:
         raise ImportError(name)
 
-    monkeypatch.setattr(common.importlib, "import_module", missing)
-    with pytest.raises(ImportError, match=r'read_jets: this format needs \w+: pip install "equikernels\[data\]"'):
+    monkeypatch.setattr(importlib, "import_module", missing)
+    with pytest.raises(ImportError, match=r'read_jets: needs \w+: pip install "equikernels\[data\]"'):
         read_jets(path, format)
 
 

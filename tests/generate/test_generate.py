@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from equikernels import cli
 from equikernels.data import Jets, hit_graph, invariant_mass, load_sample_jets, load_trackml, read_jets
-from equikernels.generate import generate_hits, generate_jets, pythia
+from equikernels.generate import generate_hits, generate_jets
 
 NEEDED = ("pythia8mc", "fastjet", "awkward", "tqdm")
 
@@ -87,7 +88,7 @@ def test_a_missing_library_names_the_extra(
     def missing(name: str) -> None:
         raise ImportError(name)
 
-    monkeypatch.setattr(pythia.importlib, "import_module", missing)
+    monkeypatch.setattr(importlib, "import_module", missing)
     assert cli.main(["generate", kind, "--output", str(tmp_path / "out")]) == 2
     message = capsys.readouterr().err
     assert message.startswith("equikernels generate: needs ")

@@ -188,11 +188,11 @@ def lhe(path: Path, jets: Jets) -> Path:
     return path
 
 
-def hepmc(path: Path, jets: Jets, scale: float = 1.0) -> Path:
+def hepmc(path: Path, jets: Jets, scale: float = 1.0, format: str = "HepMC3") -> Path:
     """HepMC keeps no events without particles, and a beam has another status than the final state."""
     pyhepmc = pytest.importorskip("pyhepmc")
     unit = pyhepmc.Units.GEV if scale == 1.0 else pyhepmc.Units.MEV
-    with pyhepmc.open(str(path), "w") as file:
+    with pyhepmc.open(str(path), "w", format=format) as file:
         for number, (lo, hi) in enumerate(pairwise(jets.ptr)):
             event = pyhepmc.GenEvent(unit, pyhepmc.Units.MM)
             event.event_number = number

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ... import checks
 from ...checks import fail
 
 OP = "read_jets"
@@ -57,12 +57,7 @@ class Part:
 
 
 def need(module: str) -> Any:
-    """Imports a library of the extra ``data``."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        package = module.partition(".")[0]
-        raise ImportError(f'{OP}: this format needs {package}: pip install "equikernels[data]"') from error
+    return checks.need(OP, module, "data")
 
 
 def listed(names: Collection[str], near: str | None = None, most: int = 30) -> str:
