@@ -19,7 +19,8 @@ from .reference import BATCH, NO_NORM, RUNNING, RowsOptions
 
 OP, NETWORK, AFFINE = "pairwise_linear", "pairwise_network", "pairwise_affine"
 SERIAL = 1 << 15  # PyTorch sums fewer numbers with one thread, and with less overhead
-KERNELS[OP] = KERNELS[NETWORK] = KERNELS[AFFINE] = ("cpu",)
+KERNELS[OP] = KERNELS[NETWORK] = ("cpu", "cuda")
+KERNELS[AFFINE] = ("cpu",)
 COMPOSED.update((OP, NETWORK, AFFINE))
 for _op in (OP, NETWORK):
     _triton.provide(_op, "equikernels.ops.pairs.triton", ("rows_network", "rows_network_backward"))
