@@ -62,14 +62,14 @@ struct AddUpArgs {
 template <class T, class O>
 cudaError_t add_up_cuda(const AddUpArgs<T, O>& args, cudaStream_t stream);
 
-// out = act'(activated) (grad + to_mean + to_out activated), number by number; the last two by channel.
+// out = act'(activated) (grad + statistics[0] + statistics[1] (activated - statistics[2])), number by number, where
+// statistics are by channel: in float64, because numbers may be much greater than their spread.
 template <class S>
 struct ThroughArgs {
-  using T = Accumulator<S>;
   int64_t rows = 0, width = 0;
-  const S *grad = nullptr, *activated = nullptr;  // grad may be absent, as the next two together
-  const T *to_mean = nullptr, *to_out = nullptr;
-  T slope = 1;
+  const S *grad = nullptr, *activated = nullptr;  // grad may be absent
+  const double* statistics = nullptr;             // [3, width] or absent
+  Accumulator<S> slope = 1;
   S* out = nullptr;
 };
 template <class S>
@@ -87,7 +87,7 @@ struct NormArgs {
   S *affine = nullptr, *running = nullptr;  // [2, width]; the second of the batch
   const S* grad_affine = nullptr;           // [2, width] or absent
   S* to[4] = {};                            // gradients of gamma, beta, mean, variance, where wanted
-  Accumulator<S>* statistics = nullptr;     // out gets statistics[0] + statistics[1] out
+  double* statistics = nullptr;             // [3, width], of a batch: what the norm gives out, see ThroughArgs
   EK_HD bool of_batch() const { return moments != nullptr; }
 };
 int64_t moments_shares(int64_t rows);

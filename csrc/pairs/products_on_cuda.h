@@ -175,24 +175,25 @@ struct ProductsOnCuda : Rank2OnCuda<Device> {
       norm.grad_affine = pointer<S>(grad_affine);
       for (size_t k = 3; k < n.kTensors; ++k)
         if (wanted[k]) norm.to[k - 3] = static_cast<S*>(found[k].mutable_data_ptr());
-      Workspace<T> room;
-      room.reserve(norm.statistics, 2 * n.width);
-      room.allocate(n.x);
+      Workspace<double> room;
+      if (n.of_batch()) {
+        room.reserve(norm.statistics, 3 * n.width);
+        room.allocate(n.x);
+      }
       if (n.norm != Norm::none) Device::launch(n.x, [&](auto stream) { return norm_backward_cuda(norm, stream); });
       if (!wanted[0] && !(linear && (wanted[1] || wanted[2]))) return;
 
       // what comes through the activation
-      const bool measured = n.of_batch(), direct = linear && !measured && n.slope == 1 && grad;
-      const bool alone = !linear;  // out is x
-      Tensor inner = direct ? *grad : alone ? found[0] : make(n.x, true, {n.rows, n.width});
+      const bool direct = linear && !n.of_batch() && n.slope == 1 && grad;
+      Tensor inner = direct ? *grad : linear ? make(n.x, true, {n.rows, n.width}) : found[0];
       if (!direct) {
-        ThroughArgs<S> a{n.rows, n.width, alone ? nullptr : pointer<S>(grad), pointer<S>(out)};
-        if (measured) a.to_mean = norm.statistics, a.to_out = norm.statistics + n.width;
+        ThroughArgs<S> a{n.rows, n.width, linear ? pointer<S>(grad) : nullptr, pointer<S>(out)};
+        a.statistics = norm.statistics;
         a.slope = linear ? T(n.slope) : T(1);
         a.out = static_cast<S*>(inner.mutable_data_ptr());
         Device::launch(n.x, [&](auto stream) { return through_cuda(a, stream); });
       }
-      if (alone) return;
+      if (!linear) return;
       if (wanted[0]) {
         ProductArgs<S, S> a{{}, n.rows, n.width, n.in, static_cast<const S*>(inner.const_data_ptr())};
         a.first = pointer<S>(n.weight);

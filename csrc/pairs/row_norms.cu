@@ -39,20 +39,23 @@ template <class S, int kVec>
 __global__ void __launch_bounds__(kThreads) through_kernel(ThroughArgs<S> a) {
   using T = Accumulator<S>;
   const int64_t count = a.rows * a.width / kVec, step = int64_t(gridDim.x) * kThreads, width = a.width / kVec;
-  int64_t at = int64_t(blockIdx.x) * kThreads + threadIdx.x, channel = a.to_out ? at % width : 0;
-  const int64_t next = a.to_out ? step % width : 0;
+  int64_t at = int64_t(blockIdx.x) * kThreads + threadIdx.x, channel = a.statistics ? at % width : 0;
+  const int64_t next = a.statistics ? step % width : 0;
   for (; at < count; at += step) {
     T out[kVec], grad[kVec] = {};
     load<S, kVec>(a.activated + at * kVec, out);
     if (a.grad) load<S, kVec>(a.grad + at * kVec, grad);
 #pragma unroll
     for (int v = 0; v < kVec; ++v) {
-      if (a.to_out) grad[v] += multiply_add(a.to_out[channel * kVec + v], out[v], a.to_mean[channel * kVec + v]);
+      if (a.statistics) {
+        const double *const to = a.statistics + channel * kVec + v, apart = double(out[v]) - to[2 * a.width];
+        grad[v] += T(multiply_add(to[a.width], apart, to[0]));
+      }
       grad[v] = through(grad[v], out[v], a.slope);
     }
     store<S, kVec>(a.out + at * kVec, grad);
     channel += next;
-    if (channel >= width && a.to_out) channel -= width;
+    if (channel >= width) channel -= width;
   }
 }
 
@@ -168,9 +171,9 @@ __global__ void __launch_bounds__(kThreads) norm_backward_kernel(NormArgs<S> a) 
     if (!a.statistics) continue;
     // d mean = d out / rows, d variance = 2 (out - mean) d out / rows
     const double rows = double(a.rows > 0 ? a.rows : 1);
-    const double per_mean = batch ? of[2] / rows : 0, per_variance = batch ? of[3] / rows : 0;
-    a.statistics[c] = T(per_mean - 2 * per_variance * centre);
-    a.statistics[C + c] = T(2 * per_variance);
+    a.statistics[c] = of[2] / rows;
+    a.statistics[C + c] = 2 * of[3] / rows;
+    a.statistics[2 * C + c] = centre;
   }
 }
 
@@ -189,11 +192,10 @@ cudaError_t through_cuda(const ThroughArgs<S>& a, cudaStream_t stream) {
   const int64_t count = a.rows * a.width;
   if (count == 0) return cudaSuccess;
   const bool packs =
-      (a.to_out ? a.width : count) % kVec == 0 && aligned(a.grad) && aligned(a.activated) && aligned(a.out);
+      (a.statistics ? a.width : count) % kVec == 0 && aligned(a.grad) && aligned(a.activated) && aligned(a.out);
   const auto run = [&](auto kernel, int vec) {
     return launch(kernel, grid_for(count, int64_t(kThreads) * vec), 0, stream, a);
   };
-  // without statistics rows do not matter: the numbers are one row
   if (!packs) return run(through_kernel<S, 1>, 1);
   return run(through_kernel<S, kVec>, kVec);
 }
