@@ -65,7 +65,7 @@ gpu-test: $(VENV)/.with-dev
 	@if ! $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
 	  echo "gpu-test: skipped: torch finds no CUDA device"; exit 0; fi; \
 	set -ex; export EQUIKERNELS_TEST_DEVICE=cuda; \
-	for backend in cuda triton reference; do \
+	for backend in cuda reference; do \
 	  EQUIKERNELS_BACKEND=$$backend $(BIN)/pytest tests/ops/test_ops.py -k '$(GPU_CHECKS)' $(ARGS); done; \
 	$(BIN)/pytest tests/cuda/test_gpu.py $(ARGS); \
 	if command -v compute-sanitizer > /dev/null; then for tool in memcheck racecheck; do \
