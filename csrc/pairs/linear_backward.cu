@@ -19,16 +19,17 @@ __global__ void __launch_bounds__(kThreads) events_backward_kernel(LinearArgs<S>
       return widen(a.grad_table[((e.node + r) * 3 + (u < D ? 2 : 0)) * D + (u < D ? u : u - D)]);
     });
     for (int u = threadIdx.x; u < 2 * D; u += kThreads) a.grad_values[b * 2 * D + u] = values[u];
-    for (int u = threadIdx.x; u < 4 * C; u += kThreads) {
-      const int row = u / C, c = u - row * C, slot = row / 2, part = row % 2, map = a.map_of_event(part, slot);
+    constexpr int kEach = kThreads / 4;  // a quarter of the threads for each slot and part
+    const int row = threadIdx.x / kEach, slot = row / 2, part = row % 2, map = a.map_of_event(part, slot);
+    for (int c = threadIdx.x % kEach; c < C; c += kEach) {
       const T *const matrix = a.made + (int64_t(map) * C + c) * D, *const value = values + slot * D;
       T grad = 0;
 #pragma unroll 4
       for (int d = 0; d < D; ++d) grad = multiply_add(value[d], matrix[d], grad);
       const T sum = sums[part * C + c];
-      grads[u] = grad;
+      grads[row * C + c] = grad;
       a.grad_factors[(b * a.kFactors + map - 5) * C + c] = grad * sum;
-      a.event_inputs[b * 4 * C + u] = sum * e.factor(a, map, c);
+      a.event_inputs[(b * 4 + row) * C + c] = sum * e.factor(a, map, c);
     }
     __syncthreads();
     for (int u = threadIdx.x; u < 2 * C; u += kThreads) {
@@ -153,7 +154,9 @@ __global__ void __launch_bounds__(kThreads) node_maps_kernel(LinearArgs<S> a, Ou
           for (int r = threadIdx.x; r < count; r += blockDim.x) events[r] = a.graph.event_of(first + r);
         },
         [&](int r, int64_t node) {
-          return [&, e = Event<S>(a, events[r]), node](int k) { return node_input(a, e, node, slot, k); };
+          return [&, e = Event<S>(a, events[r]), node](int k) {
+            return k < 3 * C ? node_input(a, e, node, slot, k) : T(0);
+          };
         },
         [&](int64_t node) {
           const S* const from = a.grad_table + (node * 3 + slot) * D;
@@ -176,7 +179,7 @@ __global__ void __launch_bounds__(kThreads) event_maps_kernel(LinearArgs<S> a, O
         l, block_memory<T>(), block % pieces, begin, end, 2 * C + 1, D, [](int64_t, int) {},
         [&](int, int64_t b) {
           const T* const from = a.event_inputs + (b * slots + slot) * 2 * C;
-          return [=](int k) { return k < 2 * C ? from[k] : T(1); };
+          return [=](int k) { return k < 2 * C ? from[k] : T(k == 2 * C); };
         },
         [&](int64_t b) {
           const T* const from = a.grad_values + (b * slots + slot) * D;

@@ -7,14 +7,14 @@
 namespace ek {
 namespace {
 
-// What a block knows of the rows of its tile: where their transposes begin, and the nodes of both.
+// What a block knows of the rows of its tile: where they and their transposes begin, and the nodes of a pair.
 struct Places {
-  int64_t* transpose;
+  int64_t *here, *transpose;
   int *i, *j;
   __device__ Places(int64_t* shared, int rows)
-      : transpose(shared), i(reinterpret_cast<int*>(shared + rows)), j(i + rows) {}
+      : here(shared), transpose(shared + rows), i(reinterpret_cast<int*>(transpose + rows)), j(i + rows) {}
 };
-constexpr int kPlaces = 2;  // numbers of 64 bits a row
+constexpr int kPlaces = 3;  // numbers of 64 bits a row
 
 // kTileColumns neighbours of a row: in packs, or of those that exist `count`.
 template <bool kPacks, class W, class T>
@@ -38,28 +38,29 @@ __global__ void __launch_bounds__(kThreads, 2) product_kernel(ProductArgs<S, W> 
   const int rows = l.groups * kRows;
   const Places places(block_memory<int64_t>(), rows);
   const bool of_pairs = a.second || a.table, both = a.first && a.second;
-  T* const shared = reinterpret_cast<T*>(block_memory<int64_t>() + (of_pairs ? kPlaces * rows : 0));
+  T* const shared = reinterpret_cast<T*>(block_memory<int64_t>() + kPlaces * rows);
   const int group = threadIdx.x / l.columns, column = threadIdx.x % l.columns, in = int(a.in), width = int(a.width);
   for (unsigned block = blockIdx.x; block < unsigned(l.tiles * l.passes); block += gridDim.x) {
     const int64_t first_row = int64_t(block / l.passes) * rows;
     const int first_column = int(block % l.passes) * l.columns * kTileColumns;
     const int count = a.rows - first_row < rows ? int(a.rows - first_row) : rows;
     __syncthreads();  // places were read
-    if (of_pairs)
-      for (int r = threadIdx.x; r < count; r += blockDim.x) {
-        const Place p(a.graph, first_row + r);
-        places.transpose[r] = p.transpose * a.in;
-        places.i[r] = int(p.i);
-        places.j[r] = int(p.j);
-      }
+    for (int r = threadIdx.x; r < count; r += blockDim.x) {
+      places.here[r] = (first_row + r) * in;
+      if (!of_pairs) continue;
+      const Place p(a.graph, first_row + r);
+      places.transpose[r] = p.transpose * a.in;
+      places.i[r] = int(p.i);
+      places.j[r] = int(p.j);
+    }
     T z[kRows][kTileColumns];
     tile_product<T>(
         l, shared, both ? 2 * in : in, count, int(a.width) - first_column,
         [&](int k) {
           const bool behind = both && k >= in;
-          const int64_t* const begins = behind || !a.first ? places.transpose : nullptr;
-          const S* const from = a.x + (begins ? 0 : first_row * in) + (behind ? k - in : k);
-          return [=](int r) { return widen(from[begins ? begins[r] : int64_t(r * in)]); };
+          const int64_t* const begins = behind || !a.first ? places.transpose : places.here;
+          const S* const from = a.x + (behind ? k - in : k);
+          return [=](int r) { return widen(from[begins[r]]); };
         },
         [&](int k) {
           const bool behind = both && k >= in;
@@ -105,7 +106,8 @@ __global__ void __launch_bounds__(kThreads) outer_kernel(OuterArgs<S> a, OuterLa
   int64_t* const transpose = block_memory<int64_t>();  // [step], where it is asked for
   T* const shared = reinterpret_cast<T*>(transpose + (a.second ? l.step : 0));
   const unsigned pieces = l.pieces_down * l.pieces_across;
-  const int in = int(a.in), sides = depth - a.ones, first_side = a.first ? in : 0;
+  const int in = int(a.in), sides = depth - a.ones, side = a.first ? in : 0;
+  const bool ones = a.ones;
   for (unsigned block = blockIdx.x; block < l.shares * pieces; block += gridDim.x) {
     const int64_t share = block / pieces, begin = share * l.rows_each;
     outer_product<T>(
@@ -117,8 +119,8 @@ __global__ void __launch_bounds__(kThreads) outer_kernel(OuterArgs<S> a, OuterLa
               transpose[r] = Place(a.graph, first + r).transpose * a.in;
         },
         [&](int r, int64_t row) {
-          const S *const here = a.x + row * in, *const there = a.second ? a.x + transpose[r] : nullptr;
-          return [=](int k) { return k >= sides ? T(1) : widen(k < first_side ? here[k] : there[k - first_side]); };
+          const S *const here = a.x + row * in, *const there = a.second ? a.x + transpose[r] - side : nullptr;
+          return [=](int k) { return k < sides ? widen((k < side ? here : there)[k]) : T(k == sides && ones); };
         },
         [&](int64_t row) {
           const S* const from = a.grad + row * a.width;
@@ -140,7 +142,7 @@ cudaError_t product_cuda(const ProductArgs<S, W>& a, cudaStream_t stream) {
   using T = Accumulator<S>;
   if (a.rows == 0 || a.width == 0) return cudaSuccess;
   const ProductLayout l(a.rows, a.width, kTileRows<T>);
-  const int places = a.second || a.table ? kPlaces * l.groups * kTileRows<T> : 0;
+  const int places = kPlaces * l.groups * kTileRows<T>;
   const bool packs = a.width % kTileColumns == 0 && aligned(a.out) && aligned(a.table) && aligned(a.bias);
   const size_t shared = sizeof(int64_t) * places + sizeof(T) * l.shared_numbers<T>();
   const auto run = [&](auto kernel) {

@@ -147,7 +147,8 @@ struct OuterLayout {
 };
 
 // to[k * width + o] = sum over the rows [begin, end) of x(row)(k) y(row)(o), for k < depth and o < width of the piece.
-// prepare(first row, count): what x needs to know of the rows of a step, which x(place in the step, row) looks up.
+// x also gives 0 for k from depth on. prepare(first row, count): what x needs to know of the rows of a step, which
+// x(place in the step, row) looks up.
 template <class T, class Prepare, class X, class Y>
 __device__ inline void outer_product(const OuterLayout& l, T* shared, unsigned piece, int64_t begin, int64_t end,
                                      int depth, int width, Prepare&& prepare, X&& x, Y&& y, T* to) {
@@ -167,7 +168,7 @@ __device__ inline void outer_product(const OuterLayout& l, T* shared, unsigned p
     for (int r = threadIdx.x >> log_deep; r < count; r += blockDim.x >> log_deep) {
       const auto from = x(r, first + r);
       for (int k = threadIdx.x & ((1 << log_deep) - 1); k < deep; k += 1 << log_deep)
-        left[r * deep + k] = first_k + k < depth ? from(first_k + k) : T(0);
+        left[r * deep + k] = from(first_k + k);
     }
     for (int r = threadIdx.x >> log_wide; r < count; r += blockDim.x >> log_wide) {
       const auto from = y(first + r);
