@@ -16,6 +16,10 @@ struct Places {
 };
 constexpr int kPlaces = 3;  // numbers of 64 bits a row
 
+// A matrix of this size at most stays in shared memory while a block works on one tile after another.
+constexpr int64_t kMostMatrix = 24 * 1024;
+constexpr unsigned kMostBlocks = 1056;  // eight on each of 132 SMs, of which two or three are there at a time
+
 // kTileColumns neighbours of a row: in packs, or of those that exist `count`.
 template <bool kPacks, class W, class T>
 __device__ inline void add_row(const W* from, int count, T (&z)[kTileColumns]) {
@@ -32,7 +36,7 @@ __device__ inline void add_row(const W* from, int count, T (&z)[kTileColumns]) {
 }
 
 template <class S, class W, bool kPacks>
-__global__ void __launch_bounds__(kThreads, 2) product_kernel(ProductArgs<S, W> a, ProductLayout l) {
+__global__ void __launch_bounds__(kThreads, 2) product_kernel(ProductArgs<S, W> a, ProductLayout l, bool whole) {
   using T = Accumulator<S>;
   constexpr int kRows = kTileRows<T>;
   const int rows = l.groups * kRows;
@@ -40,6 +44,8 @@ __global__ void __launch_bounds__(kThreads, 2) product_kernel(ProductArgs<S, W> 
   const bool of_pairs = a.second || a.table, both = a.first && a.second;
   T* const shared = reinterpret_cast<T*>(block_memory<int64_t>() + kPlaces * rows);
   const int group = threadIdx.x / l.columns, column = threadIdx.x % l.columns, in = int(a.in), width = int(a.width);
+  const int depth = both ? 2 * in : in;
+  T* const all = whole ? shared + l.shared_numbers<T>() : nullptr;
   for (unsigned block = blockIdx.x; block < unsigned(l.tiles * l.passes); block += gridDim.x) {
     const int64_t first_row = int64_t(block / l.passes) * rows;
     const int first_column = int(block % l.passes) * l.columns * kTileColumns;
@@ -53,23 +59,24 @@ __global__ void __launch_bounds__(kThreads, 2) product_kernel(ProductArgs<S, W> 
       places.i[r] = int(p.i);
       places.j[r] = int(p.j);
     }
+    const auto right = [&](int k) {
+      const bool behind = both && k >= in;
+      const W* const from =
+          (behind || !a.first ? a.second : a.first) + (behind ? k - in : k) * a.stride_in + first_column * a.stride_out;
+      const int step = int(a.stride_out);
+      return [=](int o) { return widen(from[o * step]); };
+    };
+    if (whole && block == blockIdx.x) read_columns(l, 0, depth, width, right, all);  // seen behind the next barrier
     T z[kRows][kTileColumns];
     tile_product<T>(
-        l, shared, both ? 2 * in : in, count, int(a.width) - first_column,
+        l, shared, depth, count, width - first_column,
         [&](int k) {
           const bool behind = both && k >= in;
           const int64_t* const begins = behind || !a.first ? places.transpose : places.here;
           const S* const from = a.x + (behind ? k - in : k);
           return [=](int r) { return widen(from[begins[r]]); };
         },
-        [&](int k) {
-          const bool behind = both && k >= in;
-          const W* const from = (behind || !a.first ? a.second : a.first) + (behind ? k - in : k) * a.stride_in +
-                                first_column * a.stride_out;
-          const int step = int(a.stride_out);
-          return [=](int o) { return widen(from[o * step]); };
-        },
-        z);
+        right, z, all);
     const int channel = first_column + column * kTileColumns, left = width - channel;
     const int wide = left < kTileColumns ? left : kTileColumns;
     if (group >= l.groups || left <= 0) continue;
@@ -144,9 +151,12 @@ cudaError_t product_cuda(const ProductArgs<S, W>& a, cudaStream_t stream) {
   const ProductLayout l(a.rows, a.width, kTileRows<T>);
   const int places = kPlaces * l.groups * kTileRows<T>;
   const bool packs = a.width % kTileColumns == 0 && aligned(a.out) && aligned(a.table) && aligned(a.bias);
-  const size_t shared = sizeof(int64_t) * places + sizeof(T) * l.shared_numbers<T>();
+  const int64_t matrix = sizeof(T) * (a.first && a.second ? 2 : 1) * a.in * l.columns * kTileColumns;
+  const bool whole = l.passes == 1 && matrix <= kMostMatrix;
+  const size_t shared = sizeof(int64_t) * places + sizeof(T) * l.shared_numbers<T>() + (whole ? matrix : 0);
+  const unsigned blocks = whole && l.grid() > kMostBlocks ? kMostBlocks : l.grid();
   const auto run = [&](auto kernel) {
-    return launch_threads(kernel, l.grid(), unsigned(l.threads), shared, stream, a, l);
+    return launch_threads(kernel, blocks, unsigned(l.threads), shared, stream, a, l, whole);
   };
   return packs ? run(product_kernel<S, W, true>) : run(product_kernel<S, W, false>);
 }

@@ -72,14 +72,26 @@ __device__ inline int lanes_across(int count) {
   return log2;
 }
 
+// columns[k][o] = right(first + k)(o) for the columns of a tile, of which those beyond `width` are 0, k < steps.
+template <class T, class Right>
+__device__ inline void read_columns(const ProductLayout& l, int first, int steps, int width, Right&& right,
+                                    T* columns) {
+  const int wide = l.columns * kTileColumns, log_wide = lanes_across(wide);
+  for (int k = threadIdx.x >> log_wide; k < steps; k += blockDim.x >> log_wide) {
+    const auto from = right(first + k);
+    for (int o = threadIdx.x & ((1 << log_wide) - 1); o < wide; o += 1 << log_wide)
+      columns[k * wide + o] = o < width ? from(o) : T(0);
+  }
+}
+
 // sum[m][o] over k < depth of left(k)(row) right(k)(column), for the rows and columns of this thread in a tile: `count`
 // rows, of which the others are anything; beyond `width` columns are 0. All threads of the block call it; `shared` may
-// be written again behind a barrier.
+// be written again behind a barrier. all: what read_columns makes of every k, or absent.
 template <class T, class Left, class Right>
 __device__ inline void tile_product(const ProductLayout& l, T* shared, int depth, int count, int width, Left&& left,
-                                    Right&& right, T (&sum)[kTileRows<T>][kTileColumns]) {
+                                    Right&& right, T (&sum)[kTileRows<T>][kTileColumns], const T* all = nullptr) {
   constexpr int kRows = kTileRows<T>, kDepth = kTileDepth<T>;
-  const int stride = l.stride<T>(), wide = l.columns * kTileColumns, log_wide = lanes_across(wide);
+  const int stride = l.stride<T>(), wide = l.columns * kTileColumns;
   T *const rows = shared, *const columns = shared + kDepth * stride;
   const int group = threadIdx.x / l.columns, column = threadIdx.x % l.columns;
 #pragma unroll
@@ -94,14 +106,10 @@ __device__ inline void tile_product(const ProductLayout& l, T* shared, int depth
 #pragma unroll 4
       for (int r = threadIdx.x / kDepth; r < count; r += blockDim.x / kDepth) rows[k * stride + r] = from(r);
     }
-    for (int k = threadIdx.x >> log_wide; k < steps; k += blockDim.x >> log_wide) {
-      const auto from = right(k0 + k);
-      for (int o = threadIdx.x & ((1 << log_wide) - 1); o < wide; o += 1 << log_wide)
-        columns[k * wide + o] = o < width ? from(o) : T(0);
-    }
+    if (!all) read_columns(l, k0, steps, width, right, columns);
     __syncthreads();
     if (group >= l.groups) continue;
-    const T *x = rows + group * kRows, *y = columns + column * kTileColumns;
+    const T *x = rows + group * kRows, *y = (all ? all + k0 * wide : columns) + column * kTileColumns;
 #pragma unroll 4
     for (int k = 0; k < steps; ++k, x += stride, y += wide) {
       T of_row[kRows], of_column[kTileColumns];
