@@ -204,7 +204,7 @@ __device__ inline Accumulator<S> grad_map(const LinearArgs<S>& a, int k, int64_t
 
 // A thread for each number of a parameter; of scale and shift, and of alpha, a warp.
 template <class S>
-__global__ void __launch_bounds__(kThreads) parameters_kernel(LinearArgs<S> a) {
+__global__ void __launch_bounds__(kThreads, 2) parameters_kernel(LinearArgs<S> a) {
   using T = Accumulator<S>;
   const int C = int(a.in), D = int(a.width), kept = int(a.kept), step = gridDim.x * kThreads;
   const int thread = blockIdx.x * kThreads + threadIdx.x;

@@ -108,7 +108,7 @@ __global__ void __launch_bounds__(kThreads, 2) product_kernel(ProductArgs<S, W> 
 }
 
 template <class S>
-__global__ void __launch_bounds__(kThreads) outer_kernel(OuterArgs<S> a, OuterLayout l, int depth) {
+__global__ void __launch_bounds__(kThreads, 2) outer_kernel(OuterArgs<S> a, OuterLayout l, int depth) {
   using T = Accumulator<S>;
   int64_t* const transpose = block_memory<int64_t>();  // [step], where it is asked for
   T* const shared = reinterpret_cast<T*>(transpose + (a.second ? l.step : 0));

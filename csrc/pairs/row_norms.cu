@@ -9,7 +9,7 @@ namespace {
 constexpr int kDown = 8, kAcross = kThreads / kDown;
 
 template <class T, class O>
-__global__ void __launch_bounds__(kThreads) add_up_kernel(AddUpArgs<T, O> a) {
+__global__ void __launch_bounds__(kThreads, 2) add_up_kernel(AddUpArgs<T, O> a) {
   T* const shared = block_memory<T>();  // [kDown, kAcross]
   const int down = threadIdx.x / kAcross, across = threadIdx.x % kAcross;
   int64_t blocks = 0;
@@ -28,7 +28,8 @@ __global__ void __launch_bounds__(kThreads) add_up_kernel(AddUpArgs<T, O> a) {
       __syncthreads();
       if (down == 0 && at < p.size) {
         for (int other = 1; other < kDown; ++other) sum += shared[other * kAcross + across];
-        narrow(sum, p.out[p.columns ? at % p.columns * (p.size / p.columns) + at / p.columns : at]);
+        const unsigned columns = unsigned(p.columns), k = unsigned(at);
+        narrow(sum, p.out[columns ? k % columns * (unsigned(p.size) / columns) + k / columns : at]);
       }
       __syncthreads();
     }
