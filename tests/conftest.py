@@ -10,7 +10,6 @@ import pytest
 import torch
 
 import equikernels as ek
-from equikernels.ops.pairs import fused
 
 from .support.emulator import Emulator, load_probes
 
@@ -69,8 +68,7 @@ def probes(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> ctypes.C
 
 
 @pytest.fixture
-def emulator(built: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+def emulator(built: Emulator) -> Iterator[Emulator]:
     """Runs them in place of the CPU kernels."""
-    monkeypatch.setattr(fused, "use_shortcut", lambda *_: False)  # as on CUDA, where the layer is made of other ops
     with built.installed():
         yield built

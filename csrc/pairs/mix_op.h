@@ -2,66 +2,13 @@
 #pragma once
 
 #include "cpu.h"
-#include "inputs.h"
 #include "minkowski_products.h"
+#include "mix_inputs.h"
 
 namespace ek {
 
-#define EK_MIX_SCHEMA                                                                   \
-  "Tensor tensor, Tensor? identity, Tensor? transpose, Tensor? table, " EK_GRAPH_SCHEMA \
-  ", SymInt num_nodes, float slope"
-inline constexpr const char* kRank2MixSchema = "rank2_mix(" EK_MIX_SCHEMA ") -> Tensor";
-// wanted: the gradients of tensor, of both weights, of the table; empty where not wanted or absent.
-inline constexpr const char* kRank2MixBackwardSchema =
-    "rank2_mix_backward(Tensor grad, Tensor? activated, " EK_MIX_SCHEMA
-    ", bool[] wanted) -> (Tensor, Tensor, Tensor, Tensor)";
 inline constexpr const char* kRank2ProductsSchema =
     "rank2_products(Tensor x, " EK_GRAPH_SCHEMA ", float[] metric) -> Tensor";
-
-struct MixInputs {
-  const char* op;
-  Tensor tensor;
-  OptionalTensor identity, transpose, table;
-  PairsInput graph;
-  int64_t num_nodes;
-  double slope;
-  int64_t in, width;
-
-  MixInputs(const char* name, Reader& stack)
-      : op(name),
-        tensor(stack.next<Tensor>()),
-        identity(stack.next<OptionalTensor>()),
-        transpose(stack.next<OptionalTensor>()),
-        table(stack.next<OptionalTensor>()),
-        graph(stack),
-        num_nodes(stack.next<int64_t>()),
-        slope(stack.next<double>()) {
-    check_shape(tensor, op, "tensor", {graph.num_edges, -1});
-    STD_TORCH_CHECK(identity || transpose, op, ": expected a weight");
-    const Tensor& one = identity ? *identity : *transpose;
-    check_shape(one, op, "weight", {-1, -1});
-    in = tensor.size(1), width = one.size(1);
-    tensor = as_contiguous(tensor);
-    match(identity, "identity", {in, width});
-    match(transpose, "transpose", {in, width});
-    match(table, "table", {num_nodes, 3, width});
-  }
-  void match(OptionalTensor& t, const char* argument, std::vector<int64_t> shape) const {
-    ek::match(op, t, argument, tensor, "tensor", std::move(shape));
-  }
-  template <class T>
-  Rank2MixArgs<T> args() const {
-    Rank2MixArgs<T> a;
-    a.graph = graph.view<Cpu>(num_nodes);
-    a.in = in;
-    a.width = width;
-    a.tensor = tensor.const_data_ptr<T>();
-    a.identity = pointer<T>(identity);
-    a.transpose = pointer<T>(transpose);
-    a.slope = T(slope);
-    return a;
-  }
-};
 
 struct MixOnCpu : Rank2OnCpu {
   static Tensor mix(Reader& in) {
@@ -69,7 +16,7 @@ struct MixOnCpu : Rank2OnCpu {
     Tensor out = make(m.tensor, true, {m.graph.num_edges, m.width});
     dispatch_floating(m.tensor.scalar_type(), m.op, [&](auto zero) {
       using T = decltype(zero);
-      auto args = m.args<T>();
+      auto args = args_of<T>(m);
       args.table = pointer<T>(m.table);
       args.out = out.mutable_data_ptr<T>();
       rank2_mix(args);
@@ -90,7 +37,7 @@ struct MixOnCpu : Rank2OnCpu {
     Tensor grad_table = make(m.tensor, wanted[2], {m.num_nodes, 3, m.width});
     dispatch_floating(m.tensor.scalar_type(), m.op, [&](auto zero) {
       using T = decltype(zero);
-      auto args = m.args<T>();
+      auto args = args_of<T>(m);
       args.grad = pointer<T>(grad);
       args.activated = pointer<T>(activated);
       if (wanted[0]) args.grad_tensor = grad_tensor.mutable_data_ptr<T>();
@@ -130,6 +77,20 @@ struct MixOnCpu : Rank2OnCpu {
       });
     });
     return out;
+  }
+
+ private:
+  template <class T>
+  static Rank2MixArgs<T> args_of(const MixInputs& m) {
+    Rank2MixArgs<T> a;
+    a.graph = m.graph.view<Cpu>(m.num_nodes);
+    a.in = m.in;
+    a.width = m.width;
+    a.tensor = m.tensor.const_data_ptr<T>();
+    a.identity = pointer<T>(m.identity);
+    a.transpose = pointer<T>(m.transpose);
+    a.slope = T(m.slope);
+    return a;
   }
 };
 

@@ -1,21 +1,37 @@
-// Registers the ops on pairs. CUDA has the sums, the broadcast and the extremum.
+// Registers the ops on pairs.
 #include "../core/register.h"
 
 #include "sums_op.h"
 #if defined(EK_WITH_CUDA)
-#include "cuda.h"
+#include "linear_on_cuda.h"
 #define EK_PAIRS ek::Rank2Sums<ek::Rank2OnCuda<EK_DEVICE>>
+#define EK_MIX ek::ProductsOnCuda<EK_DEVICE>
+#define EK_ROWS EK_MIX
+#define EK_LINEAR ek::LinearOnCuda<EK_DEVICE>
 #else
 #include "linear_op.h"
 #include "mix_op.h"
 #include "rows_op.h"
 #define EK_PAIRS ek::Rank2Sums<ek::Rank2OnCpu>
+#define EK_MIX ek::MixOnCpu
+#define EK_LINEAR ek::LinearOnCpu
+#define EK_ROWS ek::RowsOnCpu
 #endif
 
 EK_KERNELS(m) {
   m.impl("rank2_sum", TORCH_BOX(&EK_PAIRS::sum));
   m.impl("rank2_broadcast", TORCH_BOX(&EK_PAIRS::broadcast));
   m.impl("rank2_extremum", TORCH_BOX(&EK_PAIRS::extremum));
+  m.impl("rank2_mix", ek::boxed<&EK_MIX::mix>);
+  m.impl("rank2_mix_backward", ek::boxed<&EK_MIX::mix_backward>);
+  m.impl("linear_2to2", TORCH_BOX(&EK_LINEAR::forward_2to2));
+  m.impl("linear_2to2_backward", TORCH_BOX(&EK_LINEAR::backward_2to2));
+  m.impl("linear_2to0", TORCH_BOX(&EK_LINEAR::forward_2to0));
+  m.impl("linear_2to0_backward", TORCH_BOX(&EK_LINEAR::backward_2to0));
+  m.impl("rows_product", TORCH_BOX(&EK_ROWS::product));
+  m.impl("rows_outer", TORCH_BOX(&EK_ROWS::outer));
+  m.impl("rows_network", TORCH_BOX(&EK_ROWS::network));
+  m.impl("rows_network_backward", TORCH_BOX(&EK_ROWS::network_backward));
 }
 
 #if !defined(EK_WITH_CUDA)
@@ -38,17 +54,7 @@ EK_SCHEMAS(m) {
 }
 
 EK_KERNELS(m) {
-  m.impl("rank2_mix", ek::boxed<&ek::MixOnCpu::mix>);
-  m.impl("rank2_mix_backward", ek::boxed<&ek::MixOnCpu::mix_backward>);
   m.impl("rank2_products", TORCH_BOX(&ek::MixOnCpu::products));
-  m.impl("linear_2to2", TORCH_BOX(&ek::LinearOnCpu::forward_2to2));
-  m.impl("linear_2to2_backward", TORCH_BOX(&ek::LinearOnCpu::backward_2to2));
-  m.impl("linear_2to0", TORCH_BOX(&ek::LinearOnCpu::forward_2to0));
-  m.impl("linear_2to0_backward", TORCH_BOX(&ek::LinearOnCpu::backward_2to0));
-  m.impl("rows_product", TORCH_BOX(&ek::RowsOnCpu::product));
-  m.impl("rows_outer", TORCH_BOX(&ek::RowsOnCpu::outer));
-  m.impl("rows_network", TORCH_BOX(&ek::RowsOnCpu::network));
-  m.impl("rows_network_backward", TORCH_BOX(&ek::RowsOnCpu::network_backward));
   m.impl("row_affine", TORCH_BOX(&ek::RowsOnCpu::affine));
 }
 #endif

@@ -6,68 +6,10 @@
 #include <cmath>
 
 #include "cpu.h"
-#include "inputs.h"
 #include "rows.h"
+#include "rows_inputs.h"
 
 namespace ek {
-
-inline constexpr const char* kRowsProductSchema = "rows_product(Tensor x, Tensor weight) -> Tensor";
-inline constexpr const char* kRowsOuterSchema = "rows_outer(Tensor x, Tensor grad) -> Tensor";
-inline constexpr const char* kRowAffineSchema = "row_affine(Tensor x, Tensor scale, Tensor shift) -> Tensor";
-
-// out = act(x weight^T + bias), or without a weight x itself, which is not returned: out is empty then. The norm (see
-// Norm) as affine [2, width] = (scale, shift): norm(out) = scale out + shift. moments float64 [2, width]: mean and
-// biased variance of out; running [2, width]: mean and unbiased variance, as running statistics take them in. Backward
-// reads out and moments again.
-enum class Norm : int64_t {
-  none,
-  batch,    // by the statistics of the batch
-  running,  // by mean and variance as given
-};
-
-struct NetworkInputs {
-  static constexpr size_t kTensors = 7;
-  const char* op;
-  Tensor x;
-  OptionalTensor weight, bias, gamma, beta, mean, variance;
-  double slope, eps;
-  Norm norm;
-  int64_t rows, in, width;
-
-  NetworkInputs(const char* name, const Optionals& tensors, const std::vector<int64_t>& ints,
-                const std::vector<double>& numbers)
-      : op(name) {
-    STD_TORCH_CHECK(tensors.size() == kTensors && tensors[0] && ints.size() == 1 && numbers.size() == 2, op,
-                    ": tensors, options, numbers: unexpected sizes");
-    x = *tensors[0], weight = tensors[1], bias = tensors[2], gamma = tensors[3], beta = tensors[4];
-    mean = tensors[5], variance = tensors[6];
-    norm = Norm(ints[0]), slope = numbers[0], eps = numbers[1];
-    check_shape(x, op, "x", {-1, -1});
-    rows = x.size(0), in = x.size(1), width = in;
-    x = as_contiguous(x);
-    if (weight) {
-      match(weight, "weight", {-1, in});
-      width = weight->size(0);
-    }
-    STD_TORCH_CHECK(Norm::none <= norm && norm <= Norm::running, op, ": norm: expected 0 to 2");
-    STD_TORCH_CHECK(norm != Norm::running || (mean && variance), op, ": mean: expected running statistics");
-    match(bias, "bias", {width});
-    match(gamma, "gamma", {width});
-    match(beta, "beta", {width});
-    match(mean, "mean", {width});
-    match(variance, "variance", {width});
-  }
-  void match(OptionalTensor& t, const char* argument, std::vector<int64_t> shape) const {
-    ek::match(op, t, argument, x, "x", std::move(shape));
-  }
-  bool of_batch() const { return norm == Norm::batch; }
-  template <class T>
-  RowsLayerArgs<T> layer_args() const {
-    RowsLayerArgs<T> a{rows, in, width, x.const_data_ptr<T>(), pointer<T>(weight), pointer<T>(bias)};
-    a.slope = T(slope);
-    return a;
-  }
-};
 
 struct RowsOnCpu : Rank2OnCpu {
   static Tensor product(const Tensor& x, const Tensor& weight) { return multiply("rows_product", x, weight, false); }
@@ -95,12 +37,12 @@ struct RowsOnCpu : Rank2OnCpu {
     Tensor out = make(n.x, n.weight.has_value(), {n.rows, n.width});
     Tensor affine = make(n.x, n.norm != Norm::none, {2, n.width});
     Tensor running = make(n.x, n.of_batch(), {2, n.width});
-    Tensor moments = uninitialised(n.x, shape_of_moments(n), ScalarType::Double);
+    Tensor moments = uninitialised(n.x, n.shape_of_moments(), ScalarType::Double);
     dispatch_floating(n.x.scalar_type(), n.op, [&](auto zero) {
       using T = decltype(zero);
       double* statistics = n.of_batch() ? moments.mutable_data_ptr<double>() : nullptr;
       if (n.weight) {
-        auto args = n.layer_args<T>();
+        auto args = layer_args<T>(n);
         args.out = out.mutable_data_ptr<T>();
         args.moments = statistics;
         rows_layer(args);
@@ -135,7 +77,7 @@ struct RowsOnCpu : Rank2OnCpu {
     n.match(out, "out", {n.rows, n.width});
     n.match(grad, "grad", {n.rows, n.width});
     n.match(grad_affine, "grad_affine", {2, n.width});
-    check_shape(moments, n.op, "moments", shape_of_moments(n));
+    check_shape(moments, n.op, "moments", n.shape_of_moments());
     const bool of_x = wanted[0], of_weight = linear && (wanted[1] || wanted[2]);
     Tensor to_x = make(n.x, of_x, {n.rows, n.in}), to_weight = make(n.x, of_weight, {n.width, n.in});
     std::vector<Tensor> found{to_x, to_weight};  // the others are vectors [width]
@@ -153,7 +95,7 @@ struct RowsOnCpu : Rank2OnCpu {
                                       to_x.mutable_data_ptr<T>()});
         return;
       }
-      auto args = n.layer_args<T>();
+      auto args = layer_args<T>(n);
       args.out = const_cast<T*>(pointer<T>(out));
       args.grad = pointer<T>(grad);
       if (n.of_batch()) args.to_mean = t.statistics, args.to_out = t.statistics + n.width;
@@ -166,16 +108,19 @@ struct RowsOnCpu : Rank2OnCpu {
   }
 
  private:
+  template <class T>
+  static RowsLayerArgs<T> layer_args(const NetworkInputs& n) {
+    RowsLayerArgs<T> a{n.rows, n.in, n.width, n.x.const_data_ptr<T>(), pointer<T>(n.weight), pointer<T>(n.bias)};
+    a.slope = T(n.slope);
+    return a;
+  }
+
   // Where gradients of the norm go: to gamma, beta, mean and variance as given [width], if wanted, and through the
   // statistics to out, which gets statistics[0] + statistics[1] out, [2, width].
   template <class T>
   struct Through {
     T *statistics, *to[4] = {};
   };
-
-  static std::vector<int64_t> shape_of_moments(const NetworkInputs& n) {
-    return n.of_batch() ? std::vector<int64_t>{2, n.width} : std::vector<int64_t>{0};
-  }
 
   // scale = gamma / sqrt(variance + eps), shift = beta - mean scale, in the precision of the statistics.
   template <class S, class T>

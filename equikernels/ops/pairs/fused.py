@@ -6,6 +6,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from ...backend import COMPOSED, KERNELS, use_shortcut
@@ -91,7 +92,8 @@ def _shapes(ranks: str, tensors: Tensors, num_pairs: Any, options: LayerOptions)
     width, events = coefs.shape[1] if coefs01 is None else coefs01.shape[0], options.num_events
     if ranks == "2to2":
         return [T.new_empty(T.shape[0], width), T.new_empty(options.num_nodes, 3, T.shape[1])]
-    return [T.new_empty(events, width), T.new_empty(2, events, T.shape[1])]
+    wide = torch.promote_types(T.dtype, torch.float32)  # 16 bits are too few for the sum of an event's pairs
+    return [T.new_empty(events, width), T.new_empty(2, events, T.shape[1], dtype=wide)]
 
 
 FUSED = {
@@ -108,5 +110,5 @@ FUSED = {
     for ranks in ("2to2", "2to0")
 }
 for _op in FUSED:
-    KERNELS[_op] = ("cpu",)
+    KERNELS[_op] = ("cpu", "cuda")
     COMPOSED.add(_op)

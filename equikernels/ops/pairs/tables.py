@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ... import _triton
 from ...backend import KERNELS, PARTS, use_kernel
 from ...checks import check_choice, check_tensor, fail
 from ...graph import Graph
@@ -16,10 +15,8 @@ from . import reference
 from .batch import Pairs, negative_slope_of, pairs_of
 
 REDUCE, BROADCAST, MIX = "rank2_reduce", "rank2_broadcast", "rank2_mix"
-KERNELS[REDUCE] = KERNELS[BROADCAST] = ("cpu", "cuda")
-KERNELS[MIX] = ("cpu",)
+KERNELS[REDUCE] = KERNELS[BROADCAST] = KERNELS[MIX] = ("cpu", "cuda")
 PARTS.update((REDUCE, BROADCAST))
-_triton.provide(MIX, "equikernels.ops.pairs.triton", ("rank2_mix", "rank2_mix_backward", "rows_product", "rows_outer"))
 REDUCTIONS = ("sum", "mean", "max", "min")
 
 
