@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ... import _native
+from ... import _native, _triton
 from ...backend import COMPOSED, KERNELS, use_shortcut
 from ...checks import REAL, check_tensor, fail
 from ..autograd import call, register_autograd
@@ -22,6 +22,8 @@ SERIAL = 1 << 15  # PyTorch sums fewer numbers with one thread, and with less ov
 KERNELS[OP] = KERNELS[NETWORK] = ("cpu", "cuda")
 KERNELS[AFFINE] = ("cpu",)
 COMPOSED.update((OP, NETWORK, AFFINE))
+for _op in (OP, NETWORK):
+    _triton.provide(_op, "equikernels.ops.pairs.triton", ("rows_network", "rows_network_backward"))
 
 
 class PairNorm(NamedTuple):
