@@ -10,8 +10,6 @@ import torch
 from torch import Tensor
 
 import equikernels as ek
-from equikernels.ops.pairs import fused, rows
-from equikernels.ops.message_passing import op as message_op
 
 from ..support.cases import (
     CASES,
