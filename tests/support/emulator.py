@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import equikernels as ek
+from equikernels import backend
 from equikernels.ops import fused_op
 from equikernels.ops.message_passing import known
 from equikernels.ops.message_passing import op as message_op
@@ -37,6 +38,8 @@ FLAGS = [
     "-fsanitize=alignment,bounds,shift,integer-divide-by-zero,signed-integer-overflow", "-fno-sanitize-recover=all",
 ]  # fmt: skip
 TORCH = Path(torch.__file__).parent
+# Terms of a sum of TF32 and of bfloat16 products, and extra bits, of devices of a kind: see cuda_runtime.h.
+TENSOR_CORES = {"sm_80": (4, 8, 1), "sm_90": (8, 16, 2)}
 KEY = torch._C.DispatchKeySet(torch._C.DispatchKey.PrivateUse1)
 
 
@@ -107,11 +110,41 @@ class Emulator:
             self.library.emulator_set(0, 0)
 
     @contextmanager
+    def tensor_cores(self, kind: str) -> Iterator[None]:
+        """How sums are cut off, instead of as on sm_80, where it happens most."""
+        self.library.emulator_set_tensor_cores(*TENSOR_CORES[kind])
+        try:
+            yield
+        finally:
+            self.library.emulator_set_tensor_cores(*TENSOR_CORES["sm_80"])
+
+    @contextmanager
+    def device(self, capability: int, shared: int) -> Iterator[None]:
+        """A device of that compute capability, times 10, and shared memory of a block, instead of an H200."""
+        self.library.emulator_set_device(capability, shared)
+        _forget_plans()
+        try:
+            yield
+        finally:
+            self.library.emulator_set_device(90, 227 * 1024)
+            _forget_plans()
+
+    @contextmanager
+    def by_name(self) -> Iterator[None]:
+        """The backend is chosen by name. To CPU tensors it is called "cpu"; it has the kernels of "cuda"."""
+        kernels = dict(backend.KERNELS)
+        backend.KERNELS.update({op: ("cpu",) if "cuda" in devices else () for op, devices in kernels.items()})
+        try:
+            with ek.use_backend("cpu"):
+                yield
+        finally:
+            backend.KERNELS.update(kernels)
+
+    @contextmanager
     def installed(self) -> Iterator[None]:
         """On CPU tensors, ops that have a CUDA kernel run it, by the plans for CUDA."""
         library = torch.library.Library("equikernels", "IMPL")
-        answer = fused_op._answer
-        fused_op._answer = lambda query, *rest: answer(f"{query}_cuda", *rest)
+        fused_op._answer = lambda query, *rest: _ANSWER(f"{query}_cuda", *rest)
         try:
             for name in self.ops:
                 library.impl(name, _redispatch(getattr(torch.ops.equikernels, name).default), "CPU")
@@ -119,7 +152,7 @@ class Emulator:
             yield
         finally:
             library._destroy()
-            fused_op._answer = answer
+            fused_op._answer = _ANSWER
             _forget_plans()
 
 
@@ -127,7 +160,11 @@ def _redispatch(op: Any) -> Callable[..., Any]:
     return lambda *args: op.redispatch(KEY, *args)
 
 
+_ANSWER = fused_op._answer
+
+
 def _forget_plans() -> None:
+    _ANSWER.cache_clear()
     for plans in (message_op._CALLS, row_op._CALLS, known._known):
         plans.clear()
 

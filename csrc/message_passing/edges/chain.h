@@ -7,6 +7,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "../../core/device_limits.h"
 #include "edge_network.h"
 
 namespace ek {
@@ -14,7 +15,7 @@ namespace ek {
 constexpr int kChainThreads = 128;
 constexpr int kChainWarps = kChainThreads / 32;
 constexpr int kWindow = 128;                         // receivers a block looks at together
-constexpr int64_t kMostChainShared = 99 * 1024;      // bytes; every GPU from sm_80 on has them
+constexpr int64_t kMostChainShared = 99 * 1024;      // bytes; every GPU from sm_80 on has them, older ones have fewer
 constexpr int64_t kMostChainBlocks[] = {1024, 512};  // forward, backward: from there on, blocks do more
 
 // Coordinates are of a type told at run time: one kernel for both.
@@ -84,12 +85,12 @@ struct ChainForm {
   static constexpr bool shared_weights = kSharedWeights;
 };
 
-// f(form), the first for which a block's shared memory suffices; false where none does. Python's cuda_limit() knows
-// what the last one needs.
+// f(form), the first for which a block's shared memory suffices; false where none does.
 template <class T, class F>
 bool with_chain_form(const ChainRoom<T>& room, F&& f) {
+  const int64_t shared = device_limits().shared, most = shared < kMostChainShared ? shared : kMostChainShared;
   const auto tried = [&](auto form) {
-    if (room.bytes(32 * form.per_lane, form.shared_weights) > kMostChainShared) return false;
+    if (room.bytes(32 * form.per_lane, form.shared_weights) > most) return false;
     f(form);
     return true;
   };
