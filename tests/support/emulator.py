@@ -38,13 +38,17 @@ FLAGS = [
     "-fsanitize=alignment,bounds,shift,integer-divide-by-zero,signed-integer-overflow", "-fno-sanitize-recover=all",
 ]  # fmt: skip
 TORCH = Path(torch.__file__).parent
+# Instead of those checks, ThreadSanitizer on the kernels; the emulator itself only tells it what it needs to know.
+WATCHED = [flag for flag in FLAGS if not flag.startswith(("-fsanitize", "-fno-sanitize"))] + ["-g1", "-DEK_TSAN=1"]
+
 # Terms of a sum of TF32 and of bfloat16 products, and extra bits, of devices of a kind: see cuda_runtime.h.
 TENSOR_CORES = {"sm_80": (4, 8, 1), "sm_90": (8, 16, 2)}
 KEY = torch._C.DispatchKeySet(torch._C.DispatchKey.PrivateUse1)
 
 
-def build(folder: Path, name: str, sources: list[Path], torch_ops: bool = False) -> Path:
-    """Compiles sources and the emulator to a library in ``folder``; once for all processes.
+def build(folder: Path, name: str, sources: list[Path], torch_ops: bool = False, watched: bool = False) -> Path:
+    """Compiles sources and the emulator to a library in ``folder``; once for all processes. ``watched``: for
+    ThreadSanitizer.
 
     Raises:
         RuntimeError: a source does not compile; the message is the compiler's.
@@ -56,9 +60,10 @@ def build(folder: Path, name: str, sources: list[Path], torch_ops: bool = False)
         if library.exists():
             return library
         objects = [folder / f"{name}_{source.parent.name}_{source.stem}.o" for source in sources]
+        flags = [*WATCHED, "-fsanitize=thread"] if watched else FLAGS
         with ThreadPoolExecutor(2) as pool:
-            list(pool.map(_compile, sources, objects))
-        _run([COMPILER, "-shared", *FLAGS, "-o", library.with_suffix(".tmp"), *objects, *(_LINK if torch_ops else [])])
+            list(pool.map(_compile, sources, objects, [watched] * len(sources)))
+        _run([COMPILER, "-shared", *flags, "-o", library.with_suffix(".tmp"), *objects, *(_LINK if torch_ops else [])])
         library.with_suffix(".tmp").rename(library)
     return library
 
@@ -66,11 +71,12 @@ def build(folder: Path, name: str, sources: list[Path], torch_ops: bool = False)
 _LINK = [f"-L{TORCH / 'lib'}", "-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu"]
 
 
-def _compile(source: Path, target: Path) -> None:
+def _compile(source: Path, target: Path, watched: bool) -> None:
     cuda = ["-x", "c++", "-D__CUDACC__", "-include", "cuda_runtime.h"] if source.suffix == ".cu" else []
     stable = ["-isystem", TORCH / "include", "-DTORCH_TARGET_VERSION=0x020a000000000000"]
     device = ["-include", HERE / "emulated.h"] if source.stem == "register" else []
-    _run([*([CCACHE] if CCACHE else []), COMPILER, *FLAGS, *stable, *cuda, *device, "-c", source, "-o", target])
+    flags = [*WATCHED, *(["-fsanitize=thread"] if cuda else [])] if watched else FLAGS
+    _run([*([CCACHE] if CCACHE else []), COMPILER, *flags, *stable, *cuda, *device, "-c", source, "-o", target])
 
 
 def _run(command: list[Any]) -> None:
@@ -87,9 +93,11 @@ def registered(key: str) -> set[str]:
 
 
 class Emulator:
-    def __init__(self, folder: Path) -> None:
-        sources = [HERE / "emulator.cpp", *ROOT.glob("csrc/*/register.cpp"), *(ROOT / s for s in build_sources())]
-        path = build(folder, "emulated_ops", sources, torch_ops=True)
+    def __init__(self, folder: Path, ops: str = "*", watched: bool = False) -> None:
+        """``ops``: the folder of csrc whose ops are emulated; all of them without it."""
+        kernels = [ROOT / source for source in build_sources() if ops in ("*", Path(source).parts[1])]
+        sources = [HERE / "emulator.cpp", *ROOT.glob(f"csrc/{ops}/register.cpp"), *kernels]
+        path = build(folder, "emulated_ops", sources, torch_ops=True, watched=watched)
         torch.ops.load_library(path)
         self.library = ctypes.CDLL(str(path))
         self.library.emulator_launches.restype = ctypes.c_long
@@ -128,6 +136,15 @@ class Emulator:
         finally:
             self.library.emulator_set_device(90, 227 * 1024)
             _forget_plans()
+
+    @contextmanager
+    def without_barrier(self, file: str, line: int) -> Iterator[None]:
+        """The __syncthreads or __syncwarp in that line is left out."""
+        self.library.emulator_leave_out(file.encode(), line)
+        try:
+            yield
+        finally:
+            self.library.emulator_leave_out(b"", 0)
 
     @contextmanager
     def by_name(self) -> Iterator[None]:
