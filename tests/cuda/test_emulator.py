@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pytest
 
-from ..support.emulator import COMPILER, HERE, TENSOR_CORES, build
+from ..support.emulator import COMPILER, HERE, SOURCES, TENSOR_CORES, build
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no g++ on the PATH")
 
@@ -19,7 +19,7 @@ SOUND, NO_BARRIER, LAST_BLOCK_WINS, VOTES = 0, 1, 8, 9
 @pytest.fixture(scope="module")
 def probes(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     folder = tmp_path_factory.mktemp("probes")
-    library = ctypes.CDLL(str(build(folder, "probes", [HERE / "emulator.cpp", HERE / "probes.cu"])))
+    library = ctypes.CDLL(str(build(folder, "probes", [*SOURCES, HERE / "probes.cu"])))
     library.emulator_last_error.restype = ctypes.c_char_p
     library.grid_of.argtypes = [ctypes.c_int64, ctypes.c_int64]
     library.grid_of.restype = ctypes.c_int64

@@ -1,4 +1,4 @@
-"""ThreadSanitizer on an emulated CUDA kernel, as it is and without each of its barriers; `make tsan` runs all kernels."""
+"""ThreadSanitizer on an emulated CUDA kernel, as it is and without each of its barriers; `make tsan` runs them all."""
 
 from __future__ import annotations
 

@@ -29,6 +29,7 @@ from .ptxas_report import build_sources
 from .tools import assert_as_good_as_eager, cotangent_for, reference, value_and_grads
 
 HERE = Path(__file__).parent / "cuda_on_cpu"
+SOURCES = [HERE / "emulator.cpp", HERE / "mma.cpp"]
 COMPILER = shutil.which("g++")
 CCACHE = shutil.which("ccache")
 FLAGS = [
@@ -96,7 +97,7 @@ class Emulator:
     def __init__(self, folder: Path, ops: str = "*", watched: bool = False) -> None:
         """``ops``: the folder of csrc whose ops are emulated; all of them without it."""
         kernels = [ROOT / source for source in build_sources() if ops in ("*", Path(source).parts[1])]
-        sources = [HERE / "emulator.cpp", *ROOT.glob(f"csrc/{ops}/register.cpp"), *kernels]
+        sources = [*SOURCES, *ROOT.glob(f"csrc/{ops}/register.cpp"), *kernels]
         path = build(folder, "emulated_ops", sources, torch_ops=True, watched=watched)
         torch.ops.load_library(path)
         self.library = ctypes.CDLL(str(path))

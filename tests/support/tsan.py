@@ -97,11 +97,16 @@ def _calls(ops: str) -> list[Callable[[], object]]:
         x = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
         return ek.k_nearest(x, 34), ek.radius_graph(x, 1.0)
 
+    def wide() -> object:
+        z, t = torch.randn(37, 1028, requires_grad=True), torch.rand(1028, requires_grad=True)
+        return torch.autograd.grad(ek.encode_invariants(z, t).sum(), (z, t))
+
     chosen = {op for folder, names in of_folder.items() for op in names if ops in ("*", folder)}
     graphs = ("complete", "sparse", "large_event", "random_sparse")
     cases = [c for name in graphs for c in CASES if c.graph_name == name and c.op in chosen and c.kernel]
     calls = [call(c) for c in cases if not (c.id == "wide" and c.graph_name in graphs[2:])]
-    return calls + ([search] if ops in ("*", "neighbors") else [])
+    more = {"neighbors": search, "encode": wide}  # a block takes several turns
+    return calls + [call for folder, call in more.items() if ops in ("*", folder)]
 
 
 def _inside(folder: Path, ops: str, barriers: bool) -> Findings:
