@@ -61,7 +61,7 @@ asan: $(VENV)/.with-dev
 # The emulated CUDA kernels under ThreadSanitizer, all cases, and again without each barrier in turn.
 tsan: $(VENV)/.with-dev
 	rm -rf build/tsan && mkdir -p build/tsan
-	$(BIN)/python -m tests.support.tsan build/tsan $(ARGS)
+	$(BIN)/python -c 'import sys; sys.path.append("."); from tests.support.tsan import main; main()' build/tsan $(ARGS)
 
 # On a CUDA device: the checks over cases.py on each backend, tests that need a device, and compute-sanitizer if it is
 # installed. TORCH must have CUDA.

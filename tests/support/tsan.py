@@ -2,7 +2,7 @@
 
 ``watch()`` starts this module in a process of its own, because ThreadSanitizer must be loaded before anything else.
 There every sample case of the chosen ops runs, forward and backward; then again for every barrier of their kernels,
-left out. ``python -m tests.support.tsan build/tsan`` does so for all ops and fails if a race is reported.
+left out. ``make tsan`` does so for all ops and fails if a race is reported.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ def watch(folder: Path, ops: str = "*", barriers: bool = True) -> Findings:
         "TSAN_OPTIONS": f"{OPTIONS}:log_path={folder / 'report'}",
         "OMP_NUM_THREADS": "1",
     }
-    command = [sys.executable, "-m", "tests.support.tsan", str(folder), ops, "--inside", *["--barriers"] * barriers]
+    # An installed package comes before the one of the source tree.
+    code = f"import sys; sys.path.append({str(ROOT)!r}); from tests.support.tsan import main; main()"
+    command = [sys.executable, "-c", code, str(folder), ops, "--inside", *["--barriers"] * barriers]
     done = subprocess.run(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if done.returncode != 0:
         raise RuntimeError(f"tsan: the process ended with {done.returncode}: {done.stdout}")
@@ -143,7 +145,7 @@ def _inside(folder: Path, ops: str, barriers: bool) -> Findings:
     return Findings(len(calls), launches, found, missed)
 
 
-def _main() -> None:
+def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("ops", nargs="?", default="*")
@@ -160,7 +162,3 @@ def _main() -> None:
     print(f"{found.cases} cases, {found.launches} launches, {races} races")
     print(f"{len(found.barriers)} barriers left out in turn; not missed: {', '.join(kept) or 'none'}")
     sys.exit(bool(found.reports))
-
-
-if __name__ == "__main__":
-    _main()
