@@ -1,4 +1,4 @@
-# make demo | test | asan | gpu-test | bench | bench-full | bench-check | gpu-bench | plots | wheel | lint | clean
+# make demo | test | asan | tsan | gpu-test | bench | bench-full | bench-check | gpu-bench | plots | wheel | lint | clean
 #
 #   TORCH=...    the torch that pip installs (default: the tested version), or TORCH=system: the torch of PYTHON,
 #                unchanged
@@ -31,7 +31,7 @@ export PYTHONSAFEPATH = 1
 OMP_WAIT_POLICY ?= passive
 export OMP_WAIT_POLICY
 
-.PHONY: demo test asan gpu-test bench bench-full bench-check gpu-bench plots wheel lint clean
+.PHONY: demo test asan tsan gpu-test bench bench-full bench-check gpu-bench plots wheel lint clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.with-demo
@@ -57,6 +57,11 @@ asan: $(VENV)/.with-dev
 	PATH="$(abspath $(BIN)):$$PATH" cmake --install $(ASAN)/cmake
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
 	  PYTHONPATH="$(abspath $(ASAN)/package)" OMP_NUM_THREADS=1 $(BIN)/pytest -p no:cacheprovider tests/ops/test_ops.py $(ASAN_FILES) -k '$(ASAN_CHECKS)' $(ARGS)
+
+# The emulated CUDA kernels under ThreadSanitizer, all cases, and again without each barrier in turn.
+tsan: $(VENV)/.with-dev
+	rm -rf build/tsan && mkdir -p build/tsan
+	$(BIN)/python -c 'import sys; sys.path.append("."); from tests.support.tsan import main; main()' build/tsan $(ARGS)
 
 # On a CUDA device: the checks over cases.py on each backend, tests that need a device, and compute-sanitizer if it is
 # installed. With a wheel in .gpu/ it runs by PYTHON as it is, without an environment of its own and without a network;

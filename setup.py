@@ -34,7 +34,7 @@ class CMakeBuild(build_ext):
             "CMAKE_BUILD_TYPE": "Release",
             "EK_TORCH_DIR": torch_dir(),
             "EK_CUDA": os.environ.get("EQUIKERNELS_CUDA", "auto"),
-            "EK_CUDA_ARCHS": os.environ.get("EQUIKERNELS_CUDA_ARCHS", "80;90").replace(",", ";"),
+            "EK_CUDA_ARCHS": os.environ.get("EQUIKERNELS_CUDA_ARCHS", "auto").replace(",", ";"),
             "CMAKE_INSTALL_PREFIX": prefix,
         }
         generator = []

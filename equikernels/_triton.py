@@ -19,10 +19,9 @@ from typing import Any
 import torch
 from torch.library import Library
 
-from . import _chosen, _native
+from . import _chosen, _gpu, _native
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "") == "1"
-MIN_CAPABILITY = (8, 0)  # Ampere: the oldest architecture for which the kernels are compiled and checked
 
 # public op -> (module that defines a function per dispatcher op, by its name; those names)
 KERNELS: dict[str, tuple[str, tuple[str, ...]]] = {}
@@ -88,12 +87,7 @@ def refusal(op: str, device: torch.device) -> str | None:
     if device.type != _key.lower():
         where = "the interpreter (TRITON_INTERPRET) runs on the CPU" if INTERPRETED else "Triton kernels run on CUDA"
         return f"{where}, not on {device.type!r}"
-    if INTERPRETED or not torch.cuda.is_available():
-        return None
-    properties = torch.cuda.get_device_properties(device)
-    if (properties.major, properties.minor) < MIN_CAPABILITY:
-        return f"compute capability {properties.major}.{properties.minor}: at least 8.0 is needed"
-    return None
+    return None if INTERPRETED else _gpu.refusal("triton", device)
 
 
 def _attach(module: str, names: Sequence[str], library: Library | None = None, *, chosen: bool = False) -> Library:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from . import _chosen, _native, _triton
+from . import _chosen, _gpu, _native, _triton
 from ._chosen import BACKENDS, DEFAULT
 
 AUTO = {"cpu": ("cpu",), "cuda": ("cuda", "triton")}  # device -> backends, in order of preference
@@ -27,6 +27,9 @@ COMPOSED: set[str] = set()
 # Parts of other ops: if "triton" is chosen, they run their C++ kernel.
 PARTS: set[str] = set()
 
+# Ops whose Triton kernels call them.
+WITH_PARTS: set[str] = set()
+
 
 _traced: tuple[str, ...] = ()  # while Dynamo traces: backends of the enclosing blocks
 
@@ -39,6 +42,10 @@ def current() -> str:
     if torch.compiler.is_dynamo_compiling():
         return _traced[-1] if _traced else _chosen.name
     return _chosen.current()
+
+
+class NoKernelError(RuntimeError):
+    """The backend chosen by name has no kernel for a call; another machine would have none either."""
 
 
 class use_backend(ContextDecorator):
@@ -105,12 +112,17 @@ def _refusal(op: str, backend: str, device: torch.device) -> str | None:
     """The reason why a backend has no kernel of an op for tensors on a device, or None."""
     backend = _language(op, backend, device)
     if backend == "triton":
-        return _triton.refusal(op, device)
+        return _triton.refusal(op, device) or (_machine_refusal(device) if op in WITH_PARTS else None)
     if backend != device.type:
         return f"the tensors are on {device.type!r}"
-    if not _has_kernel(op, backend):
-        return "no kernel for this op"
-    return _native.cpu_reason if backend == "cpu" else _native.cuda_reason
+    return _machine_refusal(device) if _has_kernel(op, backend) else "no kernel for this op"
+
+
+def _machine_refusal(device: torch.device) -> str | None:
+    """The reason why no C++ kernel runs on a device, or None."""
+    if device.type == "cpu":
+        return _native.cpu_reason
+    return _native.cuda_reason or _gpu.refusal("cuda", device)
 
 
 def use_kernel(op: str, *tensors: Tensor, limit: str | None = None) -> bool:
@@ -137,11 +149,14 @@ def use_kernel(op: str, *tensors: Tensor, limit: str | None = None) -> bool:
     if transformed(tensors):
         return False
     for backend in (name,) if named else AUTO.get(device.type, ()):
-        reason = _refusal(op, backend, device) or limit
-        if reason is None:
+        reason = _refusal(op, backend, device)
+        if reason is None and limit is None:
             return True
         if named:
-            raise RuntimeError(f"{op}: backend {name!r} was requested: {reason}")
+            kind = (
+                NoKernelError if reason is None or not _has_kernel(op, _language(op, backend, device)) else RuntimeError
+            )
+            raise kind(f"{op}: backend {name!r} was requested: {reason or limit}")
     return False
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from . import _native
+from . import _gpu, _native
 from ._version import __version__
 from .backend import backends
 
@@ -70,5 +70,9 @@ def cpu_name() -> str:
 def gpu_names() -> str:
     if not torch.cuda.is_available():
         return "none that torch can use"
-    names = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
-    return "; ".join(f"{p.name}, compute capability {p.major}.{p.minor}" for p in names)
+    found = []
+    for index in range(torch.cuda.device_count()):
+        p = torch.cuda.get_device_properties(index)
+        refused = [_gpu.refusal(backend, torch.device("cuda", index)) for backend in ("cuda", "triton")]
+        found.append(", ".join([f"{p.name}, compute capability {p.major}.{p.minor}", *filter(None, refused)]))
+    return "; ".join(found)

@@ -24,6 +24,8 @@ struct MessagePassingOnCuda : Device {
   // A tile of edges has to fit in registers, the weights in a block's shared memory.
   static std::string channels_limit(const EdgeMlpOptions&, const EdgeMlpShape& s) {
     if (s.bytes != 4) return "features other than float32";
+    if (device_capability() < kMessageCudaCapability)
+      return "a device of compute capability less than 8.0, whose tensor cores take no TF32";
     for (size_t l = 0; l < s.widths.size(); ++l)
       if (s.widths[l] > kMessageCudaWidth) return "a layer of more than 72 channels";
     return s.attributes > kMessageCudaEdgeWidth ? "more than 32 edge attributes" : "";

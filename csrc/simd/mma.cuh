@@ -18,7 +18,11 @@
 
 namespace ek {
 
-#if defined(__NVCC__)
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800  // tensor cores without these formats: hosts start no such kernel
+__device__ inline uint32_t round_to_tf32(float x) { return __float_as_uint(x); }
+__device__ inline void mma_tf32(float (&)[4], const uint32_t (&)[4], const uint32_t (&)[2]) { __trap(); }
+__device__ inline void mma_bf16(float (&)[4], const uint32_t (&)[2], uint32_t) { __trap(); }
+#elif defined(__NVCC__)
 __device__ inline uint32_t round_to_tf32(float x) {
   uint32_t bits;
   asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
@@ -93,17 +97,22 @@ __device__ inline Operand<kHow, 2> operand_b(float first, float second) {
   return b;
 }
 
-// c += A B, the small products first.
+// c += A B. Tensor cores cut sums off where other instructions round, always towards 0: over many products into one
+// accumulator these errors add up. Of three products the sum is therefore taken apart, the small ones first, and added
+// to c with rounding. This is as accurate as float32.
 template <Multiply kHow>
 __device__ inline void multiply_add(float (&c)[4], const Operand<kHow, 4>& a, const Operand<kHow, 2>& b) {
   if constexpr (kHow == Multiply::bfloat16) {
     mma_bf16(c, a.pair, b.pair[0]);
-  } else {
-    if constexpr (kHow == Multiply::tf32x3) {
-      mma_tf32(c, a.low, b.high);
-      mma_tf32(c, a.high, b.low);
-    }
+  } else if constexpr (kHow == Multiply::tf32) {
     mma_tf32(c, a.high, b.high);
+  } else {
+    float sum[4] = {};
+    mma_tf32(sum, a.low, b.high);
+    mma_tf32(sum, a.high, b.low);
+    mma_tf32(sum, a.high, b.high);
+#pragma unroll
+    for (int k = 0; k < 4; ++k) c[k] += sum[k];
   }
 }
 

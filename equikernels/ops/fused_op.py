@@ -196,15 +196,16 @@ def planned(query: str, options: Any, shape: tuple[int, ...], like: Tensor) -> s
         like: a tensor where the kernel would run.
     """
     ints, numbers = options.for_plan().encoded()
-    name = f"{query}_cuda" if like.is_cuda and _native.cuda_reason is None else query
+    cuda = like.is_cuda and _native.cuda_reason is None
+    name, index = (f"{query}_cuda", like.device.index) if cuda else (query, -1)
     if torch.compiler.is_compiling():
-        return _asked(name, *(" ".join([f"{v}" for v in values]) for values in (shape, ints, numbers)))
-    return _answer(name, shape, tuple(ints), tuple(numbers))
+        return _asked(name, index, *(" ".join([f"{v}" for v in values]) for values in (shape, ints, numbers)))
+    return _answer(name, index, shape, tuple(ints), tuple(numbers))
 
 
-def _asked(query: str, shape: str, ints: str, numbers: str) -> str:
+def _asked(query: str, index: int, shape: str, ints: str, numbers: str) -> str:
     whole = (tuple(map(int, text.split())) for text in (shape, ints))
-    return _answer(query, *whole, tuple(map(float, numbers.split())))
+    return _answer(query, index, *whole, tuple(map(float, numbers.split())))
 
 
 # As torch._dynamo.assume_constant_result does (which takes no tuples); importing it would import Triton.
@@ -212,8 +213,9 @@ _asked._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @lru_cache(maxsize=4096)
-def _answer(query: str, shape: tuple[int, ...], ints: tuple[int, ...], numbers: tuple[float, ...]) -> str:
-    return str(getattr(torch.ops.equikernels, query)(list(shape), list(ints), list(numbers)))
+def _answer(query: str, index: int, shape: tuple[int, ...], ints: tuple[int, ...], numbers: tuple[float, ...]) -> str:
+    with torch.cuda.device(index if torch.cuda.is_available() else -1):  # C++ asks what it allows; -1: the current one
+        return str(getattr(torch.ops.equikernels, query)(list(shape), list(ints), list(numbers)))
 
 
 def _is_batched(t: Tensor, like: Tensor) -> bool:

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 import equikernels as ek
+from equikernels.ops.message_passing import op as message_op
+from equikernels.ops.message_passing import reference as message_reference
 
 from ..support.cases import (
     CASES,
     LARGE,
     TYPICAL,
     Case,
+    Inputs,
     select,
 )
+from ..support.checks import check_bad_values, check_non_contiguous
 from ..support.emulator import MARKS, Emulator, check, registered
 from ..support.golden import jets
-from ..support.tools import cotangent_for, value_and_grads
+from ..support.tools import cotangent_for, reference, value_and_grads
 
 pytestmark = MARKS
 
@@ -53,6 +59,36 @@ def test_values_and_gradients(case: Case, dtype: torch.dtype, emulator: Emulator
     before = emulator.launches
     check(case, graph, case.inputs(dtype))
     assert emulator.launches > before or graph.num_nodes == 0
+
+
+def infinities_become_nan(case: Case, inputs: Inputs, graph: ek.Graph) -> Tensor:
+    """The reference, but for one thing where products run on tensor cores: there an infinity counts as NaN, because a
+    float32 number is the sum of two parts, and the second part of an infinity is inf - inf."""
+
+    def linear(m: Tensor, weight: Tensor, bias: Tensor | None, on_tensor_cores: bool) -> Tensor:
+        if on_tensor_cores:
+            m, weight = (v.masked_fill(v.isinf(), math.nan) for v in (m, weight))
+        return F.linear(m, weight, bias)
+
+    evaluate = message_reference._evaluate
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(message_reference, "linear", linear)  # whose last argument tells the same products in bfloat16
+        patch.setattr(message_reference, "_evaluate", lambda t, g, o: evaluate(t, g, o._replace(bfloat16=True)))
+        return reference(case, inputs, graph)
+
+
+@over([c for c in select(*TYPICAL) if not c.uses("gelu")])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_bad_values_stay_where_the_reference_has_them(case: Case, bad: float, emulator: Emulator) -> None:
+    case.run(case.inputs(torch.float32), case.graph())
+    plans = {call.options.plan for call in message_op._CALLS.values() if call.limit is None}
+    on_tensor_cores = plans == {0}  # lanes across channels
+    check_bad_values(case, bad, infinities_become_nan if on_tensor_cores else reference, gradients=False)
+
+
+@over(select(*TYPICAL))
+def test_non_contiguous_inputs(case: Case, emulator: Emulator) -> None:
+    check_non_contiguous(case, torch.float32)
 
 
 # 72 channels on the large graphs add nothing but time

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,8 @@ from equikernels.ops.message_passing import op as message_op
 from equikernels.ops.message_passing.options import EdgeOptions
 
 from ..support.cases import GRAPHS, Case, select
-from ..support.emulator import MARKS, Emulator, check
+from ..support.emulator import MARKS, TENSOR_CORES, Emulator, check
+from ..support.golden import jets
 from ..support.mlp_cases import FORMULA, WEIGHTS, Spec, call, edge_inputs, euclidnet, network, places
 from ..support.tools import assert_as_good_as_eager, cotangent_for, reference, value_and_grads
 
@@ -33,11 +35,16 @@ def euclid_case(h: int) -> Case:
     return replace(case, options={**case.options, "layers": layers}, make=make)
 
 
+@pytest.fixture(params=TENSOR_CORES)
+def cores(request: pytest.FixtureRequest, emulator: Emulator) -> Iterator[None]:
+    """Of several devices, which cut sums off in other places."""
+    with emulator.tensor_cores(request.param):
+        yield
+
+
 @pytest.mark.parametrize("name", ["complete", "csr"])
 @pytest.mark.parametrize("options", [{}, {"messages": "mean", "coordinates": "sum"}], ids=str)
-def test_messages_of_three_layers_and_float64_coordinates(
-    name: str, options: dict[str, Any], emulator: Emulator
-) -> None:
+def test_messages_of_three_layers_and_float64_coordinates(name: str, options: dict[str, Any], cores: None) -> None:
     """Everything at once, at odd widths, with a cotangent for every output."""
     graph, order = GRAPHS[name](), (*FORMULA, "edge_attr")
     act = "tanh" if options else "silu"
@@ -62,6 +69,26 @@ def test_messages_of_three_layers_and_float64_coordinates(
     for found in (eager, result):
         found[:] = [t.float() for t in found]  # float64 takes part, and is as inexact as what it meets
     assert_as_good_as_eager(result, eager, oracle, ["out", *exact], WEIGHTS)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_network_is_as_good_as_eager(training: bool, cores: None) -> None:
+    """The rule of single ops for four layers of LorentzNet, one behind the other, and all gradients."""
+    p4, ptr = jets(7, 1, 12)
+    model = ek.models.LorentzNet(2, 24, n_layers=4).train(training)
+    given = p4, torch.randn(len(p4), 2), ek.Graph.complete(ptr)
+    weights = [name for name, _ in model.named_parameters()]
+
+    def gradients(model: torch.nn.Module, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+        x, scalars, graph = given
+        out = model(x, scalars.to(dtype), graph)
+        found = torch.autograd.grad(out.sin().sum(), list(model.parameters()), materialize_grads=True)
+        return [out.detach(), *found]
+
+    result = gradients(model)
+    with ek.use_backend("reference"):
+        eager, oracle = gradients(model), gradients(deepcopy(model).double(), torch.float64)
+    assert_as_good_as_eager(result, eager, oracle, ["out", *weights], weights)
 
 
 @pytest.mark.parametrize("id", ["wide", "relu", "coordinates"])

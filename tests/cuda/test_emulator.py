@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import re
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from ..support.emulator import COMPILER
+from ..support.emulator import COMPILER, TENSOR_CORES
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no g++ on the PATH")
 
@@ -68,7 +69,7 @@ def test_blocks_that_race_show(probes: ctypes.CDLL) -> None:
 def run_product(probes: ctypes.CDLL, which: int, a: np.ndarray, b: np.ndarray, c: np.ndarray) -> tuple[str, np.ndarray]:
     c = c.copy()
     probes.emulator_set(2, 0)
-    failed = probes.run_product(which, *(t.ctypes.data_as(ctypes.c_void_p) for t in (a, b, c)))
+    failed = probes.run_product(which, *(t.ctypes.data_as(ctypes.c_void_p) for t in (a, b, c)), a.size // 128)
     return probes.emulator_last_error().decode() if failed else "", c
 
 
@@ -86,6 +87,51 @@ def test_products_of_fragments(probes: ctypes.CDLL, which: int, bits: int) -> No
         assert difference.max() > 2.0 ** -(bits + 3)  # it is not less precise
     whole = [random.integers(-4, 5, shape).astype(np.float32) for shape in ((16, 8), (8, 8), (16, 8))]
     np.testing.assert_array_equal(run_product(probes, which, *whole)[1], whole[0] @ whole[1] + whole[2])
+
+
+@pytest.fixture(params=TENSOR_CORES)
+def cores(request: pytest.FixtureRequest, probes: ctypes.CDLL) -> Iterator[str]:
+    probes.emulator_set_tensor_cores(*TENSOR_CORES[request.param])
+    yield request.param
+    probes.emulator_set_tensor_cores(*TENSOR_CORES["sm_80"])
+
+
+@pytest.mark.parametrize(
+    ("places", "size", "ends"),
+    [
+        ((0,), 24, {"sm_80": 0, "sm_90": 0}),  # half of the last place: not rounded up, not even
+        ((0, 1, 2), 24, {"sm_80": 1, "sm_90": 1}),  # the bit behind the last place takes part in the sum,
+        ((0, 1, 2, 3), 25, {"sm_80": 0, "sm_90": 1}),  # the second one on later devices,
+        (range(8), 26, {"sm_80": 0, "sm_90": 0}),  # the third nowhere
+        ((0, 4), 24, {"sm_80": 0, "sm_90": 1}),  # four terms at a time, or eight
+        ((0, 1), 23, {"sm_80": 2, "sm_90": 2}),
+    ],
+)
+def test_sums_are_cut_off(
+    places: Sequence[int], size: int, ends: dict[str, int], cores: str, probes: ctypes.CDLL
+) -> None:
+    """The sum of 1 and products of 2^-size at some places of eight is 1 and so many units of the last place."""
+    a, b = np.zeros((16, 8), np.float32), np.ones((8, 8), np.float32)
+    for place in places:
+        a[:, place // 4 + place % 4 * 2] = 2.0**-size  # row 2 t of the layout is t of the instruction's, 2 t + 1 t + 4
+    for sign in (1, -1):
+        ones = np.full((16, 8), sign, np.float32)
+        _, out = run_product(probes, 1, sign * a, b, ones)
+        np.testing.assert_array_equal(sign * out, 1 + np.float32(ends[cores] * 2.0**-23))
+
+
+@pytest.mark.parametrize("positive", [False, True])
+def test_three_products_are_as_accurate_as_float32(positive: bool, cores: str, probes: ctypes.CDLL) -> None:
+    """In sums of 2048 products, where errors of one sign would add up."""
+    random = np.random.default_rng(0)
+    a, b = (random.standard_normal((256, *shape)).astype(np.float32) for shape in ((16, 8), (8, 8)))
+    if positive:
+        a, b = np.abs(a), np.abs(b)
+    exact = (a.astype(np.float64) @ b).sum(0)
+    plain = np.add.accumulate(np.einsum("nik,nkj->nkij", a, b).reshape(-1, 16, 8), dtype=np.float32)[-1]
+    _, found = run_product(probes, 0, a, b, np.zeros((16, 8), np.float32))
+    error, of_float32 = (np.sqrt(np.square(t - exact).mean()) for t in (found, plain))
+    assert error < of_float32
 
 
 def test_a_product_takes_the_whole_warp(probes: ctypes.CDLL) -> None:

@@ -328,15 +328,22 @@ def test_errors_name_the_argument(call, kind: type[Exception], message: str) -> 
         call()
 
 
-def test_a_direct_call_does_not_read_out_of_bounds() -> None:
-    graph = ek.Graph.complete(torch.tensor([0, 3]), self_loops=True)
+NEAREST = torch.ops.equikernels.nearest_neighbors
+
+
+def test_a_direct_call_is_checked() -> None:
+    table = ek.Graph.complete(torch.tensor([0, 3]), self_loops=True).table
     options = (math.inf, [1.0] * 4, False, False, False)
-    nearest = torch.ops.equikernels.nearest_neighbors
-    for x, table, k, rest in [
-        (X, graph.table, 1, options),  # float32
-        (X.double(), graph.table, 0, options),
-        (X[:2].double(), graph.table, 1, options),
-        (X.double(), graph.table, 1, (math.inf, [1.0] * 4, True, False, False)),
+    for x, k, rest in [
+        (X, 1, options),  # float32
+        (X.double(), 0, options),
+        (X.double(), 1, (math.inf, [1.0] * 4, True, False, False)),
     ]:
         with pytest.raises(RuntimeError):
-            nearest(x, table, 0, 2, *rest, k)
+            NEAREST(x, table, 0, 2, *rest, k)
+
+
+def test_a_direct_call_does_not_read_out_of_bounds() -> None:
+    table = ek.Graph.complete(torch.tensor([0, 3]), self_loops=True).table
+    with pytest.raises(RuntimeError):
+        NEAREST(X[:2].double(), table, 0, 2, math.inf, [1.0] * 4, False, False, False, 1)

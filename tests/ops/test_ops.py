@@ -12,6 +12,7 @@ from torch import Tensor
 import equikernels as ek
 
 from ..support.cases import CASES, LARGE, OPS, SMALL, TYPICAL, Case, Inputs, select
+from ..support.checks import check_bad_values, check_non_contiguous
 from ..support.tools import (
     RecordOps,
     assert_as_good_as_eager,
@@ -224,22 +225,7 @@ def test_autocast(case: Case) -> None:
 
 @over(select(*TYPICAL))
 def test_non_contiguous_inputs(case: Case) -> None:
-    graph = case.graph()
-    inputs = case.inputs()
-    expected = value_and_grads(lambda i: case.run(i, graph), inputs, cotangent_for(case.run(inputs, graph)))
-    views = {
-        "transposed": {n: t.t().contiguous().t() if t.dim() == 2 else t for n, t in inputs.items()},
-        "sliced": {n: torch.stack([t, -t], dim=-1)[..., 0] for n, t in inputs.items()},
-    }
-    for what, strided in views.items():
-        leaves = {n: t.detach().requires_grad_() for n, t in strided.items()}
-        out = case.run(leaves, graph)
-        torch.testing.assert_close(out, expected[0], msg=what)
-        grads = torch.autograd.grad(out, list(leaves.values()), cotangent_for(out))
-        for g, e in zip(grads, expected[1:], strict=True):
-            torch.testing.assert_close(g, e, msg=what)
-    row = {n: t[:1].expand_as(t) for n, t in inputs.items()}
-    torch.testing.assert_close(case.run(row, graph), case.run({n: t.clone() for n, t in row.items()}, graph))
+    check_non_contiguous(case)
 
 
 @over(select(*TYPICAL, *LARGE, kernel=True))
@@ -263,22 +249,7 @@ def test_bitwise_determinism(case: Case, backend: str) -> None:
 def test_bad_values_stay_where_the_reference_has_them(case: Case, bad: float, backend: str) -> None:
     if case.uses("gelu") and math.isinf(bad):
         pytest.skip("PyTorch's float32 gelu(inf) is NaN in its vector loop and inf in its scalar one")
-    graph = case.graph()
-    for name in case.inputs():
-        inputs = case.inputs(torch.float32)
-        inputs[name][0] = bad
-        cotangent = cotangent_for(case.run(inputs, graph))
-        result = value_and_grads(lambda i: case.run(i, graph), inputs, cotangent)
-        expected = value_and_grads(lambda i: reference(case, i, graph), inputs, cotangent)
-        finite = expected[0].isfinite()
-        if name in case.folded and math.isinf(bad):
-            known = ~result[0].isnan()
-            assert torch.equal(result[0][known].isfinite(), finite[known]), name
-            finite &= known
-        else:
-            assert torch.equal(result[0].isnan(), expected[0].isnan()), name
-        largest = expected[0][finite].abs().max().item() if finite.any() else 0.0
-        torch.testing.assert_close(result[0][finite], expected[0][finite], rtol=1.3e-6, atol=max(1e-5, 1e-6 * largest))
+    check_bad_values(case, bad)
 
 
 @over(select("random_sparse", "sparse"))

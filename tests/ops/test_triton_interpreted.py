@@ -16,17 +16,19 @@ pytest.importorskip("triton")
 
 # Cases by op and graph. A program is slow Python code here: large graphs only for loops over several tiles.
 FEW = "and not large_event and not random_sparse"
-CASES = {
-    "pairs": f"(rank2_mix or pairwise_linear or pairwise_network) {FEW}",
-    "pairs_large": "rank2_mix-wide-large_event",
+PAIRS = "(rank2_mix or pairwise_linear or pairwise_network)"
+CHECKS = {
+    "pairs": f"values_and_gradients and {PAIRS} {FEW}",
+    "pairs_large": "values_and_gradients and rank2_mix-wide-large_event",
+    "strides_and_bad_values": f"(non_contiguous or bad_values) and {PAIRS} {FEW}",
 }
 
 
-@pytest.mark.parametrize("cases", CASES)
-def test_values_and_gradients(cases: str) -> None:
+@pytest.mark.parametrize("checks", CHECKS)
+def test_ops(checks: str) -> None:
     environment = {"TRITON_INTERPRET": "1", "EQUIKERNELS_BACKEND": "triton", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short", "tests/ops/test_ops.py"]
-    command += ["-k", f"test_values_and_gradients and ({CASES[cases]})"]
+    command += ["-k", CHECKS[checks]]
     done = subprocess.run(command, env={**os.environ, **environment}, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-4000:]
     assert re.search(r"\d+ passed, \d+ deselected", done.stdout), done.stdout[-400:]

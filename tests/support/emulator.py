@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import equikernels as ek
+from equikernels import backend
 from equikernels.ops import fused_op
 from equikernels.ops.message_passing import known
 from equikernels.ops.message_passing import op as message_op
@@ -28,6 +29,7 @@ from .ptxas_report import build_sources
 from .tools import assert_as_good_as_eager, cotangent_for, reference, value_and_grads
 
 HERE = Path(__file__).parent / "cuda_on_cpu"
+SOURCES = [HERE / "emulator.cpp", HERE / "mma.cpp"]
 COMPILER = shutil.which("g++")
 CCACHE = shutil.which("ccache")
 FLAGS = [
@@ -38,11 +40,17 @@ FLAGS = [
 ]  # fmt: skip
 TORCH = Path(torch.__file__).parent
 FULL_GRID = 4 * 132  # blocks that fill a GPU
+# Instead of those checks, ThreadSanitizer on the kernels; the emulator itself only tells it what it needs to know.
+WATCHED = [flag for flag in FLAGS if not flag.startswith(("-fsanitize", "-fno-sanitize"))] + ["-g1", "-DEK_TSAN=1"]
+
+# Terms of a sum of TF32 and of bfloat16 products, and extra bits, of devices of a kind: see cuda_runtime.h.
+TENSOR_CORES = {"sm_80": (4, 8, 1), "sm_90": (8, 16, 2)}
 KEY = torch._C.DispatchKeySet(torch._C.DispatchKey.PrivateUse1)
 
 
-def build(folder: Path, name: str, sources: list[Path], torch_ops: bool = False) -> Path:
-    """Compiles sources and the emulator to a library in ``folder``; once for all processes.
+def build(folder: Path, name: str, sources: list[Path], torch_ops: bool = False, watched: bool = False) -> Path:
+    """Compiles sources and the emulator to a library in ``folder``; once for all processes. ``watched``: for
+    ThreadSanitizer.
 
     Raises:
         RuntimeError: a source does not compile; the message is the compiler's.
@@ -54,9 +62,10 @@ def build(folder: Path, name: str, sources: list[Path], torch_ops: bool = False)
         if library.exists():
             return library
         objects = [folder / f"{name}_{source.parent.name}_{source.stem}.o" for source in sources]
+        flags = [*WATCHED, "-fsanitize=thread"] if watched else FLAGS
         with ThreadPoolExecutor(2) as pool:
-            list(pool.map(_compile, sources, objects))
-        _run([COMPILER, "-shared", *FLAGS, "-o", library.with_suffix(".tmp"), *objects, *(_LINK if torch_ops else [])])
+            list(pool.map(_compile, sources, objects, [watched] * len(sources)))
+        _run([COMPILER, "-shared", *flags, "-o", library.with_suffix(".tmp"), *objects, *(_LINK if torch_ops else [])])
         library.with_suffix(".tmp").rename(library)
     return library
 
@@ -64,11 +73,12 @@ def build(folder: Path, name: str, sources: list[Path], torch_ops: bool = False)
 _LINK = [f"-L{TORCH / 'lib'}", "-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu"]
 
 
-def _compile(source: Path, target: Path) -> None:
+def _compile(source: Path, target: Path, watched: bool) -> None:
     cuda = ["-x", "c++", "-D__CUDACC__", "-include", "cuda_runtime.h"] if source.suffix == ".cu" else []
     stable = ["-isystem", TORCH / "include", "-DTORCH_TARGET_VERSION=0x020a000000000000"]
     device = ["-include", HERE / "emulated.h"] if source.stem == "register" else []
-    _run([*([CCACHE] if CCACHE else []), COMPILER, *FLAGS, *stable, *cuda, *device, "-c", source, "-o", target])
+    flags = [*WATCHED, *(["-fsanitize=thread"] if cuda else [])] if watched else FLAGS
+    _run([*([CCACHE] if CCACHE else []), COMPILER, *flags, *stable, *cuda, *device, "-c", source, "-o", target])
 
 
 def _run(command: list[Any]) -> None:
@@ -85,7 +95,7 @@ def registered(key: str) -> set[str]:
 
 
 def load_probes(folder: Path) -> ctypes.CDLL:
-    library = ctypes.CDLL(str(build(folder, "probes", [HERE / "emulator.cpp", HERE / "probes.cu"])))
+    library = ctypes.CDLL(str(build(folder, "probes", [*SOURCES, HERE / "probes.cu"])))
     library.emulator_last_error.restype = ctypes.c_char_p
     library.emulator_requests.restype = ctypes.c_long
     library.emulator_fill.argtypes = [ctypes.c_int64]
@@ -95,9 +105,11 @@ def load_probes(folder: Path) -> ctypes.CDLL:
 
 
 class Emulator:
-    def __init__(self, folder: Path) -> None:
-        sources = [HERE / "emulator.cpp", *ROOT.glob("csrc/*/register.cpp"), *(ROOT / s for s in build_sources())]
-        path = build(folder, "emulated_ops", sources, torch_ops=True)
+    def __init__(self, folder: Path, ops: str = "*", watched: bool = False) -> None:
+        """``ops``: the folder of csrc whose ops are emulated; all of them without it."""
+        kernels = [ROOT / source for source in build_sources() if ops in ("*", Path(source).parts[1])]
+        sources = [*SOURCES, *ROOT.glob(f"csrc/{ops}/register.cpp"), *kernels]
+        path = build(folder, "emulated_ops", sources, torch_ops=True, watched=watched)
         torch.ops.load_library(path)
         self.library = ctypes.CDLL(str(path))
         self.library.emulator_launches.restype = self.library.emulator_requests.restype = ctypes.c_long
@@ -128,11 +140,50 @@ class Emulator:
             self.library.emulator_fill(FULL_GRID)
 
     @contextmanager
+    def tensor_cores(self, kind: str) -> Iterator[None]:
+        """How sums are cut off, instead of as on sm_80, where it happens most."""
+        self.library.emulator_set_tensor_cores(*TENSOR_CORES[kind])
+        try:
+            yield
+        finally:
+            self.library.emulator_set_tensor_cores(*TENSOR_CORES["sm_80"])
+
+    @contextmanager
+    def device(self, capability: int, shared: int) -> Iterator[None]:
+        """A device of that compute capability, times 10, and shared memory of a block, instead of an H200."""
+        self.library.emulator_set_gpu(capability, shared)
+        forget_plans()
+        try:
+            yield
+        finally:
+            self.library.emulator_set_gpu(90, 227 * 1024)
+            forget_plans()
+
+    @contextmanager
+    def without_barrier(self, file: str, line: int) -> Iterator[None]:
+        """The __syncthreads or __syncwarp in that line is left out."""
+        self.library.emulator_leave_out(file.encode(), line)
+        try:
+            yield
+        finally:
+            self.library.emulator_leave_out(b"", 0)
+
+    @contextmanager
+    def by_name(self) -> Iterator[None]:
+        """The backend is chosen by name. To CPU tensors it is called "cpu"; it has the kernels of "cuda"."""
+        kernels = dict(backend.KERNELS)
+        backend.KERNELS.update({op: ("cpu",) if "cuda" in devices else () for op, devices in kernels.items()})
+        try:
+            with ek.use_backend("cpu"):
+                yield
+        finally:
+            backend.KERNELS.update(kernels)
+
+    @contextmanager
     def installed(self) -> Iterator[None]:
         """On CPU tensors, ops that have a CUDA kernel run it, by the plans for CUDA."""
         library = torch.library.Library("equikernels", "IMPL")
-        answer = fused_op._answer
-        fused_op._answer = lambda query, *rest: answer(f"{query}_cuda", *rest)
+        fused_op._answer = lambda query, *rest: _ANSWER(f"{query}_cuda", *rest)
         try:
             for name in self.ops:
                 library.impl(name, _redispatch(getattr(torch.ops.equikernels, name).default), "CPU")
@@ -140,7 +191,7 @@ class Emulator:
             yield
         finally:
             library._destroy()
-            fused_op._answer = answer
+            fused_op._answer = _ANSWER
             forget_plans()
 
 
@@ -148,7 +199,11 @@ def _redispatch(op: Any) -> Callable[..., Any]:
     return lambda *args: op.redispatch(KEY, *args)
 
 
+_ANSWER = fused_op._answer
+
+
 def forget_plans() -> None:
+    _ANSWER.cache_clear()
     for plans in (message_op._CALLS, row_op._CALLS, known._known):
         plans.clear()
 

@@ -69,9 +69,12 @@ def build_folders() -> list[str]:
     return _cmake(r"set\(EK_OPS\s([^)]*)\)")
 
 
+REPORTED = ["80", "90"]  # compute capabilities whose registers and spills are looked at
+
+
 def build_archs() -> list[str]:
-    """Compute capabilities that CMake builds for, e.g. ["80", "90"]."""
-    return _cmake(r'set\(EK_CUDA_ARCHS "([^"]*)"')
+    """Compute capabilities that CMake builds for where nvcc knows them, e.g. ["80", "90"]."""
+    return _cmake(r"set\(EK_KNOWN_ARCHS ([^)]*)\)")
 
 
 def build_flags() -> list[str]:
@@ -95,7 +98,7 @@ def report(
     Raises:
         RuntimeError: a source does not compile; the message is nvcc's.
     """
-    jobs = [(source, arch) for source in sources or build_sources() for arch in archs or build_archs()]
+    jobs = [(source, arch) for source in sources or build_sources() for arch in archs or REPORTED]
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
         texts = pool.map(lambda job: _compile(nvcc, root / job[0], job[1], Path(folder)), jobs)
         kernels = [kernel for job, text in zip(jobs, texts, strict=True) for kernel in parse(text, *job)]

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 import equikernels as ek
+from equikernels.backend import NoKernelError
 
 from .cases import Case, Inputs
 
@@ -49,6 +50,11 @@ def _size(t: Tensor) -> float:
 def _error(result: Tensor, oracle: Tensor, scale: float) -> float:
     difference = _size(result.double() - oracle)
     return difference / scale if scale > 0 else difference
+
+
+def lacks_kernel(error: BaseException, backend: str) -> bool:
+    """Whether a backend chosen by name has no kernel for a call, as opposed to what else may be wrong with it."""
+    return isinstance(error, NoKernelError) and f"backend {backend!r} was requested" in str(error)
 
 
 def require_grad(inputs: Inputs) -> Inputs:

@@ -1,6 +1,7 @@
 // How the fused message op reaches CUDA.
 #pragma once
 
+#include "../../core/capability.h"
 #include "../../core/tensor.h"
 #include "message_cuda.h"
 
@@ -43,6 +44,8 @@ struct MessageOnCuda : Device {
                     kMessageCudaWidth, " on CUDA");
     STD_TORCH_CHECK(args.edge_width <= kMessageCudaEdgeWidth, "message: edge_attr: expected at most ",
                     kMessageCudaEdgeWidth, " columns on CUDA");
+    STD_TORCH_CHECK(device_capability() >= kMessageCudaCapability,
+                    "message: expected a device of compute capability 8.0 or more");
   }
 };
 

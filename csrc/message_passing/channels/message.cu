@@ -83,8 +83,9 @@ __global__ void __launch_bounds__(kForwardWarps* kWarp, 1)
           __syncwarp();  // the tile has been read
           if (!head) break;
         }
-        fill(weights.vector(kBiasVectors + layer), z);
+        clear(z);
         add_product_of<false>(how.multiply, x, weights.matrix(layer), how.tiles[layer], z);
+        add_bias(weights.vector(kBiasVectors + layer), z);
       }
       if (!head) continue;
       float t[2];

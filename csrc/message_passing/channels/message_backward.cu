@@ -76,8 +76,9 @@ struct TileGradient {
     for (int layer = 0; layer < last; ++layer) {
       store_tile(z, tile(layer));
       activate_all(act, z, x, tile(last));
-      fill(weights.vector(kBiasVectors + layer), z);
+      clear(z);
       add_product_of<false>(how.multiply, x, weights.matrix(layer), how.tiles[layer], z);
+      add_bias(weights.vector(kBiasVectors + layer), z);
     }
     activate_all(act, z, x, tile(last));
     float gate[2] = {1.f, 1.f};
@@ -90,7 +91,7 @@ struct TileGradient {
     if (pass.head)
       through_head(gate, x);
     else
-      fill(nullptr, x);
+      clear(x);
     seed(x);
     if (args.gate_weight) through_gate(gate, z, x);
     for (int layer = last;; --layer) {
@@ -106,7 +107,7 @@ struct TileGradient {
         add_weights(layer - 1, layer, layer - 1);
       }
       Tile g;
-      fill(nullptr, g);
+      clear(g);
       add_product_of<true>(how.multiply, x, weights.matrix(layer - 1), how.out_tiles[layer - 1], g);
       each(x, [&](int q, int k, float& v) { v = g[q][k]; });
       if (pass.receiving) __syncthreads();  // the block has read the tiles
@@ -120,8 +121,9 @@ struct TileGradient {
     Tile z;
     each(x, [&](int, int k, float& v) { v *= gate[k / 2]; });
     if (pass.receiving) store_tile(x, tile(layer));
-    fill(weights.vector(kBiasVectors + layer), z);
+    clear(z);
     add_product_of<false>(how.multiply, x, weights.matrix(layer), how.tiles[layer], z);
+    add_bias(weights.vector(kBiasVectors + layer), z);
     activate_all(act, z, x, tile(spare));
     float t[2];
     dot_rows(x, weights.vector(kHeadOutVector), t);
@@ -142,7 +144,7 @@ struct TileGradient {
       add_columns<kTiles>(tile(spare), nullptr, sum(kBiasVectors + layer));
       add_weights(layer, spare, layer);
     }
-    fill(nullptr, z);
+    clear(z);
     add_product_of<true>(how.multiply, x, weights.matrix(layer), how.out_tiles[layer], z);
     each(x, [&](int q, int k, float& v) { v = z[q][k]; });
     if (pass.receiving) __syncthreads();  // the block has read the tiles

@@ -11,6 +11,7 @@ namespace ek {
 
 inline constexpr int64_t kMessageCudaWidth = 72;      // channels of a layer
 inline constexpr int64_t kMessageCudaEdgeWidth = 32;  // columns of edge_attr
+inline constexpr int kMessageCudaCapability = 80;     // tensor cores that take TF32 and bfloat16
 
 #if defined(EK_WITH_CUDA)
 template <class X>

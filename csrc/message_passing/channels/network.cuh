@@ -155,13 +155,20 @@ __device__ inline void gather(const MessageArgs<float, X>& args, const SharedWei
   }
 }
 
-// out <- the bias, whatever the row.
 template <int kTiles>
-__device__ inline void fill(const float* vector, Fragment<kTiles>& out) {
+__device__ inline void clear(Fragment<kTiles>& out) {
 #pragma unroll
   for (int q = 0; q < kTiles; ++q)
 #pragma unroll
-    for (int k = 0; k < 4; ++k) out[q][k] = vector ? vector[column_of(q, k)] : 0.f;
+    for (int k = 0; k < 4; ++k) out[q][k] = 0.f;
+}
+// Adds the bias, whatever the row: behind the product, where fewer registers are in use than before it.
+template <int kTiles>
+__device__ inline void add_bias(const float* vector, Fragment<kTiles>& out) {
+#pragma unroll
+  for (int q = 0; q < kTiles; ++q)
+#pragma unroll
+    for (int k = 0; k < 4; ++k) out[q][k] += vector[column_of(q, k)];
 }
 
 // The tile in rows of kRowStride, for lanes that walk along columns.

@@ -148,7 +148,7 @@ def _call(mlp: EdgeMLP, of_call: tuple[Any, ...]) -> Call:
     if torch.compiler.is_compiling():
         return _planned(mlp, of_call)
     like = mlp.layers[0].weight  # which may have been moved since the network was read
-    key = of_call, type(of_call[5]), like.dtype, allows_tf32(like), like.device.type
+    key = of_call, type(of_call[5]), like.dtype, allows_tf32(like), like.device
     try:
         found: Call | None = mlp.calls.get(key)
     except TypeError:  # a metric given as a list has no hash

@@ -133,7 +133,7 @@ _CALLS: dict[Any, Call] = {}
 def _call(mlp: EdgeMLP, residual: bool) -> Call:
     compiling = torch.compiler.is_compiling()
     like = mlp.layers[0].weight  # which may have been moved since the network was read
-    now = residual, like.dtype, like.device.type
+    now = residual, like.dtype, like.device
     found: Call | None = None if compiling else mlp.calls.get(now)
     if found is None:
         key = None if compiling else (mlp.signature(), residual)

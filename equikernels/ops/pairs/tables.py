@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ... import _triton
-from ...backend import KERNELS, PARTS, use_kernel
+from ...backend import KERNELS, PARTS, WITH_PARTS, use_kernel
 from ...checks import check_choice, check_tensor, fail
 from ...graph import Graph
 from ..autograd import call
@@ -18,6 +18,7 @@ from .batch import Pairs, negative_slope_of, pairs_of
 REDUCE, BROADCAST, MIX = "rank2_reduce", "rank2_broadcast", "rank2_mix"
 KERNELS[REDUCE] = KERNELS[BROADCAST] = KERNELS[MIX] = ("cpu", "cuda")
 PARTS.update((REDUCE, BROADCAST))
+WITH_PARTS.add(MIX)
 _triton.provide(MIX, "equikernels.ops.pairs.triton", ("rank2_mix", "rank2_mix_backward", "rows_product", "rows_outer"))
 REDUCTIONS = ("sum", "mean", "max", "min")
 

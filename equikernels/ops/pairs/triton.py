@@ -249,7 +249,7 @@ def _moments(x: Tensor) -> Tensor:
     to.launch(
         moments_kernel,
         (shares, triton.cdiv(channels, wide)),
-        *(x, about, partials, rows, rows_each),
+        *(x.contiguous(), about, partials, rows, rows_each),
         CHANNELS=channels,
         BLOCK=to.TILE // 2 // wide,
         COLUMNS=wide,

@@ -3,6 +3,7 @@
 // does not compile.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>  // and memcpy without a namespace, as CUDA has it
@@ -38,7 +39,12 @@ enum cudaError_t {
   cudaErrorLaunchFailure,
   cudaErrorNotSupported
 };
-enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin, cudaDevAttrMaxSharedMemoryPerMultiprocessor };
+enum cudaDeviceAttr {
+  cudaDevAttrMaxSharedMemoryPerBlockOptin,
+  cudaDevAttrMaxSharedMemoryPerMultiprocessor,
+  cudaDevAttrComputeCapabilityMajor,
+  cudaDevAttrComputeCapabilityMinor
+};
 
 // One-dimensional, as every launch of ours.
 extern dim3 gridDim, blockDim, blockIdx, threadIdx;
@@ -63,6 +69,8 @@ constexpr int kVote = -1;  // in place of a source: which lanes came with someth
 // Waits for the lanes in mask; returns what lane `source` came with. `site` tells one meeting point from another.
 uint64_t meet_warp(unsigned mask, uint64_t value, int source, int site);
 void meet_block(int site);
+// Whether the tests have a barrier left out, to see that it is missed.
+bool is_left_out(int site, const char* file);
 // All lanes of a warp bring something; one call of work gets all they brought.
 void meet_and_work(void (*work)(void* const* lanes), void* mine, int site);
 
@@ -75,9 +83,11 @@ inline T shuffle(unsigned mask, T v, int source, int site) {
 
 }  // namespace emulated
 
-inline void __syncthreads(int site = __builtin_LINE()) { emulated::meet_block(site); }
-inline void __syncwarp(unsigned mask = 0xffffffffu, int site = __builtin_LINE()) {
-  emulated::meet_warp(mask, 0, int(threadIdx.x % 32), site);
+inline void __syncthreads(int site = __builtin_LINE(), const char* file = __builtin_FILE()) {
+  if (!emulated::is_left_out(site, file)) emulated::meet_block(site);
+}
+inline void __syncwarp(unsigned mask = 0xffffffffu, int site = __builtin_LINE(), const char* file = __builtin_FILE()) {
+  if (!emulated::is_left_out(site, file)) emulated::meet_warp(mask, 0, int(threadIdx.x % 32), site);
 }
 template <class T>
 inline T __shfl_xor_sync(unsigned mask, T v, int w, int site = __builtin_LINE()) {
@@ -103,60 +113,21 @@ inline void __stwb(T* to, T value) {
 inline float __uint_as_float(uint32_t bits) { return emulated::bits_as<float>(bits); }
 inline uint32_t __float_as_uint(float x) { return emulated::bits_as<uint32_t>(x); }
 
-// Tensor cores: operands and accumulators as PTX lays them out over lanes, sums in float32, term after term.
+// Tensor cores: see mma.cpp.
 namespace emulated {
+
+struct TensorCores {
+  int tf32_terms = 4, bf16_terms = 8, extra_bits = 1;  // an A100; an H100 or H200: 8, 16, 2
+};
+extern TensorCores tensor_cores;
 
 inline uint32_t round_to_tf32(float x) {  // 11 bits, ties away from zero
   const uint32_t bits = bits_as<uint32_t>(x);
   return (std::isfinite(x) ? bits + 0x1000 : bits) & 0xffffe000;
 }
 
-struct LaneOfMma {
-  float* c;
-  const uint32_t *a, *b;
-};
-
-// at(lane's part, row, column): A is [16 x 8], B [8 x 8].
-template <class A, class B>
-inline void multiply(void* const* lanes, A&& a_at, B&& b_at) {
-  const auto lane = [&](int l) { return *static_cast<LaneOfMma*>(lanes[l]); };
-  float a[16][8], b[8][8];
-  for (int l = 0; l < 32; ++l)
-    for (int k = 0; k < 4; ++k) a_at(lane(l), l / 4, l % 4, k, a);
-  for (int l = 0; l < 32; ++l)
-    for (int k = 0; k < 2; ++k) b_at(lane(l), l / 4, l % 4, k, b);
-  for (int l = 0; l < 32; ++l)
-    for (int k = 0; k < 4; ++k) {
-      float& sum = lane(l).c[k];
-      for (int m = 0; m < 8; ++m) sum += a[l / 4 + k / 2 * 8][m] * b[m][l % 4 * 2 + k % 2];
-    }
-}
-
-inline void mma_tf32(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], int site = __builtin_LINE()) {
-  LaneOfMma mine{c, a, b};
-  const auto work = [](void* const* lanes) {
-    const auto number = [](uint32_t bits) { return bits_as<float>(bits & 0xffffe000); };
-    multiply(
-        lanes,
-        [&](LaneOfMma l, int g, int t, int k, float (*to)[8]) { to[g + k % 2 * 8][t + k / 2 * 4] = number(l.a[k]); },
-        [&](LaneOfMma l, int g, int t, int k, float (*to)[8]) { to[t + k * 4][g] = number(l.b[k]); });
-  };
-  meet_and_work(work, &mine, site);
-}
-
-inline void mma_bf16(float (&c)[4], const uint32_t (&a)[2], uint32_t b, int site = __builtin_LINE()) {
-  LaneOfMma mine{c, a, &b};
-  const auto work = [](void* const* lanes) {
-    const auto number = [](uint32_t pair, int k) { return bits_as<float>(pair >> 16 * k << 16); };
-    multiply(
-        lanes,
-        [&](LaneOfMma l, int g, int t, int k, float (*to)[8]) {
-          to[g + k / 2 * 8][2 * t + k % 2] = number(l.a[k / 2], k % 2);
-        },
-        [&](LaneOfMma l, int g, int t, int k, float (*to)[8]) { to[2 * t + k][g] = number(*l.b, k); });
-  };
-  meet_and_work(work, &mine, site);
-}
+void mma_tf32(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], int site = __builtin_LINE());
+void mma_bf16(float (&c)[4], const uint32_t (&a)[2], uint32_t b, int site = __builtin_LINE());
 
 }  // namespace emulated
 
@@ -170,13 +141,32 @@ struct cudaLaunchConfig_t {
 
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value);
-// As an H200, which gives a block 227 kB to a kernel that asks beforehand.
+namespace emulated {
+struct Gpu {
+  int capability = 90, shared = 227 * 1024;  // an H200, which gives a block 227 kB to a kernel that asks beforehand
+};
+extern Gpu gpu;
+}  // namespace emulated
+
 inline cudaError_t cudaGetDevice(int* device) {
   *device = emulated::device;
   return cudaSuccess;
 }
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr what, int) {
-  *value = (what == cudaDevAttrMaxSharedMemoryPerBlockOptin ? 227 : 228) * 1024;
+  const emulated::Gpu& gpu = emulated::gpu;
+  switch (what) {
+    case cudaDevAttrComputeCapabilityMajor:
+      *value = gpu.capability / 10;
+      break;
+    case cudaDevAttrComputeCapabilityMinor:
+      *value = gpu.capability % 10;
+      break;
+    case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
+      *value = gpu.shared + 1024;
+      break;
+    default:
+      *value = gpu.shared;
+  }
   return cudaSuccess;
 }
 
