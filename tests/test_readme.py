@@ -25,8 +25,11 @@ def blocks_of(text: str) -> list[str]:
 BLOCKS = blocks_of(README)
 
 
-def test_the_quick_start_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_quick_start_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert BLOCKS
+    monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     for number, block in enumerate(BLOCKS):
         exec(compile(block, f"README block {number}", "exec"), names)
