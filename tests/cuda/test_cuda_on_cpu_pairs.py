@@ -143,7 +143,6 @@ def test_launches(size: int, emulator: Emulator) -> None:
         run()
         return emulator.launches - before
 
-    wide = size > 56
     for layer_of, forward, backward in (
         (lambda: ek.linear_2to2(T, pairs, coefs, bias, bias, how, activation="leaky_relu", affine=affine), 5, 12),
         (lambda: ek.linear_2to0(T, pairs, coefs[:, :, :2], bias, affine=affine), 3, 6),
@@ -152,8 +151,9 @@ def test_launches(size: int, emulator: Emulator) -> None:
         (lambda: ek.pairwise_linear(T, weight, bias), 1, 3),
     ):
         made: list[Tensor] = []
-        assert launches(lambda: made.append(layer_of())) <= forward + wide  # noqa: B023
-        assert launches(lambda: made[0].sum().backward()) <= backward + wide  # noqa: B023
+        # One more adds the parts of rows' sums, where an event's columns are shared out.
+        assert launches(lambda: made.append(layer_of())) <= min(forward + 1, 6)  # noqa: B023
+        assert launches(lambda: made[0].sum().backward()) <= backward + 1  # noqa: B023
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])

@@ -19,7 +19,7 @@ from ..ops import test_errors as errors
 from ..ops import test_invariants as invariants
 from ..ops import test_message_passing as message_passing
 from ..ops import test_neighbors as neighbors
-from ..ops import test_rank2 as rank2
+from ..ops import test_rank2_errors as rank2_errors
 from ..ops import test_row_mlp as row_mlp
 from ..ops import test_segment as segment
 from ..support.cases import TYPICAL, Case, select
@@ -39,7 +39,7 @@ test_invariants_arguments = invariants.test_errors_name_the_argument
 test_message_arguments = message_passing.test_errors_name_the_argument
 test_neighbors_arguments = neighbors.test_errors_name_the_argument
 test_neighbors_direct_calls = neighbors.test_a_direct_call_is_checked
-test_rank2_arguments = rank2.test_errors_name_the_argument
+test_rank2_arguments = rank2_errors.test_errors_name_the_argument
 test_row_arguments = row_mlp.test_errors_name_the_argument
 test_segment_arguments = segment.test_errors_name_op_and_argument
 

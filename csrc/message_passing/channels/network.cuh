@@ -295,12 +295,14 @@ cudaError_t schedule_messages(const MessageArgs<float, X>& args, size_t once, si
   return schedule.warps == 0 ? cudaErrorNotSupported : cudaSuccess;
 }
 
-// f(the activation), of the kernels that are compiled. SiLU's derivative would take more registers than there are.
+// f(the activation), of the kernels that are compiled. In backward those that stay in registers need more than there
+// are.
 template <bool kBackward, class F>
 cudaError_t with_tile_activation(Activation kind, double slope, F&& f) {
-  if (kind == Activation::relu) return f(DeviceRelu<float>{});
-  if constexpr (!kBackward)
+  if constexpr (!kBackward) {
+    if (kind == Activation::relu) return f(DeviceRelu<float>{});
     if (kind == Activation::silu) return f(DeviceSilu<float>{});
+  }
   return f(AnyActivation{kind, float(slope)});
 }
 
