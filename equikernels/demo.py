@@ -107,9 +107,17 @@ class LorentzNet(Network):
 
 
 class Tagger(LorentzNet):
-    """The trained network of the package. Both sides average over real particles: no score depends on the batch."""
+    """The trained network of the package. Both sides average over real particles: no score depends on the batch. Both
+    read four-momenta in float64: in float32 the published formula loses the masses of light pairs."""
 
     name = "lorentznet-top"
+
+    def inputs(self, side: str, jets: Jets, dtype: torch.dtype, padded_to: int) -> tuple[Any, ...]:
+        x, ptr, is_beam = with_beams(jets.p4, jets.ptr)
+        x, scalars = x.double(), top_tagging_scalars(x, is_beam).to(dtype)
+        if side == "published":
+            return published.LorentzNet.padded_inputs(x, scalars, ptr, padded_to + 2)
+        return x, scalars, ptr
 
     @property
     def title(self) -> str:  # type: ignore[override]

@@ -58,8 +58,8 @@ class LGEB(nn.Module):
         """(h', x', messages [E, width])."""
         i, j = edges
         difference = x[i] - x[j]
-        norms = psi(minkowski_norm(difference)).unsqueeze(1)
-        dots = psi(minkowski_dot(x[i], x[j])).unsqueeze(1)
+        norms = psi(minkowski_norm(difference)).unsqueeze(1).to(h.dtype)  # x may be wider
+        dots = psi(minkowski_dot(x[i], x[j])).unsqueeze(1).to(h.dtype)
         message = self.phi_e(torch.cat([h[i], h[j], norms, dots], dim=1))
         message = message * self.phi_m(message)
         if self.phi_x is not None:

@@ -77,16 +77,13 @@ def message_case(id: str, graph_name: str = "complete") -> Case:
     return next(case for case in select(graph_name, op="message_passing") if case.id == id)
 
 
-def test_tensor_cores_that_take_no_tf32_are_refused_by_name(emulator: Emulator) -> None:
+def test_gpus_whose_tensor_cores_take_no_tf32_run_tiles(emulator: Emulator) -> None:
     case, before = message_case("lorentz"), emulator.launches
-    inputs, graph = case.inputs(torch.float32), case.graph()
     with emulator.device(*T4):
-        with emulator.by_name(), pytest.raises(RuntimeError, match=r"compute capability less than 8\.0") as error:
-            case.run(inputs, graph)
-        assert lacks_kernel(error.value, "cpu")
-        case.run(inputs, graph)
-        assert emulator.launches == before  # the reference
-        assert all(call.limit is not None for call in message_op._CALLS.values())
+        check(case, case.graph(), case.inputs(torch.float32))
+        assert emulator.launches > before
+        assert {call.options.plan for call in message_op._CALLS.values()} == {message_op.TILES}
+        assert all(call.limit is None for call in message_op._CALLS.values())
 
 
 @pytest.mark.parametrize("id", ["euclidnet", "layer norms", "norm and tables"])

@@ -189,6 +189,7 @@ moved = block(h, batch["x"], graph)
 sum(m.sin().sum() for m in moved).backward()
 found = [*(m.detach() for m in moved), h.grad, *block.phi_e[1].buffers(), *block.phi_h[1].buffers()]
 torch.save([found, [p.grad for p in block.parameters()]], f"{directory}/out{rank}.pt")
+torch.distributed.barrier()  # no process ends while another still talks to it
 torch.distributed.destroy_process_group()
 """
 
