@@ -5,6 +5,7 @@ from . import data as data
 from . import metrics as metrics
 from . import models as models
 from . import nn as nn
+from . import train as train
 from ._native import active_isa, available_isas, set_isa
 from ._version import __version__
 from .backend import backends, use_backend
