@@ -30,10 +30,10 @@ Tagging Reference Dataset (arXiv 1902.09914) with a parametrised detector; these
 | 1/eps_B at eps_S = 0.3 | {rejection:.0f} +- {error:.0f} ({passed:.0f} background jets pass) |
 
 Inputs: constituents (E, px, py, pz) in GeV with two beams, masses through psi (`ek.data.with_beams`,
-`ek.data.top_tagging_scalars`). Seed {seed}, {epochs} epochs; the configuration is in {name}.json. The published clamp of
-coordinate steps at 100 GeV acts in it, so that its logits are not exactly invariant: a boost of gamma 1.25 moves those of
-twelve sample jets by up to 0.14 (without the clamp by 3e-13). Use it to try the package, not in an analysis: nothing is
-known of its systematic uncertainties, of pile-up, or of other generators and detectors.
+`ek.data.top_tagging_scalars`). Seed {seed}, {epochs} epochs; the configuration is in {name}.json. The published clamp
+of coordinate steps at 100 GeV acts in it, so that its logits are not exactly invariant: a boost of gamma 1.25 moves
+those of twelve sample jets by up to 0.14 (without the clamp by 3e-13). Use it to try the package, not in an analysis:
+nothing is known of its systematic uncertainties, of pile-up, or of other generators and detectors.
 """
 
 
