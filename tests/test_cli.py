@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,11 @@ def test_threads_that_wait_do_not_spin_unless_the_user_says_so(chosen: str | Non
     command = [sys.executable, str(ROOT / "bin" / "equikernels"), "info"]
     done = subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, check=True)
     assert re.search(rf"^OMP_WAIT_POLICY: +{chosen or 'passive'}$", done.stdout, re.MULTILINE)
+
+
+def test_a_process_that_the_command_spawns_does_not_run_it_again() -> None:
+    """multiprocessing reads the script of the parent under this name."""
+    assert "main" not in runpy.run_path(str(ROOT / "bin" / "equikernels"), run_name="__mp_main__")
 
 
 @pytest.mark.slow
