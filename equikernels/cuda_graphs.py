@@ -106,7 +106,7 @@ class Graphed(nn.Module):
             return "the model is in training mode"
         for name, value in given.items():
             if not isinstance(value, Tensor | Graph) and type(value).__hash__ is None:
-                return f"{name} cannot be compared with later calls': it is a {type(value).__name__}"
+                return f"{name} cannot be compared with later calls: it is a {type(value).__name__}"
         leaves = (*self.model.parameters(), *(v for v in given.values() if isinstance(v, Tensor)))
         if torch.is_grad_enabled() and any(t.requires_grad for t in leaves):
             return "gradients are wanted: call it under torch.inference_mode()"
@@ -161,9 +161,11 @@ def size_of(least: int, growth: float) -> tuple[int, int]:
 
 
 def padded_sizes(graph: Graph, growth: float) -> Sizes:
-    """Sizes of the series that hold a graph and the padding that fills them exactly."""
+    """Sizes that hold a graph and the padding that fills them exactly. Of the series, but no two of them are equal: the
+    rows of a result tell what they belong to."""
     if graph._kind == CSR:  # the last node takes the padding's edges
-        return Sizes(CSR, size_of(graph.num_nodes + 1, growth)[0], size_of(graph.num_edges, growth)[0], 0)
+        nodes, edges = size_of(graph.num_nodes + 1, growth)[0], size_of(graph.num_edges, growth)[0]
+        return Sizes(CSR, nodes + (nodes == edges), edges, 0)
     real = graph.num_edges - (graph.num_nodes if graph.self_loops else 0)
     pairs, fewest_pairs = size_of(real, growth)
     pairs += pairs % 2  # n (n - 1) is even in every event
@@ -171,9 +173,10 @@ def padded_sizes(graph: Graph, growth: float) -> Sizes:
     # The padding's widest event has nearly all of its pairs; a few nodes more take the rest.
     wide = math.isqrt(pairs - fewest_pairs) + 1
     nodes += wide + 2 * math.isqrt(2 * wide) + 8
+    nodes += nodes == pairs
     edges = pairs + (nodes if graph.self_loops else 0)
     events = size_of(graph._ptr.shape[0] - 1, growth)[0] + nodes - fewest_nodes
-    while events in (nodes, edges):  # the rows of a result tell what they belong to
+    while events in (nodes, edges):
         events += 1
     return Sizes(graph._kind, nodes, edges, events)
 

@@ -202,3 +202,16 @@ def test_padding_fills_a_list_of_edges() -> None:
         expected = torch.cat([graph.edge_index, torch.full((2, padded.edges - edges), padded.nodes - 1)], dim=1)
         assert torch.equal(whole.edge_index, expected)
         assert torch.equal(ek.Graph.from_edge_index(expected, padded.nodes).table, whole.table)
+
+
+@pytest.mark.parametrize(("nodes", "edges"), [(34, 39), (35, 40), (3230, 3508), (14, 16)])
+def test_results_of_nodes_and_of_edges_are_told_apart(nodes: int, edges: int, recordings: list[Any]) -> None:
+    """Both numbers fall into one step of the series."""
+    x, _, graph = hits(nodes, edges, 2)
+    padded = cuda_graphs.padded_sizes(graph, 1.25)
+    assert cuda_graphs.size_of(nodes + 1, 1.25) == cuda_graphs.size_of(edges, 1.25)
+    assert padded.nodes != padded.edges
+    model = ek.models.EGNN(3, 4, 2, n_layers=1).eval()
+    with torch.no_grad():
+        for ours, theirs in zip(ek.graphed(model)(x, x, graph), model(x, x, graph), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
