@@ -92,15 +92,15 @@ class LorentzNet(Network):
     title = "LorentzNet (arXiv 2201.08187): width 72, 6 blocks"
     batch, compared, checked, sweep = 100, None, 50, (1, 3, 10, 30, 100)
     c_weight = 5e-3  # of the published top tagger, like the widths
+    coordinates: torch.dtype | None = None  # of four-momenta, if not that of the weights
 
     def models(self) -> dict[str, nn.Module]:
         ours = models.LorentzNet(2, 72, n_layers=6, c_weight=self.c_weight, readout="padded_mean")
         return {"equikernels": ours, "published": published.LorentzNet(2, 72, n_layers=6, c_weight=self.c_weight)}
 
     def inputs(self, side: str, jets: Jets, dtype: torch.dtype, padded_to: int) -> tuple[Any, ...]:
-        x, ptr, is_beam = with_beams(jets.p4, jets.ptr)
-        # Masses are inputs: both precisions read the same ones.
-        x, scalars = x.to(dtype), top_tagging_scalars(x, is_beam).to(dtype)
+        x, ptr, is_beam = with_beams(jets.p4, jets.ptr)  # masses are inputs: both precisions read the same ones
+        x, scalars = x.to(self.coordinates or dtype), top_tagging_scalars(x, is_beam).to(dtype)
         if side == "published":
             return published.LorentzNet.padded_inputs(x, scalars, ptr, padded_to + 2)
         return x, scalars, ptr  # the model pads to the longest event
@@ -111,13 +111,7 @@ class Tagger(LorentzNet):
     read four-momenta in float64: in float32 the published formula loses the masses of light pairs."""
 
     name = "lorentznet-top"
-
-    def inputs(self, side: str, jets: Jets, dtype: torch.dtype, padded_to: int) -> tuple[Any, ...]:
-        x, ptr, is_beam = with_beams(jets.p4, jets.ptr)
-        x, scalars = x.double(), top_tagging_scalars(x, is_beam).to(dtype)
-        if side == "published":
-            return published.LorentzNet.padded_inputs(x, scalars, ptr, padded_to + 2)
-        return x, scalars, ptr
+    coordinates = torch.float64
 
     @property
     def title(self) -> str:  # type: ignore[override]
