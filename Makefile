@@ -1,4 +1,5 @@
-# make demo | test | asan | tsan | gpu-test | bench | bench-full | bench-check | gpu-bench | plots | wheel | lint | clean
+# make demo | test | asan | tsan | gpu-test | bench | bench-full | bench-check | gpu-bench | plots | docs | wheel | lint |
+#      clean
 #
 #   TORCH=...    the torch that pip installs (default: the tested version), or TORCH=system: the torch of PYTHON,
 #                unchanged
@@ -31,7 +32,7 @@ export PYTHONSAFEPATH = 1
 OMP_WAIT_POLICY ?= passive
 export OMP_WAIT_POLICY
 
-.PHONY: demo test asan tsan gpu-test bench bench-full bench-check gpu-bench plots wheel lint clean
+.PHONY: demo test asan tsan gpu-test bench bench-full bench-check gpu-bench plots docs wheel lint clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.with-demo
@@ -100,10 +101,15 @@ gpu-bench: $(VENV)/.with-bench
 	$(BIN)/python -m equikernels.bench.report build/bench/gpu_raw.json --out build/bench/full/gpu_kernels.json && \
 	$(BIN)/equikernels bench --device cuda --results build/bench/full && exit $$wrong
 
-# Writes docs/*.png and the tables of README.md and docs/measuring.md from bench/results.
+# Writes docs/*.png and the tables of README.md and of pages of docs/ from bench/results.
 plots: $(VENV)/.with-bench
 	$(BIN)/python -m equikernels.bench.plots
 	$(BIN)/python -m equikernels.bench.pages
+
+# The documentation site, in build/site. A warning is an error: a page that the navigation does not name, a link or an
+# anchor that leads nowhere, a docstring that cannot be read.
+docs: $(VENV)/.with-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
 
 lint: $(VENV)/.with-dev
 	$(BIN)/ruff check .

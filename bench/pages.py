@@ -1,4 +1,4 @@
-"""Writes the tables of README.md and docs/measuring.md from bench/results/*.json; measures nothing.
+"""Writes the tables of README.md and of pages of docs/ from bench/results/*.json; measures nothing.
 
 python -m bench.pages            (--check: only reports, by its status, whether they are current)
 """
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import costs
 from .memory import TITLE
 from .records import ON_GPU, Document, baseline_of, documents, find, find_memory, machine_line, milliseconds, table
 from .side_by_side import NOISY, OURS, PUBLISHED
@@ -292,18 +293,34 @@ def plots(results: dict[str, Document]) -> str:
     return "\n\n".join(f"![{title}]({name}.png)" for network, title, name in images if network in results)
 
 
+# Page in docs/ops -> how the names of its ops start.
+OPS = {
+    "messages": ("message_passing", "row_mlp"),
+    "edges": ("pairwise_invariants", "coordinate_update"),
+    "segments": ("segment_", "gather_segment_"),
+    "pairs": ("rank2_", "linear_", "pairwise_linear", "pairwise_network", "encode_invariants"),
+    "neighbours": ("k_nearest",),
+}
+
+
+def _costs_of(*starts: str) -> Callable[[dict[str, Document]], str]:
+    return lambda results: costs.ops(results, *starts)
+
+
 Parts = dict[str, Callable[[dict[str, Document]], str]]
 PAGES: dict[Path, Parts] = {
     Path("README.md"): {"numbers": numbers},
     Path("docs") / "measuring.md": {
         "targets": targets,
         "plots": plots,
-        "kernels": kernels,
         "exponents": exponents,
         "sizes": sizes,
         "calls": calls,
         "sources": sources,
     },
+    Path("docs") / "networks.md": {"networks": costs.networks},
+    Path("docs") / "ops" / "times.md": {"kernels": kernels},
+    **{Path("docs") / "ops" / f"{page}.md": {"costs": _costs_of(*starts)} for page, starts in OPS.items()},
 }
 
 

@@ -31,7 +31,7 @@ class InteractionNetwork(nn.Module):
 
     .. math::
         E_{ij} &= R_1(x_i, x_j, a_{ij}), \quad x_i' = O(x_i, \textstyle\sum_j E_{ij})
-            \quad \text{(``n_layers`` times, with the same weights and the original } a) \\
+            \quad \text{(n\_layers times, with the same weights and the original } a) \\
         w_{ij} &= \mathrm{sigmoid}(R_2(x_i', x_j', E_{ij}))
 
     with the receiver i first. ``n_layers=1`` is the paper's network. The only edge tensors are E and w of the last

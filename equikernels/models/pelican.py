@@ -26,20 +26,21 @@ class PELICANClassifier(Trunk):
     keeps fixed are prepended to each event, labelled by scalars; with ``method="input"`` products of the components
     that the subgroup allows are further inputs.
 
-    ====== ======================== ================ ==========================
-    name   group kept               spurions         inputs beside p_i . p_j
-    ====== ======================== ================ ==========================
-    so13   SO(1,3)                  -                -
-    so3    SO(3)                    t                E
-    so12   SO(1,2)                  z                pz
-    se2    SE(2)                    t - z            E - pz (keeps t + z fixed)
-    so2    SO(2)                    t, z             E, pz
-    so2_0  SO(2)                    t + z, t - z     E + pz, E - pz
-    R      boosts along z           x, y             px, py
-    1, 11  none                     t, x, y, z       E, px, py, pz ("1": no p_i . p_j)
-    1_0,   none                     t + z, t + x,    E + pz, E - px, E - py, E - pz, no p_i . p_j
-    11_0                            t + y, t - z     E + pz, E + px, E + py, E - pz
-    ====== ======================== ================ ==========================
+    ===== ============== ========================== ============================================
+    name  group kept     spurions                   inputs beside p_i . p_j
+    ===== ============== ========================== ============================================
+    so13  SO(1,3)        -                          -
+    so3   SO(3)          t                          E
+    so12  SO(1,2)        z                          pz
+    se2   SE(2)          t - z                      E - pz (keeps t + z fixed)
+    so2   SO(2)          t, z                       E, pz
+    so2_0 SO(2)          t + z, t - z               E + pz, E - pz
+    R     boosts along z x, y                       px, py
+    1     none           t, x, y, z                 E, px, py, pz, no p_i . p_j
+    11    none           t, x, y, z                 E, px, py, pz
+    1_0   none           t + z, t + x, t + y, t - z E + pz, E - px, E - py, E - pz, no p_i . p_j
+    11_0  none           t + z, t + x, t + y, t - z E + pz, E + px, E + py, E - pz
+    ===== ============== ========================== ============================================
 
     As published, the last linear layer is followed by LeakyReLU(0.01) too.
 

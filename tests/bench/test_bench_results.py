@@ -17,8 +17,8 @@ from equikernels import cli
 from ..support import ROOT
 from ..support.bench_suite import document, machine, module, side_by_side
 
-command, compare, growth, pages, plan, plots, records, report, targets = map(
-    module, ("command", "compare", "growth", "pages", "plan", "plots", "records", "report", "targets")
+command, compare, costs, growth, pages, plan, plots, records, report, targets = map(
+    module, ("command", "compare", "costs", "growth", "pages", "plan", "plots", "records", "report", "targets")
 )
 
 
@@ -189,6 +189,17 @@ def test_kernels_become_a_document() -> None:
     assert "float32 where a row names no other" in pages.kernels({"kernels": found})
 
 
+def test_the_cost_of_an_op_is_beside_the_fastest_baseline() -> None:
+    row = {"op": "op, sum", "graph": "100 jets", "pass": "forward", "dtype": "float32", "threads": 2, "bytes": 8}
+    row |= {"what": "op", "noise": 0.0, "flops": 1}
+    slow = {**row, "equikernels_ms": 0.05, "index_add__ms": 0.5, "ratio": 10.0}
+    fast = {**row, "equikernels_ms": 0.05, "PyG_ms": 0.1, "ratio": 2.0}
+    other = {**fast, "ratio": 1.0, "dtype": "float64"}
+    found = {**machine.machine("kernels", 2), "rows": [slow, fast, other]}
+    assert "| `op`, sum | 100 jets | 50 us | **2x** (PyG) |  |  |" in costs.ops({"kernels": found}, "op")
+    assert costs.ops({"kernels": found}, "another") == costs.ops({}, "op") == "Not measured yet."
+
+
 def test_another_dtype_is_named_and_has_another_roof() -> None:
     content = raw()
     for entry in content["benchmarks"]:
@@ -207,11 +218,30 @@ def test_plots_of_what_there_is(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     kernels = report.document(raw())
     growing = {**machine.machine("growth", 2), "rows": curve(2.0)}
-    for name, document_ in (("kernels", kernels), ("growth", growing), ("net", document())):
-        assert plots.PLOTS["speedup" if name == "net" else "roofline" if name == "kernels" else name]({}) is None
+    network = {**document(), "network": "pelican_nano"}
+    network["rows"][0] |= {"what": "forward, one event of n = 54", "ratio": 0.8}  # a bar that points to the left
+    for name, document_ in (("kernels", kernels), ("growth", growing), ("pelican_nano", network)):
         (tmp_path / f"{name}.json").write_text(json.dumps(document_))
+    assert all(plot({}) is None for plot in plots.PLOTS.values())
     assert plots.main([str(tmp_path), "--out", str(tmp_path)]) is None
     assert {path.stem for path in tmp_path.glob("*.png")} == {"speedup", "roofline", "growth"}
+
+
+def test_a_plot_tells_ops_apart() -> None:
+    results = pages.load(ROOT)
+    marks = plots.marks_of({row["op"] for row in results["kernels"]["rows"]})
+    assert len(marks) > 12
+    assert len(set(marks.values())) == len(marks)
+
+
+def test_bars_are_those_of_the_network() -> None:
+    """Three for each network that is measured; rows of other sizes and baselines are not shown."""
+    results = pages.load(ROOT)
+    for name, group in plots.GROUPS.items():
+        bars = plots.bars_of(results[name], group)
+        assert list(bars) == list(plots.BARS)
+        row = records.find(name, results[name], f"forward, {group.large}")
+        assert bars["forward"] == (group.large, row["ratio"])
 
 
 # --- The pages ----------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ REDUCE_OF = {"s": "sum", "m": "sum", "x": "max", "n": "min"}
 class Aggregation(NamedTuple):
     """How a layer aggregates over particles.
 
-    Args:
+    Attributes:
         config: letters, one an aggregation: "s" sum / nbar, "m" sum / nobj (both once per summed index), "x" max -
             ln nobj, "n" min + ln nobj. An upper-case letter multiplies by (nobj / nbar)^alpha. The first letter makes
             all maps of a layer; each further one makes those that are aggregated again (2 -> 2: maps 6 to 15; 2 -> 0:
@@ -45,7 +45,7 @@ class Aggregation(NamedTuple):
 class PairBatch(NamedTuple):
     """The pairs of a batch of events, and what is known of its particles.
 
-    Args:
+    Attributes:
         ptr: as in :func:`rank2_reduce`.
         weight: [n], multiplies every summand of particle i, for "s", "m", "S" and "M" (IRC safety).
         nobj: [n_events], used as the number of particles; their number by default. Of integers torch takes the

@@ -29,7 +29,7 @@ for _op in (OP, NETWORK):
 class PairNorm(NamedTuple):
     """A batch norm over pairs, as its layer holds it.
 
-    Args:
+    Attributes:
         weight, bias: [D] or None.
         running_mean, running_var: [D] or None, used where ``of_batch`` is False.
         eps: added to the variance.

@@ -119,8 +119,7 @@ def rank2_mix(
         T: [n_pairs, C] float32 or float64 (CUDA: bfloat16 or float16 too, added in float32), pairs row-major inside
             each event.
         ptr: as in :func:`rank2_reduce`.
-        weight_identity: W_1 [C, D]; with it, without it and with
-        weight_transpose: W_2 [C, D], at least one.
+        weight_identity, weight_transpose: W_1 and W_2 [C, D], at least one of them.
         row, col, diag: [n, D].
         event: [n_events, D].
         bias: [D].
