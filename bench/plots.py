@@ -43,7 +43,7 @@ def speedup(results: dict[str, Document]) -> Any:
     groups = {g.title: found for name, g in GROUPS.items() if (found := bars_of(results.get(name, {"rows": []}), g))}
     if not groups:
         return None
-    figure = figure_of(figsize=(8, 0.9 + 0.85 * len(groups)), dpi=DPI)
+    figure = figure_of(figsize=(6.6, 0.8 + 0.75 * len(groups)), dpi=DPI)
     axes = figure.add_subplot()
     ticks, top = [], 0.0
     for title, found in groups.items():
@@ -51,14 +51,14 @@ def speedup(results: dict[str, Document]) -> Any:
             axes.barh(top, ratio - 1, left=1, color=BARS[kind], height=0.9, label=kind)
             # right of the bar; where it points to the left, right of the line that it starts from
             place = {"xytext": (5, 0), "textcoords": "offset points", "va": "center"}
-            axes.annotate(f"{ratio:.1f}x  {size}", (max(ratio, 1), top), **place, fontsize=8, color=INK)
+            axes.annotate(f"{ratio:.1f}x  {size}", (max(ratio, 1), top), **place, fontsize=8.5, color=INK)
             top += 1
         ticks.append((top - (len(found) + 1) / 2, title))
         top += 0.8
     axes.set_yticks(*zip(*ticks, strict=True), fontsize=10)
     axes.set(xscale="log", ylim=(top - 1.2, -0.8), xlabel="time of the published formula over time of equikernels")
     lowest, highest = (f(ratio for found in groups.values() for _, ratio in found.values()) for f in (min, max))
-    axes.set_xlim(0.8 * min(lowest, 1), 4.5 * highest)  # room for the label of the longest bar
+    axes.set_xlim(0.8 * min(lowest, 1), 7 * highest)  # room for the label of the longest bar
     marks = [v for v in (0.5, 1, 2, 5, 10, 20, 50, 100) if v <= 1.5 * highest and v >= min(lowest, 1)]
     axes.set_xticks(marks, [f"{v:g}x" for v in marks])
     axes.minorticks_off()

@@ -196,7 +196,11 @@ def test_the_cost_of_an_op_is_beside_the_fastest_baseline() -> None:
     fast = {**row, "equikernels_ms": 0.05, "PyG_ms": 0.1, "ratio": 2.0}
     other = {**fast, "ratio": 1.0, "dtype": "float64"}
     found = {**machine.machine("kernels", 2), "rows": [slow, fast, other]}
-    assert "| `op`, sum | 100 jets | 50 us | **2x** (PyG) |  |  |" in costs.ops({"kernels": found}, "op")
+    assert costs.ops({"kernels": found}, "op").endswith("| `op`, sum | 100 jets | 50 us | **2x** (PyG) |")
+    found["rows"].append({**slow, "graph": "one jet", "bytes": 4, "pass": "forward and backward"})
+    one_jet, many = costs.ops({"kernels": found}, "op").splitlines()[-2:]
+    assert one_jet == "| `op`, sum | one jet |  |  | 50 us | **10x** (PyTorch) |"
+    assert many == "|  | 100 jets | 50 us | **2x** (PyG) |  |  |"
     assert costs.ops({"kernels": found}, "another") == costs.ops({}, "op") == "Not measured yet."
 
 
