@@ -188,7 +188,10 @@ class EquivariantLayer(Recipe):
     def _normalised(self, module: Any, how: str, total: Tensor, row: Tensor) -> Tensor:
         if how != "mean":
             return total / getattr(module, how)
-        degree = self.cache.once((row,), ("degree", total.shape[0]), lambda: torch.bincount(row, minlength=len(total)))
+        nodes = total.shape[0]
+        # Not bincount: its size is a value, which torch.export writes into the program.
+        count = lambda: row.new_zeros(nodes).index_add(0, row, torch.ones_like(row))  # noqa: E731
+        degree = self.cache.once((row,), ("degree", nodes), count)
         return total / degree.clamp(min=1).unsqueeze(1)
 
     def probes(self, module: Any) -> Iterator[Probe]:

@@ -351,6 +351,8 @@ def best(module: nn.Module, kind: type[Recipe], candidates: list[Recipe]) -> Rec
         if complete or len(found) > 1 + len(found[0].variants()):
             break
     if not found:
+        if not reasons:
+            raise NotRecognisedError("its layers' widths are those of no published block")
         raise min(reasons, key=lambda r: r.distance)
     chosen = max(found, key=lambda r: len(r.proved))
     chosen.describe(module)

@@ -76,9 +76,10 @@ class Recipe(ABC):
     def layers(self, module: Any) -> Layers:
         """The layers that the fused form does not call: it reads their parameters, or leaves them out."""
         called = self.called(module)
+        # A layer that stands in two places is listed twice: while torch.export traces, its places are two objects.
         return [
             (path, layer)
-            for path, layer in module.named_modules()
+            for path, layer in module.named_modules(remove_duplicate=False)
             if path and not any(path == c or path.startswith(f"{c}.") for c in called)
         ]
 

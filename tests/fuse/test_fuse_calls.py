@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import checkpoint
 
 import equikernels as ek
+from equikernels.published import E_GCL
 from equikernels.published.lorentznet import LGEB
 
 from ..support.fuse_blocks import (
@@ -354,3 +355,23 @@ def test_graphs_that_change_under_the_same_tensors() -> None:
         edges.copy_(random_edges(seed=seed))
         torch.testing.assert_close(block(h, x, edges, scalars), own(h, x, edges, scalars), rtol=1e-9, atol=1e-9)
     assert len(block.equikernels_recipe.cache._made) <= 4
+
+
+def test_exports_take_the_fused_form_and_any_size() -> None:
+    """Also where activations are one object in several places, as in the published layer."""
+    auto = torch.export.Dim.AUTO
+    block = E_GCL(4, 4, 8).eval()
+    assert block.edge_mlp[1] is block.coord_mlp[1]
+    wanted = copy.deepcopy(block)
+    ek.fuse_(block)
+
+    def inputs(n: int, edges: int) -> tuple[Tensor, ...]:
+        return torch.randn(n, 4), torch.randint(0, n, (2, edges)), torch.randn(n, 3)
+
+    shapes = ({0: auto}, {1: auto}, {0: auto})
+    with torch.no_grad():
+        program = torch.export.export(block, inputs(7, 20), dynamic_shapes=shapes, strict=False)
+        assert any(node.target is torch.ops.equikernels.message_passing.default for node in program.graph.nodes)
+        for n, edges in ((7, 20), (30, 200)):
+            given = inputs(n, edges)
+            torch.testing.assert_close(program.module()(*given), wanted(*given))
