@@ -24,7 +24,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 WHEEL_STAMP := $(VENV)/.wheel-$(or $(EQUIKERNELS_CUDA),auto)
 TORCH_STAMP := $(VENV)/.torch-$(shell printf '%s' '$(TORCH) $(PYTHON)' | cksum | cut -d' ' -f1)
 SOURCES := $(shell find csrc equikernels bench -name '*.py' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h' \
-             -o -name '*.npz' -o -name '*.yaml' -o -name '*.json' -o -name '*.in' -o -name py.typed) bin/equikernels CMakeLists.txt setup.py pyproject.toml README.md LICENSE
+             -o -name '*.npz' -o -name '*.yaml' -o -name '*.json' -o -name '*.in' -o -name '*.cmake' -o -name py.typed) bin/equikernels CMakeLists.txt setup.py pyproject.toml README.md LICENSE
 
 # Python 3.11 and later: the working directory is not searched for modules.
 export PYTHONSAFEPATH = 1
@@ -114,7 +114,7 @@ docs: $(VENV)/.with-docs
 lint: $(VENV)/.with-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' | xargs $(BIN)/clang-format --dry-run -Werror
+	find csrc equikernels/include examples tests/deploy -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' | xargs $(BIN)/clang-format --dry-run -Werror
 	$(BIN)/mypy
 
 wheel: $(WHEEL_STAMP)

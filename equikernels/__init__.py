@@ -2,6 +2,7 @@
 
 from . import _native as _native
 from . import data as data
+from . import deploy as deploy
 from . import metrics as metrics
 from . import models as models
 from . import nn as nn
@@ -66,6 +67,7 @@ __all__ = [
     "backends",
     "coordinate_update",
     "data",
+    "deploy",
     "encode_invariants",
     "eta_phi",
     "fuse_",

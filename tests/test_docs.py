@@ -27,7 +27,7 @@ DOCS = ROOT / "docs"
 PAGES = {path.relative_to(DOCS).as_posix(): path.read_text() for path in sorted(DOCS.rglob("*.md"))}
 CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
 # Pages whose code has tests of its own, because it needs files or prints what is compared.
-ELSEWHERE = {"data.md", "fuse.md", "training.md"}
+ELSEWHERE = {"data.md", "deployment.md", "fuse.md", "training.md"}
 EXAMPLES = [page for page, text in PAGES.items() if blocks_of(text) and page not in ELSEWHERE]
 OBJECTS = {name: page for page, text in PAGES.items() for name in re.findall(r"^::: (\S+)$", text, re.MULTILINE)}
 SHAPE = re.compile(r"^(?: {4})?(\w+) = .*  # \[(\d+(?:, \d+)*)\]", re.MULTILINE)

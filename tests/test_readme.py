@@ -11,6 +11,7 @@ import pytest
 import equikernels as ek
 from equikernels import _triton
 from equikernels.backend import KERNELS
+from equikernels.export import TAKES_ANY_SIZE
 
 from .support import ROOT
 
@@ -62,6 +63,20 @@ def test_the_code_about_training_runs(
     for number, block in enumerate(blocks_of((ROOT / "docs" / "training.md").read_text())):
         exec(compile(block, f"training.md block {number}", "exec"), {})
     assert "parameters" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not TAKES_ANY_SIZE, reason="packaging needs PyTorch 2.13")
+def test_the_code_about_deployment_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for number, block in enumerate(blocks_of((ROOT / "docs" / "deployment.md").read_text())):
+        exec(compile(block, f"deployment.md block {number}", "exec"), names)
+    assert capsys.readouterr().out.split() == [ek.deploy.cmake_prefix_path()]
+    assert names["score"].shape == (100,)  # type: ignore[attr-defined]
+    assert names["score"].max() > 0.5  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

@@ -72,8 +72,12 @@ class RadialFieldLayer(nn.Module):
             fail(op, "edge_attr", f"shape [{graph.num_edges}, {self.edge_attr_nf}]", got)
         dtype = weight_and_bias(self.coord_mlp_vel[0])[0].dtype
         square = pairwise_invariants(x, graph, metric="euclidean", psi=False)[:, :1]
-        distance = torch.where(square > 0, square, 1).sqrt() * (square > 0)
-        edge = distance.to(dtype)
+        edge = norm(square).to(dtype)
         weight = apply_layers(self.phi, edge if edge_attr is None else torch.cat([edge, edge_attr], dim=1))
-        speed = torch.linalg.vector_norm(vel, dim=1, keepdim=True).to(dtype)
+        speed = norm(vel.square().sum(1, keepdim=True)).to(dtype)
         return coordinate_update(x, weight, graph, clamp=None) + apply_layers(self.coord_mlp_vel, speed) * vel
+
+
+def norm(square: Tensor) -> Tensor:
+    """The root of squares, whose derivative at 0, which does not exist, is set to 0."""
+    return torch.where(square > 0, square, 1).sqrt() * (square > 0)

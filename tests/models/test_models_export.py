@@ -86,6 +86,11 @@ def holds(
             torch.testing.assert_close(program(*inputs), model(*inputs), rtol=1e-5, atol=1e-6, equal_nan=True)
 
 
+def test_no_network_is_left_out() -> None:
+    networks = {getattr(ek.models, name) for name in dir(ek.models) if name[0].isupper()}
+    assert networks == {type(NETWORKS[name][0]()) for name in (*JETS, *GRAPHS)}
+
+
 @pytest.mark.parametrize("name", JETS)
 def test_jets(name: str) -> None:
     make, shapes = JETS[name]

@@ -158,7 +158,7 @@ class Aggregates:
         if not self.made:
             self.reduced(T, REDUCE_OF[self.how.config[0].lower()])
         diagonal = next(iter(self.made.values()))[0][:, 0]
-        return diagonal if self.affine is None else torch.addcmul(self.affine[1], diagonal, self.affine[0])
+        return diagonal if self.affine is None else diagonal * self.affine[0] + self.affine[1]
 
     def over_event(self, values: Tensor, reduce: str) -> Tensor:
         """[n_events, k, C] from [n, k, C]."""

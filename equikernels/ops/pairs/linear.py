@@ -134,7 +134,7 @@ class Layer(NamedTuple):
         if factors:
             coefs01, coefs10, coefs11 = factors
             first = coefs.t()[:, :, None] * coefs10
-            coefs = torch.addcmul(first, coefs01.t()[:, None, :], coefs11).permute(1, 2, 0)
+            coefs = (first + coefs01.t()[:, None, :] * coefs11).permute(1, 2, 0)
         maps = self.of.how.maps
         if maps is None:
             return coefs

@@ -1,0 +1,10 @@
+# Compares the version asked for with that of the package: the same major and minor number, at least that patch.
+file(STRINGS "${CMAKE_CURRENT_LIST_DIR}/../_version.py" PACKAGE_VERSION REGEX "__version__")
+string(REGEX REPLACE ".*\"([0-9.]+).*" "\\1" PACKAGE_VERSION "${PACKAGE_VERSION}")
+string(REGEX MATCH "^[0-9]+\\.[0-9]+" series "${PACKAGE_VERSION}")
+if(PACKAGE_VERSION VERSION_GREATER_EQUAL PACKAGE_FIND_VERSION AND "${PACKAGE_FIND_VERSION}." MATCHES "^${series}\\.")
+  set(PACKAGE_VERSION_COMPATIBLE TRUE)
+endif()
+if(PACKAGE_VERSION VERSION_EQUAL PACKAGE_FIND_VERSION)
+  set(PACKAGE_VERSION_EXACT TRUE)
+endif()

@@ -1,0 +1,111 @@
+"""The tensors that a program reads in place of a network's arguments, and example values of them.
+
+A program has no graphs among its arguments: jets come with offsets ``ptr``, hits with an ``edge_index``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .. import models
+from ..checks import fail
+
+NODES, EDGES, OFFSETS, ENDS = "nodes", "edges", "offsets", "ends"
+EVENTS, SIZE = 2, 4  # of the examples: no two sizes are equal, so that none is taken for another
+
+
+class Input(NamedTuple):
+    """One tensor of a program.
+
+    Attributes:
+        name: as the network's argument; "ptr" and "edge_index" stand for its graph.
+        rows: "nodes" [n, width], "edges" [E, width], "offsets" [n_events + 1], or "ends" [2, E]: senders, receivers.
+        width: columns; 0 for offsets and ends.
+        dtype: of its numbers.
+    """
+
+    name: str
+    rows: str
+    width: int
+    dtype: torch.dtype
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.rows} {self.width} {str(self.dtype).removeprefix('torch.')}"
+
+    def sizes(self) -> dict[int, Any]:
+        """The sizes of it that a program leaves open, as ``torch.export`` wants them."""
+        return {1 if self.rows == ENDS else 0: torch.export.Dim.AUTO}
+
+    def example(self) -> Tensor:
+        """Values for tracing a network."""
+        nodes, edges = EVENTS * SIZE + 1, EVENTS * SIZE * 2 + 1
+        if self.rows == OFFSETS:
+            return torch.tensor([0, SIZE, nodes])
+        if self.rows == ENDS:
+            return torch.arange(2 * edges).view(2, edges) % nodes
+        values = torch.linspace(-1, 1, (nodes if self.rows == NODES else edges) * self.width, dtype=self.dtype)
+        return values.view(-1, self.width)
+
+
+PTR, EDGE_INDEX = Input("ptr", OFFSETS, 0, torch.int64), Input("edge_index", ENDS, 0, torch.int64)
+
+
+def inputs_of(op: str, model: nn.Module, dim: int, coordinates: torch.dtype | None) -> list[Input]:
+    """What a program of a network reads, in the order of the network's arguments.
+
+    Args:
+        op: named in errors.
+        model: of :mod:`equikernels.models`.
+        dim: coordinates of a point, where the network takes any number.
+        coordinates: dtype of four-momenta and points; by default float64 for jets and that of the weights for others.
+
+    Raises:
+        TypeError: another network.
+    """
+    weights = next(model.parameters()).dtype
+    points, momenta = coordinates or weights, coordinates or torch.float64
+
+    def per_node(name: str, width: int, dtype: torch.dtype = weights) -> Input:
+        return Input(name, NODES, width, dtype)
+
+    def per_edge(width: int) -> list[Input]:
+        return [Input("edge_attr", EDGES, width, weights)] if width > 0 else []
+
+    if isinstance(model, models.LorentzNet):
+        found = [per_node("x", 4, momenta), per_node("scalars", model.n_scalar), PTR]
+        return found + _free(model, per_node)
+    if isinstance(model, models.PELICANClassifier | models.PELICANRegressor):
+        found = [per_node("p4", 4, momenta), PTR]
+        return [*found, per_node("scalars", model.num_data_scalars)] if model.num_data_scalars else found
+    if isinstance(model, models.PELICANNano):
+        return [per_node("p4", 4, momenta), PTR]
+    if isinstance(model, models.EuclidNet):
+        return [per_node("x", 3, points), EDGE_INDEX, *_free(model, per_node)]
+    if isinstance(model, models.EuclidNetSO3):
+        return [per_node("x", 3, points), EDGE_INDEX]
+    if isinstance(model, models.InteractionNetwork):
+        return [per_node("x", 3), EDGE_INDEX, *per_edge(4)]
+    x = per_node("x", dim, points)
+    if isinstance(model, models.EGNN):
+        return [per_node("h", model.embedding_in.in_features), x, EDGE_INDEX, *per_edge(_attributes(model))]
+    if isinstance(model, models.EGNNVelocity):
+        h = per_node("h", model.embedding.in_features)
+        return [h, x, EDGE_INDEX, per_node("vel", dim), *per_edge(_attributes(model))]
+    if isinstance(model, models.RadialField):
+        return [x, EDGE_INDEX, per_node("vel", dim), *per_edge(_attributes(model))]
+    fail(op, "model", "a network of equikernels.models", type(model).__name__, TypeError)
+
+
+def _free(model: Any, per_node: Callable[[str, int], Input]) -> list[Input]:
+    """What the free stream of VecNet reads."""
+    return [per_node("free", model.n_free_input)] if hasattr(model, "free") and model.n_free_input > 0 else []
+
+
+def _attributes(model: Any) -> int:
+    """The width of edge attributes of a network of layers ``gcl_0``, ..."""
+    first = model.gcl_0 if model.n_layers > 0 else None
+    return int(getattr(first, "edges_in_d", getattr(first, "edge_attr_nf", 0)))
