@@ -151,6 +151,8 @@ def fit(
         "parameters": sum(p.numel() for p in model.parameters()),
         "epochs": trainer.current_epoch,
         "seconds": seconds,
+        "events_read": events.events_read,
+        "seconds_of_reading": events.seconds_of_reading,
         **next(c for c in trainer.callbacks if isinstance(c, Clock)).as_dict(),  # type: ignore[attr-defined]
         "validation": _plain(trainer.callback_metrics, "validation_"),
     }
