@@ -1,6 +1,6 @@
 """Times one epoch of a training by equikernels and by the published formula: whole processes, from start to report.
 
-python tools/epoch_time.py [--network lorentznet] [--jets 20000] [--threads 2] [--data train.h5] [--json epoch.json]
+python tools/epoch_time.py [--network lorentznet] [--jets 20000 | --data train.h5] [--threads 2] [--json epoch.json]
 
 Both sides run `equikernels train` on the same file with the same configuration, seed and order of events. The time of a
 process includes imports, reading the file, validation on a tenth of the jets and the checkpoint. Without --data the
@@ -30,14 +30,15 @@ from equikernels.train import Config, load
 SIDES = ("equikernels", "published")
 
 
-def config_of(name: str, data: Path, limit: int) -> Config:
+def config_of(name: str, data: Path) -> Config:
     """The configuration with what the published formulas need."""
     config = load(name)
     options = dict(config.options)
     if config.network == "LorentzNet":
         options["readout"] = "padded_mean"
-    options.pop("dropout" if config.network == "PELICAN" else "", None)
-    return replace(config, options=options, data=replace(config.data, train=str(data), limit=limit))
+    elif config.network == "PELICAN":
+        options["dropout"] = False
+    return replace(config, options=options, data=replace(config.data, train=str(data)))
 
 
 def run(config: Config, side: str, threads: int, folder: Path) -> dict[str, Any]:
@@ -68,23 +69,21 @@ def main() -> None:
     parser.add_argument("--network", default="lorentznet", help="a configuration of the package (default: lorentznet)")
     parser.add_argument("--jets", type=int, default=20_000, help="training and validation jets (default: 20000)")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--data", type=Path, help="a file of at least so many jets")
+    parser.add_argument("--data", type=Path, help="a file, of which all jets are used")
     parser.add_argument("--json", type=Path, help="where the result goes, such as bench/results/epoch.json")
     options = parser.parse_args()
     machine, records = (importlib.import_module(f"{bench_package()}.{name}") for name in ("machine", "records"))
     document = machine.machine("epoch", options.threads)
     found = {}
     with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder) / "jets.npz"
-        if options.data is None:
-            sample = ek.data.load_sample_jets()
+        data = options.data
+        if data is None:
+            data, sample = Path(folder) / "jets.npz", ek.data.load_sample_jets()
             sample[torch.arange(options.jets) % len(sample)].save(data)
-        else:
-            ek.data.read_jets(options.data, limit=options.jets).save(data)
-        config = config_of(options.network, data, options.jets)
+        config = config_of(options.network, data)
         for side in SIDES:
             found[side] = run(config, side, options.threads, Path(folder))
-    row = row_of(f"an epoch, {options.network}, {options.jets:,} jets, whole process", found)
+    row = row_of(f"an epoch, {options.network}, {found[SIDES[0]]['events_read']:,} jets, whole process", found)
     document |= {"rows": [row], "left_out": []}
     for k, side in enumerate(SIDES):
         print(
