@@ -80,6 +80,7 @@ def test_interrupted_training_ends_with_the_same_weights(bucket: int, jets: Path
     fit(whole, tmp_path / "parts", accelerator="cpu", max_epochs=2)
     fit(whole, tmp_path / "parts", accelerator="cpu", resume=True)
     again = weights(tmp_path / "parts")
+    assert torch.load(tmp_path / "whole" / "last.ckpt", weights_only=True)["epoch"] == 3  # the best one or not
     for name, value in weights(tmp_path / "whole").items():
         assert torch.equal(value, again[name]), name
 
