@@ -63,7 +63,7 @@ def test_every_rate_is_between_zero_and_one(name: str, epochs: int) -> None:
     assert all(0 <= rate(k / 8, epochs) <= 1 for k in range(8 * epochs + 1))
 
 
-PARAMETERS = {"lorentznet": 224_072, "pelican": 48_482, "lorentznet_small": 13_205}
+PARAMETERS = {"lorentznet": 224_072, "pelican": 48_482, "lorentznet_small": 13_205, "pelican_small": 7_521}
 
 
 @pytest.mark.parametrize("name", shipped())
