@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .checks import need
-
 
 def _positive(text: str) -> int:
     value = int(text)
@@ -65,7 +63,7 @@ def _add_training(commands: Any) -> None:
     score = commands.add_parser("score", help="the probability of signal of every jet of a file")
     for command in (evaluate, score):
         command.add_argument("data", metavar="FILE")
-        command.add_argument("--model", required=True, metavar="CKPT", help="a checkpoint, or a name: lorentznet-top")
+        command.add_argument("--model", required=True, metavar="CKPT", help="a checkpoint, or a name: pelican-top, ...")
         command.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     score.add_argument("--out", type=Path, required=True, metavar="FILE", help=".parquet, .csv or .npz")
     evaluate.add_argument("--out", type=Path, metavar="DIR", help="folder for metrics.json and plots")
@@ -90,9 +88,10 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 def _training(arguments: argparse.Namespace) -> int:
     """Bad input is a line on standard error and status 2, before the first step."""
+    from . import train
+
     try:
-        for module in ("lightning", "yaml"):
-            need(f"equikernels {arguments.command}", module, "train")
+        train.check_installed(f"equikernels {arguments.command}")
         from .train import command
 
         return getattr(command, arguments.command)(arguments)

@@ -39,6 +39,7 @@ def load_pretrained(name: str) -> nn.Module:
     >>> tagger = load_pretrained("lorentznet-top")
     >>> x, ptr, is_beam = equikernels.data.with_beams(jets.p4, jets.ptr)
     >>> score = tagger(x, equikernels.data.top_tagging_scalars(x, is_beam), ptr).softmax(1)[:, 1]
+    >>> score = load_pretrained("pelican-top")(jets.p4.double(), jets.ptr).softmax(1)[:, 1]
 
     The networks were trained on jets of our own simulation, which is easier than that of the reference data set: they
     show how to use the package, and no number of theirs may be compared with the literature.

@@ -29,12 +29,21 @@ Tagging Reference Dataset (arXiv 1902.09914) with a parametrised detector; these
 | AUC | {auc:.4f} |
 | 1/eps_B at eps_S = 0.3 | {rejection:.0f} +- {error:.0f} ({passed:.0f} background jets pass) |
 
-Inputs: constituents (E, px, py, pz) in GeV with two beams, masses through psi (`ek.data.with_beams`,
-`ek.data.top_tagging_scalars`). Seed {seed}, {epochs} epochs; the configuration is in {name}.json. The published clamp
-of coordinate steps at 100 GeV acts in it, so that its logits are not exactly invariant: a boost of gamma 1.25 moves
-those of twelve sample jets by up to 0.14 (without the clamp by 3e-13). Use it to try the package, not in an analysis:
-nothing is known of its systematic uncertainties, of pile-up, or of other generators and detectors.
+Seed {seed}, {epochs} epochs; the configuration is in {name}.json.
+
+{about}
+
+Use it to try the package, not in an analysis: nothing is known of its systematic uncertainties, of pile-up, or of
+other generators and detectors.
 """
+ABOUT = {
+    "LorentzNet": """Inputs: constituents (E, px, py, pz) in GeV with two beams, masses through psi
+(`ek.data.with_beams`, `ek.data.top_tagging_scalars`). The published clamp of coordinate steps at 100 GeV acts in it,
+so that its logits are not exactly invariant: a boost of gamma 1.25 moves those of twelve sample jets by up to 0.14
+(without the clamp by 3e-13).""",
+    "PELICAN": """Inputs: constituents (E, px, py, pz) in GeV, best in float64; the network adds the vectors t and z
+itself. Its logits are invariant under rotations about the beam and permutations of the constituents, to rounding.""",
+}
 
 
 def main(folder: Path, name: str) -> None:
@@ -61,6 +70,7 @@ def main(folder: Path, name: str) -> None:
         passed=test["rejection_0.3_passed"],
         seed=config["training"]["seed"],
         epochs=report["epochs"],
+        about=ABOUT[config["network"]],
     )
     (HERE / f"{name}.md").write_text(text)
 

@@ -150,21 +150,22 @@ class Jets:
             batch_size: jets of a batch.
             shuffle: another order in each epoch, which ``seed`` and the number of the epoch determine.
             bucket: with ``shuffle``: sort this many batches of shuffled jets by multiplicity before they are cut, so
-                that jets of a batch have similar numbers of constituents (less padding, and batches of less different
-                cost); batches then come in random order. 0: no sorting.
+                that jets of a batch have similar numbers of constituents (less padding for networks that pad); batches
+                then come in random order. Batches are no random samples then: their shares of classes and their batch
+                statistics depend on the multiplicity. 0: no sorting.
             workers: processes that make batches.
             seed: of the order.
             drop_last: leave out a last batch of fewer jets.
-            shard: (rank, number of processes) for distributed training: each process gets every n-th batch; all have
-                the same number of batches.
-            options: of DataLoader, such as ``pin_memory``.
+            shard: (rank, number of processes) for distributed training: processes share out batches of ``batch_size``
+                times their number, so that a step is that of one process with such batches. All have the same number of
+                batches, of the same sizes: the first jets come again where the last ones do not suffice for all.
+            options: of DataLoader, such as ``pin_memory``, or a ``collate_fn`` of one batch, of type Jets.
         """
         from .loader import Batches, JetDataset, first
 
         batches = Batches(self.ptr.diff().cpu(), batch_size, shuffle, bucket, seed, drop_last, shard)
-        if workers > 0:
-            options = {"persistent_workers": True} | options
-        return DataLoader(JetDataset(self), batch_sampler=batches, num_workers=workers, collate_fn=first, **options)
+        options = {"collate_fn": first, "persistent_workers": workers > 0, **options}
+        return DataLoader(JetDataset(self), batch_sampler=batches, num_workers=workers, **options)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Jets:
         """On another device; ``dtype`` is that of p4."""

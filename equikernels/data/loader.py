@@ -37,7 +37,7 @@ def first(batch: Any) -> Any:
 
 
 class Batches(Sampler[list[int]]):
-    """Indices of the jets of each batch; see :meth:`Jets.loader`.
+    """Indices of the events of each batch; see :meth:`Jets.loader`.
 
     Every iteration is the next epoch; ``set_epoch`` names it, for a run that continues another.
     """
@@ -70,30 +70,33 @@ class Batches(Sampler[list[int]]):
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
-    def _number(self) -> int:
-        """Batches of all processes."""
-        jets, size = len(self.counts), self.batch_size
-        return jets // size if self.drop_last else -(-jets // size)
+    @property
+    def _together(self) -> int:
+        """Events of the batches of all processes."""
+        return self.batch_size * self.shard[1]
 
     def __len__(self) -> int:
-        return -(-self._number() // self.shard[1])
+        events, size = len(self.counts), self._together
+        return events // size if self.drop_last else -(-events // size)
 
     def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         self.epoch += 1
-        batches = self._batches(generator)
         rank, processes = self.shard
-        for k in range(rank, len(self) * processes, processes):
-            yield batches[k % len(batches)].tolist()  # the first batches again where the last round is incomplete
+        for batch in self._batches(generator):
+            yield batch[rank::processes].tolist()
 
     def _batches(self, generator: torch.Generator) -> list[Tensor]:
-        jets, size = len(self.counts), self.batch_size
-        order = torch.randperm(jets, generator=generator) if self.shuffle else torch.arange(jets)
+        """Of all processes together, each of a multiple of their number."""
+        events, size = len(self.counts), self._together
+        order = torch.randperm(events, generator=generator) if self.shuffle else torch.arange(events)
+        missing = -events % self.shard[1] if events else 0
+        order = torch.cat([order, order.repeat(missing)[:missing]])
         if not self.bucket:
-            return list(order.split(size))[: self._number()]
+            return list(order.split(size))[: len(self)]
         batches: list[Tensor] = []
         for pool in order.split(size * self.bucket):
             batches += pool[self.counts[pool].argsort(stable=True)].split(size)
-        # the pools cut one jet list: only the last batch of the last pool may be smaller
-        batches = batches[: self._number()]
+        # the pools cut one list: only the last batch of the last pool may be smaller
+        batches = batches[: len(self)]
         return [batches[k] for k in torch.randperm(len(batches), generator=generator).tolist()]

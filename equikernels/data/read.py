@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..checks import REAL, check_choice, check_integer, fail
 from .formats import columns, events, hdf5, npz, root
-from .formats.common import OP, Label, Options, Part, listed, need
+from .formats.common import OF_FORMAT, OP, Label, Options, Part, listed, need
 from .four_momenta import UNITS, check_finite
 from .jets import Jets
 from .order import warn_of_order
@@ -24,7 +24,7 @@ from .order import warn_of_order
 Paths = str | Path | Sequence[str | Path]
 Reader = Callable[[Path, Options], Iterator[Part]]
 
-# Reader and the options it knows besides label.
+# Reader and what it knows besides label.
 FORMATS: dict[str, tuple[Reader, set[str]]] = {
     "top": (hdf5.top_tagging, {"unit", "split"}),
     "pmu": (hdf5.pmu, {"unit"}),
@@ -51,11 +51,7 @@ def iter_jets(
     limit: int | None = None,
     chunk: int = 2048,
     dtype: torch.dtype = torch.float64,
-    features: Sequence[str] = (),
-    split: str | None = None,
-    tree: str | None = None,
-    prefix: str | None = None,
-    jets: str | None = None,
+    **of_format: Any,
 ) -> Iterator[Jets]:
     """Reads jets in parts, so that a file may be larger than the memory.
 
@@ -70,16 +66,19 @@ def iter_jets(
         limit: stop after this many jets.
         chunk: jets (entries, for files of events) in a part.
         dtype: of p4.
-        features: further columns of the constituents (ROOT and Parquet). PDG ids are read where the file has them.
-        split: of kinematics files, such as "train"; the key of one of several pandas tables.
-        tree: of ROOT files with several trees.
-        prefix: of the names of the constituents' columns, such as "part_", where there are several.
-        jets: of NanoAOD ("FatJet" by default, "Jet" where there are none) and of Delphes ("Jet" by default).
+        of_format: what some formats know; an error for the others:
+
+            features: further columns of the constituents (ROOT and Parquet). PDG ids are read where the file has them.
+            split: of kinematics files, such as "train"; the key of one of several pandas tables.
+            tree: of ROOT files with several trees.
+            prefix: of the names of the constituents' columns, such as "part_", where there are several.
+            jets: of NanoAOD ("FatJet" by default, "Jet" where there are none) and of Delphes ("Jet" by default).
 
     Yields:
         Jets, p4 in GeV.
 
     Raises:
+        TypeError: an argument that no format knows.
         FileNotFoundError: no such file.
         ValueError: an empty or truncated file, a column that is not there (the message names those that are), a
             particle that is not finite (the message names event and particle).
@@ -96,8 +95,11 @@ def iter_jets(
     for p in paths:
         if not p.is_file():
             raise FileNotFoundError(f"{OP}: path: expected a file, got {p}")
-    given = {"unit": unit, "features": tuple(features), "split": split, "tree": tree, "prefix": prefix, "jets": jets}
-    options = Options(chunk if limit is None else min(chunk, limit), label, tuple(features), split, tree, prefix, jets)
+    for name in of_format:
+        if name not in OF_FORMAT:
+            fail(OP, name, f"an argument among {', '.join(OF_FORMAT)}", "another name", TypeError)
+    given = {"unit": unit, **of_format}
+    options = Options(chunk if limit is None else min(chunk, limit), label, **of_format)
 
     def parts() -> Iterator[Jets]:
         left = limit

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from ..checks import check_choice, fail
 from ..ops.encode import encode_invariants
 from ..ops.message_passing.edge_mlp import update_running
+from ..ops.message_passing.synchronised import is_synchronised, over_processes
 from ..ops.pairs import (
     Aggregation,
     PairBatch,
@@ -195,17 +196,56 @@ class Eq1to2(_Equivariant):
 
 class PairBatchNorm(nn.BatchNorm1d):
     """BatchNorm over all pairs of a batch: the published masked BatchNorm, without anything to mask. With fewer than
-    two pairs in training there is no variance: running statistics are used, and kept, then."""
+    two pairs in training there is no variance: running statistics are used, and kept, then.
 
-    def uses_batch(self, rows: int) -> bool:
-        return (self.training or self.running_mean is None) and rows > 1
+    Attributes:
+        synchronised: whether statistics in training are those of all processes; :meth:`SyncBatchNorm.convert` says so.
+    """
 
-    def of(self, rows: int) -> PairNorm:
-        """The norm of a batch of so many pairs, as :func:`equikernels.pairwise_network` takes it."""
-        of_batch = self.uses_batch(rows)
-        return PairNorm(self.weight, self.bias, self.running_mean, self.running_var, self.eps, of_batch)
+    synchronised = False
+    process_group = None
+
+    def network(
+        self, T: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, **options: Any
+    ) -> tuple[Tensor, Tensor]:
+        """(T [n_pairs, C] through the linear layer, if there is one, and its activation; this norm of it as a scale and
+        a shift [2, C]); keeps running averages. Arguments as of :func:`equikernels.pairwise_network`."""
+        if self.training and is_synchronised(self):
+            return self._over_processes(T, weight, bias, **options)
+        rows = T.shape[0]
+        of_batch = (self.training or self.running_mean is None) and rows > 1
+        how = PairNorm(self.weight, self.bias, self.running_mean, self.running_var, self.eps, of_batch)
+        T, affine, statistics = pairwise_network(T, weight, bias, how, **options)
+        if statistics.numel() > 0:
+            mean, variance = statistics.unbind()
+            update_running(self, mean, variance, rows)
+        return T, affine
+
+    def _over_processes(
+        self, T: Tensor, weight: Tensor | None, bias: Tensor | None, **options: Any
+    ) -> tuple[Tensor, Tensor]:
+        rows = T.shape[0]
+        if rows > 1:
+            how = PairNorm(None, None, None, None, self.eps, True)
+            T, affine, _ = pairwise_network(T, weight, bias, how, **options)
+            scale, shift = affine.double().unbind()
+            mean, variance = -shift / scale, scale**-2  # the variance with eps: over processes, eps stays what it is
+        else:
+            T = T if weight is None else pairwise_linear(T, weight, bias, **options)
+            mean = T.double().sum(0)
+            variance = torch.full_like(mean, self.eps)
+        count = torch.full((), float(rows), dtype=torch.float64, device=T.device)
+        total, mean, variance = over_processes(self, count, mean, variance)
+        unbiased = (variance.detach() - self.eps) * total / (total - 1).clamp(min=1)
+        update_running(self, mean.detach(), unbiased, int(total) if total.device.type == "cpu" else None)
+        scale = variance.rsqrt() if self.weight is None else self.weight * variance.rsqrt()
+        shift = -mean * scale if self.bias is None else self.bias - mean * scale
+        return T, torch.stack([scale, shift]).to(T.dtype)
 
     def forward(self, T: Tensor) -> Tensor:
+        if self.training and is_synchronised(self):
+            T, affine = self.network(T)
+            return pairwise_affine(T, *affine.unbind())
         if self.training and T.shape[0] < 2:
             return F.batch_norm(T, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
         return super().forward(T)
@@ -267,14 +307,7 @@ class MessageBlock(nn.Module):
             return self._event_norm(T, ptr), None
         if not plain:
             return norm(T), None
-        if last is None:
-            T, affine, statistics = pairwise_network(T, None, None, norm.of(T.shape[0]))
-        else:
-            T, affine, statistics = pairwise_network(T, last.weight, last.bias, norm.of(T.shape[0]), **options)
-        if statistics.numel() > 0:
-            mean, variance = statistics.unbind()
-            update_running(norm, mean, variance, T.shape[0])
-        return T, affine
+        return norm.network(T) if last is None else norm.network(T, last.weight, last.bias, **options)
 
     def _event_norm(self, T: Tensor, ptr: Pairs | PairBatch) -> Tensor:
         return event_norm(T, ptr, self.kind == "l") if self.kind in ("i", "l") else T

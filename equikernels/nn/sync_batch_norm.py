@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..ops.message_passing.edge_mlp import update_running
 from ..ops.message_passing.synchronised import over_processes
+from .pelican import PairBatchNorm
 
 
 class SyncBatchNorm(nn.BatchNorm1d):
@@ -35,8 +36,13 @@ class SyncBatchNorm(nn.BatchNorm1d):
 
     @classmethod
     def convert(cls, module: nn.Module) -> nn.Module:
-        """Makes every nn.BatchNorm1d inside a module one of these, in place; they hold the same tensors."""
+        """Makes every nn.BatchNorm1d inside a module one of these, in place; they hold the same tensors.
+
+        PELICAN's norms over pairs stay what they are, and measure over all processes too. Other classes are left alone.
+        """
         for child in module.modules():
             if type(child) is nn.BatchNorm1d:
                 child.__class__ = cls
+            elif isinstance(child, PairBatchNorm):
+                child.synchronised = True
         return module

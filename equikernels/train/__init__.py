@@ -23,9 +23,14 @@ _HOMES = {name: module for module, names in {
 }.items() for name in names}  # fmt: skip
 
 
+def check_installed(op: str) -> None:
+    """Raises ImportError, which names the extra, where a library that training needs is missing."""
+    for module in ("lightning", "yaml"):
+        need(op, module, "train")
+
+
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    for module in ("lightning", "yaml"):
-        need(f"equikernels.train.{name}", module, "train")
+    check_installed(f"equikernels.train.{name}")
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -27,9 +27,12 @@ def train(arguments: argparse.Namespace) -> int:
     _threads(arguments)
     config = with_arguments(load(arguments.config), arguments)
     report = fit(config, arguments.output, devices=arguments.devices, resume=arguments.resume)
+    events, seconds = report["events_read"], max(report["seconds_of_reading"], 1e-9)
+    print(f"{events:,} events read in {seconds:.2f} s ({events / seconds:,.0f} a second)")
+    waiting = 100 * report["share_of_waiting_for_data"]
     print(
         f"{report['parameters']:,} parameters, {report['epochs']} epochs in {report['seconds']:.0f} s; "
-        f"{100 * report['share_of_waiting_for_data']:.1f} % of it waiting for data"
+        f"{waiting:.1f} % of the time of its steps was waiting for data"
     )
     if "test" in report:
         print(lines(report["test"]))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader
 
 from .. import data
 from ..checks import fail
 from ..data import HitGraph, Jets
+from ..data.loader import Batches
 from .config import Config
 from .networks import TASKS, Hits, JetBatch
 
@@ -22,12 +23,17 @@ class EventData(lightning.LightningDataModule):
 
     The order of an epoch depends on the seed and the number of the epoch alone, so that training that was interrupted
     goes on as it would have.
+
+    Attributes:
+        parts: name -> events.
+        events_read, seconds_of_reading: of all files so far.
     """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
         self.parts: dict[str, Any] = {}
+        self.events_read, self.seconds_of_reading = 0, 0.0
 
     def setup(self, stage: str | None = None) -> None:
         """Reads the files, once.
@@ -39,14 +45,14 @@ class EventData(lightning.LightningDataModule):
         if stage in ("fit", "validate", None) and "train" not in self.parts:
             if d.train is None:
                 fail("config", "data.train", "a file", "None")
-            events = self.read(d.train)
+            events = self._read(d.train)
             if d.validation is None:
                 order = torch.randperm(len(events), generator=torch.Generator().manual_seed(seed))
                 held = round(len(events) * d.validation_fraction)
                 self.parts["validation"] = self.take(events, order[:held].sort().values)
                 events = self.take(events, order[held:].sort().values)
             else:
-                self.parts["validation"] = self.read(d.validation)
+                self.parts["validation"] = self._read(d.validation)
             if d.limit is not None:
                 events = self.take(events, torch.arange(min(d.limit, len(events))))
             self.parts["train"] = events
@@ -55,7 +61,7 @@ class EventData(lightning.LightningDataModule):
         if stage == "test" and "test" not in self.parts:
             if d.test is None:
                 fail("config", "data.test", "a file", "None")
-            self.parts["test"] = self.read(d.test)
+            self.parts["test"] = self._read(d.test)
             self.check("data.test", self.parts["test"])
 
     def train_dataloader(self) -> Any:
@@ -69,23 +75,23 @@ class EventData(lightning.LightningDataModule):
 
     def loader(self, part: str, shuffle: bool) -> Any:
         """Batches of a part's events; of each process its share."""
-        events, trainer = self.parts[part], self.trainer
-        world, rank = (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)
-        order: Any = range(len(events))
-        # A sampler repeats events until all processes have as many: in training alone.
-        if shuffle:
-            order = DistributedSampler(order, world, rank, shuffle=True, seed=self.config.training.seed)
-        elif world > 1:
-            order = range(rank, len(events), world)
-        size, workers = self.config.data.batch_size, self.config.data.workers
-        return DataLoader(
-            range(len(events)),  # type: ignore[arg-type]
-            batch_size=size,
-            sampler=order,
-            collate_fn=_Taken(type(self), events),
-            num_workers=workers,
-            persistent_workers=workers > 0,
-        )
+        d, events, trainer = self.config.data, self.parts[part], self.trainer
+        rank, world = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+        if not shuffle:  # no event twice, as processes of equal shares would have it
+            return self.batches(self.take(events, torch.arange(rank, len(events), world)), {"workers": d.workers})
+        options = {"shuffle": True, "bucket": d.bucket, "seed": self.config.training.seed, "workers": d.workers}
+        return self.batches(events, {**options, "shard": (rank, world)})
+
+    def batches(self, events: Any, options: dict[str, Any]) -> Any:
+        """A DataLoader; options are those of :meth:`equikernels.data.Jets.loader`."""
+        raise NotImplementedError
+
+    def _read(self, path: str) -> Any:
+        start = time.perf_counter()
+        events = self.read(path)
+        self.seconds_of_reading += time.perf_counter() - start
+        self.events_read += len(events)
+        return events
 
     def read(self, path: str) -> Any:
         raise NotImplementedError
@@ -102,16 +108,6 @@ class EventData(lightning.LightningDataModule):
         raise NotImplementedError
 
 
-class _Taken:
-    """Makes a batch of numbers of events."""
-
-    def __init__(self, kind: type[EventData], events: Any) -> None:
-        self.kind, self.events = kind, events
-
-    def __call__(self, numbers: Sequence[int]) -> Any:
-        return self.kind.batch(self.kind.take(self.events, torch.tensor(numbers)))
-
-
 class JetData(EventData):
     """Jets of files that :func:`equikernels.data.read_jets` reads."""
 
@@ -125,6 +121,9 @@ class JetData(EventData):
     @staticmethod
     def batch(events: Jets) -> JetBatch:
         return JetBatch(events.p4, events.ptr, events.label)
+
+    def batches(self, events: Jets, options: dict[str, Any]) -> Any:
+        return events.loader(self.config.data.batch_size, collate_fn=self.batch, **options)
 
     def check(self, where: str, events: Jets) -> None:
         if len(events) == 0:
@@ -151,6 +150,13 @@ class HitData(EventData):
     @staticmethod
     def batch(events: list[HitGraph]) -> Hits:
         return Hits.of(events)
+
+    def batches(self, events: list[HitGraph], options: dict[str, Any]) -> Any:
+        workers = options.pop("workers")
+        sizes = torch.tensor([len(event.x) for event in events])
+        batches = Batches(sizes, self.config.data.batch_size, **options)
+        rest: dict[str, Any] = {"num_workers": workers, "persistent_workers": workers > 0, "collate_fn": self.batch}
+        return DataLoader(events, batch_sampler=batches, **rest)  # type: ignore[arg-type]
 
     def check(self, where: str, events: list[HitGraph]) -> None:
         if len(events) == 0:

@@ -63,7 +63,9 @@ def trainer_of(config: Config, output: Path, devices: int | str = 1, **options: 
     mode = "min" if t.monitor == "loss" else "max"
     monitor = f"validation_{t.monitor}"
     callbacks: list[Callback] = [
-        ModelCheckpoint(output, "best", monitor=monitor, mode=mode, save_last=True, enable_version_counter=False),
+        ModelCheckpoint(output, "best", monitor=monitor, mode=mode, enable_version_counter=False),
+        # of every epoch: save_last would write it where the best one is written alone
+        ModelCheckpoint(output, RESUME.removesuffix(".ckpt"), enable_version_counter=False),
         Clock(),
     ]
     if t.patience is not None:
@@ -151,6 +153,8 @@ def fit(
         "parameters": sum(p.numel() for p in model.parameters()),
         "epochs": trainer.current_epoch,
         "seconds": seconds,
+        "events_read": events.events_read,
+        "seconds_of_reading": events.seconds_of_reading,
         **next(c for c in trainer.callbacks if isinstance(c, Clock)).as_dict(),  # type: ignore[attr-defined]
         "validation": _plain(trainer.callback_metrics, "validation_"),
     }

@@ -198,10 +198,20 @@ def test_shards_cover_the_jets(processes: int, shuffle: bool) -> None:
     loaders = [JETS.loader(2, shuffle, seed=1, shard=(rank, processes)) for rank in range(processes)]
     for _ in range(2):
         epochs = [seen(loader) for loader in loaders]
-        assert {len(epoch) for epoch in epochs} == {len(loaders[0])}
+        for step in zip(*epochs, strict=True):  # of the same sizes everywhere
+            assert len({len(batch) for batch in step}) == 1
         every = [label for epoch in epochs for batch in epoch for label in batch]
         assert set(every) == set(range(8))
-        assert len(every) == 8 + 2 * (-4 % processes)
+        assert len(every) == 8 + -8 % processes
+
+
+@pytest.mark.parametrize("bucket", [0, 2])
+def test_shards_are_parts_of_the_batches_of_one_process(bucket: int) -> None:
+    jets = made(list(range(24)))
+    options: dict[str, Any] = {"bucket": bucket, "seed": 1}
+    one = seen(jets.loader(6, True, **options))
+    two = [seen(jets.loader(3, True, shard=(rank, 2), **options)) for rank in range(2)]
+    assert [sorted(a + b) for a, b in zip(*two, strict=True)] == [sorted(batch) for batch in one]
 
 
 @pytest.mark.parametrize(

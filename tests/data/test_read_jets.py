@@ -114,14 +114,6 @@ def test_pdg_ids(tmp_path: Path) -> None:
         assert set(ids.tolist()) == {pdg_id}
 
 
-def test_a_fixed_table(tmp_path: Path) -> None:
-    same(read_jets(jet_files.fixed(tmp_path / "val.h5", JETS)), JETS)
-
-
-def test_an_ntuple(tmp_path: Path) -> None:
-    same(read_jets(jet_files.rntuple(tmp_path / "jets.root", JETS)), JETS)
-
-
 def test_constituents_grouped_by_the_jets_of_delphes() -> None:
     """The file was written by ROOT: 4 events of 2, 0, 1 and 3 jets, 5 tracks and 3 towers each; constituents of jet j
     are track j, tower j and, of the first, track 4; the second jet of the last event has none."""
@@ -200,29 +192,6 @@ def test_a_pattern(tmp_path: Path) -> None:
     assert len(read_jets(str(tmp_path / "c[1].npz"))) == 1  # a name, not a pattern
     with pytest.raises(FileNotFoundError, match=r"read_jets: path: expected files, got none for the pattern .*\*.root"):
         read_jets(tmp_path / "*.root")
-
-
-def test_several_tables(tmp_path: Path) -> None:
-    path = jet_files.top(tmp_path / "all.h5", JETS)
-    frame = pytest.importorskip("pandas").read_hdf(path, "table")
-    frame[:2].to_hdf(path, key="val", mode="a", format="table")
-    with pytest.raises(ValueError, match="split: expected one of the tables table, val, got None"):
-        read_jets(path)
-    same(read_jets(path, split="table"), JETS)
-    same(read_jets(path, split="val"), JETS[:2])
-    frame.to_hdf(tmp_path / "deep.h5", key="jets/train", format="table")
-    same(read_jets(tmp_path / "deep.h5"), JETS)
-
-
-def test_columns_of_their_own_and_of_single_precision(tmp_path: Path) -> None:
-    """pandas keeps columns that can be searched outside the blocks, and a block for each dtype."""
-    frame = pytest.importorskip("pandas").read_hdf(jet_files.top(tmp_path / "a.h5", JETS), "table")
-    names = [name for name in frame.columns if name[0] in "EP"]
-    single = frame.astype(dict.fromkeys(names, "float32"))
-    single.to_hdf(tmp_path / "b.h5", key="table", format="table", data_columns=["is_signal_new", "PX_0"])
-    jets = read_jets(tmp_path / "b.h5")
-    assert torch.equal(jets.p4, JETS.p4.float().double())
-    assert torch.equal(jets.label, JETS.label)
 
 
 @pytest.mark.parametrize("format", ["top", "pmu", "kinematics"])

@@ -137,6 +137,24 @@ def _jetclass(jets: Jets) -> dict[str, Any]:
 
 
 def nanoaod(path: Path, jets: Jets) -> Path:
+    return tree(path, "Events", nanoaod_collections(jets))
+
+
+def nanoaod_rntuple(path: Path, jets: Jets, records: bool = False) -> Path:
+    """The same as an RNTuple: fields FatJet_pt and so on, as in a tree, or a field of records for each collection."""
+    ak = pytest.importorskip("awkward")
+    fields = {}
+    for name, collection in nanoaod_collections(jets).items():
+        if records or not ak.fields(collection):
+            fields[name] = collection
+        else:
+            fields |= {f"{name}_{inner}": collection[inner] for inner in ak.fields(collection)}
+    with pytest.importorskip("uproot").recreate(path) as file:
+        file.mkrntuple("Events", fields)
+    return path
+
+
+def nanoaod_collections(jets: Jets) -> dict[str, Any]:
     """Jets 0 and 1 in the first event, none in the second, the others in the third; candidates in reverse."""
     ak = pytest.importorskip("awkward")
     c = columns(jets, "pt", "eta", "phi", "mass")
@@ -152,13 +170,12 @@ def nanoaod(path: Path, jets: Jets) -> Path:
     def ints(rows: list[list[int]]) -> Any:
         return ak.values_astype(ak.from_iter(rows), "int32")
 
-    branches = {
+    return {
         "FatJet": ak.zip({"pt": ak.values_astype(ints(labels), "float64"), "hadronFlavour": ints(labels)}),
         "PFCands": ak.zip(flat),
         "FatJetPFCands": ak.zip({"jetIdx": ints(of_jet), "pFCandsIdx": ints(index)}),
         "run": np.array([5, 6, 7]),
     }
-    return tree(path, "Events", branches)
 
 
 def parquet(path: Path, jets: Jets) -> Path:

@@ -63,7 +63,7 @@ def test_every_rate_is_between_zero_and_one(name: str, epochs: int) -> None:
     assert all(0 <= rate(k / 8, epochs) <= 1 for k in range(8 * epochs + 1))
 
 
-PARAMETERS = {"lorentznet": 224_072, "pelican": 48_482, "lorentznet_small": 13_205}
+PARAMETERS = {"lorentznet": 224_072, "pelican": 48_482, "lorentznet_small": 13_205, "pelican_small": 7_521}
 
 
 @pytest.mark.parametrize("name", shipped())
@@ -97,6 +97,7 @@ GOOD: dict[str, Any] = {"network": "LorentzNet", "options": {"n_hidden": 8}}
         ({**GOOD, "training": {"schedule": "cosine"}}, r"training\.schedule: expected one of constant"),
         ({**GOOD, "training": {"monitor": "f1"}}, r"training\.monitor: expected one of accuracy"),
         ({**GOOD, "data": {"batch_size": 0}}, r"data\.batch_size: expected at least 1"),
+        ({**GOOD, "data": {"bucket": -1}}, r"data\.bucket: expected at least 0"),
         ({**GOOD, "data": {"validation_fraction": 1.0}}, r"data\.validation_fraction: expected a number between"),
         ({**GOOD, "data": {"train": 3}}, r"data\.train: expected str or null, got 3"),
         ({**GOOD, "backend": "cuda"}, "backend: expected one of equikernels, reference, published"),

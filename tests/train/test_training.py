@@ -73,12 +73,14 @@ def test_curves_of_all_backends_coincide(network: str, jets: Path, tmp_path: Pat
             assert ours == pytest.approx(theirs, rel=1e-5, nan_ok=True)
 
 
-def test_interrupted_training_ends_with_the_same_weights(jets: Path, tmp_path: Path) -> None:
-    whole = config("LorentzNet", jets, training={"epochs": 4})
+@pytest.mark.parametrize("bucket", [0, 2])
+def test_interrupted_training_ends_with_the_same_weights(bucket: int, jets: Path, tmp_path: Path) -> None:
+    whole = config("LorentzNet", jets, training={"epochs": 4}, data={"bucket": bucket, "batch_size": 10})
     fit(whole, tmp_path / "whole", accelerator="cpu")
     fit(whole, tmp_path / "parts", accelerator="cpu", max_epochs=2)
     fit(whole, tmp_path / "parts", accelerator="cpu", resume=True)
     again = weights(tmp_path / "parts")
+    assert torch.load(tmp_path / "whole" / "last.ckpt", weights_only=True)["epoch"] == 3  # the best one or not
     for name, value in weights(tmp_path / "whole").items():
         assert torch.equal(value, again[name]), name
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from typing import Any
 
@@ -24,11 +24,14 @@ class Options:
 
     chunk: int
     label: Label = None
-    features: tuple[str, ...] = ()
+    features: Sequence[str] = ()
     split: str | None = None
     tree: str | None = None
     prefix: str | None = None
     jets: str | None = None
+
+
+OF_FORMAT = tuple(f.name for f in fields(Options) if f.name not in ("chunk", "label"))  # what not every format knows
 
 
 @dataclass

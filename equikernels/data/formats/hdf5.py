@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import pickle
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -15,31 +17,44 @@ from .common import OP, Array, Labels, Options, Part, from_padded, listed, need,
 
 
 def top_tagging(path: Path, options: Options) -> Iterator[Part]:
-    """A pandas table with columns E_0, PX_0, PY_0, PZ_0, E_1, ... and is_signal_new."""
-    tables = need("tables")
-    with tables.open_file(str(path)) as file:
-        groups = {n._v_pathname.strip("/"): n for n in file.walk_groups() if hasattr(n._v_attrs, "pandas_type")}
-        if options.split not in groups and (options.split is not None or len(groups) != 1):
-            fail(OP, "split", f"one of the tables {listed(groups)}", repr(options.split))
-        group = groups[options.split or next(iter(groups))]
-        if group._v_attrs.pandas_type == "frame_table":
-            yield from _from_table(path, group.table, options)
-            return
-        key = group._v_pathname
-    frame = need("pandas").read_hdf(path, key)
-    place = {name: k for k, name in enumerate(frame.columns)}
-    columns = _Columns(path, place, options)
-    for lo, hi in spans(len(frame), options.chunk):
-        part = frame.iloc[lo:hi]
-        yield columns.part(lambda names, part=part: part[names].to_numpy(np.float64))
+    """A pandas table with columns E_0, PX_0, PY_0, PZ_0, E_1, ... and is_signal_new, of the layout "table" or "fixed".
+
+    h5py reads it, not pandas: pandas would unpickle what the file holds, and so run its code.
+    """
+    with need("h5py").File(path) as file:
+        found: dict[str, str] = {}
+        file.visititems(lambda name, node: found.update(_kind(name, node)))
+        if options.split not in found and (options.split is not None or len(found) != 1):
+            fail(OP, "split", f"one of the tables {listed(found)}", repr(options.split))
+        name = options.split or next(iter(found))
+        layouts = {"frame_table": _from_table, "frame": _from_fixed}
+        if found[name] not in layouts:
+            fail(OP, f"{path.name}: {name}", "a DataFrame", f"a pandas object of type {found[name]}")
+        yield from layouts[found[name]](path, file[name], options)
 
 
-def _from_table(path: Path, table: Any, options: Options) -> Iterator[Part]:
-    """The rows of a table as pandas lays it out: blocks of columns of one dtype, their names in an attribute."""
+def _kind(name: str, node: Any) -> dict[str, str]:
+    kind = node.attrs.get("pandas_type")
+    return {} if kind is None else {name: kind.decode() if isinstance(kind, bytes) else str(kind)}
+
+
+class _Text(pickle.Unpickler):
+    """Reads numbers, text, lists and the like; refuses a pickle that names a class or a function."""
+
+    def find_class(self, module: str, name: str) -> NoReturn:
+        raise pickle.UnpicklingError(f"an attribute with {module}.{name}")
+
+
+def _from_table(path: Path, group: Any, options: Options) -> Iterator[Part]:
+    """The layout "table": rows of blocks of columns of one dtype; attributes hold the pickled lists of their names."""
+    table = _decoded(group["table"])
     place: dict[str, tuple[str, int | None]] = {}
-    for block in table.colnames:
-        names = getattr(table.attrs, f"{block}_kind", None) if block.startswith("values_block_") else None
-        place |= {block: (block, None)} if names is None else {name: (block, k) for k, name in enumerate(names)}
+    for block in table.dtype.names:
+        if block.startswith("values_block_"):
+            names = _Text(io.BytesIO(bytes(table.attrs[f"{block}_kind"])), encoding="utf-8").load()
+            place |= {str(name): (block, k) for k, name in enumerate(names)}
+        else:
+            place[block] = (block, None)
     columns = _Columns(path, place, options)
 
     def take(rows: Array, names: list[str]) -> Array:
@@ -50,9 +65,42 @@ def _from_table(path: Path, table: Any, options: Options) -> Iterator[Part]:
         at = [place[name] for name in names]
         return np.stack([rows[block] if k is None else rows[block][:, k] for block, k in at], axis=1)
 
-    for lo, hi in spans(table.nrows, options.chunk):
-        rows = table.read(lo, hi)
+    for lo, hi in spans(len(table), options.chunk):
+        rows = table[lo:hi]
         yield columns.part(lambda names, rows=rows: take(rows, names))
+
+
+def _from_fixed(path: Path, group: Any, options: Options) -> Iterator[Part]:
+    """The layout "fixed": datasets block<k>_values [n, columns] and block<k>_items, the names of their columns."""
+    total = len(group["axis1"])
+    blocks: list[Any] = []
+    place: dict[str, tuple[int, int]] = {}
+    for values in (name for name in group if name.endswith("_values")):
+        names = group[values.replace("_values", "_items")].asstr()[:]
+        place |= {name: (len(blocks), k) for k, name in enumerate(names)}
+        blocks.append(_decoded(group[values]))
+        if blocks[-1].shape != (total, len(names)):
+            fail(OP, f"{path.name}: {values}", f"shape {[total, len(names)]}", list(blocks[-1].shape))
+    columns = _Columns(path, place, options)
+
+    def take(rows: list[Array], names: list[str]) -> Array:
+        number, first = place[names[0]]
+        if [place[name] for name in names] == [(number, first + k) for k in range(len(names))]:
+            return rows[number][:, first : first + len(names)]
+        return np.stack([rows[number][:, k] for number, k in map(place.__getitem__, names)], axis=1)
+
+    for lo, hi in spans(total, options.chunk):
+        rows = [block[lo:hi] for block in blocks]
+        yield columns.part(lambda names, rows=rows: take(rows, names))
+
+
+def _decoded(data: Any) -> Any:
+    """A dataset that h5py can read: filters that it has not, such as blosc, come with hdf5plugin."""
+    properties = data.id.get_create_plist()
+    filters = [properties.get_filter(k)[0] for k in range(properties.get_nfilters())]
+    if not all(map(need("h5py").h5z.filter_avail, filters)):
+        need("hdf5plugin")
+    return data
 
 
 class _Columns:

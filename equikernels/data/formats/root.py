@@ -14,6 +14,8 @@ from ..four_momenta import cartesian, find_components
 from .columns import Columns, per_jet
 from .common import OP, Array, Options, Part, listed, need
 
+RNTUPLE = "ROOT::RNTuple"
+
 
 def open_tree(path: Path, name: str | None = None) -> Any:
     """The named tree, or the only one (of those with an entry if there are more)."""
@@ -21,9 +23,7 @@ def open_tree(path: Path, name: str | None = None) -> Any:
     size = path.stat().st_size
     if file.file.fEND > size:
         fail(OP, path.name, f"{file.file.fEND} bytes, as its header says", f"{size} (truncated)")
-    trees = {
-        key.partition(";")[0]: key for key, kind in file.classnames().items() if kind in ("TTree", "ROOT::RNTuple")
-    }
+    trees = {key.partition(";")[0]: key for key, kind in file.classnames().items() if kind in ("TTree", RNTUPLE)}
     if name is not None:
         if name not in trees:
             fail(OP, "tree", f"one of {listed(trees)}", repr(name))
@@ -36,26 +36,64 @@ def open_tree(path: Path, name: str | None = None) -> Any:
     return file[next(iter(trees))]
 
 
+class Branches:
+    """The columns of a TTree: its branches."""
+
+    def __init__(self, tree: Any) -> None:
+        self.tree = tree
+        self.names: list[str] = tree.keys(recursive=True, full_paths=False)
+
+    def is_ragged(self, name: str) -> bool:
+        """A list of numbers in each entry, not a list of lists."""
+        kind = self.tree[name].typename
+        return kind.count("[]") + kind.lower().count("vector<") == 1
+
+    def iterate(self, names: Sequence[str], chunk: int) -> Iterator[Any]:
+        """Awkward arrays of records of these columns."""
+        return self.tree.iterate(list(dict.fromkeys(names)), step_size=chunk, library="ak")
+
+
+class Fields(Branches):
+    """The columns of an RNTuple: its fields. The field pt of a collection Jet of records is the column Jet_pt, as
+    NanoAOD's branches are named."""
+
+    def __init__(self, tree: Any) -> None:
+        self.tree, self.empty = tree, tree.arrays(entry_stop=0, library="ak")
+        self.paths: dict[str, tuple[str, ...]] = {}
+        for name in self.empty.fields:
+            inner = self.empty[name].fields
+            self.paths |= {f"{name}_{field}": (name, field) for field in inner} if inner else {name: (name,)}
+        self.names = list(self.paths)
+
+    def is_ragged(self, name: str) -> bool:
+        column = self.empty[self.paths[name]]
+        return column.ndim == 2 and not column.fields
+
+    def iterate(self, names: Sequence[str], chunk: int) -> Iterator[Any]:
+        paths = {name: self.paths[name] for name in names}
+        for array in self.tree.iterate([".".join(path) for path in paths.values()], step_size=chunk, library="ak"):
+            yield need("awkward").zip({name: array[path] for name, path in paths.items()}, depth_limit=1)
+
+
+def columns_of(tree: Any) -> Branches:
+    return Fields(tree) if tree.classname == RNTUPLE else Branches(tree)
+
+
 def kind_of(tree: Any) -> str:
     """Which of the readers below."""
-    if "Jet.Constituents" in tree.keys(recursive=True, full_paths=False) or tree.name == "Delphes":
+    names = columns_of(tree).names
+    if "Jet.Constituents" in names or tree.name == "Delphes":
         return "delphes"
-    return "nanoaod" if links(tree.keys()) else "root"
-
-
-def is_ragged(branch: Any) -> bool:
-    """A list of numbers in each entry, not a list of lists."""
-    return branch.typename.count("[]") + branch.typename.lower().count("vector<") == 1
+    return "nanoaod" if links(names) else "root"
 
 
 def root(path: Path, options: Options) -> Iterator[Part]:
     """A jet in each entry, lists of its constituents in branches."""
-    tree = open_tree(path, options.tree)
-    names = tree.keys(recursive=True, full_paths=False)
-    ragged = [name for name in names if is_ragged(tree[name])]
-    flat = [name for name in names if name not in set(ragged)]
+    tree = columns_of(open_tree(path, options.tree))
+    ragged = [name for name in tree.names if tree.is_ragged(name)]
+    flat = [name for name in tree.names if name not in set(ragged)]
     columns = Columns(path.name, ragged, flat, options)
-    for array in tree.iterate(columns.names, step_size=options.chunk, library="ak"):
+    for array in tree.iterate(columns.names, options.chunk):
         yield columns.part(array)
 
 
@@ -77,8 +115,8 @@ def links(names: Sequence[str]) -> dict[str, tuple[str, str, str, str]]:
 
 def nanoaod(path: Path, options: Options) -> Iterator[Part]:
     """NanoAOD with constituents (PFNano, BTV, version 15): candidates grouped by jet; jets without any are empty."""
-    tree = open_tree(path, options.tree)
-    names = tree.keys()
+    tree = columns_of(open_tree(path, options.tree))
+    names = tree.names
     found = links(names)
     default = next((name for name in ("FatJet", "Jet") if name in found), None)
     jets = options.jets or default
@@ -97,7 +135,7 @@ def nanoaod(path: Path, options: Options) -> Iterator[Part]:
     wanted = [jet_index, index, count, *(prefix + n for n in {*components.values(), *features.values()})]
     wanted += _label_branches(options, names)
     ak = need("awkward")
-    for array in tree.iterate(list(dict.fromkeys(wanted)), step_size=options.chunk, library="ak"):
+    for array in tree.iterate(wanted, options.chunk):
         number = array[count] if array[count].ndim == 1 else ak.num(array[count])
         number = ak.to_numpy(number).astype(np.int64)
         of_jet, of_candidate = array[jet_index], array[index]

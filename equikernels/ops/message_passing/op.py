@@ -122,7 +122,7 @@ def message_passing(
     now = _call(mlp, of_call)
     _check(mlp, graph, now.options, h, x, edge_attr)
     measured = mlp.measured()
-    if measured and any(map(is_synchronised, measured)):
+    if measured and any(is_synchronised(norm.module) for norm in measured):
 
         def statistics(first: EdgeMLP) -> Tensor:
             alone = geometry, dim, attributes, "none", "none", False, precision

@@ -108,7 +108,7 @@ def run(mlp: EdgeMLP, tables: Sequence[Tensor], residual: Tensor | None = None) 
     """The op on checked arguments; keeps running averages."""
     rows = tables[0].shape[0]
     measured = mlp.measured()
-    if measured and any(map(is_synchronised, measured)):
+    if measured and any(is_synchronised(norm.module) for norm in measured):
         mlp = synchronise(OP, mlp, rows, lambda first: _run(first, tables, None)[1])
         measured = mlp.measured()
     if measured and rows == 1:

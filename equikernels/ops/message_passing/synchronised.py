@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from ...checks import fail
-from .edge_mlp import EdgeMLP, Norm, update_running
+from .edge_mlp import EdgeMLP, update_running
 
 
-def is_synchronised(norm: Norm) -> bool:
-    wanted = isinstance(norm.module, nn.SyncBatchNorm) or getattr(norm.module, "synchronised", False)
+def is_synchronised(norm: Any) -> bool:
+    """Whether a norm's module measures over all processes, and there are others."""
+    wanted = isinstance(norm, nn.SyncBatchNorm) or getattr(norm, "synchronised", False)
     return wanted and torch.distributed.is_initialized()
 
 
@@ -30,7 +31,7 @@ def synchronise(op: str, mlp: EdgeMLP, rows: int, statistics: Callable[[EdgeMLP]
         ValueError: a SyncBatchNorm behind the first layer, or fewer than two edges or rows in all.
     """
     for k, layer in enumerate(mlp.layers[1:], 1):
-        if layer.norm is not None and layer.norm.measured and is_synchronised(layer.norm):
+        if layer.norm is not None and layer.norm.measured and is_synchronised(layer.norm.module):
             fail(op, f"layers[{k}] norm", "a SyncBatchNorm behind the first linear layer alone", k)
     first = mlp.layers[0]
     norm = first.norm
