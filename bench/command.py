@@ -14,7 +14,7 @@ import torch
 
 from equikernels import _native
 
-from . import calls, growth, lorentznet, networks, pages, pelican, taggers, tracking
+from . import calls, deploy, growth, lorentznet, networks, pages, pelican, taggers, tracking
 from .compare import compare
 from .machine import machine
 from .plan import Plan, Setting, measure, names, wanted
@@ -29,6 +29,7 @@ NETWORKS: dict[str, Callable[[Setting], Plan]] = {
     "trackers": tracking.plan,
     "growth": growth.plan,
     "calls": calls.plan,
+    "deploy": deploy.plan,
 }
 
 

@@ -31,6 +31,11 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--threads", type=_positive, metavar="N", help="PyTorch threads (default: PyTorch's)")
     demo.add_argument("--seed", type=int, default=0, metavar="N", help="of the networks' weights")
     _add_training(commands)
+    export = commands.add_parser("export", help="write a trained network for programs without Python")
+    export.add_argument("model", metavar="CKPT", help="a checkpoint, or a name: lorentznet-top")
+    export.add_argument("out", type=Path, metavar="FILE", help=".onnx for ONNX Runtime, .pt2 for PyTorch in C++")
+    export.add_argument("--max-constituents", type=_positive, metavar="N", help="ONNX for this number (default: any)")
+    export.add_argument("--padded-to", type=_positive, metavar="N", help='slots of LorentzNet\'s readout "padded_mean"')
     generate = commands.add_parser("generate", help="simulate jets or hits")
     kinds = generate.add_subparsers(dest="kind", required=True)
     jets = kinds.add_parser("jets", help="top and QCD jets, as an npz file that read_jets reads")
@@ -128,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     if arguments.command == "demo":
         return _demo(arguments)
-    if arguments.command in ("train", "evaluate", "score"):
+    if arguments.command in ("train", "evaluate", "score", "export"):
         return _training(arguments)
     if arguments.command == "generate":
         return _generate(arguments)

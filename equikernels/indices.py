@@ -78,6 +78,9 @@ def check_indices(op: str, argument: str, index: Tensor, size: int) -> None:
 def group(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Sorts edges stably by an end. Returns (ptr [size + 1], order [E]): edges order[ptr[i]:ptr[i + 1]] have end i."""
     order = torch.argsort(index, stable=True)
+    if torch.compiler.is_exporting():  # other runtimes have no searchsorted
+        counts = index.new_zeros(size + 1).index_add(0, index + 1, torch.ones_like(index))
+        return counts.cumsum(0), order
     nodes = torch.arange(size + 1, device=index.device)
     return torch.searchsorted(index[order], nodes), order
 

@@ -2,44 +2,18 @@
 // The Python wrappers give the friendly errors; the checks here keep a direct call of an op from reading out of bounds.
 #pragma once
 
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/Dispatch_v2.h>
-#include <torch/headeronly/core/ScalarType.h>
-
-#include <algorithm>
 #include <optional>
 #include <vector>
 
 #include "graph.h"
 #include "storage.h"
+#if defined(EK_WITHOUT_TORCH)
+#include "../onnxruntime/tensor.h"
+#else
+#include "torch.h"
+#endif
 
 namespace ek {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-
-// Room of a shape beside a tensor, in its dtype or another one. torch::stable::new_empty goes through the dispatcher
-// twice, which takes a microsecond; a training step of one jet asks six hundred times.
-inline Tensor uninitialised(const Tensor& like, torch::headeronly::IntHeaderOnlyArrayRef shape,
-                            std::optional<ScalarType> dtype = {}) {
-  int32_t type, device, index;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &type));
-  if (dtype) type = torch::stable::detail::to<int32_t>(torch::stable::detail::from(*dtype));
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device));
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &index));
-  const int64_t ndim = int64_t(shape.size());
-  std::vector<int64_t> strides(shape.size(), 1);
-  for (int64_t d = ndim - 2; d >= 0; --d) strides[d] = strides[d + 1] * std::max<int64_t>(shape[d + 1], 1);
-  AtenTensorHandle made;
-  STABLE_TORCH_ERROR_CODE_CHECK(
-      aoti_torch_empty_strided(ndim, shape.data(), strides.data(), type, device, index, &made));
-  return Tensor(made);
-}
-
-// The tensor itself where it is contiguous already: asking the dispatcher costs a microsecond.
-inline Tensor as_contiguous(const Tensor& t) { return t.is_contiguous() ? t : torch::stable::contiguous(t); }
 
 // How an op's schema spells a graph. The table is one int64 vector, a concatenation:
 //   complete graph: ptr, edge_ptr                                                    2 (num_events + 1) entries

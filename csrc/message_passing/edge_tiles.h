@@ -1,21 +1,10 @@
 // message_passing a tile of edges at a time: edges in the receivers' order, from the first layer's tables, see tiles.h.
 #pragma once
 
-#include <array>
-
 #include "edge_tile_passes.h"
 #include "tiles.h"
 
 namespace ek {
-
-// A stable sort of a vector: its values and where they were.
-inline std::array<Tensor, 2> sorted(const Tensor& t) {
-  const std::optional<bool> stable = true;
-  std::array<StableIValue, 4> stack{torch::stable::detail::from(t), torch::stable::detail::from(stable),
-                                    torch::stable::detail::from(int64_t(0)), torch::stable::detail::from(false)};
-  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::sort", "stable", stack.data(), TORCH_ABI_VERSION));
-  return {torch::stable::detail::to<Tensor>(stack[0]), torch::stable::detail::to<Tensor>(stack[1])};
-}
 
 template <class Device, class S, class T, class X>
 class EdgeTiles {

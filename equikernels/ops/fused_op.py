@@ -82,6 +82,7 @@ class FusedOp:
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
+        _BY_NAME[spec.name] = self
         if _native.cpu_reason is not None:
             return
         namespace = torch.ops.equikernels
@@ -175,6 +176,14 @@ class FusedOp:
             return tuple(out[k] for k in outputs)
 
         return function, present, outputs
+
+
+_BY_NAME: dict[str, FusedOp] = {}
+
+
+def fused_op(name: str) -> FusedOp | None:
+    """The fused op of that name; None: the op is registered on its own."""
+    return _BY_NAME.get(name)
 
 
 _NO_TABLE = torch.empty(0, dtype=torch.int64)

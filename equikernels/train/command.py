@@ -1,4 +1,4 @@
-"""The commands ``equikernels train``, ``evaluate`` and ``score``."""
+"""The commands ``equikernels train``, ``evaluate``, ``score`` and ``export``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .. import data, metrics
+from .. import data, deploy, metrics
 from ..checks import fail, need
 from ..data import Jets
 from .config import Config, load
@@ -71,6 +71,20 @@ def score(arguments: argparse.Namespace) -> int:
     found = _joined(list(score_jets(model, _chunks(model.config, arguments.data))), arguments.data).numpy()
     write_scores(arguments.out, found)
     print(f"{len(found):,} jets scored: {arguments.out}")
+    return 0
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """Writes a file that reads four-momenta and gives the probability of signal, without Python."""
+    if arguments.out.suffix not in (".onnx", ".pt2"):
+        fail("export", "FILE", "a file that ends in .onnx or .pt2", arguments.out)
+    network = load_model(arguments.model).network.eval()
+    if arguments.out.suffix == ".pt2":
+        deploy.package(network, arguments.out, reads="events", padded_to=arguments.padded_to)
+    else:
+        options = {"max_constituents": arguments.max_constituents, "padded_to": arguments.padded_to}
+        deploy.export_onnx(network.float(), arguments.out, reads="events", **options)
+    print(f"wrote {arguments.out}")
     return 0
 
 

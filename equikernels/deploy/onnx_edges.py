@@ -1,0 +1,143 @@
+"""The edges of a graph in ONNX: their ends, rows of them, sums over them.
+
+A tensor of edges has a row for each, [E, C], in the graph's order. The ends of a complete graph's edges follow from its
+offsets; equal formulas of several nodes are computed once, by the runtime.
+"""
+
+from __future__ import annotations
+
+from .onnx_body import Body, Value
+
+CSR, COMPLETE, WITH_SELF_LOOPS = 0, 1, 2  # kinds of graph, as in the ops' schemas
+
+
+class Edges:
+    """The edges of a graph.
+
+    Attributes:
+        nodes: int64 [1], their number.
+        receiver, sender: int64 [E].
+        degree: int64 [n], edges that a node receives.
+    """
+
+    receiver: Value
+    sender: Value
+    degree: Value
+
+    def __init__(self, body: Body, nodes: Value) -> None:
+        self.body, self.nodes = body, nodes
+
+    def receivers(self, nodes: Value) -> Value:
+        """Rows of nodes [n, C] for the edges they receive."""
+        return str(self.body.Gather(nodes, self.receiver, axis=0))
+
+    def senders(self, nodes: Value) -> Value:
+        return str(self.body.Gather(nodes, self.sender, axis=0))
+
+    def sums(self, rows: Value, mean: bool = False) -> Value:
+        """[n, C], at receivers."""
+        b = self.body
+        total = self.sums_at(rows, self.receiver, self.nodes)
+        if not mean:
+            return total
+        return str(b.Div(total, b.CastLike(b.wider(b.Max(self.degree, b.ints(1)), 1), total)))
+
+    def sums_at(self, rows: Value, ends: Value, count: Value) -> Value:
+        """[count, C]: rows added up by their ends."""
+        b = self.body
+        shape = b.Concat(count, b.size(rows, 1), axis=0)
+        zeros = b.Expand(b.CastLike(b.constant(0.0), rows), shape)
+        return str(b.ScatterND(zeros, b.wider(ends, 1), rows, reduction="add"))
+
+    def extrema_at(self, rows: Value, ends: Value, largest: bool) -> Value:
+        """[n, C]: the largest or smallest of the rows with an end; 0 where there is none."""
+        b = self.body
+        worst = b.constant(float("-inf") if largest else float("inf"))
+        start = b.Expand(worst, b.Concat(self.nodes, b.size(rows, 1), axis=0))
+        best = b.ScatterND(start, b.wider(ends, 1), rows, reduction="max" if largest else "min")
+        return str(b.Where(b.Equal(best, worst), b.constant(0.0), best))
+
+
+class Sparse(Edges):
+    """Any edges; the table is CSR by receiver and its transpose."""
+
+    def __init__(self, body: Body, table: Value, nodes: Value) -> None:
+        super().__init__(body, nodes)
+        b = body
+        offsets = b.Add(nodes, b.ints(1))
+        half = b.Div(b.size(table, 0), b.ints(2))
+        edges = b.Div(b.Sub(half, offsets), b.ints(2))
+
+        def part(start: Value) -> tuple[Value, Value]:
+            middle, end = b.Add(start, edges), b.Add(b.Add(start, edges), edges)
+            return b.Slice(table, start, middle, b.ints(0)), b.Slice(table, middle, end, b.ints(0))
+
+        none = b.integer(b.ConstantOfShape(edges))
+        sender, in_edge = part(offsets)
+        receiver, out_edge = part(b.Add(half, offsets))
+        self.sender = b.ScatterElements(none, in_edge, sender, axis=0)
+        self.receiver = b.ScatterElements(none, out_edge, receiver, axis=0)
+        self.degree = b.Sub(b.Slice(table, b.ints(1), offsets, b.ints(0)), b.Slice(table, b.ints(0), nodes, b.ints(0)))
+
+
+class Pairs(Edges):
+    """All pairs of nodes of each event, or all but self-loops, row-major. The table is ptr, then each event's first
+    edge.
+
+    Attributes:
+        events: int64 [1], their number B.
+        event: int64 [n], of each node.
+        lengths: int64 [B].
+    """
+
+    def __init__(self, body: Body, table: Value, kind: int) -> None:
+        b = body
+        half = b.Div(b.size(table, 0), b.ints(2))
+        self.events = b.Sub(half, b.ints(1))
+        ptr = b.Slice(table, b.ints(0), half, b.ints(0))
+        first, end = b.Slice(ptr, b.ints(0), self.events, b.ints(0)), b.Slice(ptr, b.ints(1), half, b.ints(0))
+        self.lengths = b.Sub(end, first)
+        super().__init__(b, b.ReduceMax(ptr, b.ints(0), keepdims=1))
+        longest = b.scalar(b.ReduceMax(b.Concat(self.lengths, b.ints(0), axis=0), b.ints(0), keepdims=1))
+        places = b.wider(b.range(longest), 0)  # [1, N]
+        self.event, self._place = self._true(b.Less(places, b.wider(self.lengths, 1)))
+        self._first = b.Gather(first, self.event, axis=0)
+        self._length = b.Gather(self.lengths, self.event, axis=0)
+        edge = b.Less(places, b.wider(self._length, 1))  # [n, N]
+        if kind == COMPLETE:
+            edge = b.And(edge, b.Not(b.Equal(places, b.wider(self._place, 1))))
+        self.receiver, place = self._true(edge)
+        self.sender = b.Add(b.Gather(self._first, self.receiver, axis=0), place)
+        self.degree = b.Sub(self._length, b.ints(1 if kind == COMPLETE else 0))
+        self._first_edge = b.Slice(table, half, b.Add(half, self.events), b.ints(0))
+
+    def _true(self, table: Value) -> tuple[Value, Value]:
+        """Rows and columns of the true entries, row by row."""
+        b = self.body
+        found = b.NonZero(table)
+        return b.column(found, 0, 0), b.column(found, 1, 0)
+
+    # --- pairs with self-loops ---
+    def diagonal(self) -> Value:
+        """int64 [n]: the row of pair (i, i)."""
+        b = self.body
+        start = b.Gather(self._first_edge, self.event, axis=0)
+        return str(b.Add(start, b.Mul(self._place, b.Add(self._length, b.ints(1)))))
+
+    def transposed(self) -> Value:
+        """int64 [E]: the row of pair (j, i)."""
+        b = self.body
+        return str(b.Add(b.Gather(self.diagonal(), self.sender, axis=0), b.Sub(self.receiver, self.sender)))
+
+    def of_events(self, nodes: Value) -> Value:
+        """[B, C]: sums of rows of nodes."""
+        return self.sums_at(nodes, self.event, self.events)
+
+    def spread(self, events: Value) -> Value:
+        """[n, C]: each node's event's row."""
+        return str(self.body.Gather(events, self.event, axis=0))
+
+
+def edges_of(body: Body, table: Value, kind: int, nodes: Value) -> Edges:
+    """The edges of an op's graph; nodes: int64 [1], their number."""
+    return Sparse(body, table, nodes) if kind == CSR else Pairs(body, table, kind)
