@@ -16,6 +16,6 @@ if(NOT TARGET equikernels::equikernels)
   set_target_properties(equikernels::equikernels PROPERTIES
     IMPORTED_LOCATION "${equikernels_OPS_LIBRARY}"
     INTERFACE_INCLUDE_DIRECTORIES "${equikernels_FOLDER}/include"
-    INTERFACE_COMPILE_FEATURES cxx_std_17
+    INTERFACE_COMPILE_FEATURES cxx_std_20
     INTERFACE_LINK_LIBRARIES "${TORCH_LIBRARIES}")
 endif()

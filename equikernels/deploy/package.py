@@ -43,14 +43,15 @@ def package(
     """Writes a network into a file (``.pt2``) that PyTorch runs without Python and without the network's code.
 
     The file holds the weights and a shared library. It runs on any number of events, nodes and edges, none and one
-    included, where the op library of this version of equikernels is loaded: ``equikernels.h`` does so in C++, ``import
-    equikernels`` in Python (``torch._inductor.aoti_load_package(path)``). Results have the same bits as those of the
+    included, where the op library of this version of equikernels is loaded: ``equikernels.h`` does so in C++,
+    :func:`load` in Python. Results have the same bits as those of the
     network under ``torch.inference_mode()`` in Python, one thread each, on one machine.
 
     The program reads tensors alone. Where the network takes a graph it reads ``ptr`` int64 [n_events + 1] (networks on
     jets) or ``edge_index`` int64 [2, E] of senders and receivers; otherwise the arguments of the network's forward,
-    those without a default and those whose width the network was made with. ``equikernels.h`` checks the values of
-    ``ptr`` and ``edge_index``; in Python nothing does, and wrong ones are undefined behaviour.
+    those without a default and those whose width the network was made with. ``equikernels.h`` and
+    :func:`load` check every call; the program itself, under PyTorch's own loader, checks nothing, and wrong dtypes,
+    ``ptr`` or ``edge_index`` are undefined behaviour.
 
     What a program cannot do: gradients and training; change with the backend, with autocast, with hooks or weights set
     later; run on a GPU; read a graph in another form. It is for the operating system and the processor family of the

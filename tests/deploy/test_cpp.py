@@ -20,6 +20,9 @@ PACKAGE = Path(ek.__file__).parent
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not TAKES_ANY_SIZE, reason="packaging needs PyTorch 2.13"),
+    pytest.mark.skipif(
+        torch.version.cuda is not None and shutil.which("nvcc") is None, reason="a LibTorch with CUDA wants nvcc"
+    ),
     pytest.mark.skipif(shutil.which("cmake") is None or shutil.which("g++") is None, reason="no cmake or no g++"),
 ]
 
@@ -83,6 +86,17 @@ def test_a_program_without_python_has_the_same_bits(
     done = call(program, package, file)
     assert done.returncode == 1
     assert "line 1: expected four numbers for each constituent" in done.stderr
+
+
+def test_python_refuses_the_same(package: Path) -> None:
+    run, p4, ptr = ek.deploy.load(package), torch.ones(5, 4, dtype=torch.float64), torch.tensor([0, 2, 5])
+    assert run(p4, ptr).shape == (2,)
+    with pytest.raises(TypeError, match="load: p4: expected dtype float64, got float32"):
+        run(p4.float(), ptr)
+    with pytest.raises(ValueError, match="load: ptr: expected a last entry of 5, got 4"):
+        run(p4, torch.tensor([0, 4]))
+    with pytest.raises(ValueError, match="load: arguments: expected p4, ptr, got 1 tensors"):
+        run(p4)
 
 
 def test_wrong_arguments_are_refused(package: Path, tmp_path: Path) -> None:

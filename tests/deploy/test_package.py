@@ -25,7 +25,7 @@ SIZES = [(9, 4, 1), (7,), (1,), (1, 1), (6, 0), (0,), ()]  # of events; the exam
 LOAD = """
 import sys, torch, equikernels
 package, given, found = sys.argv[1:]
-run = torch._inductor.aoti_load_package(package)
+run = equikernels.deploy.load(package)
 with torch.inference_mode():
     torch.save([run(*tensors) for tensors in torch.load(given)], found)
 """
