@@ -119,6 +119,8 @@ lint: $(VENV)/.with-dev
 	$(BIN)/ruff format --check .
 	find csrc equikernels/include examples tests/deploy -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' | xargs $(BIN)/clang-format --dry-run -Werror
 	$(BIN)/mypy
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
 
 wheel: $(WHEEL_STAMP)
 	@ls dist/*.whl

@@ -113,9 +113,9 @@ def test_every_wheel_runs_the_core_tests() -> None:
     assert "@tests/core.txt" in CIBUILDWHEEL["test-command"]
     assert "@tests/core.txt" in (ROOT / "tools" / "check_wheel.sh").read_text()
     files = (ROOT / "tests" / "core.txt").read_text().splitlines()
-    assert {"tests/test_install.py", "tests/ops/test_ops.py"} <= set(files)
+    assert {"tests/ops/test_ops.py", "tests/fuse/test_fuse.py"} <= set(files)
     for file in files:
-        assert (ROOT / file).is_file(), file
+        assert (ROOT / file.partition("::")[0]).is_file(), file
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda path: path.stem)

@@ -18,11 +18,11 @@ for version; do
   if [ ! -e "$home/.torch" ]; then
     rm -rf "$home"
     "${PYTHON:-python3}" -m venv "$home"
-    "$home/bin/pip" install -q "torch$([ "$version" = newest ] || echo "==$version")" pytest pyyaml
+    "$home/bin/pip" install -q "torch$([ "$version" = newest ] || echo "==$version")"
     touch "$home/.torch"
   fi
   "$home/bin/pip" install -q --force-reinstall --no-deps "$wheel"
-  "$home/bin/pip" install -q "$wheel"  # what it depends on
+  "$home/bin/pip" install -q "$wheel[test]"  # what it and the tests depend on
   rm -rf "$home/home" "$home/tmp" && mkdir "$home/home" "$home/tmp"
   echo "== $(basename "$wheel") with $("$home/bin/python" -c 'import sys, torch; print("torch", torch.__version__, "Python", sys.version.split()[0])')"
   clean=(env -i PATH="$home/bin:$base/bin" HOME="$home/home" TMPDIR="$home/tmp" LANG=C.UTF-8 PYTHONSAFEPATH=1
