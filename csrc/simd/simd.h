@@ -89,7 +89,7 @@ inline vdouble fma(vdouble a, vdouble b, vdouble c) {
 // multiply-add happens exactly where it is written.
 template <class V>
 inline V mul_add(V a, V b, V c) {
-#if defined(__FMA__)
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
   return fma(a, b, c);
 #else
   return a * b + c;

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import equikernels as ek
+from equikernels.ops.message_passing.edge_mlp import is_measured
 
 from ..support.golden import filled
 
@@ -30,12 +31,12 @@ def test_the_modules_own_parameters_are_read() -> None:
     assert mlp.gate.weight is gate[0].weight
     of_norm = mlp.layers[0].norm
     assert of_norm is not None
-    assert (of_norm.module, of_norm.weight, of_norm.measured) == (norm, norm.weight, True)
+    assert (of_norm.module, of_norm.weight, is_measured(of_norm)) == (norm, norm.weight, True)
     norm.eval()
     of_norm = ek.EdgeMLP.of(stage, order=ENDS).layers[0].norm
     assert of_norm is not None
     assert of_norm.mean is norm.running_mean
-    assert not of_norm.measured
+    assert not is_measured(of_norm)
 
 
 def test_stages_follow_each_other_and_may_be_layers() -> None:

@@ -8,7 +8,7 @@ namespace ek {
 
 struct MessageOnCpu : Cpu {
   template <class F>
-  static void dispatch_forward(bool bfloat16, F&& f) {
+  static void dispatch_forward([[maybe_unused]] bool bfloat16, F&& f) {
 #if defined(EK_HAVE_AVX512BF16)
     if (bfloat16 && active_isa() == Isa::avx512 && __builtin_cpu_supports("avx512bf16")) return f(Avx512Bf16{});
 #endif

@@ -35,9 +35,10 @@ class Norm(NamedTuple):
     variance: Tensor | None = None
     module: Any = None
 
-    @property
-    def measured(self) -> bool:
-        return self.kind == "batch" and self.mean is None
+
+def is_measured(norm: Norm) -> bool:
+    """Whether the op measures its statistics. PyTorch 2.10 does not compile a property of a named tuple."""
+    return norm.kind == "batch" and norm.mean is None
 
 
 class Layer(NamedTuple):
@@ -173,7 +174,7 @@ class EdgeMLP:
         """The batch norms whose statistics the op measures, first layer first."""
         found: list[Norm] | None = self.calls.get("measured")
         if found is None:
-            found = [layer.norm for layer in self.layers if layer.norm is not None and layer.norm.measured]
+            found = [layer.norm for layer in self.layers if layer.norm is not None and is_measured(layer.norm)]
             self.calls["measured"] = found
         return found
 
@@ -265,7 +266,7 @@ def keep_running(mlp: EdgeMLP, means: Tensor, variances: Tensor, count: Any) -> 
     """Updates the running averages of all measured norms, whose means and unbiased variances lie side by side."""
     at = 0
     for layer in mlp.layers:
-        if layer.norm is None or not layer.norm.measured:
+        if layer.norm is None or not is_measured(layer.norm):
             continue
         width = layer.weight.shape[0]
         part = (means, variances) if width == means.shape[0] else (means[at : at + width], variances[at : at + width])

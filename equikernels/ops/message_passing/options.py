@@ -12,7 +12,7 @@ from ...checks import check_bound, check_choice, check_integer, fail
 from ...metric import Metric, signature
 from .activations import ACTIVATIONS
 from .direction import Normed, direction_options
-from .edge_mlp import PARTS, EdgeMLP, Norm
+from .edge_mlp import PARTS, EdgeMLP, Norm, is_measured
 
 OP = "message_passing"
 INVARIANTS = {"both": (True, True), "interval": (True, False), "product": (False, True)}
@@ -195,4 +195,4 @@ def planning_layers(layers: tuple[LayerOptions, ...]) -> tuple[LayerOptions, ...
 def _norm_kind(norm: Norm | None) -> int:
     if norm is None:
         return NO_NORM
-    return LAYER if norm.kind == "layer" else MEASURED if norm.measured else GIVEN
+    return LAYER if norm.kind == "layer" else MEASURED if is_measured(norm) else GIVEN

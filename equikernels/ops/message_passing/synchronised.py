@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ...checks import fail
-from .edge_mlp import EdgeMLP, update_running
+from .edge_mlp import EdgeMLP, is_measured, update_running
 
 
 def is_synchronised(norm: Any) -> bool:
@@ -31,7 +31,7 @@ def synchronise(op: str, mlp: EdgeMLP, rows: int, statistics: Callable[[EdgeMLP]
         ValueError: a SyncBatchNorm behind the first layer, or fewer than two edges or rows in all.
     """
     for k, layer in enumerate(mlp.layers[1:], 1):
-        if layer.norm is not None and layer.norm.measured and is_synchronised(layer.norm.module):
+        if layer.norm is not None and is_measured(layer.norm) and is_synchronised(layer.norm.module):
             fail(op, f"layers[{k}] norm", "a SyncBatchNorm behind the first linear layer alone", k)
     first = mlp.layers[0]
     norm = first.norm
