@@ -275,6 +275,28 @@ def calls(results: dict[str, Document]) -> str:
     return "\n".join([*lines, "", f"torch {document['versions']['torch']}, {document['machine']['device']}."])
 
 
+DEPLOYED = {
+    "published_onnx": "the published code exported as it is, ONNX Runtime",
+    "plain_onnx": "our file, plain ONNX Runtime",
+    PUBLISHED: "the published code, PyTorch",
+    "fused_pytorch": "the fused network, PyTorch",
+}
+
+
+def deployment(results: dict[str, Document]) -> str:
+    """LorentzNet in ONNX Runtime with our library, against other ways to run it."""
+    document = results.get("deploy")
+    if document is None:
+        return "Not measured yet."
+    lines = ["| LorentzNet (h 72, L 6) | time | with our library | ratio |", "|---" * 4 + "|"]
+    for row in document["rows"]:
+        by = baseline_of(row)
+        size = row["what"].split(", ")[1]
+        times = f"{milliseconds(row[f'{by}_ms'])} | {milliseconds(row[f'{OURS}_ms'])} | {_ratio(row['ratio'])}"
+        lines.append(f"| {size}: {DEPLOYED[by]} | {times} |")
+    return "\n".join([f"{machine_line(document)}:", "", *lines])
+
+
 def kernels(results: dict[str, Document]) -> str:
     """Ops with all threads, on large and on tiny inputs; in float32 if a row names no dtype."""
     document = results.get("kernels")
@@ -319,6 +341,7 @@ PAGES: dict[Path, Parts] = {
         "sources": sources,
     },
     Path("docs") / "networks.md": {"networks": costs.networks},
+    Path("docs") / "deployment.md": {"deployment": deployment},
     Path("docs") / "ops" / "times.md": {"kernels": kernels},
     **{Path("docs") / "ops" / f"{page}.md": {"costs": _costs_of(*starts)} for page, starts in OPS.items()},
 }

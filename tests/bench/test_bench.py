@@ -328,7 +328,10 @@ def test_every_row_of_a_quick_run_is_made(network: str, monkeypatch: pytest.Monk
         return {side: [1e-3] * 2 for side in which}, dict.fromkeys(which, 1.0)
 
     limits = {"multiply_adds_gflops": 1e3, "copy_gb_per_s": 1e2}
-    for owner in ("side_by_side", "lorentznet", "pelican", "taggers"):
+    calls = dict.fromkeys((side_by_side.OURS, *module("deploy").BASELINES))
+    files = SimpleNamespace(prepared=lambda: files, check=lambda: None, calls=calls)
+    monkeypatch.setattr(module("deploy"), "Sides", lambda *_: files)
+    for owner in ("side_by_side", "lorentznet", "pelican", "taggers", "deploy"):
         monkeypatch.setattr(module(owner), "interleaved", interleaved)
         monkeypatch.setattr(module(owner), "ceilings", lambda *_: limits, raising=False)
     for owner in (side_by_side.Sides, lorentznet.Sides, pelican.Sides, pelican.Layer):

@@ -85,7 +85,10 @@ def _calls(ops: str) -> list[Callable[[], object]]:
         "invariants": ("pairwise_invariants",), "coordinates": ("coordinate_update",), "encode": ("encode_invariants",),
         "message_passing": ("message_passing", "row_mlp"),
         "segment": ("segment_reduce", "gather_segment_reduce", "segment_softmax"),
-        "pairs": ("rank2_reduce", "rank2_broadcast"),
+        "pairs": (
+            "rank2_reduce", "rank2_broadcast", "rank2_mix", "linear_2to2", "linear_2to1", "linear_2to0", "linear_1to2",
+            "pairwise_linear", "pairwise_network",
+        ),
     }  # fmt: skip
 
     def call(case: Case) -> Callable[[], object]:
@@ -155,10 +158,21 @@ def main() -> None:
     if given.inside:
         print(json.dumps(_inside(given.folder, given.ops, given.barriers)))
         return
-    found = watch(given.folder, given.ops)
-    print(found.reports)
+    folders = sorted({Path(source).parts[1] for source in build_sources()}) if given.ops == "*" else [given.ops]
+    raced = []
+    for name in folders:
+        (given.folder / name).mkdir(parents=True, exist_ok=True)
+        if _report(name, watch(given.folder / name, name)):
+            raced.append(name)
+    print(f"races: {', '.join(raced) or 'none'}")
+    sys.exit(bool(raced))
+
+
+def _report(name: str, found: Findings) -> int:
+    """Prints what was found in a folder's kernels; returns the number of races."""
     kept = [place for place, missed in found.barriers.items() if not missed]
     races = found.reports.count("WARNING")
-    print(f"{found.cases} cases, {found.launches} launches, {races} races")
-    print(f"{len(found.barriers)} barriers left out in turn; not missed: {', '.join(kept) or 'none'}")
-    sys.exit(bool(found.reports))
+    print(found.reports, end="")
+    print(f"{name}: {found.cases} cases, {found.launches} launches, {races} races")
+    print(f"{len(found.barriers)} barriers left out in turn; not missed: {', '.join(kept) or 'none'}", flush=True)
+    return races
