@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,9 +54,9 @@ def export_onnx(
     layout: str | None = None,
     max_constituents: int | None = None,
     padded_to: int | None = None,
-    example: Sequence[Tensor] | None = None,
-    input_names: Sequence[str] | None = None,
-    dynamic_shapes: Sequence[dict[int, Any]] | None = None,
+    standard: bool = False,
+    example: Mapping[str, Tensor] | None = None,
+    dynamic_shapes: Mapping[str, dict[int, Any]] | None = None,
     dim: int = 3,
 ) -> Path:
     """Writes a network in evaluation as an ONNX file (IR version 10, opset 18: ONNX Runtime 1.18 and later).
@@ -78,12 +78,12 @@ def export_onnx(
             or hits. The output is then the probability of signal.
         layout: "padded" or "packed"; by default padded for jets, packed for graphs.
         max_constituents: N, if the file is to be for this one; any by default.
+        standard: write standard operators alone, IR version 8, for ONNX Runtime before 1.18; such a file never runs a
+            kernel.
         padded_to: the number of slots by which LorentzNet's readout "padded_mean" divides, as its forward takes it.
-        example: the arguments of another model's forward, tensors alone, on which it is traced; such a file has the
-            model's own inputs.
-        input_names: of those.
-        dynamic_shapes: for each of those the axes whose size is open, as ``torch.export`` takes them; by default the
-            first.
+        example: the arguments of another model's forward, tensors alone, in its order and by the names that the file's
+            inputs get; the model is traced on them.
+        dynamic_shapes: by name the axes whose size is open, as ``torch.export`` takes them; by default the first.
         dim: coordinates of a point, of networks that take any number.
 
     Returns:
@@ -98,11 +98,11 @@ def export_onnx(
     """
     _check(model, reads, layout, max_constituents)
     if example is not None:
-        names = [f"input_{k}" for k in range(len(example))] if input_names is None else list(input_names)
-        if len(names) != len(example):
-            fail(OP, "input_names", f"{len(example)} names", len(names))
-        sizes = tuple({0: torch.export.Dim.AUTO} for _ in example) if dynamic_shapes is None else tuple(dynamic_shapes)
-        made = _traced(model, tuple(example), sizes, names)
+        first = {0: torch.export.Dim.AUTO}
+        if unknown := set(dynamic_shapes or {}) - set(example):
+            fail(OP, "dynamic_shapes", f"names of {', '.join(example)}", ", ".join(sorted(unknown)))
+        sizes = tuple((dynamic_shapes or {}).get(name, first) for name in example)
+        made = _traced(model, tuple(example.values()), sizes, list(example))
     else:
         given = events_of(OP, model) if reads == "events" else inputs_of(OP, model, dim, torch.float32)
         inputs = [of._replace(dtype=torch.float32) if of.dtype == torch.float64 else of for of in given]
@@ -120,6 +120,11 @@ def export_onnx(
             fail(OP, "max_constituents", 'None with layout="packed"', max_constituents)
     import onnx
 
+    if standard:
+        import onnx.inliner
+
+        made = onnx.inliner.inline_local_functions(made)
+        made.ir_version = 8
     made.producer_name, made.producer_version = "equikernels", __version__
     onnx.checker.check_model(made, full_check=True)
     onnx.save(made, os.fspath(path))

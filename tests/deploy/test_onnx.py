@@ -184,6 +184,19 @@ def test_a_file_for_one_number_of_constituents(tmp_path: Path) -> None:
     assert [given.shape for given in session(path, False).get_inputs()] == [["batch", 30, 4], ["batch", 30]]
 
 
+def test_standard_operators_alone(tmp_path: Path) -> None:
+    model = NETWORKS["PELICANNano"][0]().eval()
+    path = export_onnx(model, tmp_path / "network.onnx", layout="packed", standard=True)
+    made = onnx.load(path)
+    assert made.ir_version == 8
+    assert not made.functions
+    assert {node.domain for node in made.graph.node} == {""}
+    p4, ptr = jets(3, 0, 6)
+    found = session(path, False).run(None, {"p4": p4.float().numpy(), "ptr": ptr.numpy()})
+    with torch.no_grad():
+        check(found, model(p4.float(), ptr), None)
+
+
 def test_packed_events(tmp_path: Path) -> None:
     model = NETWORKS["PELICANNano"][0]().eval()
     path = export_onnx(model, tmp_path / "network.onnx", layout="packed")
@@ -218,13 +231,8 @@ def test_a_users_fused_model(tmp_path: Path) -> None:
     def example(n: int, edges: int) -> tuple[Tensor, ...]:
         return torch.randn(n, 5), torch.randint(0, n, (2, edges)), torch.randn(n, 3)
 
-    path = export_onnx(
-        model,
-        tmp_path / "users.onnx",
-        example=example(7, 20),
-        input_names=["h", "edge_index", "x"],
-        dynamic_shapes=[{0: auto}, {1: auto}, {0: auto}],
-    )
+    named = dict(zip(("h", "edge_index", "x"), example(7, 20), strict=True))
+    path = export_onnx(model, tmp_path / "users.onnx", example=named, dynamic_shapes={"edge_index": {1: auto}})
     assert "message_passing" in {node.op_type for node in onnx.load(path).graph.node}
     for library in (False, True):
         runtime = session(path, library)
@@ -255,4 +263,8 @@ def test_refusals(tmp_path: Path) -> None:
         export_onnx(model.float(), tmp_path / "x.onnx", layout="packed", max_constituents=3)
     with pytest.raises(ValueError, match="bfloat16"):
         export_onnx(ek.models.LorentzNet(2, 8, n_layers=1, precision="bfloat16").eval(), tmp_path / "x.onnx")
+    with pytest.raises(ValueError, match="dynamic_shapes: expected names of x, got y"):
+        export_onnx(
+            nn.Linear(2, 2).eval(), tmp_path / "x.onnx", example={"x": torch.ones(3, 2)}, dynamic_shapes={"y": {}}
+        )
     assert not list(tmp_path.iterdir())
