@@ -53,8 +53,12 @@ namespace {
 struct Made : CustomOp {
   const Api* api = nullptr;
   bool parallel = false;
-  std::string name;
+  std::string op, name;  // the op, and the node's name for it
 };
+
+// Nodes of one op may have functions that differ. They are named by the op, and by the op with a number behind it
+// (equikernels/deploy/onnx_functions.py); beyond the last number known here their functions run.
+constexpr int kNames = 32;
 
 const Made& of(const CustomOp* op) { return *static_cast<const Made*>(op); }
 
@@ -74,15 +78,16 @@ Status* guarded(const Api& api, F&& f) {
   }
 }
 
-Made make(const Api* api, uint32_t version, bool parallel, const std::string& name) {
+Made make(const Api* api, uint32_t version, const std::string& of_op, int number) {
   Made op{};
-  op.api = api, op.parallel = parallel, op.name = name;
-  op.version = version;
+  op.api = api, op.parallel = version >= 17;
+  op.op = of_op, op.name = number == 0 ? of_op : of_op + "_" + std::to_string(number);
+  op.version = std::min<uint32_t>(version, 16);
   op.CreateKernel = [](const CustomOp* o, const Api* a, const KernelInfo* info) -> void* {
-    return new Running{of(o), Node(*a, of(o).parallel, of(o).name, info)};
+    return new Running{of(o), Node(*a, of(o).parallel, of(o).op, info)};
   };
   op.CreateKernelV2 = [](const CustomOp* o, const Api* a, const KernelInfo* info, void** kernel) {
-    return guarded(*a, [&] { *kernel = new Running{of(o), Node(*a, of(o).parallel, of(o).name, info)}; });
+    return guarded(*a, [&] { *kernel = new Running{of(o), Node(*a, of(o).parallel, of(o).op, info)}; });
   };
   op.KernelCompute = [](void* kernel, Context* context) { static_cast<Running*>(kernel)->node.run(context); };
   op.KernelComputeV2 = [](void* kernel, Context* context) {
@@ -118,7 +123,7 @@ extern "C" __attribute__((visibility("default"))) ek::ort::Status* RegisterCusto
     std::vector<Made> all;
     for (const auto& [name, op] : ek::ops())
       if (op.kernel && !op.schema.empty() && name.find("backward") == std::string::npos)
-        all.push_back(make(api, std::min<uint32_t>(version, 16), version >= 17, name));
+        for (int number = 0; number < kNames; ++number) all.push_back(make(api, version, name, number));
     return all;
   }();
   Domain* domain = nullptr;

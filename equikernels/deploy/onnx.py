@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 OP = "export_onnx"
 LAYOUTS = ("padded", "packed")
-IR_VERSION = 10  # the first with several functions of one name
 
 
 def onnxruntime_library() -> str:
@@ -59,7 +58,7 @@ def export_onnx(
     dynamic_shapes: Mapping[str, dict[int, Any]] | None = None,
     dim: int = 3,
 ) -> Path:
-    """Writes a network in evaluation as an ONNX file (IR version 10, opset 18: ONNX Runtime 1.18 and later).
+    """Writes a network in evaluation as an ONNX file (IR version 8, opset 18: ONNX Runtime 1.14 and later).
 
     The inputs of a network on jets are, ``layout="padded"``:
 
@@ -78,8 +77,7 @@ def export_onnx(
             or hits. The output is then the probability of signal.
         layout: "padded" or "packed"; by default padded for jets, packed for graphs.
         max_constituents: N, if the file is to be for this one; any by default.
-        standard: write standard operators alone, IR version 8, for ONNX Runtime before 1.18; such a file never runs a
-            kernel.
+        standard: write standard operators alone, for runtimes without functions; such a file never runs a kernel.
         padded_to: the number of slots by which LorentzNet's readout "padded_mean" divides, as its forward takes it.
         example: the arguments of another model's forward, tensors alone, in its order and by the names that the file's
             inputs get; the model is traced on them.
@@ -124,7 +122,8 @@ def export_onnx(
         import onnx.inliner
 
         made = onnx.inliner.inline_local_functions(made)
-        made.ir_version = 8
+        for number, node in enumerate(made.graph.node):  # a function that is called twice leaves nodes of one name
+            node.name = f"{node.op_type}_{number}"
     made.producer_name, made.producer_version = "equikernels", __version__
     onnx.checker.check_model(made, full_check=True)
     onnx.save(made, os.fspath(path))

@@ -30,7 +30,8 @@ class Body:
     def node(self, operator: str, inputs: Sequence[Value | None], outputs: int, attributes: dict[str, Any]) -> Any:
         """Adds a node. Returns the name of its output, or a list of names."""
         made = [f"{operator}_{len(self.nodes)}_{k}" for k in range(outputs)]
-        self.nodes.append(onnx.helper.make_node(operator, [v or "" for v in inputs], made, **attributes))
+        name = f"{operator}_{len(self.nodes)}"
+        self.nodes.append(onnx.helper.make_node(operator, [v or "" for v in inputs], made, name, **attributes))
         return made[0] if outputs == 1 else made
 
     def constant(self, value: Any, dtype: Any = np.float32) -> Value:
@@ -86,12 +87,10 @@ class Body:
         return self.Cast(t, to=onnx.TensorProto.INT64)
 
     def function(
-        self, name: str, inputs: Sequence[Value], outputs: Sequence[Value], attributes: Sequence[str], overload: str
+        self, name: str, inputs: Sequence[Value], outputs: Sequence[Value], attributes: Sequence[str]
     ) -> onnx.FunctionProto:
         """The function of these nodes."""
         opsets = [onnx.helper.make_opsetid("", OPSET)]
-        made = onnx.helper.make_function(
+        return onnx.helper.make_function(
             "equikernels", name, list(inputs), list(outputs), self.nodes, opsets, list(attributes)
         )
-        made.overload = overload
-        return made

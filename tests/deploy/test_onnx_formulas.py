@@ -53,7 +53,7 @@ def calls_of(case: cases.Case) -> list[Call]:
 def model_of(op: Any, values: tuple[Any, ...], outputs: list[Tensor]) -> tuple[Any, list[Tensor]]:
     """A model of one node, and its inputs."""
     inputs, configuration = described(op, values, outputs)
-    function = function_of(configuration, "0")
+    function = function_of(configuration, configuration.op)
     read = [outputs[k] for k in read_outputs(op, outputs)]
     names = [f"x{k}" for k in range(len(inputs))]
     made = [f"y{k}" for k in range(configuration.outputs)]
@@ -64,7 +64,6 @@ def model_of(op: Any, values: tuple[Any, ...], outputs: list[Tensor]) -> tuple[A
         domain=DOMAIN,
         **{k: list(v) if isinstance(v, tuple) else v for k, v in configuration.attributes},
     )
-    node.overload = "0"
     value = onnx.helper.make_tensor_value_info
     graph = onnx.helper.make_graph(
         [node],
@@ -73,7 +72,7 @@ def model_of(op: Any, values: tuple[Any, ...], outputs: list[Tensor]) -> tuple[A
         [value(name, onnx.TensorProto.FLOAT, list(t.shape)) for name, t in zip(made, read, strict=True)],
     )
     opsets = [onnx.helper.make_opsetid("", 18), onnx.helper.make_opsetid(DOMAIN, 1)]
-    model = onnx.helper.make_model(graph, functions=[function], opset_imports=opsets, ir_version=10)
+    model = onnx.helper.make_model(graph, functions=[function], opset_imports=opsets, ir_version=8)
     onnx.checker.check_model(model)
     return model, inputs
 
