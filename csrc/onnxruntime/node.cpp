@@ -32,19 +32,19 @@ void SessionThreads::run(int64_t parts, const std::function<void(int64_t)>& part
   struct Work {
     const std::function<void(int64_t)>& part;
     std::mutex lock;
-    std::exception_ptr error;  // must not cross the runtime
+    std::string error;  // exceptions must not cross the runtime, and exception_ptr needs a newer libstdc++
   } work{part, {}, {}};
   const auto each = [](void* data, size_t k) {
     Work& w = *static_cast<Work*>(data);
     try {
       w.part(int64_t(k));
-    } catch (...) {
+    } catch (const std::exception& error) {
       const std::lock_guard<std::mutex> hold(w.lock);
-      w.error = std::current_exception();
+      w.error = error.what();
     }
   };
   check(api_, KernelContext_ParallelFor(api_, context_, +each, size_t(parts), size_t(0), &work));
-  if (work.error) std::rethrow_exception(work.error);
+  if (!work.error.empty()) throw std::runtime_error(work.error);
 }
 
 std::vector<int64_t> Node::integers(const KernelInfo* info, const char* name) const {

@@ -2,7 +2,6 @@
 // of the same name, by the op's schema. See equikernels/deploy/onnx_nodes.py, which writes the nodes.
 #pragma once
 
-#include <exception>
 #include <string>
 #include <thread>
 #include <vector>

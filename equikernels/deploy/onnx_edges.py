@@ -6,6 +6,8 @@ offsets; equal formulas of several nodes are computed once, by the runtime.
 
 from __future__ import annotations
 
+import numpy as np
+
 from .onnx_body import Body, Value
 
 CSR, COMPLETE, WITH_SELF_LOOPS = 0, 1, 2  # kinds of graph, as in the ops' schemas
@@ -18,11 +20,13 @@ class Edges:
         nodes: int64 [1], their number.
         receiver, sender: int64 [E].
         degree: int64 [n], edges that a node receives.
+        received: int64 [n, N], their numbers; E where there are fewer.
     """
 
     receiver: Value
     sender: Value
     degree: Value
+    received: Value
 
     def __init__(self, body: Body, nodes: Value) -> None:
         self.body, self.nodes = body, nodes
@@ -37,25 +41,35 @@ class Edges:
     def sums(self, rows: Value, mean: bool = False) -> Value:
         """[n, C], at receivers."""
         b = self.body
-        total = self.sums_at(rows, self.receiver, self.nodes)
+        total = self.sums_by(rows, self.received)
         if not mean:
             return total
         return str(b.Div(total, b.CastLike(b.wider(b.Max(self.degree, b.ints(1)), 1), total)))
 
-    def sums_at(self, rows: Value, ends: Value, count: Value) -> Value:
-        """[count, C]: rows added up by their ends."""
-        b = self.body
-        shape = b.Concat(count, b.size(rows, 1), axis=0)
-        zeros = b.Expand(b.CastLike(b.constant(0.0), rows), shape)
-        return str(b.ScatterND(zeros, b.wider(ends, 1), rows, reduction="add"))
+    def sums_by(self, rows: Value, table: Value) -> Value:
+        """[k, C]: the sum of the rows whose numbers stand in each line of a table [k, N]; the number behind the last
+        row stands for none. (ScatterND would need no table; ONNX Runtime's adds up in several threads at once, which
+        lose terms.)"""
+        return str(self.body.total(self._listed(rows, table, 0.0), 1))
 
-    def extrema_at(self, rows: Value, ends: Value, largest: bool) -> Value:
-        """[n, C]: the largest or smallest of the rows with an end; 0 where there is none."""
+    def extrema_by(self, rows: Value, table: Value, largest: bool) -> Value:
+        """[k, C]: the largest or smallest of such rows; 0 where there is none."""
         b = self.body
-        worst = b.constant(float("-inf") if largest else float("inf"))
-        start = b.Expand(worst, b.Concat(self.nodes, b.size(rows, 1), axis=0))
-        best = b.ScatterND(start, b.wider(ends, 1), rows, reduction="max" if largest else "min")
-        return str(b.Where(b.Equal(best, worst), b.constant(0.0), best))
+        worst = float("-inf") if largest else float("inf")
+        listed = self._listed(rows, table, worst)
+        best = (b.ReduceMax if largest else b.ReduceMin)(listed, b.ints(1), keepdims=0)
+        return str(b.Where(b.Equal(best, b.constant(worst)), b.constant(0.0), best))
+
+    def _listed(self, rows: Value, table: Value, none: float) -> Value:
+        b = self.body
+        line = b.Expand(b.CastLike(b.constant(none), rows), b.Concat(b.ints(1), b.size(rows, 1), axis=0))
+        return str(b.Gather(b.Concat(rows, line, axis=0), table, axis=0))
+
+    def _places(self, lengths: Value) -> Value:
+        """0, 1, ... up to the longest length, at least one: int64 [1, N]."""
+        b = self.body
+        longest = b.ReduceMax(b.Concat(lengths, b.ints(1), axis=0), b.ints(0), keepdims=1)
+        return str(b.wider(b.range(b.scalar(longest)), 0))
 
 
 class Sparse(Edges):
@@ -77,7 +91,11 @@ class Sparse(Edges):
         receiver, out_edge = part(b.Add(half, offsets))
         self.sender = b.ScatterElements(none, in_edge, sender, axis=0)
         self.receiver = b.ScatterElements(none, out_edge, receiver, axis=0)
-        self.degree = b.Sub(b.Slice(table, b.ints(1), offsets, b.ints(0)), b.Slice(table, b.ints(0), nodes, b.ints(0)))
+        first = b.Slice(table, b.ints(0), nodes, b.ints(0))
+        self.degree = b.Sub(b.Slice(table, b.ints(1), offsets, b.ints(0)), first)
+        places = self._places(self.degree)
+        slot = b.Where(b.Less(places, b.wider(self.degree, 1)), b.Add(b.wider(first, 1), places), edges)
+        self.received = b.Gather(b.Concat(in_edge, edges, axis=0), slot, axis=0)
 
 
 class Pairs(Edges):
@@ -88,6 +106,7 @@ class Pairs(Edges):
         events: int64 [1], their number B.
         event: int64 [n], of each node.
         lengths: int64 [B].
+        particles: int64 [B, N], the nodes of each event; n where there are fewer.
     """
 
     def __init__(self, body: Body, table: Value, kind: int) -> None:
@@ -98,9 +117,10 @@ class Pairs(Edges):
         first, end = b.Slice(ptr, b.ints(0), self.events, b.ints(0)), b.Slice(ptr, b.ints(1), half, b.ints(0))
         self.lengths = b.Sub(end, first)
         super().__init__(b, b.ReduceMax(ptr, b.ints(0), keepdims=1))
-        longest = b.scalar(b.ReduceMax(b.Concat(self.lengths, b.ints(0), axis=0), b.ints(0), keepdims=1))
-        places = b.wider(b.range(longest), 0)  # [1, N]
-        self.event, self._place = self._true(b.Less(places, b.wider(self.lengths, 1)))
+        places = self._places(self.lengths)
+        real = b.Less(places, b.wider(self.lengths, 1))
+        self.particles = b.Where(real, b.Add(b.wider(first, 1), places), self.nodes)
+        self.event, self._place = self._true(real)
         self._first = b.Gather(first, self.event, axis=0)
         self._length = b.Gather(self.lengths, self.event, axis=0)
         edge = b.Less(places, b.wider(self._length, 1))  # [n, N]
@@ -109,6 +129,10 @@ class Pairs(Edges):
         self.receiver, place = self._true(edge)
         self.sender = b.Add(b.Gather(self._first, self.receiver, axis=0), place)
         self.degree = b.Sub(self._length, b.ints(1 if kind == COMPLETE else 0))
+        count = b.size(self.receiver, 0)
+        number = b.Sub(b.CumSum(b.integer(b.Reshape(edge, b.ints(-1))), b.constant(0, np.int64)), b.ints(1))
+        self.received = b.Where(edge, b.Reshape(number, b.Shape(edge), allowzero=1), count)
+        self._count = count
         self._first_edge = b.Slice(table, half, b.Add(half, self.events), b.ints(0))
 
     def _true(self, table: Value) -> tuple[Value, Value]:
@@ -129,9 +153,14 @@ class Pairs(Edges):
         b = self.body
         return str(b.Add(b.Gather(self.diagonal(), self.sender, axis=0), b.Sub(self.receiver, self.sender)))
 
+    def sent(self) -> Value:
+        """int64 [n, N]: the pairs that a particle sends, its column."""
+        b = self.body
+        return str(b.Gather(b.Concat(self.transposed(), self._count, axis=0), self.received, axis=0))
+
     def of_events(self, nodes: Value) -> Value:
         """[B, C]: sums of rows of nodes."""
-        return self.sums_at(nodes, self.event, self.events)
+        return self.sums_by(nodes, self.particles)
 
     def spread(self, events: Value) -> Value:
         """[n, C]: each node's event's row."""

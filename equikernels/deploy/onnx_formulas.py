@@ -321,7 +321,7 @@ def segment_extremum(b: Body, a: Arguments) -> list[Value]:
     if a["weight"] or a["rows"] != 0:
         raise Unsupported("an extremum over senders")
     edges = _edges_of_segments(b, a)
-    return [edges.extrema_at(a["source"], edges.receiver, bool(a["largest"]))]
+    return [edges.extrema_by(a["source"], edges.received, bool(a["largest"]))]
 
 
 def gather_to_edges(b: Body, a: Arguments) -> list[Value]:

@@ -30,7 +30,7 @@ def _diagonal(b: Body, pairs: Pairs, T: Value) -> Value:
 
 
 def _columns(pairs: Pairs, T: Value) -> Value:
-    return pairs.sums_at(T, pairs.sender, pairs.nodes)
+    return pairs.sums_by(T, pairs.sent())
 
 
 def _table(b: Body, sides: list[Value]) -> Value:
@@ -66,7 +66,7 @@ def rank2_sum(b: Body, a: Arguments) -> list[Value]:
 
 def rank2_extremum(b: Body, a: Arguments) -> list[Value]:
     pairs, T = _pairs(b, a), a["tensor"]
-    sides = [pairs.extrema_at(T, ends, bool(a["largest"])) for ends in (pairs.sender, pairs.receiver)]
+    sides = [pairs.extrema_by(T, table, bool(a["largest"])) for table in (pairs.sent(), pairs.received)]
     return [_table(b, [_diagonal(b, pairs, T), *sides])]
 
 

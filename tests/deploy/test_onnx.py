@@ -158,6 +158,14 @@ def test_a_nan_stays_in_its_event(tagger: tuple[nn.Module, Path]) -> None:
         np.testing.assert_array_equal(found[[0, 2]], clean[[0, 2]])
 
 
+def test_plain_sums_do_not_depend_on_threads(tagger: tuple[nn.Module, Path]) -> None:
+    some = batch(ek.data.load_sample_jets()[:50], 150)
+    (wanted,) = session(tagger[1], False).run(None, some)
+    runtime = session(tagger[1], False, threads=4)
+    for _ in range(5):
+        np.testing.assert_allclose(runtime.run(None, some)[0], wanted, rtol=0, atol=1e-6)
+
+
 def test_sessions_run_at_once(tagger: tuple[nn.Module, Path]) -> None:
     some = batch(ek.data.load_sample_jets()[:20], 150)
     (wanted,) = session(tagger[1], True).run(None, some)
