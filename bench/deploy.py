@@ -30,7 +30,8 @@ class Sides(lorentznet.Sides):
     def __init__(self, jets: int | None) -> None:
         super().__init__(_one_jet() if jets is None else jets)
         self.ours.eval(), self.published.eval()
-        folder = Path(tempfile.mkdtemp())
+        self.files = tempfile.TemporaryDirectory()  # goes with this object
+        folder = Path(self.files.name)
         ek.deploy.export_onnx(self.ours, folder / "ours.onnx", padded_to=self.padded[-1])
         scalars, x, (i, j), node_mask, slots = self.padded
         auto, rows = torch.export.Dim.AUTO, {0: torch.export.Dim.AUTO}

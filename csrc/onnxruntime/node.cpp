@@ -85,6 +85,10 @@ Node::Node(const Api& api, bool parallel, const std::string& name, const KernelI
     : api_(api), parallel_(parallel), op_(ops().at(name)), arguments_(arguments_of(op_.schema)) {
   present_ = integers(info, "present");
   dynamic_ = integers(info, "dynamic");
+  int64_t lists = 0;
+  for (const Argument& a : arguments_)
+    if (a.kind == Argument::tensor) ++(a.list ? lists : single_);
+  STD_TORCH_CHECK(lists <= 1, "equikernels: an op of two lists of tensors");
   for (const Argument& a : arguments_) {
     StableIValue value;
     if (a.kind == Argument::integer && a.list) {
@@ -153,18 +157,13 @@ void Node::run(Context* context) const {
     STD_TORCH_CHECK(next < tensors, "equikernels: a node has too few inputs");
     return input(context, next++);
   };
-  const int64_t lists = std::count_if(arguments_.begin(), arguments_.end(),
-                                      [](const Argument& a) { return a.kind == Argument::tensor && a.list; });
-  const int64_t single = std::count_if(arguments_.begin(), arguments_.end(),
-                                       [](const Argument& a) { return a.kind == Argument::tensor && !a.list; });
-  STD_TORCH_CHECK(lists <= 1, "equikernels: an op of two lists of tensors");
   const int64_t slots = present_.empty() ? int64_t(tensors) : int64_t(present_.size());
   for (size_t k = 0; k < arguments_.size(); ++k) {
     const Argument& a = arguments_[k];
     if (a.kind != Argument::tensor) continue;
     if (a.list) {
       std::vector<std::optional<Tensor>> list;
-      for (int64_t count = slots - single; count > 0; --count) list.push_back(tensor());
+      for (int64_t count = slots - single_; count > 0; --count) list.push_back(tensor());
       stack[k].value = std::move(list);
     } else if (std::optional<Tensor> t = tensor()) {
       stack[k].value = *t;

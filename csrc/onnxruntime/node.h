@@ -51,7 +51,7 @@ class Node {
   const Op& op_;
   std::vector<Argument> arguments_;
   std::vector<StableIValue> fixed_;  // of the arguments; of tensors nothing
-  std::vector<int64_t> lengths_;     // of the lists of integers
+  int64_t single_ = 0;               // arguments of one tensor each
   std::vector<int64_t> present_;     // for each tensor; empty: all are
   std::vector<int64_t> dynamic_;     // which integers of the call the last input brings
 

@@ -22,7 +22,7 @@ inline std::map<std::string, Op>& ops() {
   return all;
 }
 
-// What a function takes and returns, from the stack and back.
+// Reads a function's arguments from the stack, calls it, and writes its results there.
 template <auto f, class Signature = decltype(f)>
 struct Box;
 template <auto f, class R, class... Arguments>

@@ -55,7 +55,7 @@ PTR, EDGE_INDEX = Input("ptr", OFFSETS, 0, torch.int64), Input("edge_index", END
 
 
 def inputs_of(op: str, model: nn.Module, dim: int, coordinates: torch.dtype | None) -> list[Input]:
-    """What a program of a network reads, in the order of the network's arguments.
+    """The tensors that a program reads, in the order of the network's arguments.
 
     Args:
         op: named in errors.
@@ -100,8 +100,26 @@ def inputs_of(op: str, model: nn.Module, dim: int, coordinates: torch.dtype | No
     fail(op, "model", "a network of equikernels.models", type(model).__name__, TypeError)
 
 
+def check_network(op: str, model: nn.Module, padded_to: int | None) -> None:
+    """Refuses what would give a file other results than the network has, or fail in the middle of tracing."""
+    if any(module.training for module in model.modules()):
+        fail(op, "model", "a network in evaluation: model.eval()", "one in training")
+    device = next(model.parameters()).device
+    if device.type != "cpu":
+        fail(op, "model", "a network on the CPU", device)
+    if padded_to is None and (
+        getattr(model, "readout", "") == "padded_mean"
+        or (getattr(model, "compat", False) and getattr(model, "extrema", False))
+    ):
+        fail(op, "padded_to", "the number of slots events are padded to, which this network's results depend on", None)
+    if getattr(model, "irc_safe", False):
+        letters = set(f"{model.config}{model.config_out}")
+        if letters & set("mM" if model.compat else "mMS"):
+            fail(op, "model", "aggregations without the SoftDrop multiplicity, which is NumPy's", sorted(letters))
+
+
 def _free(model: Any, per_node: Callable[[str, int], Input]) -> list[Input]:
-    """What the free stream of VecNet reads."""
+    """The features of VecNet's free stream."""
     return [per_node("free", model.n_free_input)] if hasattr(model, "free") and model.n_free_input > 0 else []
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from .._version import __version__
 from ..checks import check_choice, check_integer, fail
 from ..export import TAKES_ANY_SIZE
-from .inputs import PTR, Input, inputs_of
+from .inputs import PTR, Input, check_network, inputs_of
 from .package import Program
 from .scores import Scores, events_of
 
@@ -104,8 +104,7 @@ def export_onnx(
     else:
         given = events_of(OP, model) if reads == "events" else inputs_of(OP, model, dim, torch.float32)
         inputs = [of._replace(dtype=torch.float32) if of.dtype == torch.float64 else of for of in given]
-        if getattr(model, "readout", "") == "padded_mean" and padded_to is None:
-            fail(OP, "padded_to", 'a number, for the readout "padded_mean"', "None")
+        check_network(OP, model, padded_to)
         made = _packed(model, inputs, reads, padded_to)
         jets = any(given.name == PTR.name for given in inputs)
         if (layout or ("padded" if jets else "packed")) == "padded":

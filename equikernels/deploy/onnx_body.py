@@ -22,17 +22,16 @@ class Body:
         self.nodes: list[onnx.NodeProto] = []
         self._constants: dict[tuple[str, bytes, tuple[int, ...]], Value] = {}
 
-    def __getattr__(self, operator: str) -> Callable[..., Any]:
+    def __getattr__(self, operator: str) -> Callable[..., Value]:
         if not operator[0].isupper():
             raise AttributeError(operator)
-        return lambda *inputs, outputs=1, **attributes: self.node(operator, inputs, outputs, attributes)
 
-    def node(self, operator: str, inputs: Sequence[Value | None], outputs: int, attributes: dict[str, Any]) -> Any:
-        """Adds a node. Returns the name of its output, or a list of names."""
-        made = [f"{operator}_{len(self.nodes)}_{k}" for k in range(outputs)]
-        name = f"{operator}_{len(self.nodes)}"
-        self.nodes.append(onnx.helper.make_node(operator, [v or "" for v in inputs], made, name, **attributes))
-        return made[0] if outputs == 1 else made
+        def add(*inputs: Value, **attributes: Any) -> Value:
+            name = f"{operator}_{len(self.nodes)}"
+            self.nodes.append(onnx.helper.make_node(operator, inputs, [name], name, **attributes))
+            return name
+
+        return add
 
     def constant(self, value: Any, dtype: Any = np.float32) -> Value:
         """A tensor of given numbers."""

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..graph import COMPLETE, CSR
 from .onnx_body import Body, Value
-
-CSR, COMPLETE, WITH_SELF_LOOPS = 0, 1, 2  # kinds of graph, as in the ops' schemas
 
 
 class Edges:
@@ -33,10 +32,10 @@ class Edges:
 
     def receivers(self, nodes: Value) -> Value:
         """Rows of nodes [n, C] for the edges they receive."""
-        return str(self.body.Gather(nodes, self.receiver, axis=0))
+        return self.body.Gather(nodes, self.receiver, axis=0)
 
     def senders(self, nodes: Value) -> Value:
-        return str(self.body.Gather(nodes, self.sender, axis=0))
+        return self.body.Gather(nodes, self.sender, axis=0)
 
     def sums(self, rows: Value, mean: bool = False) -> Value:
         """[n, C], at receivers."""
@@ -44,13 +43,13 @@ class Edges:
         total = self.sums_by(rows, self.received)
         if not mean:
             return total
-        return str(b.Div(total, b.CastLike(b.wider(b.Max(self.degree, b.ints(1)), 1), total)))
+        return b.Div(total, b.CastLike(b.wider(b.Max(self.degree, b.ints(1)), 1), total))
 
     def sums_by(self, rows: Value, table: Value) -> Value:
         """[k, C]: the sum of the rows whose numbers stand in each line of a table [k, N]; the number behind the last
         row stands for none. (ScatterND would need no table; ONNX Runtime's adds up in several threads at once, which
         lose terms.)"""
-        return str(self.body.total(self._listed(rows, table, 0.0), 1))
+        return self.body.total(self._listed(rows, table, 0.0), 1)
 
     def extrema_by(self, rows: Value, table: Value, largest: bool) -> Value:
         """[k, C]: the largest or smallest of such rows; 0 where there is none."""
@@ -58,18 +57,18 @@ class Edges:
         worst = float("-inf") if largest else float("inf")
         listed = self._listed(rows, table, worst)
         best = (b.ReduceMax if largest else b.ReduceMin)(listed, b.ints(1), keepdims=0)
-        return str(b.Where(b.Equal(best, b.constant(worst)), b.constant(0.0), best))
+        return b.Where(b.Equal(best, b.constant(worst)), b.constant(0.0), best)
 
     def _listed(self, rows: Value, table: Value, none: float) -> Value:
         b = self.body
         line = b.Expand(b.CastLike(b.constant(none), rows), b.Concat(b.ints(1), b.size(rows, 1), axis=0))
-        return str(b.Gather(b.Concat(rows, line, axis=0), table, axis=0))
+        return b.Gather(b.Concat(rows, line, axis=0), table, axis=0)
 
     def _places(self, lengths: Value) -> Value:
         """0, 1, ... up to the longest length, at least one: int64 [1, N]."""
         b = self.body
         longest = b.ReduceMax(b.Concat(lengths, b.ints(1), axis=0), b.ints(0), keepdims=1)
-        return str(b.wider(b.range(b.scalar(longest)), 0))
+        return b.wider(b.range(b.scalar(longest)), 0)
 
 
 class Sparse(Edges):
@@ -103,7 +102,6 @@ class Pairs(Edges):
     edge.
 
     Attributes:
-        events: int64 [1], their number B.
         event: int64 [n], of each node.
         lengths: int64 [B].
         particles: int64 [B, N], the nodes of each event; n where there are fewer.
@@ -112,9 +110,9 @@ class Pairs(Edges):
     def __init__(self, body: Body, table: Value, kind: int) -> None:
         b = body
         half = b.Div(b.size(table, 0), b.ints(2))
-        self.events = b.Sub(half, b.ints(1))
+        events = b.Sub(half, b.ints(1))
         ptr = b.Slice(table, b.ints(0), half, b.ints(0))
-        first, end = b.Slice(ptr, b.ints(0), self.events, b.ints(0)), b.Slice(ptr, b.ints(1), half, b.ints(0))
+        first, end = b.Slice(ptr, b.ints(0), events, b.ints(0)), b.Slice(ptr, b.ints(1), half, b.ints(0))
         self.lengths = b.Sub(end, first)
         super().__init__(b, b.ReduceMax(ptr, b.ints(0), keepdims=1))
         places = self._places(self.lengths)
@@ -133,7 +131,7 @@ class Pairs(Edges):
         number = b.Sub(b.CumSum(b.integer(b.Reshape(edge, b.ints(-1))), b.constant(0, np.int64)), b.ints(1))
         self.received = b.Where(edge, b.Reshape(number, b.Shape(edge), allowzero=1), count)
         self._count = count
-        self._first_edge = b.Slice(table, half, b.Add(half, self.events), b.ints(0))
+        self._first_edge = b.Slice(table, half, b.Add(half, events), b.ints(0))
 
     def _true(self, table: Value) -> tuple[Value, Value]:
         """Rows and columns of the true entries, row by row."""
@@ -146,17 +144,17 @@ class Pairs(Edges):
         """int64 [n]: the row of pair (i, i)."""
         b = self.body
         start = b.Gather(self._first_edge, self.event, axis=0)
-        return str(b.Add(start, b.Mul(self._place, b.Add(self._length, b.ints(1)))))
+        return b.Add(start, b.Mul(self._place, b.Add(self._length, b.ints(1))))
 
     def transposed(self) -> Value:
         """int64 [E]: the row of pair (j, i)."""
         b = self.body
-        return str(b.Add(b.Gather(self.diagonal(), self.sender, axis=0), b.Sub(self.receiver, self.sender)))
+        return b.Add(b.Gather(self.diagonal(), self.sender, axis=0), b.Sub(self.receiver, self.sender))
 
     def sent(self) -> Value:
         """int64 [n, N]: the pairs that a particle sends, its column."""
         b = self.body
-        return str(b.Gather(b.Concat(self.transposed(), self._count, axis=0), self.received, axis=0))
+        return b.Gather(b.Concat(self.transposed(), self._count, axis=0), self.received, axis=0)
 
     def of_events(self, nodes: Value) -> Value:
         """[B, C]: sums of rows of nodes."""
@@ -164,7 +162,7 @@ class Pairs(Edges):
 
     def spread(self, events: Value) -> Value:
         """[n, C]: each node's event's row."""
-        return str(self.body.Gather(events, self.event, axis=0))
+        return self.body.Gather(events, self.event, axis=0)
 
 
 def edges_of(body: Body, table: Value, kind: int, nodes: Value) -> Edges:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
-from ..ops.message_passing.activations import ACTIVATIONS
 from ..ops.message_passing.direction import DIFFERENCE, SENDER
 from ..ops.message_passing.edge_mlp import PARTS
 from ..ops.message_passing.options import GIVEN, LAYER, MEASURED, EdgeOptions, LayerOptions
@@ -42,13 +42,12 @@ class Arguments:
         self.inputs: list[Value] = []
         self.shapes: dict[Value, Shape] = {}
         self._by_name: dict[str, Any] = {}
-        self._tensors = {
-            name: value for name, value in configuration.arguments if name in _tensor_names(configuration.op)
-        }
-        for name, value in configuration.arguments:
-            if name not in self._tensors:
+        schema = getattr(torch.ops.equikernels, configuration.op).default._schema
+        for argument, (name, value) in zip(schema.arguments, configuration.arguments, strict=True):
+            kind = str(argument.type)
+            if "Tensor" not in kind:
                 self._by_name[name] = value
-            elif name in _tensor_lists(configuration.op):
+            elif "List" in kind:
                 self._by_name[name] = [self._input(shape) for shape in value]
             else:
                 self._by_name[name] = self._input(value)
@@ -78,20 +77,6 @@ class Arguments:
         return edges_of(body, self["graph"], self["kind"], body.size(nodes, 0))
 
 
-def _schema(op: str) -> Any:
-    import torch
-
-    return getattr(torch.ops.equikernels, op).default._schema
-
-
-def _tensor_names(op: str) -> set[str]:
-    return {a.name for a in _schema(op).arguments if "Tensor" in str(a.type)}
-
-
-def _tensor_lists(op: str) -> set[str]:
-    return {a.name for a in _schema(op).arguments if "Tensor" in str(a.type) and "List" in str(a.type)}
-
-
 class Layer(NamedTuple):
     """The tensors of a layer as values, None where absent."""
 
@@ -104,8 +89,14 @@ class Layer(NamedTuple):
 
 
 def layers_of(tensors: Sequence[Value | None], first: int) -> list[Layer]:
-    found = [Layer(*tensors[k : k + OF_LAYER]) for k in range(first, len(tensors), OF_LAYER)]  # type: ignore[arg-type]
-    return found
+    return [Layer(*tensors[k : k + OF_LAYER]) for k in range(first, len(tensors), OF_LAYER)]  # type: ignore[arg-type]
+
+
+# Activations that are operators of the standard.
+OPERATORS = {
+    "relu": "Relu", "tanh": "Tanh", "sigmoid": "Sigmoid", "elu": "Elu", "softplus": "Softplus", "mish": "Mish",
+    "hardswish": "HardSwish",
+}  # fmt: skip
 
 
 def activate(b: Body, z: Value, name: str, slope: float) -> Value:
@@ -122,12 +113,7 @@ def activate(b: Body, z: Value, name: str, slope: float) -> Value:
         cube = b.Mul(b.Mul(b.Mul(z, z), z), b.constant(0.044715))
         inner = b.Add(b.Tanh(b.Mul(b.Add(z, cube), b.constant(0.7978845608028654))), b.constant(1.0))
         return b.Mul(b.Mul(z, b.constant(0.5)), inner)
-    simple = {"relu": "Relu", "tanh": "Tanh", "sigmoid": "Sigmoid", "elu": "Elu", "softplus": "Softplus"}
-    simple |= {"mish": "Mish", "hardswish": "HardSwish"}
-    return b.node(simple[name], [z], 1, {})
-
-
-assert {"silu", "gelu_tanh", "mish", "hardswish"} <= set(ACTIVATIONS)
+    return getattr(b, OPERATORS[name])(z)
 
 
 def folded(b: Body, layer: Layer, options: LayerOptions) -> Layer:

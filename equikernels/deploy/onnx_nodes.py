@@ -64,9 +64,9 @@ class Nodes:
         with _disable_current_modes():  # which would decompose this call too
             fakes = op(*values)
         outputs = [fakes] if isinstance(fakes, Tensor) else list(fakes)
-        inputs, configuration = described(op, values, outputs)
-        number = self.made.setdefault(configuration, len(self.made))
         kept = read_outputs(op, outputs)
+        inputs, configuration = described(op, values, len(kept))
+        number = self.made.setdefault(configuration, len(self.made))
         made = torch.onnx.ops.symbolic_multi_out(
             f"{DOMAIN}::{configuration.op}",
             inputs,
@@ -80,13 +80,13 @@ class Nodes:
         return outputs[0] if isinstance(fakes, Tensor) else outputs
 
 
-def described(op: Any, values: Sequence[Any], outputs: Sequence[Tensor]) -> tuple[list[Tensor], Configuration]:
+def described(op: Any, values: Sequence[Any], outputs: int) -> tuple[list[Tensor], Configuration]:
     """The inputs of an op's node, and what else there is to say of it.
 
     Args:
         op: of ``torch.ops.equikernels``.
         values: its arguments, all of them.
-        outputs: what it returns.
+        outputs: how many its node has.
 
     Raises:
         ValueError: float64 tensors, of an op that is not computed in float64 anyway.
@@ -127,7 +127,7 @@ def described(op: Any, values: Sequence[Any], outputs: Sequence[Tensor]) -> tupl
         device = inputs[0].device
         inputs.append(torch.cat([torch.full((1,), size, dtype=torch.int64, device=device) for _, size in dynamic]))
     frozen = tuple((k, v) for k, v in attributes.items() if v not in ((), ""))  # ONNX has no type for an empty list
-    return inputs, Configuration(name_of(op), tuple(arguments), frozen, len(read_outputs(op, outputs)))
+    return inputs, Configuration(name_of(op), tuple(arguments), frozen, outputs)
 
 
 def read_outputs(op: Any, outputs: Sequence[Tensor]) -> list[int]:

@@ -5,10 +5,11 @@ Tables [n, 3, C] of what goes to the diagonal, to columns and to rows are kept a
 
 from __future__ import annotations
 
+from ..graph import COMPLETE_WITH_SELF_LOOPS
 from ..ops.pairs.fused import LayerOptions
 from ..ops.pairs.reference import RUNNING, RowsOptions
 from .onnx_body import Body, Value
-from .onnx_edges import WITH_SELF_LOOPS, Pairs
+from .onnx_edges import Pairs
 from .onnx_formulas import FORMULAS, Arguments, Unsupported, linear
 
 
@@ -19,14 +20,14 @@ def rectified(b: Body, z: Value, slope: float) -> Value:
 
 
 def _pairs(b: Body, a: Arguments) -> Pairs:
-    if a["kind"] != WITH_SELF_LOOPS:
+    if a["kind"] != COMPLETE_WITH_SELF_LOOPS:
         raise Unsupported("pairs of a graph without self-loops")
     return Pairs(b, a["graph"], a["kind"])
 
 
 def _diagonal(b: Body, pairs: Pairs, T: Value) -> Value:
     """[n, C] of T [n_pairs, C]."""
-    return str(b.Gather(T, pairs.diagonal(), axis=0))
+    return b.Gather(T, pairs.diagonal(), axis=0)
 
 
 def _columns(pairs: Pairs, T: Value) -> Value:
@@ -35,13 +36,13 @@ def _columns(pairs: Pairs, T: Value) -> Value:
 
 def _table(b: Body, sides: list[Value]) -> Value:
     """[n, 3, C] of diagonal, columns, rows."""
-    return str(b.Concat(*(b.wider(side, 1) for side in sides), axis=1))
+    return b.Concat(*(b.wider(side, 1) for side in sides), axis=1)
 
 
 def _spread(b: Body, pairs: Pairs, diag: Value, col: Value, row: Value) -> Value:
     """[n_pairs, C] of values at particles."""
     z = b.Add(pairs.receivers(row), pairs.senders(col))
-    return str(b.ScatterND(z, b.wider(pairs.diagonal(), 1), diag, reduction="add"))
+    return b.ScatterND(z, b.wider(pairs.diagonal(), 1), diag, reduction="add")
 
 
 def _sides(b: Body, table: Value) -> list[Value]:
@@ -120,10 +121,10 @@ class _Layer:
             first = b.Mul(b.wider(full, 1), b.wider(coefs10, 2))  # [C, D, maps]
             full = b.Add(first, b.Mul(b.wider(coefs01, 0), b.wider(coefs11, 2)))
         if not places:
-            return str(full)
+            return full
         at = [places.index(k) if k in places else len(places) for k in range(maps)]
         padded = b.Pad(full, b.ints(0, 0, 0, 0, 0, 1))
-        return str(b.Gather(padded, b.ints(*at), axis=2))
+        return b.Gather(padded, b.ints(*at), axis=2)
 
     def per(self, values: Value, times: int = 1) -> Value:
         """Over the number of particles, once or twice: values [B, C]."""
@@ -136,8 +137,8 @@ class _Layer:
         """The same of values [n, C], once."""
         b = self.body
         if not self.options.mean:
-            return str(b.Mul(values, b.constant(1.0 / self.options.nbar)))
-        return str(b.Div(values, self.pairs.spread(self.nobj)))
+            return b.Mul(values, b.constant(1.0 / self.options.nbar))
+        return b.Div(values, self.pairs.spread(self.nobj))
 
     def of_events(self, diagonal: Value, rows: Value) -> tuple[Value, Value]:
         """Trace and total [B, C], of raw sums at particles."""
@@ -159,7 +160,7 @@ class _Layer:
         if self.factors is None:
             return values
         factor = self.body.column(self.factors, k, 1)
-        return str(self.body.Mul(values, self.pairs.spread(factor) if of_particles else factor))
+        return self.body.Mul(values, self.pairs.spread(factor) if of_particles else factor)
 
 
 def linear_2to2(b: Body, a: Arguments) -> list[Value]:

@@ -17,7 +17,7 @@ from ..checks import check_choice, fail
 from ..export import TAKES_ANY_SIZE
 from ..graph import Graph
 from .arithmetic import as_pytorch
-from .inputs import PTR, Input, inputs_of
+from .inputs import PTR, Input, check_network, inputs_of
 from .scores import Scores, events_of
 
 OP = "package"
@@ -93,7 +93,7 @@ def package(
     else:
         inputs = inputs_of(OP, model, dim, coordinates)
         program = Program(model, inputs, padded_to)
-    _check(model, padded_to)
+    check_network(OP, model, padded_to)
     compiled(program, inputs, path)
     return Path(path)
 
@@ -110,24 +110,6 @@ def compiled(program: nn.Module, inputs: Sequence[Input], path: str | os.PathLik
 
         with as_pytorch():
             _inductor.aoti_compile_and_package(exported, package_path=os.fspath(path), inductor_configs=options)
-
-
-def _check(model: nn.Module, padded_to: int | None) -> None:
-    """Refuses what would give a program other results than the network has, or fail in the middle of tracing."""
-    if any(module.training for module in model.modules()):
-        fail(OP, "model", "a network in evaluation: model.eval()", "one in training")
-    device = next(model.parameters()).device
-    if device.type != "cpu":
-        fail(OP, "model", "a network on the CPU", device)
-    if padded_to is None and (
-        getattr(model, "readout", "") == "padded_mean"
-        or (getattr(model, "compat", False) and getattr(model, "extrema", False))
-    ):
-        fail(OP, "padded_to", "the number of slots events are padded to, which this network's results depend on", None)
-    if getattr(model, "irc_safe", False):
-        letters = set(f"{model.config}{model.config_out}")
-        if letters & set("mM" if model.compat else "mMS"):
-            fail(OP, "model", "aggregations without the SoftDrop multiplicity, which is NumPy's", sorted(letters))
 
 
 class Program(nn.Module):

@@ -52,9 +52,9 @@ def calls_of(case: cases.Case) -> list[Call]:
 
 def model_of(op: Any, values: tuple[Any, ...], outputs: list[Tensor]) -> tuple[Any, list[Tensor]]:
     """A model of one node, and its inputs."""
-    inputs, configuration = described(op, values, outputs)
-    function = function_of(configuration, configuration.op)
     read = [outputs[k] for k in read_outputs(op, outputs)]
+    inputs, configuration = described(op, values, len(read))
+    function = function_of(configuration, configuration.op)
     names = [f"x{k}" for k in range(len(inputs))]
     made = [f"y{k}" for k in range(configuration.outputs)]
     node = onnx.helper.make_node(

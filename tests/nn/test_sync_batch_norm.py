@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from equikernels.nn.pelican import PairBatchNorm
 
 from ..support.cases import four_vectors
 from ..support.golden import filled
+from ..support.process import run_two
 
 NETWORK = (
     "ek.models.PELICANClassifier(num_channels_scalar=2, num_channels_m=[[5], [5]], num_channels_2to2=[4, 4], "
@@ -58,13 +57,7 @@ def test_pairs_of_two_processes_are_those_of_one(
         batch = {"p4": four_vectors(ptr[-1], generator), "ptr": torch.tensor(ptr), "hook": hook}
         batches.append(batch)
         torch.save({**batch, "network": network.state_dict()}, tmp_path / f"in{rank}.pt")
-    run = [sys.executable, "-c", PROCESS]
-    processes = [
-        subprocess.Popen([*run, str(rank), str(tmp_path)], cwd=tmp_path, stderr=subprocess.PIPE) for rank in range(2)
-    ]
-    for process in processes:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors.decode()
+    run_two(PROCESS, tmp_path)
 
     first, second = sizes
     p4 = torch.cat([batch["p4"] for batch in batches]).requires_grad_()

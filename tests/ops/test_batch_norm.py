@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from equikernels.published.lorentznet import LGEB
 
 from ..support.cases import GRAPHS, four_vectors, select
 from ..support.golden import filled
+from ..support.process import run_two
 
 ORDER = ("receiver", "sender", "invariants")
 ENDS = {"channels": nn.ReLU(), "edges": nn.Sigmoid()}  # the activation behind the norm, and so the kernel
@@ -202,13 +201,7 @@ def test_sync_batch_norm_over_two_processes_is_batch_norm_over_both_batches(tmp_
         batch = {"h": torch.randn(ptr[-1], 4, dtype=torch.float64, generator=generator), "ptr": torch.tensor(ptr)}
         batches.append(batch | {"x": four_vectors(ptr[-1], generator), "block": block.state_dict()})
         torch.save(batches[-1], tmp_path / f"in{rank}.pt")
-    run = [sys.executable, "-c", PROCESS]
-    processes = [
-        subprocess.Popen([*run, str(rank), str(tmp_path)], cwd=tmp_path, stderr=subprocess.PIPE) for rank in range(2)
-    ]
-    for process in processes:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors.decode()
+    run_two(PROCESS, tmp_path)
 
     h, x = (torch.cat([batch[name] for batch in batches]) for name in ("h", "x"))
     ptr = torch.tensor([*sizes[0], *(sizes[0][-1] + p for p in sizes[1][1:])])

@@ -17,3 +17,14 @@ def run(code: str, **environment: str) -> str:
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], env=env, cwd="/", capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def run_two(code: str, folder: Path) -> None:
+    """Runs code in two processes at once; each is given its number and the folder."""
+    run = [sys.executable, "-c", code]
+    processes = [
+        subprocess.Popen([*run, str(rank), str(folder)], cwd=folder, stderr=subprocess.PIPE) for rank in range(2)
+    ]
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors.decode()
