@@ -50,7 +50,7 @@ def load_pretrained(name: str) -> nn.Module:
     Raises:
         ValueError: no such network; the message lists those there are.
     """
-    from .train.networks import build
+    from .train.tasks import build
 
     config = pretrained_card(name)["config"]
     network = build(config["network"], config["options"], "equikernels")

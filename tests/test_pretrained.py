@@ -11,7 +11,7 @@ from equikernels import metrics
 from equikernels.data import Jets
 from equikernels.demo import NETWORKS
 from equikernels.pretrained import FOLDER
-from equikernels.train.networks import TASKS, JetBatch
+from equikernels.train.tasks import TASKS, JetBatch
 
 from .support import ROOT
 

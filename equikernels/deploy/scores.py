@@ -21,7 +21,7 @@ def task_of(op: str, model: nn.Module) -> Any:
     Raises:
         TypeError: it does not.
     """
-    from ..train.networks import TASKS
+    from ..train.tasks import TASKS
 
     kind = type(model).__name__
     name = NAMES.get(kind, kind)
@@ -47,7 +47,7 @@ class Scores(nn.Module):
         self.options = {} if padded_to is None else {"padded_to": padded_to}
 
     def forward(self, *tensors: Tensor) -> Tensor:
-        from ..train.networks import Hits, JetBatch
+        from ..train.tasks import Hits, JetBatch
 
         x, where, *rest = tensors
         if self.task.data == "jets":

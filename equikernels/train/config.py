@@ -79,7 +79,7 @@ class Config:
     """A training.
 
     Attributes:
-        network: a name of :data:`equikernels.train.networks.TASKS`.
+        network: a name of :data:`equikernels.train.tasks.TASKS`.
         options: of the network's constructor.
         data, training: see there.
         backend: "equikernels"; "reference": the same network on plain PyTorch; "published": the published formula.
@@ -101,8 +101,8 @@ class Config:
         Raises:
             ValueError, TypeError: an unknown or missing key, or a value of another type; the message names it.
         """
-        from .networks import TASKS
         from .schedules import SCHEDULES
+        from .tasks import TASKS
 
         config: Config = _read(cls, values, where)
         check_choice(where, "network", config.network, TASKS)

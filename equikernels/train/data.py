@@ -15,7 +15,7 @@ from ..checks import fail
 from ..data import HitGraph, Jets
 from ..data.loader import Batches
 from .config import Config
-from .networks import TASKS, Hits, JetBatch
+from .tasks import TASKS, Hits, JetBatch
 
 
 class EventData(lightning.LightningDataModule):

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from .. import metrics
 from ..backend import use_backend
 from .config import Config
-from .networks import TASKS, build
 from .schedules import schedule_of
+from .tasks import TASKS, build
 
 
 class Classifier(lightning.LightningModule):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from equikernels.train.networks import build
+from equikernels.train.tasks import build
 
 from ..support import ROOT
 from ..support.bench_suite import machine, module

@@ -10,8 +10,8 @@ import torch
 
 from equikernels.train import load
 from equikernels.train.config import Config, shipped
-from equikernels.train.networks import TASKS, build
 from equikernels.train.schedules import SCHEDULES, schedule_of
+from equikernels.train.tasks import TASKS, build
 
 # rates of LorentzNet's release over the highest one, by epoch
 LORENTZNET = {

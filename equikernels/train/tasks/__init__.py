@@ -1,0 +1,38 @@
+"""Networks by name: how a batch becomes their arguments, for our networks and for the published formulas."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from ...checks import fail
+from .euclid import EGNN
+from .lorentz import PELICAN, LorentzNet, VecNet
+from .task import Hits as Hits
+from .task import JetBatch as JetBatch
+from .task import Options, Task
+from .tracking import EuclidNet, InteractionNetwork
+
+TASKS: dict[str, Task] = {
+    "LorentzNet": LorentzNet(),
+    "PELICAN": PELICAN(),
+    "VecNet": VecNet(),
+    "EGNN": EGNN(),
+    "EuclidNet": EuclidNet(),
+    "InteractionNetwork": InteractionNetwork(),
+}
+
+
+def build(network: str, options: Options, backend: str) -> nn.Module:
+    """A network with fresh weights.
+
+    Raises:
+        ValueError: no published formula of it.
+        TypeError: an option that it has not.
+    """
+    task = TASKS[network]
+    if backend == "published" and not task.formulas:
+        fail("config", "backend", f"equikernels or reference: {network} has no published formula here", backend)
+    try:
+        return task.build(options, backend == "published")
+    except TypeError as error:
+        fail("config", "options", f"options of {network}", error, TypeError)
