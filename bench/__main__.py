@@ -1,7 +1,7 @@
 import os
 import sys
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as bin/equikernels does, before torch is imported
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as equikernels does, if it comes before torch
 
 from .command import main
 

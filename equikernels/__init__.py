@@ -1,5 +1,6 @@
 """Fused kernels for Lorentz- and rotation-equivariant networks in particle physics."""
 
+from . import _waiting as _waiting  # isort: skip (before torch is imported)
 from . import _native as _native
 from . import data as data
 from . import deploy as deploy

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from . import _gpu, _native
+from . import _gpu, _native, _waiting
 from ._version import __version__
 from .backend import backends
 
@@ -34,6 +34,7 @@ def environment() -> str:
         *(_line(name, _version(name)) for name in PACKAGES),
         _line("CPU", f"{cpu_name()}, {os.cpu_count()} logical cores"),
         _line("torch threads", str(torch.get_num_threads())),
+        _line("threads wait", _waiting.how),
         _line("instruction sets", f"{', '.join(_native.available_isas()) or 'none'}; in use: {_native.active_isa()}"),
         _line("GPU", gpu_names()),
     ]

@@ -5,11 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-import os
-import re
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -61,17 +57,6 @@ def test_demo_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert cli.main(["demo"]) == 2
     assert 'pip install "equikernels[demo]"' in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("chosen", [None, "active"])
-def test_threads_that_wait_do_not_spin_unless_the_user_says_so(chosen: str | None) -> None:
-    environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
-    environment["PYTHONPATH"] = str(Path(ek.__file__).parents[1])
-    if chosen is not None:
-        environment["OMP_WAIT_POLICY"] = chosen
-    command = [sys.executable, str(ROOT / "bin" / "equikernels"), "info"]
-    done = subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, check=True)
-    assert re.search(rf"^OMP_WAIT_POLICY: +{chosen or 'passive'}$", done.stdout, re.MULTILINE)
 
 
 def test_a_process_that_the_command_spawns_does_not_run_it_again() -> None:

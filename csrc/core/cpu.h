@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 
 #include "isa.h"
@@ -33,20 +34,44 @@ struct Buffer {
   void* p;
 };
 
+// Numbers 0, 1, ... count - 1, each to the thread that asks first.
+class Queue {
+ public:
+  explicit Queue(int64_t count) : count_(count) {}
+  bool take(int64_t& item) {
+    item = next_.fetch_add(1, std::memory_order_relaxed);
+    return item < count_;
+  }
+
+ private:
+  std::atomic<int64_t> next_{0};
+  const int64_t count_;
+};
+
 struct Cpu {
   static constexpr bool cuda = false;
   struct Guard {
     explicit Guard(const Tensor&) {}
   };
 
-  // Calls f(isa, begin, end) on threads that share [0, count) by work: before(i) is the work in front of item i.
-  // What is computed for an item must not depend on the shares, which follow the number of threads.
+  // Calls f(queue) on as many threads as there are items for, up to PyTorch's number. A thread whose core is taken by
+  // another process holds up one item, not its share of them.
+  template <class F>
+  static void over_items(int64_t count, F&& f) {
+    Queue queue(count);
+    const int64_t threads = std::min<int64_t>(torch::stable::get_num_threads(), count);
+    torch::stable::parallel_for(0, threads, 1, [&](int64_t, int64_t) { f(queue); });
+  }
+
+  // Calls f(isa, begin, end) for parts of [0, count) of equal work: before(i) is the work in front of item i.
+  // What is computed for an item must not depend on the parts, which follow the number of threads.
   template <class Before, class F>
   static void share(int64_t count, Before&& before, F&& f, int64_t grain = kGrain) {
     if (count == 0) return;
     const int64_t total = before(count);
     const int64_t threads = torch::stable::get_num_threads();
-    const int64_t parts = std::max<int64_t>(1, std::min({threads, count, total / grain}));
+    const int64_t most = threads == 1 ? 1 : kPartsOfThread * threads;
+    const int64_t parts = std::max<int64_t>(1, std::min({most, count, total / grain}));
     auto boundary = [&](int64_t part) {  // first item with at least part / parts of the work in front of it
       if (part == 0) return int64_t(0);
       if (part == parts) return count;
@@ -62,8 +87,9 @@ struct Cpu {
     };
     dispatch_isa([&](auto isa) {
       if (parts == 1) return f(isa, int64_t(0), count);
-      torch::stable::parallel_for(0, parts, 1,
-                                  [&](int64_t first, int64_t last) { f(isa, boundary(first), boundary(last)); });
+      over_items(parts, [&](Queue& queue) {
+        for (int64_t part; queue.take(part);) f(isa, boundary(part), boundary(part + 1));
+      });
     });
   }
 
@@ -73,6 +99,7 @@ struct Cpu {
     share(g.num_nodes, [&](int64_t i) { return g.edges_before(i) + i; }, f, grain);
   }
 
+  static constexpr int64_t kPartsOfThread = 4;
   static constexpr int64_t kGrain = 2048;  // edges below which a second thread costs more than it brings
 };
 

@@ -81,8 +81,8 @@ struct MessagePassingOnCpu : Cpu {
     const Buffer partial(chunks * size * int64_t(sizeof(double)));
     double* p = static_cast<double*>(partial.p);
     dispatch_isa([&](auto isa) {
-      torch::stable::parallel_for(0, chunks, 1, [&](int64_t first, int64_t last) {
-        for (int64_t c = first; c < last; ++c)
+      over_items(chunks, [&](Queue& queue) {
+        for (int64_t c; queue.take(c);)
           RowActivationCpu<decltype(isa), T>::backward(args, c * step, std::min(args.rows, (c + 1) * step),
                                                        p + c * size);
       });

@@ -47,9 +47,9 @@ struct Rank2OnCpu : Cpu {
       const Rank2Plan plan = Kernel::plan(args);
       const Buffer packed(Kernel::packed_bytes(args, true)), partials(plan.chunks * plan.chunk_bytes);
       Kernel::pack(args, true, packed.p);
-      torch::stable::parallel_for(0, plan.chunks, 1, [&](int64_t first, int64_t last) {
+      over_items(plan.chunks, [&](Queue& queue) {
         const Buffer scratch(Kernel::scratch_bytes(args, true));
-        for (int64_t chunk = first; chunk < last; ++chunk)
+        for (int64_t chunk; queue.take(chunk);)
           Kernel::backward(args, packed.p, plan, int(chunk), partials.p, scratch.p);
       });
       Kernel::reduce_weights(args, plan, partials.p);
@@ -165,9 +165,9 @@ struct Rank2OnCpu : Cpu {
     const bool wanted = args.moments != nullptr;
     const Buffer buffer(wanted ? chunks * 2 * args.channels * int64_t(sizeof(double)) : 0);
     double* sums = static_cast<double*>(buffer.p);
-    torch::stable::parallel_for(0, chunks, 1, [&](int64_t first, int64_t last) {
+    over_items(chunks, [&](Queue& queue) {
       const Buffer scratch(wanted ? Kernel::scratch_size(args.channels) * int64_t(sizeof(double)) : 0);
-      for (int64_t c = first; c < last; ++c) {
+      for (int64_t c; queue.take(c);) {
         const int64_t begin = c * step, end = std::min(args.rows, begin + step);
         make(begin, end);
         if (wanted) Kernel::add_up(args, static_cast<double*>(scratch.p), sums + c * 2 * args.channels, begin, end);
@@ -182,9 +182,9 @@ struct Rank2OnCpu : Cpu {
     const int64_t chunks = (count + step - 1) / step, size = Kernel::partial_size(args);
     const Buffer buffer(chunks * size * int64_t(sizeof(T)));
     T* partials = static_cast<T*>(buffer.p);
-    torch::stable::parallel_for(0, chunks, 1, [&](int64_t first, int64_t last) {
+    over_items(chunks, [&](Queue& queue) {
       const Buffer scratch(Kernel::scratch_size(args) * int64_t(sizeof(T)));
-      for (int64_t c = first; c < last; ++c)
+      for (int64_t c; queue.take(c);)
         run(partials + c * size, static_cast<T*>(scratch.p), c * step, std::min(count, (c + 1) * step));
     });
     if (wanted) Kernel::add_up(args, partials, chunks);

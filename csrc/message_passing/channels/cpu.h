@@ -40,9 +40,9 @@ struct MessageOnCpu : Cpu {
       const MessagePlan plan = Kernel::plan(args);
       const Buffer packed(Kernel::packed_bytes(args, true)), partials(plan.bytes());
       Kernel::pack(args, true, packed.p);
-      torch::stable::parallel_for(0, plan.chunks, 1, [&](int64_t first, int64_t last) {
+      over_items(plan.chunks, [&](Queue& queue) {
         const Buffer scratch(Kernel::scratch_bytes(args, true));
-        for (int64_t chunk = first; chunk < last; ++chunk)
+        for (int64_t chunk; queue.take(chunk);)
           Kernel::backward(args, packed.p, plan, int(chunk), partials.p, scratch.p);
       });
       share(
