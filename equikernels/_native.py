@@ -103,6 +103,23 @@ def active_isa() -> str:
     return "none" if _library is None else ISAS[_isa()]
 
 
+def _bfloat16_rate() -> float:
+    """How many bfloat16 products this CPU adds up in the time of a float32 one; 0: it has none."""
+    if _library is None:
+        return 0.0
+    _library.equikernels_bfloat16_rate.restype = ctypes.c_double
+    return float(_library.equikernels_bfloat16_rate())
+
+
+def _check_bfloat16() -> bool:
+    return active_isa() == "avx512" and bfloat16_rate >= ENOUGH
+
+
+bfloat16_rate = _bfloat16_rate()
+ENOUGH = 1.5  # bfloat16 products cost the rounding of their factors: below this rate they do not pay
+bfloat16_pays = _check_bfloat16()  # of the instruction set in use; a constant, which torch.compile can read
+
+
 def set_isa(name: str) -> None:
     """Selects the instruction set of the CPU kernels.
 
@@ -119,6 +136,8 @@ def set_isa(name: str) -> None:
         raise RuntimeError(f"set_isa: {cpu_reason}")
     if _isa(ISAS.index(name)) < 0:
         raise RuntimeError(f"set_isa: name: this CPU or this build has no {name}")
+    global bfloat16_pays
+    bfloat16_pays = _check_bfloat16()
 
 
 def available_isas() -> tuple[str, ...]:

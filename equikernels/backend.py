@@ -232,11 +232,21 @@ def _kernel(backend: str) -> str:
 CUDA_STATUS = "kernel (compiled, not yet run on a GPU)"
 
 
+def _products() -> str:
+    if _native.bfloat16_rate == 0:
+        return "float32 (it has no bfloat16 products)"
+    kind = "bfloat16" if _native.bfloat16_pays else "float32"
+    return (
+        f"{kind} (bfloat16 products at {_native.bfloat16_rate:.1f} times float32's rate; {_native.active_isa()} in use)"
+    )
+
+
 class BackendReport(dict[str, dict[str, str]]):
     """op -> device -> implementation."""
 
     def __str__(self) -> str:
         lines = [f"backend: {current()}"] + ([_native.stale] if _native.stale is not None else [])
+        lines.append(f'products at precision "medium" on this CPU: {_products()}')
         for op, devices in self.items():
             lines += [f"  {op}"] + [f"    {device:6s} {what}" for device, what in devices.items()]
         return "\n".join(lines)

@@ -167,7 +167,7 @@ def invariants(b: Body, x: Value, edges: Edges, metric: Sequence[float], psi: bo
 def message_passing(b: Body, a: Arguments) -> list[Value]:
     options = EdgeOptions.decoded(list(a["options"]), list(a["numbers"]))
     if options.bfloat16:
-        raise Unsupported('precision="bfloat16"')
+        raise Unsupported('precision="medium"')
     tensors = a["tensors"]
     h, x, attributes, gate_weight, gate_bias = tensors[:FIRST_OF_EDGES]
     edges = a.edges(b, h or x)

@@ -43,7 +43,7 @@ class LorentzNet(nn.Module):
         c_weight: step of the coordinate update; 5e-3 (top) and 1e-3 (quark/gluon) in the published networks.
         dropout: before the last linear layer; 0.2 in the published networks.
         readout: "masked_mean" or "padded_mean".
-        precision: of the products on edges: "full" or "bfloat16", as :class:`equikernels.nn.LGEB`.
+        precision: of the products on edges: "highest", "high" or "medium", as :class:`equikernels.nn.LGEB`.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class LorentzNet(nn.Module):
         dropout: float = 0.0,
         readout: str = "masked_mean",
         *,
-        precision: str = "full",
+        precision: str = "highest",
     ) -> None:
         super().__init__()
         check_choice("LorentzNet", "readout", readout, READOUTS)
@@ -89,7 +89,7 @@ class LorentzNet(nn.Module):
         c_weight: float,
         dropout: float = 0.2,
         readout: str = "padded_mean",
-        precision: str = "full",
+        precision: str = "highest",
     ) -> LorentzNet:
         """A network of the widths of ``state``, not yet filled. The defaults are the published network's.
 

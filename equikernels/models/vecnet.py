@@ -52,7 +52,7 @@ class VecNet(LorentzNet):
         c_weight: float = 1e-3,
         dropout: float = 0.0,
         *,
-        precision: str = "full",
+        precision: str = "highest",
     ) -> None:
         super().__init__(n_scalar, n_hidden, n_class, n_layers, c_weight, dropout, precision=precision)
         _check_free("VecNet", n_free, n_free_input)

@@ -62,8 +62,8 @@ class EGCL(nn.Module):
         coords_agg: "mean" (over no neighbours: 0) or "sum".
         clamp: bound on each component of what is aggregated into x; None: no bound. As long as it bites, x' is not
             equivariant.
-        precision: of the products on edges: "full" or "bfloat16", as :func:`equikernels.message_passing` explains. An
-            attribute, which may be changed; not part of the state dict.
+        precision: of the products on edges: "highest", "high" or "medium"; :func:`equikernels.message_passing` explains.
+            An attribute, which may be changed; not part of the state dict.
 
     Raises:
         ValueError: an option that cannot be; the message names it.
@@ -86,7 +86,7 @@ class EGCL(nn.Module):
         coords_agg: str = "mean",
         clamp: float | None = 100.0,
         *,
-        precision: str = "full",
+        precision: str = "highest",
     ) -> None:
         super().__init__()
         op = type(self).__name__
@@ -281,7 +281,7 @@ def egnn_messages(
     edge_attr: Tensor | None,
     geometry: Geometry,
     coords_agg: str,
-    precision: str = "full",
+    precision: str = "highest",
 ) -> tuple[Tensor, Tensor | None]:
     """Summed messages [n, H] and the coordinates' step [n, D] (None without a head), on any modules of the published
     shape: edge_mlp Linear, act, Linear, act; head Linear, act, Linear (, Tanh); att_mlp Linear, Sigmoid."""

@@ -47,8 +47,8 @@ class LGEB(nn.Module):
         c_weight: c.
         last_layer: leave x alone; the block then has no phi_x.
         n_edge_attr: width of the edge attributes a (0 in the published network).
-        precision: of the products on edges: "full" or "bfloat16", as :func:`equikernels.message_passing` explains. An
-            attribute, which may be changed; not part of the state dict.
+        precision: of the products on edges: "highest", "high" or "medium"; :func:`equikernels.message_passing` explains.
+            An attribute, which may be changed; not part of the state dict.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class LGEB(nn.Module):
         last_layer: bool = False,
         *,
         n_edge_attr: int = 0,
-        precision: str = "full",
+        precision: str = "highest",
     ) -> None:
         super().__init__()
         if n_output != n_input:
@@ -212,7 +212,7 @@ def lorentz_messages(
     x: Tensor,
     graph: Graph,
     edge_attr: Tensor | None = None,
-    precision: str = "full",
+    precision: str = "highest",
     return_edges: bool = False,
 ) -> EdgeOutput:
     """Summed messages and the coordinates' step (None without phi_x), of any block with the published phi_e, phi_m and

@@ -1,4 +1,4 @@
-"""Tests message_passing with bfloat16 products: rounded values, accuracy, and unchanged results elsewhere."""
+"""Tests message_passing at precision "medium": rounded values, accuracy, and unchanged results elsewhere."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import equikernels as ek
+from equikernels import _native
 
 from ..support.cases import LARGE, TYPICAL, Case, select
 from ..support.mlp_cases import Spec, call, edge_inputs
@@ -23,11 +24,19 @@ from ..support.tools import (
     value_and_grads,
 )
 
+
+@pytest.fixture(autouse=True, params=[True], ids=[""])
+def pays(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """bfloat16 products on every machine: without AVX512-BF16, kernels round the factors of float32 products."""
+    monkeypatch.setattr(_native, "bfloat16_pays", request.param)
+    monkeypatch.setattr(_native, "_check_bfloat16", lambda: request.param)  # for another instruction set
+
+
 IDS = ("lorentz", "relu", "wide", "shallow", "edges", "attributes", "sender", "coordinates")
 SMOOTH = ("lorentz", "shallow")
 
 
-def with_precision(case: Case, precision: str = "bfloat16") -> Case:
+def with_precision(case: Case, precision: str = "medium") -> Case:
     return Case(**{**vars(case), "options": {**case.options, "precision": precision}})
 
 
@@ -54,10 +63,10 @@ def test_operands_are_rounded_to_nearest_even_and_sums_are_not(widths: tuple[int
     def run(precision: str) -> Tensor:
         return call(t, graph, {**options, "precision": precision})
 
-    result = run("bfloat16")
+    result = run("medium")
     with ek.use_backend("reference"):
-        assert torch.equal(result, run("bfloat16"))
-    assert not torch.equal(result, run("full"))
+        assert torch.equal(result, run("medium"))
+    assert not torch.equal(result, run("highest"))
 
 
 @pytest.mark.parametrize("norm", ["given", "given affine"])
@@ -65,7 +74,7 @@ def test_a_norm_of_rounded_products_is_not_folded_into_them(norm: str) -> None:
     layers = Spec(5, "relu"), Spec(4, "relu", norm), Spec(3, "relu")
     graph = ek.Graph.complete(torch.tensor([0, 7, 9]))
     made = edge_inputs(*layers)(torch.Generator().manual_seed(3), graph)
-    options = {"layers": layers, "precision": "bfloat16"}
+    options = {"layers": layers, "precision": "medium"}
     result = call(made, graph, options)
     with ek.use_backend("reference"):
         torch.testing.assert_close(result, call(made, graph, options), rtol=1e-12, atol=1e-12)
@@ -75,7 +84,7 @@ def test_a_norm_of_rounded_products_is_not_folded_into_them(norm: str) -> None:
 def test_as_accurate_as_the_reference_of_this_precision(case: Case, backend: str) -> None:
     graph = case.graph()
     inputs = case.inputs(torch.float32)
-    oracle = reference(with_precision(case, "full"), {n: t.double() for n, t in inputs.items()}, graph)
+    oracle = reference(with_precision(case, "highest"), {n: t.double() for n, t in inputs.items()}, graph)
     result, eager = case.run(inputs, graph), reference(case, inputs, graph)
     assert_as_good_as_eager([result], [eager], [oracle])
     # Sums that differ by one rounding may differ in bfloat16: this is rare, and far below the sum of all roundings.
@@ -84,14 +93,47 @@ def test_as_accurate_as_the_reference_of_this_precision(case: Case, backend: str
 
 
 @over(bfloat16_cases(*TYPICAL, *LARGE))
-def test_float64_features_are_rounded_too_and_summed_in_float64(case: Case, backend: str) -> None:
+def test_float64_numbers_are_not_rounded(case: Case, backend: str) -> None:
     graph, inputs = case.graph(), case.inputs()
-    torch.testing.assert_close(case.run(inputs, graph), reference(case, inputs, graph), rtol=1e-11, atol=1e-11)
+    assert torch.equal(case.run(inputs, graph), with_precision(case, "highest").run(inputs, graph))
+
+
+@over(bfloat16_cases("complete"))
+@pytest.mark.parametrize("pays", [False], indirect=True)
+def test_float32_where_bfloat16_is_not_faster(case: Case) -> None:
+    graph, inputs = case.graph(), case.inputs(torch.float32)
+    assert torch.equal(case.run(inputs, graph), with_precision(case, "highest").run(inputs, graph))
+
+
+@over(bfloat16_cases("complete"))
+def test_high_is_float32_on_cpus(case: Case) -> None:
+    graph, inputs = case.graph(), case.inputs(torch.float32)
+    highest = with_precision(case, "highest").run(inputs, graph)
+    assert torch.equal(with_precision(case, "high").run(inputs, graph), highest)
+
+
+def test_a_network_without_such_a_kernel_runs_its_float32_kernel() -> None:
+    layers = Spec(5, "relu"), Spec(4, "silu"), Spec(3, "tanh")  # lanes across edges: activations differ
+    graph = ek.Graph.complete(torch.tensor([0, 7, 9]))
+    made = edge_inputs(*layers)(torch.Generator().manual_seed(3), graph)
+    t = {name: value.float() for name, value in made.items()}
+    with ek.use_backend("cpu"):
+        found = [call(t, graph, {"layers": layers, "precision": p}) for p in ("medium", "highest")]
+    assert torch.equal(*found)
+
+
+def test_the_rate_is_measured_once_and_reported() -> None:
+    if "avx512bf16" not in _native.cpu_features().split():
+        assert _native.bfloat16_rate == 0
+        assert "float32 (it has no bfloat16 products)" in str(ek.backends())
+    else:
+        assert 0.1 < _native.bfloat16_rate < 4
+        assert f"bfloat16 products at {_native.bfloat16_rate:.1f} times" in str(ek.backends())
 
 
 @over(bfloat16_cases(*TYPICAL, "large_event"))
 def test_gradients_are_those_of_the_formula_without_rounding(case: Case, backend: str) -> None:
-    graph, full = case.graph(), with_precision(case, "full")
+    graph, full = case.graph(), with_precision(case, "highest")
     inputs = case.inputs(torch.float32)
     cotangent = cotangent_for(full.run(inputs, graph))
 
@@ -107,7 +149,7 @@ def test_gradients_are_those_of_the_formula_without_rounding(case: Case, backend
 
 @over([with_precision(c) for c in select(*TYPICAL, op="message_passing", smooth=True) if c.id in SMOOTH])
 def test_derivatives_of_other_kinds(case: Case) -> None:
-    graph, full = case.graph(), with_precision(case, "full")
+    graph, full = case.graph(), with_precision(case, "highest")
     inputs = case.inputs()
     names, values = list(inputs), tuple(inputs.values())
 
@@ -178,16 +220,16 @@ def test_lorentznet_gives_nearly_the_same_logits(backend: str) -> None:
     x, ptr, is_beam = ek.data.with_beams(jets.p4, jets.ptr)
     scalars = ek.data.top_tagging_scalars(x, is_beam)
     logits = {}
-    for precision in ("full", "bfloat16"):
+    for precision in ("highest", "medium"):
         torch.manual_seed(0)
         model = ek.models.LorentzNet(2, 24, n_layers=3, precision=precision).eval()
         with torch.inference_mode():
             logits[precision] = model(x, scalars, ptr)
-    difference = (logits["bfloat16"] - logits["full"]).abs().max() / logits["full"].abs().max()
+    difference = (logits["medium"] - logits["highest"]).abs().max() / logits["highest"].abs().max()
     assert 0 < difference < 0.01
 
 
 def test_an_unknown_precision_is_refused_by_name() -> None:
     for make in (lambda: ek.nn.LGEB(4, 4, 4, precision="half"), lambda: ek.nn.EGCL(4, 4, 4, precision="half")):
-        with pytest.raises(ValueError, match="precision: expected one of full, bfloat16, got 'half'"):
+        with pytest.raises(ValueError, match="precision: expected one of highest, high, medium, got 'half'"):
             make()

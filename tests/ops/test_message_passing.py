@@ -304,7 +304,7 @@ NONE: dict[str, Any] = {"coordinates": "none"}
         ({"coordinates": "max"}, ValueError, "coordinates: expected one of none, sum, mean"),
         ({"edges": 2}, ValueError, "edges: expected True, False or a layer below 2, got 2"),
         ({"edges": -1}, ValueError, "edges: expected True, False or a layer below 2"),
-        ({"precision": "half"}, ValueError, "precision: expected one of full, bfloat16, got 'half'"),
+        ({"precision": "half"}, ValueError, "precision: expected one of highest, high, medium, got 'half'"),
     ],
 )
 def test_errors_name_the_argument(updates: dict[str, Any], error: type[Exception], message: str) -> None:

@@ -11,11 +11,11 @@ from torch import Tensor
 from ...backend import KERNELS, use_kernel
 from ...checks import check_choice, check_tensor, fail
 from ...graph import Graph
-from ..common import allows_tf32, as_computed, check_edges, check_graph, promote, stored_as
+from ..common import as_computed, check_edges, check_graph, promote, stored_as
 from ..fused_op import Call, FusedOp, Spec, Tensors
 from . import reference
 from .edge_mlp import EdgeMLP, keep_running
-from .options import MEASURED, OP, PRECISIONS, STORAGE, EdgeOptions, Geometry
+from .options import MEASURED, OP, PRECISIONS, STORAGE, EdgeOptions, Geometry, products_of
 from .synchronised import is_synchronised, synchronise
 
 KERNELS[OP] = ("cpu", "cuda")
@@ -50,7 +50,7 @@ def message_passing(
     messages: str = "sum",
     coordinates: str = "none",
     edges: bool | int = False,
-    precision: str = "full",
+    precision: str = "highest",
 ) -> EdgeOutput:
     r"""A network on every edge j -> i; what of it leaves the edge is asked for.
 
@@ -74,7 +74,7 @@ def message_passing(
     CPU kernels exist for: up to 3 layers of one activation before the message, the first with or without a batch norm,
     a gate, a head of 2 layers; and for up to 32 layers of up to 512 channels, each with an activation of its own and a
     LayerNorm without affine map or not, without gate. The plain formula runs on other networks. On CUDA every network
-    has a kernel, but for a batch norm of given statistics behind the first layer at precision "bfloat16".
+    has a kernel, but for a batch norm of given statistics behind the first layer at precision "medium".
 
     Args:
         mlp: the layers, :meth:`EdgeMLP.of`, float32 or float64; on CUDA also bfloat16 or float16.
@@ -87,10 +87,11 @@ def message_passing(
         messages: "sum", "mean" or "none"; over no edges both are 0.
         coordinates: the same for X, of the head's output.
         edges: True: also return m of every edge; a number: the output of that layer (0 the first).
-        precision: "full", or "bfloat16": the products of all layers but the first and the head's last take inputs and
-            weights rounded to bfloat16 and add up in the features' dtype. CPUs with AVX512-BF16 multiply so in
-            hardware; elsewhere the numbers are the same up to the order of sums (and subnormal numbers, which that
-            hardware takes as 0). Gradients are those of "full", at the same inputs.
+        precision: of products of float32 numbers, at least, in the words of ``torch.set_float32_matmul_precision``.
+            "highest": float32. "high": TF32 on CUDA; on CPUs float32. "medium": the products of all layers but the
+            first and the head's last take inputs and weights rounded to bfloat16, and add up in float32, on CUDA and
+            on CPUs that multiply so faster (:func:`equikernels.backends` tells); elsewhere float32. Gradients are
+            those of "highest", at the same inputs. Other dtypes do not heed it.
 
     Activations: "relu", "leaky_relu", "silu", "gelu", "gelu_tanh" (its approximation by tanh), "tanh", "sigmoid", "elu"
     (alpha 1), "softplus" (beta 1, threshold 20), "mish", "hardswish", "identity".
@@ -118,14 +119,15 @@ def message_passing(
     dim = x.shape[1] if x is not None and x.dim() == 2 else None
     attributes = int(edge_attr.shape[1]) if edge_attr is not None and edge_attr.dim() == 2 else 0
 
-    of_call = geometry, dim, attributes, messages, coordinates, edges, precision
+    products = products_of(precision, mlp.layers[0].weight)
+    of_call = geometry, dim, attributes, messages, coordinates, edges, products
     now = _call(mlp, of_call)
     _check(mlp, graph, now.options, h, x, edge_attr)
     measured = mlp.measured()
     if measured and any(is_synchronised(norm.module) for norm in measured):
 
         def statistics(first: EdgeMLP) -> Tensor:
-            alone = geometry, dim, attributes, "none", "none", False, precision
+            alone = geometry, dim, attributes, "none", "none", False, products
             return _run(first, graph, _call(first, alone), h, x, edge_attr)[3]
 
         mlp = synchronise(OP, mlp, graph.num_edges, statistics)
@@ -148,7 +150,7 @@ def _call(mlp: EdgeMLP, of_call: tuple[Any, ...]) -> Call:
     if torch.compiler.is_compiling():
         return _planned(mlp, of_call)
     like = mlp.layers[0].weight  # which may have been moved since the network was read
-    key = of_call, type(of_call[5]), like.dtype, allows_tf32(like), like.device
+    key = of_call, type(of_call[5]), like.dtype, like.device
     try:
         found: Call | None = mlp.calls.get(key)
     except TypeError:  # a metric given as a list has no hash
@@ -161,12 +163,14 @@ def _call(mlp: EdgeMLP, of_call: tuple[Any, ...]) -> Call:
 
 
 def _planned(mlp: EdgeMLP, of_call: tuple[Any, ...]) -> Call:
-    geometry, dim, attributes, messages, coordinates, edges, precision = of_call
+    geometry, dim, attributes, messages, coordinates, edges, products = of_call
     mlp.check(OP)
-    options = EdgeOptions.of(mlp, geometry, dim, messages, coordinates, edges, precision == "bfloat16")
-    like = mlp.layers[0].weight
-    options = options._replace(tf32=allows_tf32(like))
-    return Call.of("message_passing_plan", options, mlp.shape(attributes), like)
+    options = EdgeOptions.of(mlp, geometry, dim, messages, coordinates, edges, products)
+    like, shape = mlp.layers[0].weight, mlp.shape(attributes)
+    call = Call.of("message_passing_plan", options, shape, like)
+    if products == "bfloat16" and call.limit is not None:  # no kernel has these products
+        call = Call.of("message_passing_plan", options._replace(bfloat16=False), shape, like)
+    return call
 
 
 _CALLS: dict[Any, Call] = {}

@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ... import _native
 from ...checks import check_bound, check_choice, check_integer, fail
 from ...metric import Metric, signature
+from ..common import allows_tf32
 from .activations import ACTIVATIONS
 from .direction import Normed, direction_options
 from .edge_mlp import PARTS, EdgeMLP, Norm, is_measured
@@ -17,11 +19,23 @@ from .edge_mlp import PARTS, EdgeMLP, Norm, is_measured
 OP = "message_passing"
 INVARIANTS = {"both": (True, True), "interval": (True, False), "product": (False, True)}
 REDUCTIONS = ("none", "sum", "mean")
-PRECISIONS = ("full", "bfloat16")
+PRECISIONS = ("highest", "high", "medium")  # PyTorch's words for products of float32 numbers
 # As csrc's Storage: how tiles keep what they compute in float32.
 STORAGE = {torch.bfloat16: 1, torch.float16: 2}
 # As csrc's NormKind.
 NO_NORM, MEASURED, GIVEN, LAYER = range(4)
+
+
+def products_of(precision: str, like: Tensor) -> str:
+    """How numbers of this dtype are multiplied where they are: "float32" (or more), "tf32" or "bfloat16".
+
+    A precision is a permission: it is only used where it is faster.
+    """
+    if like.dtype != torch.float32 or precision == "highest":
+        return "tf32" if allows_tf32(like) else "float32"
+    if precision == "high":
+        return "tf32" if like.is_cuda else "float32"
+    return "bfloat16" if like.is_cuda or _native.bfloat16_pays else "float32"
 
 
 class Geometry(NamedTuple):
@@ -83,7 +97,7 @@ class EdgeOptions(NamedTuple):
         messages: str,
         coordinates: str,
         edges: bool | int,
-        bfloat16: bool = False,
+        products: str = "float32",
     ) -> EdgeOptions:
         """Checked options; ``dim`` is the number of coordinates, if there are any."""
         check_choice(OP, "geometry.invariants", geometry.invariants, INVARIANTS)
@@ -109,8 +123,8 @@ class EdgeOptions(NamedTuple):
             interval,
             product,
             bool(geometry.psi),
-            bfloat16,
-            False,
+            products == "bfloat16",
+            products == "tf32",
             STORAGE.get(mlp.layers[0].weight.dtype, 0),
             False,
             tuple(PARTS.index(part) for part in mlp.order),
