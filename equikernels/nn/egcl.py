@@ -62,7 +62,7 @@ class EGCL(nn.Module):
         coords_agg: "mean" (over no neighbours: 0) or "sum".
         clamp: bound on each component of what is aggregated into x; None: no bound. As long as it bites, x' is not
             equivariant.
-        precision: of the products on edges: "highest", "high" or "medium"; :func:`equikernels.message_passing` explains.
+        precision: of the products on edges: "highest", "high" or "medium"; see :func:`equikernels.message_passing`.
             An attribute, which may be changed; not part of the state dict.
 
     Raises:

@@ -47,7 +47,7 @@ class LGEB(nn.Module):
         c_weight: c.
         last_layer: leave x alone; the block then has no phi_x.
         n_edge_attr: width of the edge attributes a (0 in the published network).
-        precision: of the products on edges: "highest", "high" or "medium"; :func:`equikernels.message_passing` explains.
+        precision: of the products on edges: "highest", "high" or "medium"; see :func:`equikernels.message_passing`.
             An attribute, which may be changed; not part of the state dict.
     """
 
