@@ -104,10 +104,14 @@ def load_probes(folder: Path) -> ctypes.CDLL:
     return library
 
 
+USES = {"message_passing": ("invariants",)}  # folders of csrc whose kernels another folder's ops launch
+
+
 class Emulator:
     def __init__(self, folder: Path, ops: str = "*", watched: bool = False) -> None:
         """``ops``: the folder of csrc whose ops are emulated; all of them without it."""
-        kernels = [ROOT / source for source in build_sources() if ops in ("*", Path(source).parts[1])]
+        folders = (ops, *USES.get(ops, ()))
+        kernels = [ROOT / source for source in build_sources() if ops == "*" or Path(source).parts[1] in folders]
         sources = [*SOURCES, *ROOT.glob(f"csrc/{ops}/register.cpp"), *kernels]
         path = build(folder, "emulated_ops", sources, torch_ops=True, watched=watched)
         torch.ops.load_library(path)
