@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .checks import as_int, check_tensor, fail
 from .export import for_any_size
-from .indices import all_pairs, check_indices, check_offsets, edges_of, group, normal, own, pairs_table
+from .indices import all_pairs, check_indices, check_offsets, edges_of, edges_table, group, normal, own, pairs_table
 
 CSR, COMPLETE, COMPLETE_WITH_SELF_LOOPS = 0, 1, 2  # kinds, numbered as in the ops' schemas
 
@@ -328,11 +328,7 @@ class Graph:
         """The table itself, made on first use; write to neither this nor a view of it."""
         if self._table is None:
             assert self._edge_index is not None
-            sender, receiver = self._edge_index[0], self._edge_index[1]
-            in_ptr, in_edge = group(receiver, self.num_nodes)
-            out_ptr, out_edge = group(sender, self.num_nodes)
-            table = torch.cat([in_ptr, sender[in_edge], in_edge, out_ptr, receiver[out_edge], out_edge])
-            self._table = normal(table)
+            self._table = normal(edges_table(self._edge_index, self.num_nodes))
         return self._table
 
     @property

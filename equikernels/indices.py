@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from . import _native
+from .backend import transformed
 from .checks import fail
 
 
@@ -83,6 +85,25 @@ def group(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
         return counts.cumsum(0), order
     nodes = torch.arange(size + 1, device=index.device)
     return torch.searchsorted(index[order], nodes), order
+
+
+def edges_table(edges: Tensor, num_nodes: int) -> Tensor:
+    """The table of a graph with these edges [2, E]: CSR by receiver, and its transpose."""
+    exporting = torch.compiler.is_exporting()  # to runtimes without the op
+    if edges.device.type == "cpu" and _native.cpu_reason is None and not exporting and not transformed((edges,)):
+        table: Tensor = torch.ops.equikernels.edge_table(edges, num_nodes)
+        return table
+    sender, receiver = edges[0], edges[1]
+    in_ptr, in_edge = group(receiver, num_nodes)
+    out_ptr, out_edge = group(sender, num_nodes)
+    return torch.cat([in_ptr, sender[in_edge], in_edge, out_ptr, receiver[out_edge], out_edge])
+
+
+if _native.cpu_reason is None:
+    torch.library.register_fake(
+        "equikernels::edge_table",
+        lambda edge_index, num_nodes: edge_index.new_empty(2 * (num_nodes + 1) + 4 * edge_index.shape[1]),
+    )
 
 
 def edges_of(in_ptr: Tensor, sender: Tensor, in_edge: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 import equikernels as ek
+from equikernels import _native
 
 from .support.cases import GRAPHS
 
@@ -172,3 +173,25 @@ def test_by_receiver(name: str) -> None:
         assert torch.equal(receiver, ordered.receiver[out_edge])
         assert bool((ordered.sender[out_edge].diff() >= 0).all())
     assert graph.by_receiver[0] is ordered
+
+
+@pytest.mark.parametrize("edges", [0, 7, 5000])
+def test_the_native_table_is_that_of_pytorchs_sort(edges: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Duplicates and self-loops, nodes without edges, above and below the size that two threads share."""
+    index = torch.randint(0, 90, (2, edges), generator=torch.Generator().manual_seed(edges))
+    native = ek.Graph.from_edge_index(index, 100).table
+    monkeypatch.setattr(_native, "cpu_reason", "none here")
+    assert torch.equal(native, ek.Graph.from_edge_index(index, 100).table)
+
+
+@pytest.mark.parametrize("bad", [-1, 5])
+@pytest.mark.parametrize("end", [0, 1])
+def test_a_table_is_refused_where_an_end_is_no_node(bad: int, end: int) -> None:
+    index = torch.tensor([[0, 1, 2], [1, 2, 3]])
+    index[end, 1] = bad
+    with pytest.raises(RuntimeError, match=r"edge_table: edge_index: expected indices in \[0, 5\)"):
+        torch.ops.equikernels.edge_table(index, 5)
+
+
+def test_the_native_table_passes_opcheck() -> None:
+    torch.library.opcheck(torch.ops.equikernels.edge_table, (torch.randint(0, 9, (2, 30)), 9))
