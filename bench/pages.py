@@ -117,10 +117,10 @@ def _others(results: dict[str, Document]) -> list[str]:
         if document is None or not document["rows"]:
             continue
         forward, step = document["rows"][:2]
-        cells = [f"{milliseconds(r[f'{OURS}_ms'])}, **{_ratio(r['ratio'])}**" for r in (forward, step)]
+        cells = [f"{milliseconds(r[f'{OURS}_ms'])}, **{ratio_of(r['ratio'])}**" for r in (forward, step)]
         memory = find_memory(network, document, "PyTorch's allocator")
         size = forward["what"].removeprefix("forward, ")
-        cells.append(f"{memory[OURS]:.0f} MiB, **{_ratio(memory['ratio'])} less**")
+        cells.append(f"{memory[OURS]:.0f} MiB, **{ratio_of(memory['ratio'])} less**")
         lines.append(f"| {title}: {size} | {' | '.join(cells)} |")
         machines.add(machine_line(document))
     if not lines:
@@ -157,7 +157,7 @@ def _table(table: Table, document: Document) -> str:
         else:
             row = find(table.network, document, line.what, line.baseline)
             times, less = f"{milliseconds(row[f'{line.baseline}_ms'])} | {milliseconds(row[f'{OURS}_ms'])}", ""
-        lines.append(f"| {line.label} | {times} | **{_ratio(row['ratio'])}{less}** |")
+        lines.append(f"| {line.label} | {times} | **{ratio_of(row['ratio'])}{less}** |")
         if row.get("noise", 0.0) > NOISY:
             noisy.append(f"{line.label} ({100 * row['noise']:.0f} %)")
     if closing := table.closing(document):
@@ -167,7 +167,7 @@ def _table(table: Table, document: Document) -> str:
     return "\n".join(lines)
 
 
-def _ratio(value: float) -> str:
+def ratio_of(value: float) -> str:
     return f"{value:.2g}x" if value < 1 else f"{value:.1f}x"
 
 
@@ -183,7 +183,7 @@ def _target(target: Target, document: Document | None) -> str:
     def show(value: float) -> str:
         if target.field.endswith("_ms"):
             return f"{1e3 * value:.3g} us"
-        return _ratio(value) if target.field == "ratio" else f"{100 * value:.0f} %"
+        return ratio_of(value) if target.field == "ratio" else f"{100 * value:.0f} %"
 
     start = f"| {target.what} | {show(target.goal)} |"
     if document is None or "refused" in document:
@@ -247,7 +247,7 @@ def sizes(results: dict[str, Document]) -> str:
         for row in document["rows"][2:]:
             times = [_or_nothing(row, f"{side}_ms", milliseconds) for side in (PUBLISHED, OURS)]
             mib = [_or_nothing(row, f"{side}_mib", lambda value: f"{value:.0f} MiB") for side in (PUBLISHED, OURS)]
-            cells = [*times, _or_nothing(row, "ratio", lambda value: f"**{_ratio(value)}**"), *mib]
+            cells = [*times, _or_nothing(row, "ratio", lambda value: f"**{ratio_of(value)}**"), *mib]
             lines.append(f"| {title}: {row['what']} | {' | '.join(cells)} |")
             machines.add(machine_line(document))
     if not lines:
@@ -292,7 +292,7 @@ def deployment(results: dict[str, Document]) -> str:
     for row in document["rows"]:
         by = baseline_of(row)
         size = row["what"].split(", ")[1]
-        times = f"{milliseconds(row[f'{by}_ms'])} | {milliseconds(row[f'{OURS}_ms'])} | {_ratio(row['ratio'])}"
+        times = f"{milliseconds(row[f'{by}_ms'])} | {milliseconds(row[f'{OURS}_ms'])} | {ratio_of(row['ratio'])}"
         lines.append(f"| {size}: {DEPLOYED[by]} | {times} |")
     return "\n".join([f"{machine_line(document)}:", "", *lines])
 
@@ -356,14 +356,21 @@ def render(text: str, name: str, content: str) -> str:
     return pattern.sub(lambda _: f"{begin}\n{content}\n{end}", text)
 
 
+MACHINES = Path("docs") / "measuring.md"
+
+
 def out_of_step(root: Path) -> dict[Path, str]:
     """Page -> its current text, for each page that is out of date."""
+    from .machines import machines
+
     results = load(root)
     wanted: dict[Path, str] = {}
     for page, parts in PAGES.items():
         new = text = (root / page).read_text()
         for name, make in parts.items():
             new = render(new, name, make(results))
+        if page == MACHINES:
+            new = render(new, "machines", machines(root, results))
         if new != text:
             wanted[root / page] = new
     return wanted

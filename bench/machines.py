@@ -1,0 +1,45 @@
+"""The README's ratios on every machine whose results are committed: bench/results and its folder machines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from .pages import OTHERS, RESULTS, TABLES, ratio_of
+from .records import Document, documents, find, find_memory, machine_line
+
+FOLDER = RESULTS / "machines"
+
+
+def machines(root: Path, results: dict[str, Document]) -> str:
+    """A column of ratios for each machine; the rate of multiply-adds and of a copy in its head."""
+    every = [results, *(documents(path) for path in sorted((root / FOLDER).glob("*")))]
+    every = [of for of in every if "lorentznet" in of]
+    if not every:
+        return "Not measured yet."
+    names = [name for name, _ in _rows(every[0])]
+    heads = [_head(of["lorentznet"]) for of in every]
+    found = [dict(_rows(of)) for of in every]
+    lines = [f"| ratio | {' | '.join(heads)} |", "|---" * (len(every) + 1) + "|"]
+    lines += [f"| {name} | {' | '.join(of.get(name, '') for of in found)} |" for name in names]
+    return "\n".join(lines)
+
+
+def _head(document: Document) -> str:
+    rates = document["ceilings"]
+    line = machine_line(document).replace(", ", ",<br>")
+    return f"{line}: {rates['multiply_adds_gflops']:.0f} GFLOP/s, {rates['copy_gb_per_s']:.0f} GB/s"
+
+
+def _rows(results: dict[str, Document]) -> Iterator[tuple[str, str]]:
+    for table in TABLES:
+        document = results[table.network]
+        for line in table.lines:
+            if line.memory:
+                row = find_memory(table.network, document, line.what)
+            else:
+                row = find(table.network, document, line.what, line.baseline)
+            yield f"{table.network}: {line.label}", ratio_of(row["ratio"])
+    for network, title in OTHERS.items():
+        for row in results.get(network, {"rows": []})["rows"][:2]:
+            yield f"{title}: {row['what']}", ratio_of(row["ratio"])
