@@ -186,6 +186,7 @@ class RadialField(nn.Module):
     ) -> None:
         super().__init__()
         self.n_layers = n_layers
+        self.velocity = velocity
         for k in range(n_layers):
             self.add_module(f"gcl_{k}", RadialFieldLayer(hidden_nf, edge_attr_nf, act_fn, velocity))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor, nn
 
 from ..checks import check_tensor
@@ -38,6 +36,7 @@ class GNN(nn.Module):
         n_layers: int = 4,
     ) -> None:
         super().__init__()
+        self.in_node_nf = in_node_nf
         self.n_layers = n_layers
         for k in range(n_layers):
             self.add_module(f"gcl_{k}", GCL(hidden_nf, in_edge_nf, act_fn))
@@ -59,9 +58,9 @@ class GNN(nn.Module):
         Raises:
             ValueError, TypeError: wrong shape, dtype or device.
         """
-        first: Any = self.embedding[0]
-        check_tensor("GNN", "h", h, ["n", first.in_features])
-        check_features("GNN", "h", h, h.shape[0], first.in_features, weight_of(first))
+        first = self.embedding[0]
+        check_tensor("GNN", "h", h, ["n", self.in_node_nf])
+        check_features("GNN", "h", h, h.shape[0], self.in_node_nf, weight_of(first))
         graph = as_graph("GNN", graph, h.shape[0])
         h = apply_linear(first, h)
         for k in range(self.n_layers):

@@ -38,8 +38,6 @@ class ContinuousFilter(nn.Module):
         ValueError: fewer than 2 functions, or no positive reach.
     """
 
-    centres: Tensor
-
     def __init__(self, hidden_nf: int, n_gaussians: int = 300, reach: float = 30.0) -> None:
         super().__init__()
         if n_gaussians < 2:
@@ -47,8 +45,8 @@ class ContinuousFilter(nn.Module):
         if not 0 < reach < math.inf:
             fail("ContinuousFilter", "reach", "a number above 0", reach)
         self.hidden_nf = hidden_nf
+        self.n_gaussians = n_gaussians
         self.spacing = reach / (n_gaussians - 1)
-        self.register_buffer("centres", torch.linspace(0, reach, n_gaussians), persistent=False)
         self.phi_s = nn.Linear(hidden_nf, hidden_nf, bias=False)
         self.phi_cf = nn.Sequential(nn.Linear(n_gaussians, hidden_nf), nn.Softplus(), nn.Linear(hidden_nf, hidden_nf))
         self.phi_h = nn.Sequential(nn.Linear(hidden_nf, hidden_nf), nn.Softplus(), nn.Linear(hidden_nf, hidden_nf))
@@ -79,7 +77,8 @@ class ContinuousFilter(nn.Module):
 
     def basis(self, distance: Tensor) -> Tensor:
         """b [E, n_gaussians] of distances [E, 1]."""
-        return torch.exp(-0.5 * ((distance - self.centres) / self.spacing).square())
+        centres = torch.arange(self.n_gaussians, dtype=distance.dtype, device=distance.device)
+        return torch.exp(-0.5 * (distance / self.spacing - centres).square())
 
 
 def shifted(layers: nn.Sequential, rows: Tensor) -> Tensor:

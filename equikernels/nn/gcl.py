@@ -27,16 +27,16 @@ class GCL(nn.Module):
 
     Args:
         hidden_nf: width of h and m, at most 512.
-        edges_in_nf: width of the edge attributes a.
+        edges_in_d: width of the edge attributes a.
         act_fn: an activation that :func:`equikernels.message_passing` has; others run one by one.
     """
 
-    def __init__(self, hidden_nf: int, edges_in_nf: int = 0, act_fn: nn.Module = nn.SiLU()) -> None:  # noqa: B008
+    def __init__(self, hidden_nf: int, edges_in_d: int = 0, act_fn: nn.Module = nn.SiLU()) -> None:  # noqa: B008
         super().__init__()
         self.hidden_nf = hidden_nf
-        self.edges_in_nf = edges_in_nf
+        self.edges_in_d = edges_in_d
         self.edge_mlp = nn.Sequential(
-            nn.Linear(2 * hidden_nf + edges_in_nf, hidden_nf), act_fn, nn.Linear(hidden_nf, hidden_nf), act_fn
+            nn.Linear(2 * hidden_nf + edges_in_d, hidden_nf), act_fn, nn.Linear(hidden_nf, hidden_nf), act_fn
         )
         self.node_mlp = nn.Sequential(nn.Linear(2 * hidden_nf, hidden_nf), act_fn, nn.Linear(hidden_nf, hidden_nf))
 
@@ -46,7 +46,7 @@ class GCL(nn.Module):
         Args:
             h: [n, hidden_nf], float32 or float64.
             graph: the edges, over n nodes; or an edge_index [2, E] of (sender, receiver).
-            edge_attr: [E, edges_in_nf], in the graph's order.
+            edge_attr: [E, edges_in_d], in the graph's order.
 
         Returns:
             h' [n, hidden_nf].
@@ -58,7 +58,7 @@ class GCL(nn.Module):
         if h.shape != (graph.num_nodes, self.hidden_nf):
             fail("GCL", "h", f"shape [{graph.num_nodes}, {self.hidden_nf}]", list(h.shape))
         check_dtype("GCL", "h", h, self.edge_mlp)
-        check_attributes("GCL", edge_attr, graph, self.edges_in_nf)
+        check_attributes("GCL", edge_attr, graph, self.edges_in_d)
         if reason := obstacle(self.edge_mlp, chain_itself):
             warn_once(self, "GCL", reason)
             ends = [h[graph.receiver], h[graph.sender], *([] if edge_attr is None else [edge_attr])]

@@ -15,7 +15,7 @@ from ..ops.segment import segment_reduce
 from .gcl import check_attributes
 from .linear import check_dtype
 from .radial_field import norm
-from .rows import apply_layers, apply_linear
+from .rows import apply_linear
 
 RADIAL = 32  # width of the radial networks
 # (order of the input, order of the output): how many radial functions a pair of channels has
@@ -34,7 +34,8 @@ class TensorFieldLayer(nn.Module):
     with :math:`r = x_i - x_j`, :math:`\hat r = r / \|r\|` (0 at coincident points), and R matrices over channels that
     networks make of :math:`(\|r\|, a_{ij})`: what the Clebsch-Gordan products of orders 0 and 1 are, up to constant
     factors of R. Rotations turn v', and translations change nothing; the cross product breaks reflections, where
-    vectors enter and leave. The matrices R are tensors of edges. Edges as for :class:`EGCL`.
+    vectors enter and leave. The matrices R are tensors of edges; norms and products with R are PyTorch's, so that the
+    last digits of gradients may depend on the number of threads. Edges as for :class:`EGCL`.
 
     Args:
         n_in: channels of s and v, at least one in all.
@@ -95,7 +96,7 @@ class TensorFieldLayer(nn.Module):
         direction = ((x[i] - x[j]) / torch.where(distance > 0, distance, 1)).to(s.dtype)
         edge = distance.to(s.dtype)
         edge = edge if edge_attr is None else torch.cat([edge, edge_attr], dim=1)
-        scalars, vectors = self._messages(edge, direction, s[j], v[j])
+        scalars, vectors = self._messages(edge, direction, s[j], v.flatten(1)[j].unflatten(1, (self.n_in[1], 3)))
         messages = torch.cat([scalars, vectors.flatten(1)], dim=1)
         mean = segment_reduce(messages, graph, "mean")
         to_scalars, to_vectors = mean.tensor_split([self.n_out[0]], dim=1)
@@ -111,12 +112,12 @@ class TensorFieldLayer(nn.Module):
     def _messages(self, edge: Tensor, direction: Tensor, s: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """m^0 [E, n_out[0]] and m^1 [E, n_out[1], 3] of the senders' s and v."""
         weight = {
-            name: apply_layers(net, edge).view(-1, FUNCTIONS[k, l], self.n_out[l], self.n_in[k])
+            name: _rows(net, edge).unflatten(1, (FUNCTIONS[k, l], self.n_out[l], self.n_in[k]))
             for (k, l), name, net in ((tuple(map(int, name)), name, net) for name, net in self.radial.items())
         }
         along = torch.einsum("ecx,ex->ec", v, direction)
-        scalars, radial = (edge.new_zeros(len(edge), n) for n in self.n_out)
-        vectors = edge.new_zeros(len(edge), self.n_out[1], 3)
+        scalars, radial = (edge.new_zeros(edge.shape[0], n) for n in self.n_out)
+        vectors = edge.new_zeros(edge.shape[0], self.n_out[1], 3)
         if "00" in weight:
             scalars = scalars + _times(weight["00"][:, 0], s)
         if "10" in weight:
@@ -185,6 +186,13 @@ def _radial(width: int, outputs: int, act_fn: nn.Module) -> nn.Sequential:
         nn.init.kaiming_uniform_(layer.weight)
     norms = [nn.LayerNorm(RADIAL) for _ in range(2)]
     return nn.Sequential(layers[0], norms[0], act_fn, layers[1], norms[1], act_fn, layers[2])
+
+
+def _rows(net: Any, rows: Tensor) -> Tensor:
+    """A radial network on rows; its norms have affine maps, of which the fused op takes none."""
+    for layer in net:
+        rows = apply_linear(layer, rows) if isinstance(layer, nn.Linear) else layer(rows)
+    return rows
 
 
 def _times(weight: Tensor, values: Tensor) -> Tensor:

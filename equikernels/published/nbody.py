@@ -15,10 +15,10 @@ from .lorentznet import scatter_sum
 class GCL(nn.Module):
     """The layer without symmetry."""
 
-    def __init__(self, hidden_nf: int, edges_in_nf: int = 0, act_fn: nn.Module = nn.SiLU()) -> None:  # noqa: B008
+    def __init__(self, hidden_nf: int, edges_in_d: int = 0, act_fn: nn.Module = nn.SiLU()) -> None:  # noqa: B008
         super().__init__()
         self.edge_mlp = nn.Sequential(
-            nn.Linear(2 * hidden_nf + edges_in_nf, hidden_nf), act_fn, nn.Linear(hidden_nf, hidden_nf), act_fn
+            nn.Linear(2 * hidden_nf + edges_in_d, hidden_nf), act_fn, nn.Linear(hidden_nf, hidden_nf), act_fn
         )
         self.node_mlp = nn.Sequential(nn.Linear(2 * hidden_nf, hidden_nf), act_fn, nn.Linear(hidden_nf, hidden_nf))
 

@@ -25,8 +25,7 @@ class Interaction(nn.Module):
 
     def __init__(self, hidden_nf: int, n_gaussians: int, reach: float) -> None:
         super().__init__()
-        self.register_buffer("centres", torch.linspace(0, reach, n_gaussians), persistent=False)
-        self.spacing = reach / (n_gaussians - 1)
+        self.n_gaussians, self.reach = n_gaussians, reach
         self.phi_s = nn.Linear(hidden_nf, hidden_nf, bias=False)
         self.phi_cf = nn.Sequential(
             nn.Linear(n_gaussians, hidden_nf), ShiftedSoftplus(), nn.Linear(hidden_nf, hidden_nf)
@@ -36,7 +35,8 @@ class Interaction(nn.Module):
     def forward(self, h: Tensor, x: Tensor, edges: Edges) -> Tensor:
         row, col = edges
         distance = (x[row] - x[col]).norm(dim=1, keepdim=True)
-        basis = torch.exp(-((distance - self.centres) ** 2) / (2 * self.spacing**2))
+        centres = torch.linspace(0, self.reach, self.n_gaussians, dtype=x.dtype, device=x.device)
+        basis = torch.exp(-((distance - centres) ** 2) / (2 * (centres[1] - centres[0]) ** 2))
         message = self.phi_cf(basis.to(h.dtype)) * self.phi_s(h)[col]
         return h + self.phi_h(scatter_sum(message, row, len(h)))
 
