@@ -62,7 +62,8 @@ class Convolution(nn.Module):
             message = x.new_zeros(len(row), self.n_out[l], 2 * l + 1)
             for k in (0, 1):
                 if f"{k}{l}" in self.radial:
-                    radial = self.radial[f"{k}{l}"](edge).view(len(row), -1, self.n_out[l], self.n_in[k])
+                    sizes = (2 * min(k, l) + 1, self.n_out[l], self.n_in[k])
+                    radial = self.radial[f"{k}{l}"](edge).unflatten(1, sizes)
                     kernel = torch.einsum("efoc,elkf->eolck", radial, basis[k, l]).flatten(3).flatten(1, 2)
                     message = message + (kernel @ h[k][col].flatten(1)[:, :, None]).view_as(message)
             if str(l) in self.self_interaction:

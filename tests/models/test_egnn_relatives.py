@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -107,7 +108,8 @@ def test_schnet_is_that_of_pytorch_geometric() -> None:
     """Its interaction block, with a cutoff that is far away."""
     p = points(self_loops=False)
     ours = filled(ek.nn.ContinuousFilter(5, 7, 3.0))
-    theirs = InteractionBlock(5, 7, 5, 1e9).double()
+    theirs: Any = InteractionBlock(5, 7, 5, 1e9).double()
+    theirs.act.shift = theirs.mlp[1].shift = math.log(2)  # theirs is a float32's
     theirs.load_state_dict({
         **{f"mlp.{key}": value for key, value in ours.phi_cf.state_dict().items()},
         **{f"conv.nn.{key}": value for key, value in ours.phi_cf.state_dict().items()},
@@ -197,7 +199,7 @@ def test_no_edges_and_no_nodes(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in CASES if not name.startswith("GNN")])
 def test_coincident_points_have_finite_gradients(name: str) -> None:
-    """The derivative of a norm of 0 is taken as 0; the published formula gives NaN."""
+    """The derivative of a norm of 0 is taken as 0, as torch.norm has it; other published formulas give NaN."""
     p = points()  # with self-loops
     x = p.x.clone()
     x[p.graph.sender[0]] = x[p.graph.receiver[0]]
@@ -206,7 +208,7 @@ def test_coincident_points_have_finite_gradients(name: str) -> None:
         leaf = x.clone().requires_grad_()
         out = run(model, p._replace(x=leaf))
         finite.append(bool(torch.autograd.grad(weighted(*out), leaf)[0].isfinite().all()))
-    assert finite == [True, False]
+    assert finite == [True, name == "SchNet"]
 
 
 @pytest.mark.parametrize("name", ["SchNet", "TFN"])
