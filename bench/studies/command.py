@@ -12,10 +12,17 @@ import torch
 from equikernels.checks import need
 
 from .accuracy import Accuracy
+from .boosts import Boosts
+from .fractions import Fractions
+from .inference import Inference
+from .rotations import Rotations
 from .runner import run
 from .study import Study
+from .tracking import Tracking
 
-STUDIES: dict[str, Study] = {study.name: study for study in (Accuracy(),)}
+STUDIES: dict[str, Study] = {
+    study.name: study for study in (Accuracy(), Tracking(), Boosts(), Rotations(), Fractions(), Inference())
+}
 
 
 def parser(prog: str) -> argparse.ArgumentParser:

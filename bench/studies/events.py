@@ -125,6 +125,7 @@ def cut(events: Jets | list[HitGraph], shares: Sequence[float]) -> list[Jets | l
 
 
 def write(folder: Path, name: str, parts: Sequence[Jets | list[HitGraph]]) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}_{part}.npz" for part in PARTS[: len(parts)]]
     for path, events in zip(paths, parts, strict=True):
         save_events(path, events)

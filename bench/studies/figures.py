@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from equikernels.metrics import Spread
-from equikernels.plots import FAINT, figure_of, style
+from equikernels.plots import figure_of, style
 
 from ..plots import COLOURS, DPI, save
 from .study import Results
@@ -21,7 +21,7 @@ def deviation(found: Spread) -> float:
     return 0.0 if math.isnan(found.deviation) else found.deviation
 
 
-def against_parameters(results: Results, name: str, title: str, path: Path) -> None:
+def against_parameters(results: Results, name: str, title: str, path: Path, **axes_options: Any) -> None:
     """A point for each group, with the spread over its seeds."""
     figure = figure_of(figsize=(6.4, 4.0), dpi=DPI)
     axes = figure.add_subplot()
@@ -32,9 +32,7 @@ def against_parameters(results: Results, name: str, title: str, path: Path) -> N
         place = numbers[0]["parameters"], found.mean
         axes.errorbar(*place, yerr=deviation(found), fmt="o", color=MORE[k % len(MORE)], capsize=3)
         axes.annotate(group, place, xytext=(6, 4), textcoords="offset points", fontsize=8.5)
-    axes.set_xscale("log")
-    axes.set_xlabel("parameters")
-    axes.set_ylabel(title)
+    axes.set(xscale="log", xlabel="parameters", ylabel=title, **axes_options)
     finish(figure, axes, path)
 
 
@@ -57,6 +55,4 @@ def curves(
 
 def finish(figure: Any, axes: Any, path: Path) -> None:
     style(axes)
-    axes.grid(color=FAINT, linewidth=0.6)
-    figure.tight_layout()
     save(figure, path)
