@@ -18,7 +18,8 @@ from equikernels.train import Classifier
 from equikernels.train.config import Config
 from equikernels.train.tasks import JetBatch
 
-from .figures import curves
+from .figures import DPI, draw, figure_of, save
+from .invariance import GAMMAS, KINDS, boost, changes
 from .study import Job, Numbers, Place, Results
 from .tables import cell, markdown
 from .training import TrainingStudy, networks, on, values_of, with_training
@@ -28,16 +29,8 @@ LARGEST_RAPIDITY = 2.65  # of random boosts in training: beta = 0.99
 EPOCHS, LIMIT, TEST = 4, 2000, 1500  # of a quick run: epochs, jets of training and of test
 BATCH = 100
 WITHOUT_SYMMETRY = ("EGNN", "PFN", "ParticleNet")  # no boosts: trained in one frame, and with random boosts
+INVARIANCE = "logits of LorentzNet, seeded weights"
 BOOSTED = ", random boosts in training"
-
-
-def boost(beta: float) -> Tensor:
-    """Along x, [4, 4], float64: (E, px) -> gamma (E - beta px, px - beta E)."""
-    matrix = torch.eye(4, dtype=torch.float64)
-    gamma = (1 - beta * beta) ** -0.5
-    matrix[0, 0] = matrix[1, 1] = gamma
-    matrix[0, 1] = matrix[1, 0] = -gamma * beta
-    return matrix
 
 
 def augmented(jets: Jets, seed: int) -> Jets:
@@ -66,7 +59,14 @@ class Boosts(TrainingStudy):
         if not full:
             configs = {name: with_training(config, epochs=EPOCHS) for name, config in configs.items()}
         limits = {"limit": None if full else LIMIT, "test": None if full else TEST}
-        return {name: values_of(config, boosted=name.endswith(BOOSTED), **limits) for name, config in configs.items()}
+        made = {name: values_of(config, boosted=name.endswith(BOOSTED), **limits) for name, config in configs.items()}
+        return {**made, INVARIANCE: {}}
+
+    def run(self, job: Job, place: Place) -> Numbers:
+        return dict(changes(job.seed)) if job.group == INVARIANCE else super().run(job, place)
+
+    def seconds(self, job: Job, place: Place) -> float | None:
+        return 15.0 if job.group == INVARIANCE else super().seconds(job, place)
 
     def config(self, job: Job, place: Place) -> Config:
         assert place.events is not None
@@ -106,16 +106,31 @@ class Boosts(TrainingStudy):
         for title, group, kind in lines_of(results):
             found = results.curve(group, f"accuracy, {kind}")
             rows.append([title, *(cell(found[k], 3) for k in shown)])
-        return markdown(["accuracy at beta", *(str(BETAS[k]) for k in shown)], rows)
+        accuracies = markdown(["accuracy at beta", *(str(BETAS[k]) for k in shown)], rows)
+        gammas = [0, 4, 8, 12]
+        changed = [[kind, *(worst(results, kind, k) for k in gammas)] for kind in KINDS if INVARIANCE in results.groups]
+        head = ["largest change of a logit at gamma", *(f"{GAMMAS[k]:g}" for k in gammas)]
+        return f"{accuracies}\n\n{markdown(head, changed)}"
 
     def plot(self, results: Results, path: Path) -> None:
         rapidity = torch.tensor(BETAS, dtype=torch.float64).atanh().tolist()
+        figure = figure_of(figsize=(11, 4.2), dpi=DPI)
+        left, right = figure.subplots(1, 2)
         lines = {
             title: (rapidity, results.curve(group, f"accuracy, {kind}"))
             for title, group, kind in lines_of(results)
             if not kind.startswith("float64")
         }
-        curves(lines, "rapidity of the boost (float32; beta 0.99 at 2.65)", "accuracy", path)
+        draw(left, lines)
+        left.set(xlabel="rapidity of the boost along x (beta 0.99: 2.65)", ylabel="accuracy, float32")
+        draw(right, {kind: (GAMMAS, results.curve(INVARIANCE, kind)) for kind in KINDS})
+        right.set(xlabel="Lorentz factor of a boost of jet and beams", ylabel="largest change / largest logit")
+        right.set(xscale="log", yscale="log")
+        save(figure, path)
+
+
+def worst(results: Results, kind: str, k: int) -> str:
+    return f"{max(numbers[kind][k] for numbers in results.groups[INVARIANCE]):.0e}"
 
 
 def lines_of(results: Results) -> list[tuple[str, str, str]]:

@@ -61,7 +61,7 @@ class Fractions(TrainingStudy):
             places, found = lines.setdefault(values["network"], ([], []))
             places.append(values["limit"])
             found.append(results.spread(group, "auc"))
-        curves(lines, "training jets", "AUC", path, xscale="log")
+        curves(lines, path, xlabel="training jets", ylabel="AUC", xscale="log")
 
 
 def of_share(config: Config, share: float, full: bool) -> dict[str, Any]:
