@@ -68,7 +68,10 @@ version = (HERE / "equikernels" / "_version.py").read_text().split('"')[1]
 setup(
     version=version,
     # The folder bench is equikernels.bench in the wheel; its pytest files stay behind.
-    packages=[*find_packages(include=["equikernels*"]), "equikernels.bench", "equikernels.bench.baselines"],
+    packages=[
+        *find_packages(include=["equikernels*"]),
+        *(f"equikernels.bench{part}" for part in ("", ".baselines", ".studies")),
+    ],
     package_dir={"equikernels.bench": "bench"},
     # A placeholder that makes the wheel a platform wheel, for every Python; the targets are CMake's.
     ext_modules=[Extension("equikernels._ops", sources=[], py_limited_api=True)],

@@ -48,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     for kind in (jets, hits):
         kind.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed gives the same numbers")
     commands.add_parser("bench", help="measure networks against their published formulas", add_help=False)
+    commands.add_parser("study", help="does equivariance pay? tables and figures of papers, made again", add_help=False)
     return parser
 
 
@@ -124,12 +125,26 @@ def _generate(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _study(argv: Sequence[str]) -> int:
+    from . import train
+
+    try:
+        train.check_installed("equikernels study")
+    except ImportError as error:
+        print(error, file=sys.stderr)
+        return 2
+    command = importlib.import_module(f"{bench_package()}.studies.command")
+    return int(command.main(argv, "equikernels study"))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["bench"]:  # has a parser of its own
         command = importlib.import_module(f"{bench_package()}.command")
         return command.main(argv[1:], "equikernels bench")
+    if argv[:1] == ["study"]:
+        return _study(argv[1:])
     arguments = _parser().parse_args(argv)
     if arguments.command == "demo":
         return _demo(arguments)

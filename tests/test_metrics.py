@@ -168,6 +168,32 @@ def test_scores_are_probabilities_for_calibration() -> None:
         metrics.calibration(*GOOD, bins=0)
 
 
+# model, AUC, parameters, 1e5 times the second ant factor: tables 1 and 2 of "Equivariance Is Not All You Need"
+PRINTED = [
+    ("ResNeXt", 0.984, 1.46e6, 4.28),
+    ("ParticleNet", 0.985, 498e3, 13.4),
+    ("PFN", 0.982, 82e3, 67.8),
+    ("EFP", 0.980, 1e3, 5000),
+    ("LGN", 0.964, 4.5e3, 617),
+    ("VecNet.1", 0.984, 633e3, 9.87),
+    ("VecNet.2", 0.981, 15e3, 351),  # printed: 350
+    ("PELICAN", 0.987, 45e3, 171),
+    ("LorentzNet", 0.987, 220e3, 35.0),  # whose AUC is printed as 0.9868, which gives 34.4
+    ("EuclidNet 8", 0.9913, 967, 11887),
+    ("EuclidNet 16", 0.9932, 2580, 5700),
+    ("EuclidNet 32", 0.9941, 4448, 3810),
+    ("InteractionNet 8", 0.9849, 1432, 4625),
+    ("InteractionNet 16", 0.9932, 4392, 3348),
+    ("InteractionNet 32", 0.9978, 6448, 7049),
+]
+
+
+@pytest.mark.parametrize(("model", "auc", "parameters", "printed"), PRINTED)
+def test_ant_factors_of_the_tables(model: str, auc: float, parameters: float, printed: float) -> None:
+    digits = 3 if printed < 1000 else 4 if printed < 10_000 else 5
+    assert float(f"{1e5 * ant_v2(auc, int(parameters)):.{digits}g}") == printed
+
+
 def test_ant_factors() -> None:
     assert ant_v1(1018.0, 224_072) == pytest.approx(4.543e-3, rel=1e-3)
     assert ant_v2(0.9868, 224_072) * 1e5 == pytest.approx(33.81, rel=1e-3)

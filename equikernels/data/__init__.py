@@ -8,7 +8,9 @@ from .hits import LAYER_PAIRS as LAYER_PAIRS
 from .hits import PIXEL_LAYERS as PIXEL_LAYERS
 from .hits import HitGraph as HitGraph
 from .hits import hit_graph as hit_graph
+from .hits import load_hit_graphs as load_hit_graphs
 from .hits import load_sample_hit_graphs as load_sample_hit_graphs
+from .hits import save_hit_graphs as save_hit_graphs
 from .inputs import PDG_IDS as PDG_IDS
 from .inputs import invariant_mass as invariant_mass
 from .inputs import quark_gluon_scalars as quark_gluon_scalars

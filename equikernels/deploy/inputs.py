@@ -96,7 +96,14 @@ def inputs_of(op: str, model: nn.Module, dim: int, coordinates: torch.dtype | No
         h = per_node("h", model.embedding.in_features)
         return [h, x, EDGE_INDEX, per_node("vel", dim), *per_edge(_attributes(model))]
     if isinstance(model, models.RadialField):
-        return [x, EDGE_INDEX, per_node("vel", dim), *per_edge(_attributes(model))]
+        vel = [per_node("vel", dim)] if model.velocity else []
+        return [x, EDGE_INDEX, *vel, *per_edge(_attributes(model))]
+    if isinstance(model, models.SchNet):
+        return [per_node("h", model.embedding_in.in_features), x, EDGE_INDEX]
+    if isinstance(model, models.GNN):
+        return [per_node("h", model.in_node_nf), EDGE_INDEX, *per_edge(_attributes(model))]
+    if isinstance(model, models.TFN):
+        fail(op, "model", "a network whose inputs are rows of numbers, not vectors", "TFN", TypeError)
     fail(op, "model", "a network of equikernels.models", type(model).__name__, TypeError)
 
 

@@ -173,6 +173,7 @@ class RadialField(nn.Module):
         edge_attr_nf: width of the edge attributes.
         act_fn: any activation module.
         n_layers: number of layers.
+        velocity: whether points have velocities, as in the experiment; without, the plain radial field.
     """
 
     def __init__(
@@ -181,18 +182,23 @@ class RadialField(nn.Module):
         edge_attr_nf: int = 0,
         act_fn: nn.Module = nn.SiLU(),  # noqa: B008 (it has no state)
         n_layers: int = 4,
+        velocity: bool = True,
     ) -> None:
         super().__init__()
         self.n_layers = n_layers
+        self.velocity = velocity
         for k in range(n_layers):
-            self.add_module(f"gcl_{k}", RadialFieldLayer(hidden_nf, edge_attr_nf, act_fn))
+            self.add_module(f"gcl_{k}", RadialFieldLayer(hidden_nf, edge_attr_nf, act_fn, velocity))
 
     @for_any_size
-    def forward(self, x: Tensor, graph: Graph | Tensor, vel: Tensor, edge_attr: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, graph: Graph | Tensor, vel: Tensor | None = None, edge_attr: Tensor | None = None
+    ) -> Tensor:
         """Updates coordinates. Arguments, result and errors are those of
         :meth:`equikernels.nn.RadialFieldLayer.forward`; the speeds ||v_i|| are computed here, not passed."""
         graph = as_graph("RadialField", graph, x.shape[0])
-        check_tensor("RadialField", "vel", vel, dtypes=FLOATING)
+        if vel is not None:
+            check_tensor("RadialField", "vel", vel, dtypes=FLOATING)
         if edge_attr is not None and self.n_layers > 0:
             check_dtype("RadialField", "edge_attr", edge_attr, next(self.parameters()))
         for layer in _layers(self, self.n_layers):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -35,6 +36,10 @@ class LorentzNet(nn.Module):
       padded to, so that logits depend on ``padded_to``. In training the published BatchNorm also includes the padding;
       this readout does the same, by rows of padding that no edge op sees.
 
+    With ``equivariant=False`` messages read the four-momenta themselves, and the logits have no symmetry but
+    permutations: the ablation of the paper, "LorentzNet (w/o)", whose inputs no source gives; ours are those of
+    :class:`equikernels.nn.LGEB`.
+
     Args:
         n_scalar: width of the node scalars; 2 for top tagging, 8 for quark/gluon tagging.
         n_hidden: width h; 72 in the published networks.
@@ -43,6 +48,7 @@ class LorentzNet(nn.Module):
         c_weight: step of the coordinate update; 5e-3 (top) and 1e-3 (quark/gluon) in the published networks.
         dropout: before the last linear layer; 0.2 in the published networks.
         readout: "masked_mean" or "padded_mean".
+        equivariant: see above.
         precision: of the products on edges: "highest", "high" or "medium", as :class:`equikernels.nn.LGEB`.
     """
 
@@ -56,6 +62,7 @@ class LorentzNet(nn.Module):
         dropout: float = 0.0,
         readout: str = "masked_mean",
         *,
+        equivariant: bool = True,
         precision: str = "highest",
     ) -> None:
         super().__init__()
@@ -73,6 +80,7 @@ class LorentzNet(nn.Module):
                 n_scalar,
                 c_weight=c_weight,
                 last_layer=layer == n_layers - 1,
+                equivariant=equivariant,
                 precision=precision,
             )
             for layer in range(n_layers)
@@ -99,9 +107,11 @@ class LorentzNet(nn.Module):
             dropout, readout, precision: as the class.
         """
         width = state["embedding.weight"].shape
+        options: dict[str, Any] = {"precision": precision}
+        options["equivariant"] = state["LGEBs.0.phi_e.0.weight"].shape[-1] != 2 * width[0] + 8
         n_layers = len({key.split(".")[1] for key in state if key.startswith("LGEBs.")})
         n_class = state["graph_dec.3.weight"].shape[0]
-        return cls(width[-1], width[0], n_class, n_layers, c_weight, dropout, readout, precision=precision)
+        return cls(width[-1], width[0], n_class, n_layers, c_weight, dropout, readout, **options)
 
     @for_any_size
     def forward(self, x: Tensor, scalars: Tensor, ptr: Tensor | Graph, *, padded_to: int | None = None) -> Tensor:

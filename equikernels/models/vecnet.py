@@ -7,6 +7,7 @@ widths interpolates between both ends: with ``n_free=0`` the network is LorentzN
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -61,6 +62,26 @@ class VecNet(LorentzNet):
             self.free_encoder = nn.Linear(n_free_input, n_free)
             self.free = nn.ModuleList(FreeStream(n_hidden, 4, n_hidden, n_free) for _ in range(n_layers))
             self.graph_dec[0] = nn.Linear(n_hidden + n_free, n_hidden)
+
+    @classmethod
+    def of_size(cls, parameters: int, share: float, n_scalar: int, n_free_input: int = 0, **options: Any) -> VecNet:
+        """A network of a given size, of whose channels a given share is free: the dial between equivariant and
+        unconstrained networks of arXiv 2202.06941 (figure 3 of arXiv 2203.06153), at constant size.
+
+        Args:
+            parameters: of the whole network; the nearest size that there is.
+            share: n_free / (n_hidden + n_free), from 0, LorentzNet, to below 1; the nearest for integer widths, with
+                one equivariant channel at least.
+            n_scalar, n_free_input, options: as the class.
+
+        Raises:
+            ValueError: a share that is not in [0, 1), or fewer parameters than the narrowest network has.
+        """
+
+        def make(n_hidden: int, n_free: int) -> VecNet:
+            return cls(n_scalar, n_hidden, n_free, n_free_input, **options)
+
+        return make(*_widths("VecNet.of_size", make, parameters, share))
 
     @for_any_size
     def forward(  # type: ignore[override]
@@ -140,6 +161,15 @@ class VecNetTracking(EuclidNet):
             self.free = nn.ModuleList(FreeStream(n_hidden, 2, n_hidden, n_free) for _ in range(n_graph_iters))
             self.edge_mlp[0] = nn.Linear(3 * n_hidden + 2 * n_free, n_hidden)
 
+    @classmethod
+    def of_size(cls, parameters: int, share: float, n_free_input: int = 0, **options: Any) -> VecNetTracking:
+        """As :meth:`VecNet.of_size`; a share of 0 is EuclidNet."""
+
+        def make(n_hidden: int, n_free: int) -> VecNetTracking:
+            return cls(n_hidden, n_free, n_free_input, **options)
+
+        return make(*_widths("VecNetTracking.of_size", make, parameters, share))
+
     @for_any_size
     def forward(  # type: ignore[override]
         self, x: Tensor, graph: Graph | Tensor, free: Tensor | None = None
@@ -196,3 +226,27 @@ def _counts(model: Any, readout: Tensor, ends: int) -> tuple[int, int]:
     free = sum(p.numel() for part in (model.free, model.free_encoder) for p in part.parameters())
     free += readout.shape[0] * ends * model.free_encoder.out_features
     return total - free, free
+
+
+def _widths(op: str, make: Callable[[int, int], nn.Module], parameters: int, share: float) -> tuple[int, int]:
+    """(equivariant, free) channels of the network whose size is nearest to ``parameters``."""
+    if not 0 <= share < 1:
+        fail(op, "share", "a number from 0 to below 1", share)
+
+    def split(width: int) -> tuple[int, int]:
+        n_free = min(round(share * width), width - 1)
+        return width - n_free, n_free
+
+    def size(width: int) -> int:
+        with torch.device("meta"):
+            return sum(p.numel() for p in make(*split(width)).parameters())
+
+    if (smallest := size(1)) > parameters:
+        fail(op, "parameters", f"at least {smallest}", parameters)
+    width, above = 1, 2
+    while size(above) <= parameters:
+        width, above = above, 2 * above
+    while above - width > 1:
+        middle = (width + above) // 2
+        width, above = (middle, above) if size(middle) <= parameters else (width, middle)
+    return split(min(width, above, key=lambda w: abs(size(w) - parameters)))

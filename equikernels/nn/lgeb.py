@@ -31,6 +31,9 @@ class LGEB(nn.Module):
         x_i' &= x_i + c \, \mathrm{mean}_j \, \mathrm{clamp}((x_i - x_j) \phi_x(m_{ij}), -100, 100) \\
         h_i' &= h_i + \phi_h(h_i, \textstyle\sum_j m_{ij}, s_i)
 
+    Not ``equivariant``, phi_e reads the four-vectors of both ends in place of their products, and is
+    :math:`\phi_e(h_i, \psi(x_i), h_j, \psi(x_j), a_{ij})`, with psi of each component: the ablation.
+
     Where something is attached to the layers of phi_e, phi_x or phi_m (hooks, adapters, quantised weights), or one of
     them is another layer than published, all are called one by one, on a tensor of edges.
 
@@ -47,6 +50,7 @@ class LGEB(nn.Module):
         c_weight: c.
         last_layer: leave x alone; the block then has no phi_x.
         n_edge_attr: width of the edge attributes a (0 in the published network).
+        equivariant: False: no symmetry restricts the messages, see above.
         precision: of the products on edges: "highest", "high" or "medium"; see :func:`equikernels.message_passing`.
             An attribute, which may be changed; not part of the state dict.
     """
@@ -62,6 +66,7 @@ class LGEB(nn.Module):
         last_layer: bool = False,
         *,
         n_edge_attr: int = 0,
+        equivariant: bool = True,
         precision: str = "highest",
     ) -> None:
         super().__init__()
@@ -75,9 +80,10 @@ class LGEB(nn.Module):
         self.n_edge_attr = n_edge_attr
         self.c_weight = c_weight
         self.last_layer = last_layer
+        self.equivariant = equivariant
         self.precision = precision
         self.phi_e = nn.Sequential(
-            nn.Linear(2 * n_input + 2 + n_edge_attr, n_hidden, bias=False),
+            nn.Linear(2 * n_input + (2 if equivariant else 8) + n_edge_attr, n_hidden, bias=False),
             nn.BatchNorm1d(n_hidden),
             nn.ReLU(),
             nn.Linear(n_hidden, n_hidden),
@@ -142,10 +148,13 @@ class LGEB(nn.Module):
 
     def message(self, h_i: Tensor, h_j: Tensor, x_i: Tensor, x_j: Tensor, edge_attr: Tensor | None) -> Tensor:
         """[m, the step of x] of every edge j -> i, by calling the layers: [E, n_hidden + 4]."""
-        metric = x_i.new_tensor([1.0] + [-1.0] * (x_i.shape[1] - 1))
         d = x_i - x_j
-        interval, product = ((v * metric).sum(-1, keepdim=True) for v in (d * d, x_i * x_j))
-        inputs = [h_i, h_j, psi(interval).to(h_i.dtype), psi(product).to(h_i.dtype)]
+        if self.equivariant:
+            metric = x_i.new_tensor([1.0] + [-1.0] * (x_i.shape[1] - 1))
+            interval, product = ((v * metric).sum(-1, keepdim=True) for v in (d * d, x_i * x_j))
+            inputs = [h_i, h_j, psi(interval).to(h_i.dtype), psi(product).to(h_i.dtype)]
+        else:
+            inputs = [h_i, psi(x_i).to(h_i.dtype), h_j, psi(x_j).to(h_i.dtype)]
         m = self.phi_e(torch.cat(inputs if edge_attr is None else [*inputs, edge_attr], dim=1))
         m = m * self.phi_m(m)
         step = torch.zeros_like(d) if self.last_layer else (d * self.phi_x(m)).clamp(-CLAMP, CLAMP)
@@ -218,7 +227,11 @@ def lorentz_messages(
     """Summed messages and the coordinates' step (None without phi_x), of any block with the published phi_e, phi_m and
     phi_x."""
     phi_x = getattr(block, "phi_x", None)
-    order = ("receiver", "sender", "invariants", *(() if edge_attr is None else ("edge_attr",)))
+    order = ("receiver", "sender", *(() if edge_attr is None else ("edge_attr",)))
+    if getattr(block, "equivariant", True):
+        order = (*order[:2], "invariants", *order[2:])
+    else:
+        h = torch.cat([h, psi(x).to(h.dtype)], dim=1)
     return message_passing(
         EdgeMLP.of(block.phi_e, gate=block.phi_m, head=phi_x, order=order),
         graph,

@@ -12,8 +12,14 @@ from .euclidnet import EuclidNetSO3 as EuclidNetSO3
 from .euclidnet import PaperEuclidNet as PaperEuclidNet
 from .interaction_network import InteractionNetwork as InteractionNetwork
 from .lorentznet import LorentzNet as LorentzNet
+from .nbody import GCL as GCL
+from .nbody import GNN as GNN
+from .nbody import RF as RF
+from .nbody import GCL_rf as GCL_rf
 from .pelican import PELICANClassifier as PELICANClassifier
 from .pelican_nano import PELICANNano as PELICANNano
+from .schnet import SchNet as SchNet
 from .taggers import PFN as PFN
 from .taggers import ParticleNet as ParticleNet
+from .tfn import TFN as TFN
 from .vecnet import VecNet as VecNet

@@ -28,13 +28,14 @@ def scatter_sum(values: Tensor, index: Tensor, size: int) -> Tensor:
 
 
 class LGEB(nn.Module):
-    """One message-passing block."""
+    """One message-passing block; without equivariance messages read the four-momenta of both ends."""
 
-    def __init__(self, width: int, n_scalar: int, c_weight: float, last_layer: bool) -> None:
+    def __init__(self, width: int, n_scalar: int, c_weight: float, last_layer: bool, equivariant: bool = True) -> None:
         super().__init__()
         self.c_weight = c_weight
+        self.equivariant = equivariant
         self.phi_e = nn.Sequential(
-            nn.Linear(2 * width + 2, width, bias=False),
+            nn.Linear(2 * width + (2 if equivariant else 8), width, bias=False),
             nn.BatchNorm1d(width),
             nn.ReLU(),
             nn.Linear(width, width),
@@ -58,9 +59,13 @@ class LGEB(nn.Module):
         """(h', x', messages [E, width])."""
         i, j = edges
         difference = x[i] - x[j]
-        norms = psi(minkowski_norm(difference)).unsqueeze(1).to(h.dtype)  # x may be wider
-        dots = psi(minkowski_dot(x[i], x[j])).unsqueeze(1).to(h.dtype)
-        message = self.phi_e(torch.cat([h[i], h[j], norms, dots], dim=1))
+        if self.equivariant:
+            norms = psi(minkowski_norm(difference)).unsqueeze(1).to(h.dtype)  # x may be wider
+            dots = psi(minkowski_dot(x[i], x[j])).unsqueeze(1).to(h.dtype)
+            inputs = [h[i], h[j], norms, dots]
+        else:
+            inputs = [h[i], psi(x[i]).to(h.dtype), h[j], psi(x[j]).to(h.dtype)]
+        message = self.phi_e(torch.cat(inputs, dim=1))
         message = message * self.phi_m(message)
         if self.phi_x is not None:
             shift = (difference * self.phi_x(message)).clamp(-100, 100)
@@ -85,12 +90,15 @@ class LorentzNet(nn.Module):
         c_weight: float = 1e-3,
         dropout: float = 0.0,
         readout: str = "padded_mean",
+        *,
+        equivariant: bool = True,
     ) -> None:
         super().__init__()
         self.readout = readout
         self.embedding = nn.Linear(n_scalar, n_hidden)
         self.LGEBs = nn.ModuleList(
-            LGEB(n_hidden, n_scalar, c_weight, last_layer=layer == n_layers - 1) for layer in range(n_layers)
+            LGEB(n_hidden, n_scalar, c_weight, last_layer=layer == n_layers - 1, equivariant=equivariant)
+            for layer in range(n_layers)
         )
         self.graph_dec = nn.Sequential(
             nn.Linear(n_hidden, n_hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(n_hidden, n_class)

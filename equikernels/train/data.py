@@ -132,15 +132,17 @@ class JetData(EventData):
 
 
 class HitData(EventData):
-    """Hit graphs: "sample" for those of the package, or a folder of events that
-    :func:`equikernels.data.load_trackml` reads."""
+    """Hit graphs: "sample" for those of the package, an npz file of :func:`equikernels.data.save_hit_graphs`, or a
+    folder of events that :func:`equikernels.data.load_trackml` reads."""
 
     def read(self, path: str) -> list[HitGraph]:
         if path == "sample":
             return data.load_sample_hit_graphs()
+        if Path(path).suffix == ".npz":
+            return data.load_hit_graphs(path)
         found = sorted({p.name.split("-")[0] for p in Path(path).glob("event*-hits.csv*")})
         if not found:
-            fail("config", "data", "a folder of TrackML events, or 'sample'", path)
+            fail("config", "data", "a folder of TrackML events, an npz file of hit graphs, or 'sample'", path)
         return [data.hit_graph(data.load_trackml(Path(path) / name)) for name in found]
 
     @staticmethod

@@ -87,7 +87,8 @@ PLAIN = lambda: ek.models.PELICANClassifier(**small(batchnorm="b"))  # noqa: E73
 MODELS: dict[str, Callable[[], nn.Module]] = {
     **{name: NETWORKS[name][0] for name in (
         "LorentzNet", "VecNet", "PELICANNano", "EGNN", "EGNNVelocity", "RadialField", "EuclidNet", "EuclidNetSO3",
-        "InteractionNetwork", "VecNetTracking", "PELICANRegressor, se2",
+        "InteractionNetwork", "VecNetTracking", "PELICANRegressor, se2", "LorentzNet, not equivariant", "SchNet", "GNN",
+        "RadialField, plain",
     )},
     "PELICANClassifier": PLAIN,
 }  # fmt: skip

@@ -41,6 +41,10 @@ def points(n: int, edges: int) -> tuple[Any, ...]:
     return torch.randn(n, 5), *hits(n, edges)
 
 
+def fields(n: int, edges: int) -> tuple[Any, ...]:
+    return torch.randn(n, 5), torch.randn(n, 1, 3), *hits(n, edges)
+
+
 def and_rows(make: Callable[..., tuple[Any, ...]], of: int) -> Callable[..., tuple[Any, ...]]:
     """Three further numbers of each node, or (``of`` = 1) four of each edge."""
 
@@ -54,6 +58,7 @@ def and_rows(make: Callable[..., tuple[Any, ...]], of: int) -> Callable[..., tup
 PELICAN = (lambda *sizes: events(True, *sizes), (ROWS, COMPLETE))
 JETS = {
     "LorentzNet": (tagger, (ROWS, ROWS, COMPLETE)),
+    "LorentzNet, not equivariant": (tagger, (ROWS, ROWS, COMPLETE)),
     "VecNet": (and_rows(tagger, 0), (ROWS, ROWS, COMPLETE, ROWS)),
     "PELICANNano": PELICAN,
     "PELICANClassifier": PELICAN,
@@ -64,6 +69,9 @@ GRAPHS = {
     "EGNN": (points, (ROWS, ROWS, SPARSE)),
     "EGNNVelocity": (and_rows(points, 0), (ROWS, ROWS, SPARSE, ROWS)),
     "RadialField": (and_rows(hits, 0), (ROWS, SPARSE, ROWS)),
+    "SchNet": (points, (ROWS, ROWS, SPARSE)),
+    "TFN": (fields, (ROWS, ROWS, ROWS, SPARSE)),
+    "GNN": (hits, (ROWS, SPARSE)),
     "EuclidNet": (hits, (ROWS, SPARSE)),
     "EuclidNet, paper": (hits, (ROWS, SPARSE)),
     "EuclidNetSO3": (hits, (ROWS, SPARSE)),

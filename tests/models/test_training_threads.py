@@ -54,6 +54,7 @@ def with_velocity(h: Tensor, x: Tensor, graph: ek.Graph) -> tuple[Any, ...]:
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[], tuple[Any, ...]]]] = {
     "LorentzNet": (lambda: models.LorentzNet(2, 36, n_layers=3), tagging),
     "LorentzNet padded": (lambda: models.LorentzNet(2, 16, n_layers=2, readout="padded_mean"), tagging),
+    "LorentzNet not equivariant": (lambda: models.LorentzNet(2, 36, n_layers=2, equivariant=False), tagging),
     "VecNet": (lambda: models.VecNet(2, 16, n_free=4), tagging),
     "PELICANClassifier": (lambda: models.PELICANClassifier(**PELICAN), jets),
     "PELICANClassifier spurions": (
@@ -65,6 +66,8 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[], tuple[Any, ...]]
     "EGNN": (lambda: models.EGNN(5, 24, 4, n_layers=2), lambda: points(5, 3)),
     "EGNNVelocity": (lambda: models.EGNNVelocity(5, 0, 24, n_layers=2), lambda: with_velocity(*points(5, 3))),
     "RadialField": (lambda: models.RadialField(16), lambda: with_velocity(*points(5, 3))[1:]),
+    "SchNet": (lambda: models.SchNet(5, 24, 4, n_layers=2, n_gaussians=20, reach=5.0), lambda: points(5, 3)),
+    "GNN": (lambda: models.GNN(3, 24, n_layers=2), lambda: points(3)),
     "EuclidNet": (lambda: models.EuclidNet(8), lambda: (hits().x, hits().graph)),
     "EuclidNet wide": (lambda: models.EuclidNet(40, n_graph_iters=2), lambda: (hits().x, hits().graph)),
     "EuclidNet paper": (lambda: models.EuclidNet(8, variant="paper"), lambda: (hits().x, hits().graph)),

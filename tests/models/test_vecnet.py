@@ -165,12 +165,28 @@ def test_compiles() -> None:
         torch.testing.assert_close(compiled(*arguments), model(*arguments), rtol=1e-11, atol=1e-12)
 
 
-def test_ant_factors() -> None:
-    """The published tables' values from their own inputs."""
-    for auc, parameters, printed in ((0.984, 633_000, 9.87), (0.9837, 1_460_000, 4.2), (0.980, 1_000, 5000)):
-        assert ek.metrics.ant_v2(auc, parameters) * 1e5 == pytest.approx(printed, rel=2e-2)
-    assert ek.metrics.ant_v1(1000.0, 50_000) == 0.02
-    assert ek.metrics.ant_v2(1.0, 10) == float("inf")
+@pytest.mark.parametrize("parameters", [3_000, 15_000, 224_000])
+def test_the_dial_turns_at_constant_size(parameters: int) -> None:
+    """The next narrower and the next wider network of that share are further from the size, and shares are kept."""
+    for share in (0.0, 0.25, 0.5, 0.9):
+        for model in (
+            VecNet.of_size(parameters, share, 2, 3, n_layers=2),
+            VecNetTracking.of_size(parameters, share, 3, n_layers=2),
+        ):
+            size = sum(p.numel() for p in model.parameters())
+            n_free = model.free_encoder.out_features if hasattr(model, "free") else 0
+            first: Any = model.embedding if isinstance(model, VecNet) else model.node_encoder[0]
+            n_hidden = first.out_features
+            assert n_free == min(round(share * (n_hidden + n_free)), n_hidden + n_free - 1)
+            for width in (n_hidden + n_free - 1, n_hidden + n_free + 1):
+                free = min(round(share * width), width - 1)
+                other = (
+                    VecNet(2, width - free, free, 3, n_layers=2)
+                    if isinstance(model, VecNet)
+                    else VecNetTracking(width - free, free, 3, n_layers=2)
+                )
+                assert abs(sum(p.numel() for p in other.parameters()) - parameters) >= abs(size - parameters)
+            assert (model.parameter_counts()[1] == 0) == (share == 0)
 
 
 def test_checks_are_named() -> None:
@@ -178,6 +194,8 @@ def test_checks_are_named() -> None:
     p, hit_free = hit_inputs()
     tagger, tracker = jet_model(), hit_model()
     cases: list[tuple[Callable[[], Any], str]] = [
+        (lambda: VecNet.of_size(9000, 1.0, 2), "VecNet.of_size: share: expected a number from 0 to below 1, got 1.0"),
+        (lambda: VecNet.of_size(9, 0.5, 2), r"VecNet.of_size: parameters: expected at least \d+, got 9"),
         (lambda: VecNet(2, 6, -1), "VecNet: n_free: expected at least 0, got -1"),
         (lambda: VecNetTracking(6, 2, -1), "VecNetTracking: n_free_input: expected at least 0, got -1"),
         (lambda: tagger(x, scalars, ptr), r"VecNet: free: expected shape \[9, 3\], got None"),

@@ -35,6 +35,11 @@ def _points() -> tuple[Tensor, Tensor, ek.Graph]:
     return torch.randn(7, 5), x, graph
 
 
+def _fields() -> tuple[Any, ...]:
+    s, x, graph = _points()
+    return s, torch.randn(7, 1, 3), x, graph
+
+
 def _free() -> tuple[Any, ...]:
     inputs = _tagger()
     return *inputs, torch.randn(len(inputs[0]), 3)
@@ -42,6 +47,7 @@ def _free() -> tuple[Any, ...]:
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[], tuple[Any, ...]]]] = {
     "LorentzNet": (lambda: ek.models.LorentzNet(2, 8, n_layers=2, dropout=0.1), _tagger),
+    "LorentzNet, not equivariant": (lambda: ek.models.LorentzNet(2, 8, n_layers=2, equivariant=False), _tagger),
     "VecNet": (lambda: ek.models.VecNet(2, 8, 4, 3, n_layers=2), _free),
     "EGNN": (lambda: ek.models.EGNN(5, 8, 3, n_layers=2, attention=True), _points),
     "EGNNVelocity": (
@@ -52,6 +58,10 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[], tuple[Any, ...]]
         lambda: ek.models.RadialField(8, n_layers=2),
         lambda: (*_hits(), torch.randn(7, 3)),
     ),
+    "RadialField, plain": (lambda: ek.models.RadialField(8, n_layers=2, velocity=False), _hits),
+    "SchNet": (lambda: ek.models.SchNet(5, 8, 3, n_layers=2, n_gaussians=6, reach=4.0), _points),
+    "TFN": (lambda: ek.models.TFN((5, 1), 4, (2, 1), n_layers=2), _fields),
+    "GNN": (lambda: ek.models.GNN(3, 8, n_layers=2), _hits),
     "EuclidNet": (lambda: ek.models.EuclidNet(8), _hits),
     "EuclidNet, paper": (lambda: ek.models.EuclidNet(8, variant="paper"), _hits),
     "EuclidNetSO3": (lambda: ek.models.EuclidNetSO3(), _hits),

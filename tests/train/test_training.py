@@ -26,6 +26,10 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     "VecNet": {"n_hidden": 6, "n_free": 3, "n_layers": 2},
     "EGNN": {"hidden_nf": 6, "n_layers": 2},
+    "SchNet": {"hidden_nf": 6, "n_layers": 2, "n_gaussians": 8, "reach": 4.0},
+    "TFN": {"width": 3, "n_layers": 2},
+    "GNN": {"hidden_nf": 6, "n_layers": 2},
+    "RadialField": {"hidden_nf": 6, "n_layers": 2},
     "EuclidNet": {"n_hidden": 4},
     "InteractionNetwork": {"hidden_size": 5},
 }  # fmt: skip

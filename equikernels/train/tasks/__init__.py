@@ -7,6 +7,7 @@ from torch import nn
 from ...checks import fail
 from .euclid import EGNN
 from .lorentz import PELICAN, LorentzNet, VecNet
+from .points import GNN, TFN, RadialField, SchNet
 from .task import Hits as Hits
 from .task import JetBatch as JetBatch
 from .task import Options, Task
@@ -17,6 +18,10 @@ TASKS: dict[str, Task] = {
     "PELICAN": PELICAN(),
     "VecNet": VecNet(),
     "EGNN": EGNN(),
+    "SchNet": SchNet(),
+    "TFN": TFN(),
+    "GNN": GNN(),
+    "RadialField": RadialField(),
     "EuclidNet": EuclidNet(),
     "InteractionNetwork": InteractionNetwork(),
 }

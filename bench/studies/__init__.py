@@ -1,0 +1,1 @@
+"""Does equivariance pay? One study for each table and figure that asks: ``equikernels study``."""

@@ -1,0 +1,143 @@
+"""Events of a study: the user's files, or simulated ones that are kept in the output folder."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from equikernels.checks import fail
+from equikernels.data import (
+    HitGraph,
+    Jets,
+    hit_graph,
+    load_hit_graphs,
+    load_sample_hit_graphs,
+    load_sample_jets,
+    load_trackml,
+    read_jets,
+    save_hit_graphs,
+)
+
+PARTS = ("train", "validation", "test")
+
+
+class Sizes(NamedTuple):
+    """Events of each part."""
+
+    train: int
+    validation: int
+    test: int
+
+
+SIZES = {
+    ("jets", False): Sizes(4_000, 1_000, 5_000),
+    ("jets", True): Sizes(60_000, 10_000, 50_000),
+    ("hits", False): Sizes(24, 6, 20),
+    ("hits", True): Sizes(300, 50, 150),
+}
+SEED = 20  # of simulated events
+SHARES = (0.6, 0.1, 0.3)  # of one file of the user's, or of the sample
+
+
+@dataclass(frozen=True)
+class Events:
+    """Files of three parts, as :class:`equikernels.train.config.DataConfig` takes them.
+
+    Attributes:
+        train, validation, test: paths.
+        about: a line on what they are; results of other events are not mixed with these.
+    """
+
+    train: str
+    validation: str
+    test: str
+    about: str
+
+
+def events_of(data: str, full: bool, files: Sequence[Path], folder: Path) -> Events:
+    """The user's files (one, which is cut; training and test; or training, validation and test), or simulated events.
+
+    Without the extra ``generate`` the package's sample serves, which a full run refuses.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if len(files) == 3:
+        about = f"your {data}: " + ", ".join(str(path) for path in files)
+        return Events(*(str(path) for path in files), about)
+    if len(files) > 3:
+        fail("study", "--data", "one file; training and test; or training, validation and test", f"{len(files)} files")
+    if files:
+        whole = read_jets(files[0]) if data == "jets" else read_hits(files[0])
+        shares = (0.9, 0.1) if len(files) == 2 else SHARES
+        found = write(folder, f"cut_{files[0].stem}", cut(whole, shares))
+        about = f"your {data}: " + ", ".join(f"{path} ({size(path):,} bytes)" for path in files)
+        return Events(*(str(path) for path in [*found, *files[1:]]), about)
+    return simulated(data, full, folder)
+
+
+def simulated(data: str, full: bool, folder: Path) -> Events:
+    sizes = SIZES[data, full]
+    name = f"{data}_{'full' if full else 'quick'}"
+    paths = [folder / f"{name}_{part}.npz" for part in PARTS]
+    about = f"simulated {data}, seeds from {SEED} on: {', '.join(f'{n:,}' for n in sizes)} ({', '.join(PARTS)})"
+    if not all(path.is_file() for path in paths):
+        try:
+            parts = [_generate(data, n, SEED + k) for k, n in enumerate(sizes)]
+        except ImportError:
+            if full:
+                raise
+            whole = load_sample_jets() if data == "jets" else load_sample_hit_graphs()
+            shares = SHARES if data == "jets" else (0.4, 0.2, 0.4)
+            sample = write(folder, f"{data}_sample", cut(whole, shares))
+            return Events(*map(str, sample), f"the package's sample of {len(whole):,} {data}")
+        write(folder, name, parts)
+    return Events(*map(str, paths), about)
+
+
+def _generate(data: str, number: int, seed: int) -> Jets | list[HitGraph]:
+    from equikernels.generate import generate_hits, generate_jets
+
+    if data == "jets":
+        return generate_jets(number, seed)
+    return [hit_graph(event) for event in generate_hits(number, seed)]
+
+
+def read_hits(path: Path) -> list[HitGraph]:
+    """Hit graphs of an npz file, or of a folder of TrackML events."""
+    if path.suffix == ".npz":
+        return load_hit_graphs(path)
+    names = sorted({p.name.split("-")[0] for p in path.glob("event*-hits.csv*")})
+    return [hit_graph(load_trackml(path / name)) for name in names]
+
+
+def cut(events: Jets | list[HitGraph], shares: Sequence[float]) -> list[Jets | list[HitGraph]]:
+    """Disjoint parts, in an order that a fixed seed determines."""
+    order = torch.randperm(len(events), generator=torch.Generator().manual_seed(SEED))
+    ends = (torch.tensor([0.0, *shares]).double().cumsum(0) * len(events)).round().long().tolist()
+    rows = [order[low:high] for low, high in itertools.pairwise(ends)]
+    if isinstance(events, Jets):
+        return [events[part] for part in rows]
+    return [[events[k] for k in part.tolist()] for part in rows]
+
+
+def write(folder: Path, name: str, parts: Sequence[Jets | list[HitGraph]]) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}_{part}.npz" for part in PARTS[: len(parts)]]
+    for path, events in zip(paths, parts, strict=True):
+        save_events(path, events)
+    return paths
+
+
+def save_events(path: Path, events: Jets | list[HitGraph]) -> None:
+    """An npz file that a configuration of training names; complete or absent."""
+    partial = path.with_suffix(".partial")
+    events.save(partial) if isinstance(events, Jets) else save_hit_graphs(partial, events)
+    partial.rename(path)
+
+
+def size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else sum(p.stat().st_size for p in path.glob("event*"))

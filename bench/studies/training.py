@@ -1,0 +1,128 @@
+"""Studies whose jobs are trainings: a configuration, trained by ``equikernels.train``, and what is evaluated of it."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+
+from equikernels.train import Classifier, fit, load, load_model
+from equikernels.train.config import Config, shipped
+from equikernels.train.data import EventData, data_of
+from equikernels.train.tasks import TASKS
+
+from .events import Events
+from .study import Job, Numbers, Place, Study, seeds
+
+TIMED = 4  # steps of an estimate, the first not counted
+FORWARD = 0.35  # of a step's time, about: the pass over events without gradients
+
+
+def networks(data: str, full: bool) -> dict[str, Config]:
+    """Network -> a configuration of the package, of all that read jets or hits: the small one of a quick run, where
+    there is one; otherwise the published one."""
+    found: dict[str, Config] = {}
+    for name in sorted(shipped(), key=lambda name: name.endswith("_small") == full):
+        config = load(name)
+        if TASKS[config.network].data == data:
+            found.setdefault(config.network, config)
+    return dict(sorted(found.items()))
+
+
+def with_training(config: Config, **values: Any) -> Config:
+    return replace(config, training=replace(config.training, **values))
+
+
+def on(config: Config, events: Events, seed: int, limit: int | None = None) -> Config:
+    """A configuration on a study's events."""
+    data = replace(config.data, train=events.train, validation=events.validation, test=events.test)
+    return with_training(replace(config, data=replace(data, limit=limit or config.data.limit)), seed=seed)
+
+
+class TrainingStudy(Study):
+    """Trains configurations with some seeds.
+
+    A job's values are {"config": ..., ...}, as :meth:`job` makes them; the files and the seed are filled in when it
+    runs.
+    """
+
+    def points(self, full: bool) -> list[Job]:
+        groups = self.groups(full)
+        return [Job(group, seed, values) for seed in seeds(full) for group, values in groups.items()]
+
+    def groups(self, full: bool) -> dict[str, dict[str, Any]]:
+        """Group -> values of its jobs, by :func:`values_of`."""
+        raise NotImplementedError
+
+    def config(self, job: Job, place: Place) -> Config:
+        """What is trained."""
+        assert place.events is not None
+        return on(Config.of(job.values["config"]), place.events, job.seed)
+
+    def run(self, job: Job, place: Place) -> Numbers:
+        config = self.config(job, place)
+        model, report = trained(config, place.folder)
+        numbers = {"parameters": report["parameters"], "epochs": report["epochs"], "training_s": report["seconds"]}
+        return {**numbers, **self.evaluate(model, report, job, place)}
+
+    def evaluate(self, model: Classifier, report: Mapping[str, Any], job: Job, place: Place) -> Numbers:
+        """The numbers of a trained network; here the test metrics of :func:`equikernels.metrics.summary`."""
+        return quality(report)
+
+    def seconds(self, job: Job, place: Place) -> float | None:
+        return seconds_of_training(self.config(job, place))
+
+
+def values_of(config: Config, **more: Any) -> dict[str, Any]:
+    """Values of a job."""
+    return {"config": config.as_dict(), **more}
+
+
+def quality(report: Mapping[str, Any]) -> Numbers:
+    """Test metrics; a rejection where no background passes is None, for there is a bound alone."""
+    found = dict(report["test"])
+    for efficiency in ("0.3", "0.5"):
+        if found.pop(f"rejection_{efficiency}_bound"):
+            found[f"rejection_{efficiency}"] = found[f"rejection_{efficiency}_error"] = None
+    return found
+
+
+def trained(config: Config, folder: Path) -> tuple[Classifier, dict[str, Any]]:
+    """The best network of a training, and its report; what training prints goes into a file of the folder."""
+    with (folder / "training.log").open("w") as log, contextlib.redirect_stdout(log):
+        report = fit(config, folder / "fit", enable_progress_bar=False)
+        return load_model(folder / "fit" / "best.ckpt"), report
+
+
+def seconds_of_training(config: Config) -> float:
+    """About how long a training and its test take: a few steps are timed, and the passes over validation and test are
+    taken to cost :data:`FORWARD` of a step for each batch."""
+    events = data_of(config)
+    events.setup("fit")
+    lightning.seed_everything(config.training.seed, verbose=False)
+    model = Classifier(config.as_dict())
+    optimizer = torch.optim.SGD(model.network.parameters(), 0.0)
+    times = []
+    for batch in itertools.islice(shuffled(events), TIMED):
+        start = time.perf_counter()
+        loss = model.task.loss(model(batch), model.task.label(batch))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        times.append(time.perf_counter() - start)
+    step = sum(times[1:]) / len(times[1:]) if len(times) > 1 else times[0]
+    batches = {part: -(-len(found) // config.data.batch_size) for part, found in events.parts.items()}
+    forward = FORWARD * step * batches["validation"]
+    return config.training.epochs * (step * batches["train"] + forward) + forward
+
+
+def shuffled(events: EventData) -> Any:
+    d = events.config.data
+    return events.batches(events.parts["train"], {"shuffle": True, "bucket": d.bucket, "seed": 0, "workers": 0})

@@ -1,0 +1,199 @@
+"""Tests the studies: what is resumed, estimated and shown; that every job of every study can be built."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("lightning")
+pytest.importorskip("matplotlib")
+
+import equikernels as ek
+from equikernels import cli
+from equikernels.bench.studies import events, runner, tables, training
+from equikernels.bench.studies.command import STUDIES
+from equikernels.bench.studies.study import Job, Numbers, Place, Published, Results, Study, seeds
+from equikernels.train.config import Config
+from equikernels.train.tasks import build
+
+
+class Fake(Study):
+    """Two groups with three seeds; the numbers follow from the job."""
+
+    name, asks, source, data = "fake", "Is it so?", "nowhere", None
+
+    def __init__(self, stop_after: int = 99, scale: float = 1.0) -> None:
+        self.left, self.scale, self.ran = stop_after, scale, list[str]()
+
+    def points(self, full: bool) -> list[Job]:
+        return [Job(group, s, {"scale": self.scale}) for s in seeds(full) for group in ("a", "b")]
+
+    def run(self, job: Job, place: Place) -> Numbers:
+        if self.left == 0:
+            raise KeyboardInterrupt
+        assert list(place.folder.iterdir()) == []
+        (place.folder / "left").write_text("")
+        self.left -= 1
+        self.ran.append(job.key)
+        return {"auc": job.seed * job.values["scale"], "values": [job.seed, 2 * job.seed], "only_a": job.group == "a"}
+
+    def seconds(self, job: Job, place: Place) -> float | None:
+        return 7.0 if job.group == "a" else None
+
+    def table(self, results: Results) -> str:
+        return tables.markdown(
+            ["group", "auc"], [[g, tables.cell(results.spread(g, "auc"), 1)] for g in results.groups]
+        )
+
+    def plot(self, results: Results, path: Path) -> None:
+        path.write_text("")
+
+
+def go(study: Study, folder: Path, full: bool = False) -> list[str]:
+    lines: list[str] = []
+    runner.run(study, full, folder, say=lines.append)
+    return lines
+
+
+def test_a_stopped_study_goes_on_where_it_was(tmp_path: Path) -> None:
+    stopped, whole = Fake(stop_after=3), Fake()
+    with pytest.raises(KeyboardInterrupt):
+        go(stopped, tmp_path)
+    records = json.loads((tmp_path / "fake.json").read_text())["records"]
+    assert list(records) == stopped.ran == ["a, seed 0", "b, seed 0", "a, seed 1"]
+    assert not (tmp_path / "fake.md").exists()
+    lines = go(whole, tmp_path)
+    assert whole.ran == ["b, seed 1", "a, seed 2", "b, seed 2"]
+    assert lines[1].startswith("3 of 6 jobs have results in ")
+    again = Fake()
+    assert "jobs:" not in "".join(go(again, tmp_path))
+    assert again.ran == []
+    assert (
+        tmp_path / "fake.md"
+    ).read_text() == "| group | auc |\n| --- | --- |\n| a | 1.0 ± 1.0 |\n| b | 1.0 ± 1.0 |\n"
+    assert (tmp_path / "fake.png").exists()
+
+
+def test_other_values_run_again_and_other_kinds_are_refused(tmp_path: Path) -> None:
+    go(Fake(), tmp_path)
+    other = Fake(scale=2.0)
+    go(other, tmp_path)
+    assert len(other.ran) == 6
+    records = json.loads((tmp_path / "fake.json").read_text())["records"]
+    assert records["a, seed 2"]["numbers"]["auc"] == 4.0
+    with pytest.raises(ValueError, match="no results, or results of full"):
+        go(Fake(), tmp_path, full=True)
+
+
+def test_the_time_is_said_before_and_between(tmp_path: Path) -> None:
+    lines = go(Fake(), tmp_path)
+    assert lines[1] == "6 jobs: about 21 s, and 3 jobs whose time is not known before they run"
+    assert lines[2].endswith("left: about 0 s, and 3 jobs whose time is not known before they run")
+    assert lines[3].endswith("left: about 0 s")  # both groups have results
+    assert [runner.minutes(s) for s in (89, 300, 7200)] == ["89 s", "5 min", "2.0 h"]
+
+
+def test_jobs_of_one_key_are_an_error() -> None:
+    with pytest.raises(ValueError, match="jobs of different keys"):
+        runner.pending([Job("a"), Job("a", 0, {"x": 1})], {"records": {}})
+
+
+def test_means_and_spreads() -> None:
+    records = {f"{k}": {"job": {"group": "a"}, "numbers": {"x": x, "c": [x, 1.0]}} for k, x in enumerate((1.0, 3.0))}
+    records["2"] = {"job": {"group": "a"}, "numbers": {"x": None}}
+    results = Results({"records": records})
+    found = results.spread("a", "x")
+    assert found is not None
+    assert (found.mean, found.trainings) == (2.0, 2)
+    assert found.deviation == pytest.approx(2**0.5)
+    assert [s.mean for s in results.curve("a", "c")] == [2.0, 1.0]
+    assert results.spread("a", "absent") is results.spread("b", "x") is None
+    assert tables.cell(found, 2) == "2.00 ± 1.41"
+    assert tables.cell(Results({"records": {"0": records["0"]}}).spread("a", "x"), 2) == "1.00"
+    assert tables.other_data(Published("0.98", "S")) == "0.98 (S)"
+
+
+# --- Events -------------------------------------------------------------------------------------------------------
+
+
+def test_one_file_is_cut_into_disjoint_parts(tmp_path: Path) -> None:
+    jets = ek.data.load_sample_jets()[:100]
+    jets.save(tmp_path / "mine.npz")
+    found = events.events_of("jets", False, [tmp_path / "mine.npz"], tmp_path / "data")
+    parts = [ek.data.Jets.load(path) for path in (found.train, found.validation, found.test)]
+    assert [len(part) for part in parts] == [60, 10, 30]
+    sums = torch.cat([part.p4.double() for part in parts]).sum(1).sort().values
+    assert torch.equal(sums, jets.p4.double().sum(1).sort().values)
+    assert str(tmp_path / "mine.npz") in found.about
+
+
+def test_hit_graphs_are_kept_in_files(tmp_path: Path) -> None:
+    graphs = ek.data.load_sample_hit_graphs()[:3]
+    ek.data.save_hit_graphs(tmp_path / "graphs.npz", graphs)
+    found = events.events_of("hits", False, [tmp_path / "graphs.npz"] * 3, tmp_path / "data")
+    again = events.read_hits(Path(found.test))
+    assert len(again) == 3
+    for before, after in zip(graphs, again, strict=True):
+        assert torch.equal(before.graph.edge_index, after.graph.edge_index)
+        for name in ("x", "edge_attr", "y", "layer", "particle_id", "pt"):
+            torch.testing.assert_close(getattr(after, name), getattr(before, name), rtol=0, atol=0)
+    ek.data.load_sample_jets()[:2].save(tmp_path / "jets.npz")
+    with pytest.raises(ValueError, match=r"load_hit_graphs: .*no count"):
+        ek.data.load_hit_graphs(tmp_path / "jets.npz")
+
+
+# --- The studies --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("full", [False, True])
+def test_every_job_can_be_built(name: str, full: bool) -> None:
+    """Keys are different, values survive JSON, and networks take their options."""
+    jobs = STUDIES[name].points(full)
+    assert len({job.key for job in jobs}) == len(jobs) > 0
+    assert len({job.seed for job in jobs}) >= (5 if full else 3)
+    for job in jobs[: len({job.group for job in jobs})]:
+        assert json.loads(json.dumps(job.as_dict())) == job.as_dict()
+        if "config" in job.values:
+            config = Config.of(job.values["config"])
+            assert sum(p.numel() for p in build(config.network, config.options, config.backend).parameters()) > 0
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> events.Events:
+    folder = tmp_path_factory.mktemp("few")
+    jets = ek.data.load_sample_jets()
+    paths = events.write(folder, "jets", [jets[:60], jets[60:120], jets[120:220]])
+    return events.Events(*map(str, paths), "few jets")
+
+
+def test_a_training_gives_numbers_that_its_seed_determines(few: events.Events, tmp_path: Path) -> None:
+    config = training.with_training(training.networks("jets", False)["LorentzNet"], epochs=1)
+    values: dict[str, Any] = training.values_of(config)
+
+    class One(training.TrainingStudy):
+        name = "one"
+
+    found = []
+    for k, seed in enumerate((3, 3, 4)):
+        folder = tmp_path / str(k)
+        folder.mkdir()
+        numbers = One().run(Job("LorentzNet", seed, values), Place(few, folder))
+        found.append({name: value for name, value in numbers.items() if name != "training_s"})
+    assert found[0] == found[1] != found[2]
+    assert found[0]["parameters"] == 13_205
+    assert 0 < found[0]["auc"] < 1
+    seconds = One().seconds(Job("LorentzNet", 3, values), Place(few, tmp_path))
+    assert seconds is not None
+    assert 0 < seconds < 60
+
+
+def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["study", "--list"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(STUDIES)
+    with pytest.raises(SystemExit):
+        cli.main(["study", "nothing"])
