@@ -108,6 +108,7 @@ gpu-bench: $(VENV)/.with-bench
 plots: $(VENV)/.with-bench
 	$(BIN)/python -m equikernels.bench.plots
 	$(BIN)/python -m equikernels.bench.pages
+	$(BIN)/python -m equikernels.bench.studies.pages
 
 # The documentation site, in build/site. A warning is an error: a page that the navigation does not name, a link or an
 # anchor that leads nowhere, a docstring that cannot be read.

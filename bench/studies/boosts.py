@@ -26,7 +26,7 @@ from .training import TrainingStudy, networks, on, values_of, with_training
 
 BETAS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 0.99, 0.999, 0.9999)
 LARGEST_RAPIDITY = 2.65  # of random boosts in training: beta = 0.99
-EPOCHS, LIMIT, TEST = 4, 2000, 1500  # of a quick run: epochs, jets of training and of test
+EPOCHS, LIMIT, TEST = 4, 2000, 600  # of a quick run: epochs, jets of training and of test
 BATCH = 100
 WITHOUT_SYMMETRY = ("EGNN", "PFN", "ParticleNet")  # no boosts: trained in one frame, and with random boosts
 INVARIANCE = "logits of LorentzNet, seeded weights"
@@ -54,7 +54,8 @@ class Boosts(TrainingStudy):
             found["PELICAN"], options={**found["PELICAN"].options, "stabilizer": "so13", "method": "input"}
         )
         configs = {"LorentzNet": found["LorentzNet"], "PELICAN without spurions": invariant}
-        configs |= {name: config for name, config in found.items() if name not in ("LorentzNet", "PELICAN")}
+        configs |= {name: config for name, config in found.items() if full and name not in configs}
+        configs |= {name: found[name] for name in WITHOUT_SYMMETRY if name in found}
         configs |= {f"{name}{BOOSTED}": found[name] for name in WITHOUT_SYMMETRY if name in found}
         if not full:
             configs = {name: with_training(config, epochs=EPOCHS) for name, config in configs.items()}

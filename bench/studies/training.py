@@ -22,17 +22,25 @@ from .events import Events
 from .study import Job, Numbers, Place, Study, seeds
 
 TIMED = 4  # steps of an estimate, the first not counted
+# Options of a quick run's networks that have no small configuration.
+SMALL: dict[str, dict[str, Any]] = {
+    "EGNN": {"hidden_nf": 24, "n_layers": 3},
+    "VecNet": {"n_hidden": 24, "n_layers": 3},
+}
 FORWARD = 0.35  # of a step's time, about: the pass over events without gradients
 
 
 def networks(data: str, full: bool) -> dict[str, Config]:
-    """Network -> a configuration of the package, of all that read jets or hits: the small one of a quick run, where
-    there is one; otherwise the published one."""
+    """Network -> a configuration of the package, of all that read jets or hits: the published one, or for a quick run
+    the small one, or else the published one with the options of SMALL."""
     found: dict[str, Config] = {}
     for name in sorted(shipped(), key=lambda name: name.endswith("_small") == full):
         config = load(name)
         if TASKS[config.network].data == data:
             found.setdefault(config.network, config)
+    if not full:
+        for name in found.keys() & SMALL.keys():
+            found[name] = replace(found[name], options={**found[name].options, **SMALL[name]})
     return dict(sorted(found.items()))
 
 

@@ -14,11 +14,25 @@ pytest.importorskip("matplotlib")
 
 import equikernels as ek
 from equikernels import cli
-from equikernels.bench.studies import events, runner, tables, training
+from equikernels.bench import machine
+from equikernels.bench.studies import (
+    boosts,
+    covariance,
+    events,
+    invariance,
+    pages,
+    rotations,
+    runner,
+    tables,
+    tracking,
+    training,
+)
 from equikernels.bench.studies.command import STUDIES
 from equikernels.bench.studies.study import Job, Numbers, Place, Published, Results, Study, seeds
 from equikernels.train.config import Config
-from equikernels.train.tasks import build
+from equikernels.train.tasks import TASKS, Hits, build
+
+from ..support import ROOT
 
 
 class Fake(Study):
@@ -197,3 +211,83 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(STUDIES)
     with pytest.raises(SystemExit):
         cli.main(["study", "nothing"])
+
+
+# --- What the studies evaluate ------------------------------------------------------------------------------------
+
+
+def test_a_turn_of_hits_turns_their_points() -> None:
+    graph = ek.data.load_sample_hit_graphs()[0]
+    turned = rotations.rotated(graph, 135.0)
+    turn = covariance.turn_of(135.0)
+    torch.testing.assert_close(
+        turned.cartesian[:, :2].double(), graph.cartesian[:, :2].double() @ turn.T, rtol=0, atol=1e-6
+    )
+    assert turned.x[:, 1].abs().max() <= 1
+    assert torch.equal(turned.x[:, [0, 2]], graph.x[:, [0, 2]])
+
+
+def test_points_are_covariant_to_rounding() -> None:
+    graphs = ek.data.load_sample_hit_graphs()[:1]
+    found = [covariance.violations(graphs, 0, dtype)["distance"] for dtype in (torch.float64, torch.float32)]
+    assert max(found[0]) < 1e-10 < max(found[1]) < 1e-3
+    assert len(found[0]) == len(covariance.TURNS)
+
+
+def test_random_boosts_keep_masses() -> None:
+    jets = ek.data.load_sample_jets()[:20].to(dtype=torch.float64)
+    boosted = boosts.augmented(jets, 1)
+
+    def mass2(of: ek.data.Jets) -> torch.Tensor:
+        total = torch.segment_reduce(of.p4, "sum", offsets=of.ptr)
+        return total[:, 0] ** 2 - (total[:, 1:] ** 2).sum(1)
+
+    torch.testing.assert_close(mass2(boosted), mass2(jets), rtol=1e-9, atol=0)
+    assert not torch.allclose(boosted.p4[:, 0], jets.p4[:, 0], rtol=0.01)
+    assert torch.equal(boosts.augmented(jets, 1).p4, boosted.p4)
+    p4 = jets.p4 @ invariance.boost(0.6).T
+    torch.testing.assert_close(p4[:, 0], 1.25 * (jets.p4[:, 0] - 0.6 * jets.p4[:, 1]))
+
+
+def test_edges_of_a_cut() -> None:
+    score, label = torch.tensor([0.9, 0.6, 0.4, 0.2, 0.1]), torch.tensor([1, 0, 1, 0, 0])
+    assert tracking.edges(score, label, 0.5) == {
+        "efficiency": 0.5,
+        "purity": 0.5,
+        "balanced_accuracy": (0.5 + 2 / 3) / 2,
+    }
+
+
+def test_euclidnet_reads_edges_in_both_directions() -> None:
+    batch = Hits.of(ek.data.load_sample_hit_graphs()[:1])
+    task = TASKS["EuclidNet"]
+    x, graph = task.arguments(batch, torch.float32, False)
+    edges = batch.graph.edge_index
+    assert torch.equal(graph.edge_index, torch.cat([edges, edges.flip(0)], dim=1))
+    assert torch.equal(task.label(batch), torch.cat([batch.y, batch.y]).long())
+    r, _, z = batch.x.unbind(1)
+    torch.testing.assert_close(x[:, :2].norm(dim=1), 10 * r)
+    torch.testing.assert_close(x[:, 2], 10 * z)
+
+
+# --- The page -----------------------------------------------------------------------------------------------------
+
+
+def test_the_page_is_in_step_with_the_results() -> None:
+    stale = pages.page(ROOT) != (ROOT / pages.PAGE).read_text()
+    assert not stale, "run `python -m bench.studies.pages` and commit"
+    for name in pages.load(ROOT):
+        assert (ROOT / pages.figure(name)).is_file()
+
+
+def test_what_was_not_run_and_what_was_stopped_is_said() -> None:
+    study = STUDIES["tracking"]
+    assert pages.section(study, None) == "Not run yet: `equikernels study tracking --quick`."
+    job = study.points(False)[0]
+    numbers = {"parameters": 1874, "auc": 0.5, "efficiency": 0.5, "purity": 0.5, "balanced_accuracy": 0.5}
+    document = {**machine.machine("tracking", 2), "kind": "quick", "events": "some hits"}
+    document["records"] = {job.key: {"job": job.as_dict(), "seconds": 1.0, "numbers": numbers}}
+    text = pages.section(study, Results(document))
+    assert "| EuclidNet, h 8 | 1,874 | 0.5000 |" in text
+    assert "0.9913 ± 0.004" in text
+    assert "**Stopped before its last job.**" in text

@@ -9,7 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ... import models, published
+from ...graph import Graph
 from .task import Hits, Options, Task
+
+UNITS = 10.0  # of EuclidNet's coordinates in a metre
 
 
 class OfEdges(Task):
@@ -28,15 +31,25 @@ class OfEdges(Task):
 
 
 class EuclidNet(OfEdges):
-    """EuclidNet, the SO(2) network (arXiv 2304.05293), on (x, y, z) in metres."""
+    """EuclidNet, the SO(2) network (arXiv 2304.05293), on (x, y, z) in units of 100 mm.
+
+    Every edge is read in both directions, as in the release: with one from the inner to the outer hit alone, a hit
+    would learn nothing from those outside of it. Labels and scores have the given edges first, then their reverse. In
+    metres, as the release reads hits, squared distances are 0.001, which learning hardly sees.
+    """
 
     def build(self, options: Options, formula: bool) -> nn.Module:
         return (published.EuclidNetSO2 if formula else models.EuclidNet)(**options)
 
     def arguments(self, batch: Hits, dtype: torch.dtype, formula: bool) -> tuple[Any, ...]:
-        r, phi, z = (batch.x * batch.x.new_tensor([1.0, torch.pi, 1.0])).unbind(1)
+        r, phi, z = (batch.x * batch.x.new_tensor([UNITS, torch.pi, UNITS])).unbind(1)
         x = torch.stack([r * phi.cos(), r * phi.sin(), z], dim=1).to(dtype)
-        return x, (batch.graph.receiver, batch.graph.sender) if formula else batch.graph
+        edges = batch.graph.edge_index
+        graph = Graph.from_edge_index(torch.cat([edges, edges.flip(0)], dim=1), len(x), validate=False)
+        return x, (graph.receiver, graph.sender) if formula else graph
+
+    def label(self, batch: Hits) -> Tensor:
+        return torch.cat([batch.y, batch.y]).long()
 
 
 class InteractionNetwork(OfEdges):
