@@ -12,3 +12,11 @@ from .pelican import PELICANRegressor as PELICANRegressor
 from .pelican_nano import PELICANNano as PELICANNano
 from .vecnet import VecNet as VecNet
 from .vecnet import VecNetTracking as VecNetTracking
+from .mlp import MLP as MLP
+from .efp import EFP as EFP
+from .part import ParT as ParT
+from .particlenet import ParticleNet as ParticleNet
+from .pcnn import PCNN as PCNN
+from .pfn import EFN as EFN
+from .pfn import PFN as PFN
+from .resnext import ResNeXt as ResNeXt

@@ -12,6 +12,7 @@ from .euclidnet import EuclidNetSO3 as EuclidNetSO3
 from .euclidnet import PaperEuclidNet as PaperEuclidNet
 from .interaction_network import InteractionNetwork as InteractionNetwork
 from .lorentznet import LorentzNet as LorentzNet
+from .part import ParT as ParT
 from .pelican import PELICANClassifier as PELICANClassifier
 from .pelican_nano import PELICANNano as PELICANNano
 from .taggers import PFN as PFN
