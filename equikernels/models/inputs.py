@@ -1,4 +1,4 @@
-"""Checks the features of a network, and casts them to the dtype of its weights."""
+"""Checks the features and events of a network, and casts features to the dtype of its weights."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..checks import FLOATING, REAL, check_tensor, fail
+from ..graph import Graph
 
 
 def check_weights(op: str, weight: Tensor, dtypes: Sequence[torch.dtype] = REAL) -> None:
@@ -37,3 +38,11 @@ def check_dtype(op: str, argument: str, value: Tensor, weight: Tensor) -> None:
     check_tensor(op, argument, value)
     autocast = torch.is_autocast_enabled(value.device.type)
     check_tensor(op, argument, value, dtypes=FLOATING if autocast else [weight.dtype])
+
+
+def complete_graph(op: str, ptr: Tensor | Graph, n: int) -> Graph:
+    """The complete graph of the events of n particles; ``ptr`` are their offsets, or this graph."""
+    graph = ptr if isinstance(ptr, Graph) else Graph.complete(ptr, num_nodes=n)
+    if not graph.is_complete or graph.num_nodes != n:
+        fail(op, "ptr", f"offsets of {n} particles, or a complete graph over them", graph)
+    return graph

@@ -21,9 +21,12 @@ class SyncBatchNorm(nn.BatchNorm1d):
     equikernels_own = nn.BatchNorm1d  # fused ops read its parameters
 
     def forward(self, input: Tensor) -> Tensor:
-        """As nn.BatchNorm1d on [n, C]."""
+        """As nn.BatchNorm1d on [n, C] or [n, C, L]."""
         if not (self.training and torch.distributed.is_initialized()):
             return super().forward(input)
+        if input.dim() > 2:  # every position is a row
+            rows = input.movedim(1, -1)
+            return self(rows.flatten(0, -2)).view(rows.shape).movedim(-1, 1)
         rows = input.double()
         count = torch.full((), float(len(rows)), dtype=torch.float64, device=input.device)
         mean = rows.mean(0) if len(rows) else rows.sum(0)
@@ -36,13 +39,26 @@ class SyncBatchNorm(nn.BatchNorm1d):
 
     @classmethod
     def convert(cls, module: nn.Module) -> nn.Module:
-        """Makes every nn.BatchNorm1d inside a module one of these, in place; they hold the same tensors.
+        """Makes every nn.BatchNorm1d and nn.BatchNorm2d inside a module one of these, in place; they hold the same
+        tensors.
 
         PELICAN's norms over pairs stay what they are, and measure over all processes too. Other classes are left alone.
         """
         for child in module.modules():
             if type(child) is nn.BatchNorm1d:
                 child.__class__ = cls
+            elif type(child) is nn.BatchNorm2d:
+                child.__class__ = SyncBatchNorm2d
             elif isinstance(child, PairBatchNorm):
                 child.synchronised = True
         return module
+
+
+class SyncBatchNorm2d(SyncBatchNorm):
+    """The same of nn.BatchNorm2d, on [n, C, H, W]."""
+
+    equikernels_own = nn.BatchNorm2d  # type: ignore[assignment]
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.dim() not in (2, 4):  # 2: its positions as rows
+            raise ValueError(f"SyncBatchNorm2d: input: expected 4 dimensions, got {input.dim()}")

@@ -16,6 +16,7 @@ from .nbody import GCL as GCL
 from .nbody import GNN as GNN
 from .nbody import RF as RF
 from .nbody import GCL_rf as GCL_rf
+from .part import ParT as ParT
 from .pelican import PELICANClassifier as PELICANClassifier
 from .pelican_nano import PELICANNano as PELICANNano
 from .schnet import SchNet as SchNet
