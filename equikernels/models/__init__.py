@@ -5,6 +5,7 @@ from .egnn import EGNNVelocity as EGNNVelocity
 from .egnn import RadialField as RadialField
 from .euclidnet import EuclidNet as EuclidNet
 from .euclidnet import EuclidNetSO3 as EuclidNetSO3
+from .lgn import LGN as LGN
 from .interaction_network import InteractionNetwork as InteractionNetwork
 from .lorentznet import LorentzNet as LorentzNet
 from .pelican import PELICANClassifier as PELICANClassifier
