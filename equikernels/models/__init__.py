@@ -8,6 +8,7 @@ from .euclidnet import EuclidNet as EuclidNet
 from .euclidnet import EuclidNetSO3 as EuclidNetSO3
 from .gnn import GNN as GNN
 from .interaction_network import InteractionNetwork as InteractionNetwork
+from .lgn import LGN as LGN
 from .lorentznet import LorentzNet as LorentzNet
 from .mlp import MLP as MLP
 from .part import ParT as ParT

@@ -10,6 +10,7 @@ from .free_stream import FreeStream as FreeStream
 from .gcl import GCL as GCL
 from .interaction import InteractionBlock as InteractionBlock
 from .lgeb import LGEB as LGEB
+from .lorentz_group import CGLevel as CGLevel
 from .pelican import Eq1to2 as Eq1to2
 from .pelican import Eq2to0 as Eq2to0
 from .pelican import Eq2to1 as Eq2to1

@@ -11,6 +11,7 @@ from .euclidnet import EuclidNetSO2 as EuclidNetSO2
 from .euclidnet import EuclidNetSO3 as EuclidNetSO3
 from .euclidnet import PaperEuclidNet as PaperEuclidNet
 from .interaction_network import InteractionNetwork as InteractionNetwork
+from .lgn import LGN as LGN
 from .lorentznet import LorentzNet as LorentzNet
 from .nbody import GCL as GCL
 from .nbody import GNN as GNN

@@ -45,10 +45,16 @@ def _free() -> tuple[Any, ...]:
     return *inputs, torch.randn(len(inputs[0]), 3)
 
 
+def _labelled() -> tuple[Any, ...]:
+    p4, scalars, ptr = _tagger()
+    return p4, scalars[:, :1], ptr
+
+
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[], tuple[Any, ...]]]] = {
     "LorentzNet": (lambda: ek.models.LorentzNet(2, 8, n_layers=2, dropout=0.1), _tagger),
     "LorentzNet, not equivariant": (lambda: ek.models.LorentzNet(2, 8, n_layers=2, equivariant=False), _tagger),
     "VecNet": (lambda: ek.models.VecNet(2, 8, 4, 3, n_layers=2), _free),
+    "LGN": (lambda: ek.models.LGN((1, 2, 1), n_basis=2), _labelled),
     "EGNN": (lambda: ek.models.EGNN(5, 8, 3, n_layers=2, attention=True), _points),
     "EGNNVelocity": (
         lambda: ek.models.EGNNVelocity(5, 0, 8, n_layers=2),
