@@ -11,8 +11,11 @@ import torch
 
 from equikernels.checks import need
 
+from .ablation import Ablation
 from .accuracy import Accuracy
+from .ant import Ant
 from .boosts import Boosts
+from .channels import Channels
 from .fractions import Fractions
 from .inference import Inference
 from .rotations import Rotations
@@ -20,8 +23,10 @@ from .runner import run
 from .study import Study
 from .tracking import Tracking
 
+OF_NETWORKS: tuple[Study, ...] = Ablation(), Channels(), Ant()
 STUDIES: dict[str, Study] = {
-    study.name: study for study in (Accuracy(), Tracking(), Boosts(), Rotations(), Fractions(), Inference())
+    study.name: study
+    for study in (Accuracy(), Tracking(), Boosts(), Rotations(), Fractions(), Inference(), *OF_NETWORKS)
 }
 
 
