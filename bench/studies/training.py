@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -104,7 +105,9 @@ def quality(report: Mapping[str, Any]) -> Numbers:
 
 def trained(config: Config, folder: Path) -> tuple[Classifier, dict[str, Any]]:
     """The best network of a training, and its report; what training prints goes into a file of the folder."""
-    with (folder / "training.log").open("w") as log, contextlib.redirect_stdout(log):
+    with (folder / "training.log").open("w") as log, contextlib.redirect_stdout(log), warnings.catch_warnings():
+        # networks share activations, which have no state: an evaluated network leaves them in evaluation
+        warnings.filterwarnings("ignore", message=r"Found .* in eval mode")
         report = fit(config, folder / "fit", enable_progress_bar=False)
         return load_model(folder / "fit" / "best.ckpt"), report
 
