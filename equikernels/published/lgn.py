@@ -101,7 +101,7 @@ class CGLevel(nn.Module):
         # the numbers of channels of a product, from one of tensors without nodes
         rep = {(k, n): torch.zeros(2, 0, 0, c, (k + 1) * (n + 1)) for (k, n), c in channels_in.items()}
         some = next(iter(channels_in.values()))
-        edges = {(l, l): torch.zeros(2, 0, 0, 0, some, (l + 1) ** 2) for l in (0, 1)}  # noqa: E741
+        edges = {(l, l): torch.zeros(2, 0, 0, 0, some, (l + 1) ** 2) for l in (0, 1)}
         wide = {irrep: x.shape[-2] for irrep, x in self.concatenated(rep, edges).items()}
         self.channels = dict.fromkeys(wide, channels)
         self.cat_mix = nn.ModuleDict({"mix_reps": MixReps(wide, channels)})
