@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import indices
-from ..checks import FLOATING, REAL, check_choice, check_tensor, fail
+from ..checks import REAL, check_choice, check_tensor, fail
 from ..data.inputs import invariant_mass
 from ..data.order import warn_of_order
 from ..export import for_any_size
@@ -19,7 +19,7 @@ from ..nn.lorentz_group import CGLevel, Copies, Mix, RadialFunctions, ScalarMLP
 from ..ops.invariants import pairwise_invariants
 from ..ops.segment import segment_reduce
 from ..packing import prepend
-from .inputs import check_weights
+from .inputs import cast_features
 
 # The order in which products of representations are concatenated. The published code takes it from a Python set.
 ORDERS = {
@@ -98,7 +98,7 @@ class LGN(nn.Module):
         Args:
             p4: [n, 4] four-momenta (E, px, py, pz) in GeV, beams among them (:func:`equikernels.data.with_beams`),
                 float32 or float64.
-            scalars: [n, n_scalar], any floating dtype; as published one label, +1 of beams and -1 of constituents.
+            scalars: [n, n_scalar], any floating dtype, used in that of the weights; as published one label, +1 of beams and -1 of constituents.
             ptr: int64 [n_events + 1]; event b owns nodes ptr[b] .. ptr[b + 1] - 1. Or the complete graph with
                 self-loops made from it.
             padded_to: ``compat`` only: the number of nodes events are padded to; by default that of the longest event,
@@ -133,8 +133,7 @@ class LGN(nn.Module):
         check_tensor(op, "p4", p4, ["n", 4], REAL)
         warn_of_order(op, "p4", p4)
         weight = self.output_layer_atom["lin"].get_parameter("weight")
-        check_weights(op, weight)
-        check_tensor(op, "scalars", scalars, [p4.shape[0], self.n_scalar], FLOATING)
+        scalars = cast_features(op, "scalars", scalars, p4.shape[0], self.n_scalar, weight)
         graph = ptr if isinstance(ptr, Graph) else Graph.complete(ptr, True, num_nodes=p4.shape[0])
         if graph._kind != COMPLETE_WITH_SELF_LOOPS or graph.num_nodes != p4.shape[0]:
             fail(op, "ptr", f"offsets of {p4.shape[0]} nodes, or a complete graph over them with self-loops", graph)

@@ -35,6 +35,12 @@ CASES: dict[str, Case] = {
         ("scalars", "free"),
         (),
     ),
+    "LGN": (
+        lambda: ek.models.LGN((1, 2, 1), n_basis=2),
+        {"p4": X, "scalars": torch.linspace(-1, 1, N)[:, None], "ptr": PTR},
+        ("scalars",),
+        (),
+    ),
     "PELICANClassifier": (
         lambda: ek.models.PELICANClassifier(num_channels_scalar=2, dataset="jc", **WIDTHS),
         {"p4": JETS.p4, "scalars": JETS.p4.repeat(1, 3), "ptr": JETS.ptr},

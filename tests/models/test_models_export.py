@@ -55,11 +55,17 @@ def and_rows(make: Callable[..., tuple[Any, ...]], of: int) -> Callable[..., tup
     return more
 
 
+def labelled(*sizes: int) -> tuple[Any, ...]:
+    p4, graph = events(True, *sizes)
+    return p4, torch.randn(len(p4), 1), graph
+
+
 PELICAN = (lambda *sizes: events(True, *sizes), (ROWS, COMPLETE))
 JETS = {
     "LorentzNet": (tagger, (ROWS, ROWS, COMPLETE)),
     "LorentzNet, not equivariant": (tagger, (ROWS, ROWS, COMPLETE)),
     "VecNet": (and_rows(tagger, 0), (ROWS, ROWS, COMPLETE, ROWS)),
+    "LGN": (labelled, (ROWS, ROWS, COMPLETE)),
     "PELICANNano": PELICAN,
     "PELICANClassifier": PELICAN,
     "PELICANRegressor": PELICAN,
