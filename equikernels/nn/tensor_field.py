@@ -97,16 +97,16 @@ class TensorFieldLayer(nn.Module):
         edge = distance.to(s.dtype)
         edge = edge if edge_attr is None else torch.cat([edge, edge_attr], dim=1)
         scalars, vectors = self._messages(edge, direction, s[j], v.flatten(1)[j].unflatten(1, (self.n_in[1], 3)))
-        messages = torch.cat([scalars, vectors.flatten(1)], dim=1)
+        messages = torch.cat([scalars, vectors.flatten(1), torch.ones_like(distance).to(s.dtype)], dim=1)
         mean = segment_reduce(messages, graph, "mean")
-        to_scalars, to_vectors = mean.tensor_split([self.n_out[0]], dim=1)
+        # The mean of ones tells which nodes have neighbours: without, the mean over W s_i is 0 too.
+        to_scalars, to_vectors, reached = mean.split([self.n_out[0], 3 * self.n_out[1], 1], dim=1)
         to_vectors = to_vectors.unflatten(1, (self.n_out[1], 3))
-        reached = (graph.in_degree() > 0).to(s.dtype)[:, None]  # without neighbours the mean is 0
         if "0" in self.self_interaction:
             to_scalars = to_scalars + reached * apply_linear(self.self_interaction["0"], s)
         if "1" in self.self_interaction:
             own = apply_linear(self.self_interaction["1"], v.transpose(1, 2).flatten(0, 1))
-            to_vectors = to_vectors + reached[:, None] * own.unflatten(0, (-1, 3)).transpose(1, 2)
+            to_vectors = to_vectors + reached[:, :, None] * own.unflatten(0, (-1, 3)).transpose(1, 2)
         return to_scalars, to_vectors
 
     def _messages(self, edge: Tensor, direction: Tensor, s: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
