@@ -73,7 +73,6 @@ class Rotations(TrainingStudy):
     def seconds(self, job: Job, place: Place) -> float | None:
         return 5.0 if job.group == COVARIANCE else super().seconds(job, place)
 
-    @torch.inference_mode()
     def evaluate(self, model: Classifier, report: Mapping[str, Any], job: Job, place: Place) -> Numbers:
         """AUC at each of DEGREES."""
         assert place.events is not None
@@ -120,9 +119,12 @@ class Rotations(TrainingStudy):
         save(figure, path)
 
 
+@torch.inference_mode()
 def auc_at(model: Classifier, graphs: Sequence[HitGraph], degrees: float) -> float:
-    scores = []
+    """Of turned hits."""
+    scores, labels = [], []
     for graph in graphs:
         batch = Hits.of([rotated(graph, degrees)])
         scores.append(model.task.score(model(batch)).double())
-    return metrics.auc(torch.cat(scores), torch.cat([graph.y for graph in graphs]))
+        labels.append(model.task.label(batch))
+    return metrics.auc(torch.cat(scores), torch.cat(labels))

@@ -227,6 +227,18 @@ def test_a_turn_of_hits_turns_their_points() -> None:
     assert torch.equal(turned.x[:, [0, 2]], graph.x[:, [0, 2]])
 
 
+def test_the_auc_of_turned_hits_is_constant_for_a_symmetric_network_alone() -> None:
+    graphs = ek.data.load_sample_hit_graphs()[:2]
+    changes = {}
+    for name, config in tracking.trackers(False).items():
+        torch.manual_seed(0)
+        model = training.Classifier(config.as_dict()).eval()
+        aucs = [rotations.auc_at(model, graphs, degrees) for degrees in rotations.DEGREES]
+        changes[name] = max(aucs) - min(aucs)
+    symmetric, other = changes["EuclidNet, h 8"], changes["Interaction Network, h 16"]
+    assert symmetric < 1e-3 < other
+
+
 def test_points_are_covariant_to_rounding() -> None:
     graphs = ek.data.load_sample_hit_graphs()[:1]
     found = [covariance.violations(graphs, 0, dtype)["distance"] for dtype in (torch.float64, torch.float32)]
