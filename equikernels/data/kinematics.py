@@ -1,5 +1,7 @@
-"""Features of particles in the frame of the detector, for networks without Lorentz symmetry. All are functions of packed
-four-momenta (E, px, py, pz) in GeV, computed in float64."""
+"""Features of particles in the frame of the detector, for networks without Lorentz symmetry.
+
+All are functions of packed four-momenta (E, px, py, pz) in GeV, computed in float64.
+"""
 
 from __future__ import annotations
 

@@ -174,8 +174,8 @@ class EFP(nn.Module):
 
         .. math:: w = (\Sigma + \lambda)^{-1} (\mu_1 - \mu_0), \quad b = -w \cdot (\mu_0 + \mu_1) / 2 + \ln(n_1 / n_0)
 
-        on standardised EFPs, with the mean covariance of both classes: the log of the ratio of both densities where they
-        are Gaussian.
+        on standardised EFPs, with the mean covariance of both classes: the log of the ratio of both densities where
+        they are Gaussian.
 
         Args:
             features: [B, n_features + 1], :func:`efps`, float32 or float64.

@@ -98,7 +98,8 @@ class LGN(nn.Module):
         Args:
             p4: [n, 4] four-momenta (E, px, py, pz) in GeV, beams among them (:func:`equikernels.data.with_beams`),
                 float32 or float64.
-            scalars: [n, n_scalar], any floating dtype, used in that of the weights; as published one label, +1 of beams and -1 of constituents.
+            scalars: [n, n_scalar], any floating dtype, used in that of the weights; as published one label, +1 of beams
+                and -1 of constituents.
             ptr: int64 [n_events + 1]; event b owns nodes ptr[b] .. ptr[b + 1] - 1. Or the complete graph with
                 self-loops made from it.
             padded_to: ``compat`` only: the number of nodes events are padded to; by default that of the longest event,

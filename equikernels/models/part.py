@@ -64,8 +64,10 @@ class Embed(nn.Module):
 
 
 class PairEmbed(nn.Module):
-    """A number for each pair of particles and each head, added to the logits of attention. In evaluation batch norms are
-    part of the weights, and layers keep nothing but their result."""
+    """A number for each pair of particles and each head, added to the logits of attention.
+
+    In evaluation batch norms are part of the weights, and layers keep nothing but their result.
+    """
 
     def __init__(self, widths: Sequence[int], last_activation: bool) -> None:
         super().__init__()
@@ -79,7 +81,9 @@ class PairEmbed(nn.Module):
         first: Any = self.embed[0]
         rows, layers = first(features) if self.training else features, []
         for k in range(1, len(self.embed), 3):
-            conv, norm = self.embed[k : k + 2]
+            conv, norm = self.embed[k], self.embed[k + 1]
+            weight: Tensor
+            bias: Tensor
             weight, bias = conv.get_parameter("weight").flatten(1), conv.get_parameter("bias")
             gelu = k + 2 < len(self.embed)
             if self.training:
@@ -235,6 +239,7 @@ class ParT(nn.Module):
         order = torch.cat([group.rows.flatten() for group in groups]) if groups else ptr[:0]
         x = self.embed(features[order])
         bias = self._bias(p4[order], sizes, x.dtype)
+        block: Any
         for block in self.blocks:
             x = block.particles(x, sizes, bias)
         token = self.cls_token.view(1, self.dim).expand(ptr.shape[0] - 1, self.dim)

@@ -1,7 +1,8 @@
 r"""Finite-dimensional representations (k, n) of the Lorentz group and their Clebsch-Gordan product, arXiv 2006.04780.
 
-(k, n) has (k + 1)(n + 1) complex components l, m: l from \|k - n\| / 2 to (k + n) / 2, m from -l to l, both ascending; (0, 0)
-are scalars, (1, 1) four-vectors. An activation is a dict from (k, n) to a complex tensor [(k + 1)(n + 1), C, n_nodes].
+(k, n) has (k + 1)(n + 1) complex components l, m: l from \|k - n\| / 2 to (k + n) / 2, m from -l to l, both ascending;
+(0, 0) are scalars, (1, 1) four-vectors. An activation is a dict from (k, n) to a complex tensor
+[(k + 1)(n + 1), C, n_nodes].
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ KEPT = tuple((k, n) for k in range(MAXDIM) for n in range(MAXDIM))
 
 @functools.cache
 def su2(a: int, b: int, c: int) -> Matrix:
-    """Condon-Shortley coefficients <a/2 m, b/2 m' | c/2 M>, [c + 1, a + 1, b + 1], all m ascending (Racah's formula)."""
+    """Condon-Shortley coefficients <a/2 m, b/2 m' | c/2 M>, [c + 1, a + 1, b + 1], all m ascending (Racah)."""
     out = np.zeros((c + 1, a + 1, b + 1))
     f = factorial
     for i, j in itertools.product(range(a + 1), range(b + 1)):
@@ -38,8 +39,8 @@ def su2(a: int, b: int, c: int) -> Matrix:
         norm *= f(k) * f(c - k) * f(a - i) * f(i) * f(b - j) * f(j)
         total = 0.0
         for t in range((a + b - c) // 2 + 1):
-            terms = (t, (a + b - c) // 2 - t, a - i - t, j - t)
-            terms += ((c - b + 2 * i - a) // 2 + t, (c - a - 2 * j + b) // 2 + t)
+            terms = [t, (a + b - c) // 2 - t, a - i - t, j - t]
+            terms += [(c - b + 2 * i - a) // 2 + t, (c - a - 2 * j + b) // 2 + t]
             if min(terms) >= 0:
                 total += (-1) ** t / np.prod([float(f(x)) for x in terms])
         out[k, i, j] = sqrt(norm) * total

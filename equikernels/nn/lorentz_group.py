@@ -43,7 +43,7 @@ class RadialFunctions(nn.Module):
         """[2, C, 2, E] float64 (l, channel, real and imaginary part) of q [E]."""
         a, b, c = (t.double().flatten() for t in (self.a, self.b, self.c))
         layers = [weight_and_bias(layer) for layer in self.linear]
-        weight, bias = (torch.cat([layer[k].double() for layer in layers]) for k in (0, 1))  # type: ignore[union-attr]
+        weight, bias = (torch.cat([layer[k].double() for layer in layers]) for k in (0, 1))
         # in place: [2 n_basis, E] once, which is also what the backward keeps
         bells = (c.square()[:, None] * q).add_(1).reciprocal_()
         rows = torch.addmm((weight @ a)[:, None], weight * b, bells)
@@ -100,7 +100,7 @@ class Mix(nn.Module):
 
 
 class ScalarMLP(nn.Module):
-    """A perceptron with LeakyReLU(0.01) on the real and imaginary parts of the scalars; it moves them behind the others."""
+    """A perceptron with LeakyReLU(0.01) on real and imaginary parts of the scalars; it moves them behind the others."""
 
     def __init__(self, channels: int, depth: int, width: int) -> None:
         super().__init__()
@@ -123,8 +123,8 @@ class CGLevel(nn.Module):
     .. math:: F_i' = \mathrm{Mix}\left(\sum_j F_j \otimes E_{ij} \oplus F_i \oplus F_i \otimes F_i\right), \quad
               E_{ij}^{(0,0)} = (1 + i) R_{0,ij}, \; E_{ij}^{(1,1)} = R_{1,ij} (p_i - p_j)
 
-    The product is linear in E, so sums over j of R F_j and of R F_j x p_j are all that is needed; no product is formed on
-    a pair.
+    The product is linear in E, so sums over j of R F_j and of R F_j x p_j are all that is needed; no product is formed
+    on a pair.
 
     Args:
         channels_in: C of each representation of the input, in its order.
