@@ -26,6 +26,10 @@ TIMED = 4  # steps of an estimate, the first not counted
 # Options of a quick run's networks that have no small configuration.
 SMALL: dict[str, dict[str, Any]] = {
     "EGNN": {"hidden_nf": 24, "n_layers": 3},
+    "GNN": {"hidden_nf": 24, "n_layers": 3},
+    "RadialField": {"hidden_nf": 24, "n_layers": 3},
+    "SchNet": {"hidden_nf": 24, "n_layers": 2, "n_gaussians": 25},
+    "TFN": {"width": 4, "n_layers": 2},
     "VecNet": {"n_hidden": 24, "n_layers": 3},
 }
 FORWARD = 0.35  # of a step's time, about: the pass over events without gradients
