@@ -18,6 +18,7 @@ from .inputs import top_tagging_scalars as top_tagging_scalars
 from .inputs import with_beams as with_beams
 from .jets import Jets as Jets
 from .jets import load_sample_jets as load_sample_jets
+from .kinematics import aligned as aligned
 from .kinematics import boosted as boosted
 from .kinematics import energy_flow as energy_flow
 from .kinematics import jet_images as jet_images

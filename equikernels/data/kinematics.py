@@ -1,5 +1,7 @@
-"""Features of particles in the frame of the detector, for networks without Lorentz symmetry. All are functions of packed
-four-momenta (E, px, py, pz) in GeV, computed in float64."""
+"""Features of particles in the frame of the detector, for networks without Lorentz symmetry.
+
+All are functions of packed four-momenta (E, px, py, pz) in GeV, computed in float64.
+"""
 
 from __future__ import annotations
 
@@ -156,6 +158,29 @@ def boosted(p4: Tensor, ptr: Tensor, beta: Tensor) -> Tensor:
     gamma = (1 - beta * beta).rsqrt()
     e, px, py, pz = p4.double().unbind(1)
     return torch.stack([gamma * (e - beta * px), gamma * (px - beta * e), py, pz], dim=1).to(p4.dtype)
+
+
+def aligned(p4: Tensor, ptr: Tensor) -> Tensor:
+    """Events turned about the beam and boosted along it, so that the sum of the particles is along +x and has pz = 0.
+
+    Args:
+        p4: [n, 4], float32 or float64.
+        ptr: int64 [B + 1].
+
+    Returns:
+        [n, 4] in the dtype of p4.
+
+    Raises:
+        ValueError, TypeError: wrong shape, dtype or device.
+    """
+    events = _events("aligned", p4, ptr, validate=False)
+    jet = cylindrical(_jets(p4, events))
+    cos, sin, cosh, sinh = (
+        t[events.receiver] for t in (jet.phi.cos(), jet.phi.sin(), jet.rapidity.cosh(), jet.rapidity.sinh())
+    )
+    e, px, py, pz = p4.double().unbind(1)
+    rows = [e * cosh - pz * sinh, px * cos + py * sin, py * cos - px * sin, pz * cosh - e * sinh]
+    return torch.stack(rows, dim=1).to(p4.dtype)
 
 
 def _events(op: str, p4: Tensor, ptr: Tensor, validate: bool) -> Graph:

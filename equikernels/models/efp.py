@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -14,7 +15,7 @@ from ..packing import unpack
 from .efp_graphs import Edges, connected_graphs, products
 from .inputs import cast_features, complete_graph
 
-PAIRS = 2**18  # of particles in a batch of events
+PAIRS = 2**17  # of particles in a batch of events
 
 
 def efps(p4: Tensor, ptr: Tensor | Graph, degree: int = 7, beta: float = 0.5) -> Tensor:
@@ -129,34 +130,41 @@ class EFP(nn.Module):
     """A linear classifier on standardised EFPs: 1000 parameters with all graphs up to 7 edges.
 
     One logit, of which the other class has 0: the bias is the coefficient of the empty graph's EFP, the constant 1.
-    Either train it as a logistic regression, where running averages of the training standardise in evaluation, or call
-    :meth:`fisher`.
+    Either train it as a logistic regression, where the batch standardises in training and running averages in
+    evaluation, or call :meth:`fisher`.
 
     Args:
-        degree: the largest number of edges.
+        degree: the largest number of edges, at least 1.
+        beta: the exponent of distances.
     """
 
-    def __init__(self, degree: int = 7) -> None:
+    def __init__(self, degree: int = 7, beta: float = 0.5) -> None:
         super().__init__()
         check_integer("EFP", "degree", degree, "a number >= 1", 1)
-        self.n_features = len(products(degree))
-        self.norm = nn.BatchNorm1d(self.n_features - 1, affine=False, eps=1e-30)  # an EFP may be tiny
-        self.linear = nn.Linear(self.n_features - 1, 1)
+        self.degree, self.beta = degree, check_number("EFP", "beta", beta, 0)
+        self.n_features = len(products(degree)) - 1
+        self.norm = nn.BatchNorm1d(self.n_features, affine=False, eps=1e-30)  # an EFP may be tiny
+        self.linear = nn.Linear(self.n_features, 1)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, p4: Tensor, ptr: Tensor | Graph) -> Tensor:
         """Logits of each event.
 
         Args:
-            features: [B, n_features], any floating dtype: :func:`equikernels.models.efp.efps`.
+            p4: [n, 4] four-momenta (E, px, py, pz) in GeV, float32 or float64.
+            ptr: int64 [n_events + 1], or the complete graph made from it.
 
         Returns:
-            [B, 2]; the first one is 0.
+            [n_events, 2]; the first one is 0.
 
         Raises:
-            ValueError, TypeError: wrong shape or dtype.
+            ValueError, TypeError: wrong shape, dtype or device.
         """
+        return self.classify(efps(p4, ptr, self.degree, self.beta))
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Logits [B, 2] of the EFPs [B, n_features + 1] of events, :func:`efps`."""
         rows = features.shape[0] if isinstance(features, Tensor) else 0
-        features = cast_features("EFP", "features", features, rows, self.n_features, self.linear.weight)
+        features = cast_features("EFP", "features", features, rows, self.n_features + 1, self.linear.weight)
         logit = self.linear(self.norm(features[:, 1:]))
         return torch.cat([torch.zeros_like(logit), logit], dim=1)
 
@@ -166,26 +174,25 @@ class EFP(nn.Module):
 
         .. math:: w = (\Sigma + \lambda)^{-1} (\mu_1 - \mu_0), \quad b = -w \cdot (\mu_0 + \mu_1) / 2 + \ln(n_1 / n_0)
 
-        on standardised EFPs, with the mean covariance of both classes: the log of the ratio of both densities where they
-        are Gaussian.
+        on standardised EFPs, with the mean covariance of both classes: the log of the ratio of both densities where
+        they are Gaussian.
 
         Args:
-            features: [B, n_features].
+            features: [B, n_features + 1], :func:`efps`, float32 or float64.
             label: int64 [B], 0 and 1.
-            ridge: lambda, of EFPs that are sums of others.
+            ridge: lambda; EFPs are nearly linear functions of each other.
 
         Raises:
-            ValueError: events of one class, or wrong shapes.
+            ValueError, TypeError: events of one class, wrong shape or dtype.
         """
         op = "EFP.fisher"
-        check_tensor(op, "features", features, ["B", self.n_features], REAL)
-        check_tensor(op, "label", label, [features.shape[0]])
+        check_tensor(op, "features", features, ["B", self.n_features + 1], REAL)
+        check_tensor(op, "label", label, [features.shape[0]], [torch.int64])
+        check_number(op, "ridge", ridge, 0)
         if label.unique().tolist() != [0, 1]:
             fail(op, "label", "both 0 and 1", label.unique().tolist())
         x = features[:, 1:].double()
         mean, variance = x.mean(0), x.var(0)
-        self.norm.get_buffer("running_mean").copy_(mean)
-        self.norm.get_buffer("running_var").copy_(variance)
         x = (x - mean) * (variance + self.norm.eps).rsqrt()
         parts = [x[label == k] for k in (0, 1)]
         zero, one = (part.mean(0) for part in parts)
@@ -193,6 +200,8 @@ class EFP(nn.Module):
         covariance = spread.T @ spread / max(len(x) - 2, 1)
         covariance.diagonal().add_(ridge)
         w = torch.linalg.solve(covariance, one - zero)
+        ratio = len(parts[1]) / len(parts[0])
+        self.norm.get_buffer("running_mean").copy_(mean)
+        self.norm.get_buffer("running_var").copy_(variance)
         self.linear.weight.copy_(w[None])
-        self.linear.bias.fill_(float((label == 1).sum() / (label == 0).sum()))
-        self.linear.bias.log_().sub_(w @ (zero + one) / 2)
+        self.linear.bias.copy_(math.log(ratio) - w @ (zero + one) / 2)

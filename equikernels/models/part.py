@@ -64,8 +64,10 @@ class Embed(nn.Module):
 
 
 class PairEmbed(nn.Module):
-    """A number for each pair of particles and each head, added to the logits of attention. In evaluation batch norms are
-    part of the weights, and layers keep nothing but their result."""
+    """A number for each pair of particles and each head, added to the logits of attention.
+
+    In evaluation batch norms are part of the weights, and layers keep nothing but their result.
+    """
 
     def __init__(self, widths: Sequence[int], last_activation: bool) -> None:
         super().__init__()
@@ -79,8 +81,9 @@ class PairEmbed(nn.Module):
         first: Any = self.embed[0]
         rows, layers = first(features) if self.training else features, []
         for k in range(1, len(self.embed), 3):
-            conv, norm = self.embed[k : k + 2]
-            weight, bias = conv.get_parameter("weight").flatten(1), conv.get_parameter("bias")
+            conv, norm = self.embed[k], self.embed[k + 1]
+            weight: Tensor = conv.get_parameter("weight").flatten(1)
+            bias: Tensor = conv.get_parameter("bias")
             gelu = k + 2 < len(self.embed)
             if self.training:
                 rows = norm(F.linear(rows, weight, bias))
@@ -107,7 +110,7 @@ class Block(nn.Module):
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.heads, self.width, self.dropout = heads, dim // heads, dropout
         self.pre_attn_norm = nn.LayerNorm(dim)
         self.attn = Attention(dim)
         self.post_attn_norm = nn.LayerNorm(dim)
@@ -128,7 +131,7 @@ class Block(nn.Module):
         qkv = self.attn.in_proj(self.pre_attn_norm(x))
         out, first = [], 0
         for (events, size), u in zip(sizes, bias, strict=True):
-            part = qkv[first : first + events * size].view(events, size, 3, self.heads, -1)
+            part = qkv[first : first + events * size].view(events, size, 3, self.heads, self.width)
             q, k, v = part.permute(2, 0, 3, 1, 4).unbind(0)
             out.append(self._attention(q, k, v, u).flatten(0, 1))
             first += events * size
@@ -144,8 +147,8 @@ class Block(nn.Module):
         for events, size in sizes:
             seen = others[first : first + events * size].view(events, size, 2 * dim)
             seen = torch.cat([own[event : event + events, None], seen], dim=1)
-            k, v = seen.view(events, size + 1, 2, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-            query = q[event : event + events].view(events, self.heads, 1, -1)
+            k, v = seen.view(events, size + 1, 2, self.heads, self.width).permute(2, 0, 3, 1, 4).unbind(0)
+            query = q[event : event + events].view(events, self.heads, 1, self.width)
             out.append(self._attention(query, k, v, None).squeeze(1))
             event, first = event + events, first + events * size
         return self._rest(torch.cat(out) if out else token, token)
@@ -157,7 +160,7 @@ class Block(nn.Module):
 
     def _rest(self, x: Tensor, residual: Tensor) -> Tensor:
         """What follows attention on each row."""
-        x = (self.attn.out_proj(x).unflatten(1, (self.heads, -1)) * self.c_attn[:, None]).flatten(1)
+        x = (self.attn.out_proj(x).unflatten(1, (self.heads, self.width)) * self.c_attn[:, None]).flatten(1)
         x = residual + F.dropout(self.post_attn_norm(x), self.dropout, self.training)
         residual = x
         x = F.dropout(F.gelu(self.fc1(self.pre_fc_norm(x))), self.dropout, self.training)
@@ -236,9 +239,11 @@ class ParT(nn.Module):
         x = self.embed(features[order])
         bias = self._bias(p4[order], sizes, x.dtype)
         for block in self.blocks:
+            assert isinstance(block, Block)
             x = block.particles(x, sizes, bias)
         token = self.cls_token.view(1, self.dim).expand(ptr.shape[0] - 1, self.dim)
         for block in self.cls_blocks:
+            assert isinstance(block, Block)
             token = block.token(token, x, sizes)
         events = torch.cat([group.events for group in groups]) if groups else ptr[:0]
         logits: Tensor = self.fc(self.norm(token))
@@ -259,6 +264,6 @@ class ParT(nn.Module):
         u = self.pair_embed(pair_features(p4, pairs[0], pairs[1]).to(dtype))
         parts = u.split([end.shape[1] for end in ends])
         return [
-            part.view(events, -1, u.shape[1])[:, place].permute(0, 3, 1, 2)
+            part.view(events, len(part) // events, u.shape[1])[:, place].permute(0, 3, 1, 2)
             for (events, _), part, place in zip(sizes, parts, mirrored, strict=True)
         ]

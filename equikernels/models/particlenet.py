@@ -45,7 +45,7 @@ class EdgeConv(nn.Module):
         if self.training:
             rows = F.linear(x, own - difference)[graph.receiver] + F.linear(x, difference)[graph.sender]
             rows = self.bns[0](rows).relu()
-            for weight, norm in zip(weights, self.bns[1:], strict=True):  # type: ignore[arg-type]
+            for weight, norm in zip(weights, self.bns[1:], strict=True):
                 rows = norm(F.linear(rows, weight)).relu()
             message = segment_reduce(rows, graph, "mean")
         else:

@@ -48,7 +48,7 @@ class SyncBatchNorm(nn.BatchNorm1d):
             if type(child) is nn.BatchNorm1d:
                 child.__class__ = cls
             elif type(child) is nn.BatchNorm2d:
-                child.__class__ = SyncBatchNorm2d
+                child.__class__ = SyncBatchNorm2d  # type: ignore[assignment]
             elif isinstance(child, PairBatchNorm):
                 child.synchronised = True
         return module

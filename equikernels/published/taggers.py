@@ -6,30 +6,12 @@ Events are padded: features [B, C, P], mask [B, 1, P].
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 FAR = 1e9  # position of padding, so that no particle has it as a neighbour
-
-
-def kinematic_features(p4: Tensor, mask: Tensor) -> Tensor:
-    """[B, 7, P] of padded p4 [B, P, 4] and mask [B, P]: log pT, log E, both relative to the jet, Delta R, Delta eta,
-    Delta phi to its axis (pseudorapidity; the jet is the sum); 0 on padding."""
-
-    def cylindrical(p: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        e, px, py, pz = p.unbind(-1)
-        pt = torch.hypot(px, py)
-        return e, pt, torch.asinh(pz / pt), torch.atan2(py, px)
-
-    outside = p4.new_tensor([1.0, 1.0, 0.0, 0.0])  # any momentum with finite logarithms
-    e, pt, eta, phi = cylindrical(torch.where(mask[..., None], p4, outside))
-    jet_e, jet_pt, jet_eta, jet_phi = cylindrical((p4 * mask[..., None]).sum(1, keepdim=True))
-    eta, phi = eta - jet_eta, torch.remainder(phi - jet_phi + math.pi, 2 * math.pi) - math.pi
-    features = [pt.log(), e.log(), (pt / jet_pt).log(), (e / jet_e).log(), torch.hypot(eta, phi), eta, phi]
-    return torch.stack(features, dim=1) * mask[:, None]
 
 
 class EdgeConv(nn.Module):
@@ -96,10 +78,12 @@ def dense(sizes: Sequence[int]) -> list[nn.Module]:
 class PFN(nn.Module):
     """82,458 parameters on three features: a network of each particle, their sum, a network of the sum."""
 
-    def __init__(self, n_features: int = 3) -> None:
+    def __init__(
+        self, n_features: int = 3, phi: Sequence[int] = (100, 100, 256), f: Sequence[int] = (100, 100, 100)
+    ) -> None:
         super().__init__()
-        self.phi = nn.Sequential(*dense([n_features, 100, 100, 256]))
-        self.f = nn.Sequential(*dense([256, 100, 100, 100]), nn.Linear(100, 2))
+        self.phi = nn.Sequential(*dense([n_features, *phi]))
+        self.f = nn.Sequential(*dense([phi[-1], *f]), nn.Linear(f[-1], 2))
 
     def forward(self, features: Tensor, mask: Tensor) -> Tensor:
         """Logits [B, 2]."""

@@ -51,7 +51,8 @@ class TrainingConfig:
         epochs: passes over the training events.
         optimizer: "AdamW" or "Adam", of torch.optim.
         learning_rate, weight_decay, amsgrad: of the optimizer.
-        schedule: of the learning rate: "constant", "step", "one_cycle", "lorentznet", "pelican".
+        schedule: of the learning rate: "constant", "step", "one_cycle", "flat_decay", "lorentznet",
+            "pelican".
         schedule_options: of the schedule, see :mod:`equikernels.train.schedules`.
         clip: largest norm of the gradient, or None.
         monitor: the best checkpoint is that of the largest "accuracy" or "auc", or of the smallest "loss".

@@ -32,6 +32,16 @@ def one_cycle(rise: float = 0.3, start: float = 0.04, end: float = 4e-6) -> Sche
     return factor
 
 
+def flat_decay(flat: float = 0.7, end: float = 0.01) -> Schedule:
+    """1 in the first part ``flat`` of the training, then an exponential fall to ``end``: ParT's (arXiv 2202.03772)."""
+
+    def factor(time: float, epochs: int) -> float:
+        share = min(time / epochs, 1.0)
+        return float(end ** max((share - flat) / (1 - flat), 0.0))
+
+    return factor
+
+
 def lorentznet(warmup: int = 5, period: int = 4, growth: int = 2, cooldown: int = 3) -> Schedule:
     """LorentzNet's (arXiv 2201.08187), once an epoch: a linear rise, cosines with restarts after 4, 8, 16 epochs, and
     halves in the last three."""
@@ -66,6 +76,7 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "constant": constant,
     "step": step,
     "one_cycle": one_cycle,
+    "flat_decay": flat_decay,
     "lorentznet": lorentznet,
     "pelican": pelican,
 }

@@ -63,7 +63,19 @@ def test_every_rate_is_between_zero_and_one(name: str, epochs: int) -> None:
     assert all(0 <= rate(k / 8, epochs) <= 1 for k in range(8 * epochs + 1))
 
 
-PARAMETERS = {"lorentznet": 224_072, "pelican": 48_482, "lorentznet_small": 13_205, "pelican_small": 7_521}
+PARAMETERS = {
+    "particlenet": 366_160,
+    "particlenet_lite": 26_416,
+    "part": 2_141_134,
+    "pfn": 82_458,
+    "efp": 1000,
+    "pcnn": 349_456,
+    "resnext": 1_457_314,
+    "lorentznet": 224_072,
+    "pelican": 48_482,
+    "lorentznet_small": 13_205,
+    "pelican_small": 7_521,
+}
 
 
 @pytest.mark.parametrize("name", shipped())

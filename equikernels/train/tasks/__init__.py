@@ -7,6 +7,7 @@ from torch import nn
 from ...checks import fail
 from .euclid import EGNN
 from .lorentz import PELICAN, LorentzNet, VecNet
+from .plain import EFN, EFP, MLP, PCNN, PFN, ParT, ParticleNet, ResNeXt
 from .points import GNN, TFN, RadialField, SchNet
 from .task import Hits as Hits
 from .task import JetBatch as JetBatch
@@ -22,6 +23,14 @@ TASKS: dict[str, Task] = {
     "TFN": TFN(),
     "GNN": GNN(),
     "RadialField": RadialField(),
+    "ParticleNet": ParticleNet(),
+    "ParT": ParT(),
+    "PFN": PFN(),
+    "EFN": EFN(),
+    "EFP": EFP(),
+    "MLP": MLP(),
+    "PCNN": PCNN(),
+    "ResNeXt": ResNeXt(),
     "EuclidNet": EuclidNet(),
     "InteractionNetwork": InteractionNetwork(),
 }
