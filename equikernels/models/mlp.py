@@ -23,8 +23,8 @@ class MLP(nn.Module):
     The plain network that arXiv 2203.06153 (Fig. 2) compares with a Lorentz-equivariant one under boosts, trained in
     one frame or with random boosts of training events. The paper gives neither its inputs nor its widths. Here they are
     the four-momenta of the first ``n_particles`` of a jet, zeros where there are fewer, in the detector's frame or in
-    that of :func:`equikernels.data.aligned`. No other symmetry holds, not that of permutations: files have particles in
-    the order of falling pT.
+    that of :func:`equikernels.data.aligned`. No other symmetry holds, that of permutations neither: files have
+    particles in the order of falling pT.
 
     Args:
         n_particles: of each event; further ones are left out.

@@ -82,9 +82,8 @@ class PairEmbed(nn.Module):
         rows, layers = first(features) if self.training else features, []
         for k in range(1, len(self.embed), 3):
             conv, norm = self.embed[k], self.embed[k + 1]
-            weight: Tensor
-            bias: Tensor
-            weight, bias = conv.get_parameter("weight").flatten(1), conv.get_parameter("bias")
+            weight: Tensor = conv.get_parameter("weight").flatten(1)
+            bias: Tensor = conv.get_parameter("bias")
             gelu = k + 2 < len(self.embed)
             if self.training:
                 rows = norm(F.linear(rows, weight, bias))
@@ -239,11 +238,12 @@ class ParT(nn.Module):
         order = torch.cat([group.rows.flatten() for group in groups]) if groups else ptr[:0]
         x = self.embed(features[order])
         bias = self._bias(p4[order], sizes, x.dtype)
-        block: Any
         for block in self.blocks:
+            assert isinstance(block, Block)
             x = block.particles(x, sizes, bias)
         token = self.cls_token.view(1, self.dim).expand(ptr.shape[0] - 1, self.dim)
         for block in self.cls_blocks:
+            assert isinstance(block, Block)
             token = block.token(token, x, sizes)
         events = torch.cat([group.events for group in groups]) if groups else ptr[:0]
         logits: Tensor = self.fc(self.norm(token))
