@@ -72,6 +72,28 @@ class VecNetSides(lorentznet.Sides):
         return model(x, scalars, self.graph, free)
 
 
+class LGNSides(lorentznet.Sides):
+    """The published widths, on padded events as the published network sees them."""
+
+    name = "channels 2, 4, 4, 2"
+
+    def __init__(self, jets: int | Jets) -> None:
+        super().__init__(jets)
+        self.graph = ek.Graph.complete(self.ptr, True)
+        self.scalars = torch.where(self.scalars[:, 1:] > 0, 1.0, -1.0)
+        self.padded = published.LGN.padded_inputs(self.x, self.scalars, self.ptr)  # type: ignore[assignment]
+        torch.manual_seed(0)
+        self.ours, self.published = ek.models.LGN(compat=True), published.LGN()
+        self.published.load_state_dict(self.ours.state_dict())
+
+    def logits(self, side: str) -> Tensor:
+        model = self.model(side)
+        if side == PUBLISHED:
+            return model(*self.padded)
+        x = self.x.to(next(model.parameters()).dtype)
+        return model(x, self.scalars, self.graph, padded_to=self.padded[0].shape[1])
+
+
 class Size(NamedTuple):
     """Size of an input: its name in the results, its edges or pairs (about), and the arguments of the sides."""
 
@@ -118,6 +140,7 @@ NETWORKS = {
     "euclidnet": Network(EuclidNetSides, graphs(20), graphs(5), HITS),
     "interaction_network": Network(InteractionSides, graphs(20), graphs(5), (graphs(1),)),
     "vecnet": Network(VecNetSides, jets(100), jets(20), tuple(map(jets, BATCHES))),
+    "lgn": Network(LGNSides, jets(20), jets(5), tuple(map(jets, (1, 5)))),
     "pelican_nano": Network(NanoSides, events(100), events(16), tuple(map(events, BATCHES))),
     "pelican_11k": Network(lambda count: PelicanSides(count, 10, 25, 15), events(16), events(4)),
     "pelican_208k": Network(lambda count: PelicanSides(count, 10, 132, 78), events(16), events(4)),

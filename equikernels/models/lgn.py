@@ -13,10 +13,12 @@ from ..data.inputs import invariant_mass
 from ..data.order import warn_of_order
 from ..export import for_any_size
 from ..graph import COMPLETE_WITH_SELF_LOOPS, Graph
+from ..metric import minkowski_square
 from ..nn.clebsch_gordan import SCALAR, VECTOR, Activation, four_vectors, squares
 from ..nn.linear import weight_and_bias
 from ..nn.lorentz_group import CGLevel, Copies, Mix, RadialFunctions, ScalarMLP
 from ..ops.invariants import pairwise_invariants
+from ..ops.pairs import spread_events
 from ..ops.segment import segment_reduce
 from ..packing import prepend
 from .inputs import cast_features
@@ -36,7 +38,8 @@ class LGN(nn.Module):
     (:class:`equikernels.nn.CGLevel`). The logits are invariant under Lorentz transformations of all nodes of a jet,
     beams included, and under permutations.
 
-    All arithmetic is float64, whatever the dtype of the weights: products of boosted four-momenta cancel.
+    All arithmetic is float64, whatever the dtype of the weights, and in the frame where the nodes of an event are
+    together at rest: invariants of (2, 2) cancel to gamma^-4 of their terms in a frame of boost gamma.
 
     Args:
         num_channels: C of the input and of each level's output; (2, 4, 4, 2) has the published 4.5 thousand parameters.
@@ -111,7 +114,10 @@ class LGN(nn.Module):
         Raises:
             ValueError, TypeError: wrong shape, dtype or device; ``padded_to`` too small, or given without ``compat``.
         """
-        levels, graph, counts = self.activations(p4, scalars, ptr, padded_to=padded_to)
+        check_tensor("LGN", "p4", p4, ["n", 4], REAL)
+        warn_of_order("LGN", "p4", p4)
+        graph = self._graph(p4, ptr)
+        levels, graph, counts = self.activations(rest_frame(p4, graph), scalars, graph, padded_to=padded_to)
         found = [x[SCALAR] for x in levels]
         for irrep in self.order:
             if irrep != SCALAR and (of_levels := [x[irrep] for x in levels if irrep in x]):
@@ -126,18 +132,15 @@ class LGN(nn.Module):
         self, p4: Tensor, scalars: Tensor, ptr: Tensor | Graph, *, padded_to: int | None = None
     ) -> tuple[list[Activation], Graph, Tensor | None]:
         """(the activations {(k, n): complex128 [(k + 1)(n + 1), C, n]} of the input and of each level, the graph, how
-        often each node counts or None).
+        often each node counts or None), in the frame of p4; covariant.
 
         With ``compat`` each event has one node more at its start, which stands for all that pad it.
         """
         op = "LGN"
         check_tensor(op, "p4", p4, ["n", 4], REAL)
-        warn_of_order(op, "p4", p4)
         weight = self.output_layer_atom["lin"].get_parameter("weight")
         scalars = cast_features(op, "scalars", scalars, p4.shape[0], self.n_scalar, weight)
-        graph = ptr if isinstance(ptr, Graph) else Graph.complete(ptr, True, num_nodes=p4.shape[0])
-        if graph._kind != COMPLETE_WITH_SELF_LOOPS or graph.num_nodes != p4.shape[0]:
-            fail(op, "ptr", f"offsets of {p4.shape[0]} nodes, or a complete graph over them with self-loops", graph)
+        graph = self._graph(p4, ptr)
         p = self.scale * p4.double()
         s = torch.cat([invariant_mass(p)[:, None], scalars.double()], dim=1)
         counts = None
@@ -159,6 +162,13 @@ class LGN(nn.Module):
             levels.append(x)
         return levels, graph, counts
 
+    @staticmethod
+    def _graph(p4: Tensor, ptr: Tensor | Graph) -> Graph:
+        graph = ptr if isinstance(ptr, Graph) else Graph.complete(ptr, True, num_nodes=p4.shape[0])
+        if graph._kind != COMPLETE_WITH_SELF_LOOPS or graph.num_nodes != p4.shape[0]:
+            fail("LGN", "ptr", f"offsets of {p4.shape[0]} nodes, or a complete graph over them with self-loops", graph)
+        return graph
+
     def _input(self, scalars: Tensor, vectors: Tensor, real: Tensor | None) -> Activation:
         if isinstance(self.input_func_atom, Mix):
             out: Activation = self.input_func_atom({VECTOR: vectors, SCALAR: scalars.t()[None].to(vectors.dtype)})
@@ -168,7 +178,25 @@ class LGN(nn.Module):
         rows = nn.functional.linear(scalars, weight.double(), bias.double())
         if real is not None:
             rows = rows * real[:, None]
-        return {SCALAR: torch.view_as_complex(rows.view(len(rows), -1, 2)).t()[None]}
+        return {SCALAR: torch.view_as_complex(rows.view(rows.shape[0], rows.shape[1] // 2, 2)).t()[None]}
+
+
+def rest_frame(p4: Tensor, graph: Graph) -> Tensor:
+    r"""[n, 4] float64 four-momenta of each event in the frame where its sum P is at rest, by the boost along it.
+
+    .. math:: E' = u \cdot p, \quad \vec p' = \vec p - \vec u \frac{E + E'}{1 + u_0}, \quad u = P / \sqrt{P^2}
+
+    An event of P^2 < 1e-12 E^2, which has no such frame, stays as it is.
+    """
+    p = p4.double()
+    total = segment_reduce(p, graph.events, "sum")
+    mass2 = minkowski_square(total)
+    moves = mass2 > 1e-12 * total[:, 0].square()
+    u = total / torch.where(moves, mass2, 1.0).sqrt()[:, None]
+    u = torch.where(moves[:, None], u, torch.nn.functional.pad(torch.zeros_like(u[:, 1:]), (1, 0), value=1.0))
+    u = spread_events(u, graph)
+    energy = u[:, :1] * p[:, :1] - (u[:, 1:] * p[:, 1:]).sum(1, keepdim=True)
+    return torch.cat([energy, p[:, 1:] - u[:, 1:] * (p[:, :1] + energy) / (1 + u[:, :1])], dim=1)
 
 
 def _with_padding(

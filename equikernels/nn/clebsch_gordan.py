@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import factorial, sqrt
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -73,18 +74,25 @@ def clebsch_gordan(first: Irrep, second: Irrep) -> dict[Irrep, Matrix]:
     return parts
 
 
-_made: dict[tuple[Irrep, Irrep, torch.device], tuple[list[Irrep], Tensor]] = {}
-_bilinear: dict[tuple[Irrep, torch.device], tuple[Tensor, Tensor]] = {}
+_made: dict[tuple[object, torch.device], Tensor] = {}
 
 
-def _table(first: Irrep, second: Irrep, device: torch.device) -> tuple[list[Irrep], Tensor]:
-    """The parts that are kept, and their matrices one below another, float64."""
-    key = first, second, device
-    if key not in _made:
-        parts = {irrep: matrix for irrep, matrix in clebsch_gordan(first, second).items() if irrep in KEPT}
+def _kept(key: object, make: Callable[[], list[Any] | Matrix], like: Tensor, dtype: torch.dtype) -> Tensor:
+    """A constant on the device of another tensor, made on first use and kept."""
+    if torch.compiler.is_compiling():
+        return torch.tensor(np.asarray(make()).tolist(), dtype=dtype, device=like.device)
+    if (key, like.device) not in _made:
         with torch.inference_mode(False):
-            _made[key] = list(parts), torch.from_numpy(np.concatenate([*parts.values()])).to(device)
-    return _made[key]
+            made = torch.tensor(np.asarray(make()), dtype=dtype, device=like.device)
+        if type(made) is not Tensor:  # a fake one
+            return made
+        _made[key, like.device] = made
+    return _made[key, like.device]
+
+
+def _stacked(first: Irrep, second: Irrep) -> Matrix:
+    parts = clebsch_gordan(first, second)
+    return np.concatenate([matrix for irrep, matrix in parts.items() if irrep in KEPT])
 
 
 def products(first: Mapping[Irrep, Tensor], second: Mapping[Irrep, Tensor]) -> dict[Irrep, list[Tensor]]:
@@ -101,10 +109,11 @@ def products(first: Mapping[Irrep, Tensor], second: Mapping[Irrep, Tensor]) -> d
         if SCALAR in (a, b):
             out.setdefault(a if b == SCALAR else b, []).append(x * y)
             continue
-        irreps, matrix = _table(a, b, x.device)
+        irreps = [irrep for irrep in clebsch_gordan(a, b) if irrep in KEPT]
+        matrix = _kept((a, b), lambda: _stacked(a, b), x, torch.float64)  # noqa: B023
         pairs = torch.view_as_real(x[:, None] * y[None])  # [d_a, d_b, C, n, 2]
         coupled = matrix @ pairs.flatten(0, 1).flatten(1)
-        whole = torch.view_as_complex(coupled.view(-1, *pairs.shape[2:]))
+        whole = torch.view_as_complex(coupled.view(matrix.shape[0], *pairs.shape[2:]))
         for irrep, part in zip(irreps, whole.split([size(irrep) for irrep in irreps]), strict=True):
             out.setdefault(irrep, []).append(part)
     return out
@@ -132,10 +141,6 @@ def bilinear(irrep: Irrep) -> tuple[list[int], list[int]]:
 
 def squares(x: Tensor, irrep: Irrep) -> Tensor:
     """The invariant <x, x> [C, n] of each channel, complex; t^2 - x^2 - y^2 - z^2 of a four-vector."""
-    key = irrep, x.device
-    if key not in _bilinear:
-        places, signs = bilinear(irrep)
-        with torch.inference_mode(False):
-            _bilinear[key] = torch.tensor(places, device=x.device), torch.tensor(signs, device=x.device).double()
-    places_of, sign = _bilinear[key]
-    return (x * x[places_of] * sign[:, None, None]).sum(0)
+    places = _kept(("places", irrep), lambda: bilinear(irrep)[0], x, torch.int64)
+    signs = _kept(("signs", irrep), lambda: bilinear(irrep)[1], x, torch.float64)
+    return (x * x[places] * signs[:, None, None]).sum(0)

@@ -48,7 +48,7 @@ class RadialFunctions(nn.Module):
         bells = (c.square()[:, None] * q).add_(1).reciprocal_()
         rows = torch.addmm((weight @ a)[:, None], weight * b, bells)
         rows = rows * (q != 0) + bias[:, None]
-        return rows.view(2, -1, 2, q.shape[0])
+        return rows.view(2, weight.shape[0] // 4, 2, q.shape[0])
 
 
 class Copies:
@@ -114,7 +114,7 @@ class ScalarMLP(nn.Module):
             weight, bias = weight_and_bias(layer)
             assert bias is not None
             rows = F.linear(rows if k == 0 else F.leaky_relu(rows), weight.double(), bias.double())
-        return {**rest, SCALAR: torch.view_as_complex(rows.view(len(rows), -1, 2)).t()[None]}
+        return {**rest, SCALAR: torch.view_as_complex(rows.view(rows.shape[0], rows.shape[1] // 2, 2)).t()[None]}
 
 
 class CGLevel(nn.Module):
