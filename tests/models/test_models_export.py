@@ -100,9 +100,14 @@ def holds(
             torch.testing.assert_close(program(*inputs), model(*inputs), rtol=1e-5, atol=1e-6, equal_nan=True)
 
 
+# Networks without symmetry, for comparisons: export is not promised.
+PLAIN = {ek.models.EFN, ek.models.EFP, ek.models.MLP, ek.models.ParT, ek.models.ParticleNet, ek.models.PCNN,
+         ek.models.PFN, ek.models.ResNeXt}  # fmt: skip
+
+
 def test_no_network_is_left_out() -> None:
     networks = {getattr(ek.models, name) for name in dir(ek.models) if name[0].isupper()}
-    assert networks == {type(NETWORKS[name][0]()) for name in (*JETS, *GRAPHS)}
+    assert networks - PLAIN == {type(NETWORKS[name][0]()) for name in (*JETS, *GRAPHS)}
 
 
 @pytest.mark.parametrize("name", JETS)
