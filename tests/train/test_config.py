@@ -125,7 +125,7 @@ def test_numbers_that_yaml_reads_as_text() -> None:
 
 
 def test_files(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="nothing: no such file, and none of .*egnn"):
+    with pytest.raises(FileNotFoundError, match=r"nothing: no such file, and none of .*egnn"):
         load("nothing")
     for text, message in (("[1, 2]", "YAML: expected a mapping, got list"), ("a: [", "YAML: expected a mapping")):
         path = tmp_path / "config.yaml"
