@@ -135,6 +135,7 @@ OTHERS = {
     "euclidnet": "EuclidNet (SO(2), H 8)",
     "interaction_network": "Interaction Network (H 40)",
     "vecnet": "VecNet (h 72, 36 free)",
+    "lgn": "LGN (channels 2, 4, 4, 2)",
     "pelican_nano": "PELICAN-nano",
     "pelican_11k": "PELICAN, 11k",
     "pelican_208k": "PELICAN, 208k",

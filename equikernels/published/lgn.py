@@ -118,10 +118,8 @@ class CGLevel(nn.Module):
 
 
 class LGN(nn.Module):
-    """The published network without four-momenta among the features; weights are to be loaded.
-
-    State-dict keys and results are the published ones.
-    """
+    """The published network without four-momenta among the features. State-dict keys and results are the published
+    ones; weights are to be loaded."""
 
     def __init__(
         self,
@@ -168,7 +166,7 @@ class LGN(nn.Module):
         x = torch.where(mask[..., None], self.input_func_atom["lin"](scalars), 0.0)
         rep = {(0, 0): x.unflatten(-1, (-1, 2)).movedim(-1, 0)[..., None]}
         levels = [rep]
-        parts: list[Any] = [self.rad_funcs["rad_funcs"], *self.lgn_cg.values()]
+        parts: Any = (self.rad_funcs["rad_funcs"], *self.lgn_cg.values())
         for functions, level, mlp in zip(*parts, strict=True):
             radial = functions(norms, edge_mask)
             edges = {irrep: complex_product(r, z) for r, (irrep, z) in zip(radial, zonal.items(), strict=True)}

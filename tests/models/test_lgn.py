@@ -51,9 +51,8 @@ def test_clebsch_gordan_coefficients() -> None:
     for a in KEPT:
         for b in KEPT:
             whole = np.concatenate(list(clebsch_gordan(a, b).values()))
-            np.testing.assert_allclose(
-                whole @ whole.T, np.eye((a[0] + 1) * (a[1] + 1) * (b[0] + 1) * (b[1] + 1)), atol=1e-13
-            )
+            assert whole.shape[0] == whole.shape[1]
+            np.testing.assert_allclose(whole @ whole.T, np.eye(len(whole)), atol=1e-13)
 
 
 def test_the_square_of_a_four_vector() -> None:
@@ -85,9 +84,8 @@ def test_levels_are_covariant(backend: str) -> None:
     for before, after in zip(at_rest, moved, strict=True):
         for irrep, part in before.items():
             expected = torch.einsum("ab,bcn->acn", d[irrep], part)
-            torch.testing.assert_close(
-                after[irrep], expected, rtol=1e-9, atol=1e-10 * float(part.detach().abs().max() + 1)
-            )
+            size = float(part.detach().abs().max())
+            torch.testing.assert_close(after[irrep], expected, rtol=1e-9, atol=1e-10 * (size + 1))
             places, signs = bilinear(irrep)
             assert part[0].shape[0] == 2
             assert len(places) == len(signs) == part.shape[0]
