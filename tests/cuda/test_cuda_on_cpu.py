@@ -45,7 +45,7 @@ def over(cases: list[Case]) -> pytest.MarkDecorator:
 
 
 # Ops of the CPU that are made of other ops on CUDA.
-CPU_ONLY = {"rank2_products", "row_affine"}
+CPU_ONLY = {"rank2_products", "row_affine", "edge_table"}
 
 
 def test_every_cuda_op_is_emulated(built: Emulator) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import equikernels as ek
 from equikernels import _native
-from equikernels.ops.message_passing import op as message_op
+from equikernels.ops.message_passing import options as message_options
 from equikernels.ops.message_passing.options import EdgeOptions
 
 from ..support.cases import GRAPHS, Case, select
@@ -110,7 +110,7 @@ def test_messages_in_tf32_where_pytorch_may(emulator: Emulator, monkeypatch: pyt
     expected = reference(case, inputs, graph)
     cotangent = cotangent_for(expected)
     exact = value_and_grads(lambda i: reference(case, i, graph), inputs, cotangent)
-    monkeypatch.setattr(message_op, "allows_tf32", lambda t: True)
+    monkeypatch.setattr(message_options, "allows_tf32", lambda t: True)
     found = value_and_grads(lambda i: case.run(i, graph), inputs, cotangent)
     errors = [float((a - b).abs().max() / b.abs().max()) for a, b in zip(found, exact, strict=True)]
     assert 1e-5 < errors[0] < 1e-2
