@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import equikernels as ek
-from equikernels.published.taggers import PFN, ParticleNet, kinematic_features
+from equikernels.published.taggers import PFN, ParticleNet
 
 from .lorentznet import Sides
 from .plan import Entry, Plan, Row, Setting
@@ -34,8 +34,8 @@ def plan(setting: Setting) -> Plan:
         if name == "lorentznet":
             return lambda: sides().forward(PUBLISHED), sides().ours
         jets = ek.data.load_sample_jets()[:count]
-        p4, mask = ek.unpack(jets.p4, jets.ptr)
-        features, mask = kinematic_features(p4, mask).to(setting.device), mask.to(setting.device)
+        rows, mask = ek.unpack(ek.data.kinematic_features(jets.p4, jets.ptr), jets.ptr)
+        features, mask = rows.transpose(1, 2).contiguous().to(setting.device), mask.to(setting.device)
         network = (ParticleNet() if name == "particlenet" else PFN()).to(setting.device).eval()
         inputs = features if name == "particlenet" else features[:, [0, 5, 6]]
         return torch.inference_mode()(lambda: network(inputs, mask[:, None])), network

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -102,7 +101,7 @@ class CGLevel(nn.Module):
         # the numbers of channels of a product, from one of tensors without nodes
         rep = {(k, n): torch.zeros(2, 0, 0, c, (k + 1) * (n + 1)) for (k, n), c in channels_in.items()}
         some = next(iter(channels_in.values()))
-        edges = {(l, l): torch.zeros(2, 0, 0, 0, some, (l + 1) ** 2) for l in (0, 1)}
+        edges = {(l, l): torch.zeros(2, 0, 0, 0, some, (l + 1) ** 2) for l in (0, 1)}  # noqa: E741
         wide = {irrep: x.shape[-2] for irrep, x in self.concatenated(rep, edges).items()}
         self.channels = dict.fromkeys(wide, channels)
         self.cat_mix = nn.ModuleDict({"mix_reps": MixReps(wide, channels)})
@@ -118,10 +117,8 @@ class CGLevel(nn.Module):
 
 
 class LGN(nn.Module):
-    """The published network without four-momenta among the features; weights are to be loaded.
-
-    State-dict keys and results are the published ones.
-    """
+    """The published network without four-momenta among the features. State-dict keys and results are the published ones;
+    weights are to be loaded."""
 
     def __init__(
         self,
@@ -168,8 +165,7 @@ class LGN(nn.Module):
         x = torch.where(mask[..., None], self.input_func_atom["lin"](scalars), 0.0)
         rep = {(0, 0): x.unflatten(-1, (-1, 2)).movedim(-1, 0)[..., None]}
         levels = [rep]
-        parts: list[Any] = [self.rad_funcs["rad_funcs"], *self.lgn_cg.values()]
-        for functions, level, mlp in zip(*parts, strict=True):
+        for functions, level, mlp in zip(self.rad_funcs["rad_funcs"], *self.lgn_cg.values(), strict=True):
             radial = functions(norms, edge_mask)
             edges = {irrep: complex_product(r, z) for r, (irrep, z) in zip(radial, zonal.items(), strict=True)}
             rep = level(rep, edges)
