@@ -14,7 +14,7 @@ import equikernels as ek
 from equikernels import published
 from equikernels.data import Jets
 
-from . import lorentznet, pelican, tracking
+from . import lorentznet, pelican, side_by_side, tracking
 from .clock import wall
 from .plan import Entry, Plan, Row, Setting, pair
 from .points import PASSES, Costs, point
@@ -103,6 +103,52 @@ class LGNSides(lorentznet.Sides):
         return same("logits", self.forward(OURS), expected, 1e-5)
 
 
+class ParTSides(side_by_side.Sides):
+    """ParT: attention and embedding of the pairs of events, against all pairs of padded events. Without dropout."""
+
+    name = "width 128, 8 heads, 8 + 2 blocks"
+    momenta = torch.float32  # of the formula; its features of pairs have their accuracy, ours that of float64
+
+    def __init__(self, jets: int | Jets) -> None:
+        sample = ek.data.load_sample_jets()[:jets] if isinstance(jets, int) else jets
+        self.p4, self.ptr, self.label = sample.p4, sample.ptr, sample.label
+        self.features = ek.data.kinematic_features(sample.p4, sample.ptr, standardised=True)
+        padded = ek.unpack(self.features, self.ptr)[0].transpose(1, 2).contiguous()
+        self.padded = padded, *ek.data.to_weaver(self.p4, self.ptr)
+        torch.manual_seed(0)
+        self.ours, self.published = ek.models.ParT(dropout=0.0), published.ParT(dropout=0.0)
+        self.published.load_state_dict(self.ours.state_dict())
+
+    def logits(self, side: str) -> Tensor:
+        dtype = next(self.model(side).parameters()).dtype
+        if side == PUBLISHED:
+            features, momenta, mask = self.padded
+            return self.published(features.to(dtype), momenta.to(self.momenta), mask)
+        return self.ours(self.features.to(dtype), self.p4, self.ptr)
+
+    def agree(self) -> float:
+        """With the formula's features of pairs in float64, as ours are."""
+        self.ours.load_state_dict(self.published.state_dict())
+        self.momenta = torch.float64
+        difference = same("logits", self.forward(OURS), self.forward(PUBLISHED), 1e-4)
+        del self.momenta
+        return difference
+
+    def errors(self) -> tuple[float, float]:
+        """On jets of equally many particles: otherwise padding enters the batch norms of the published formula."""
+        if self._errors is None:
+            sample = ek.data.load_sample_jets()
+            cut = sample[sample.ptr.diff() >= 20][:8]
+            rows = (cut.ptr[:-1, None] + torch.arange(20)).flatten()
+            equal = ParTSides(Jets(cut.p4[rows], torch.arange(9) * 20, cut.label)).to(self.device)
+            equal.momenta = torch.float64
+            equal.ours.double(), equal.published.double()
+            same("gradients in float64", equal.gradient(OURS), equal.gradient(PUBLISHED), 1e-8)
+            equal.ours.float(), equal.published.float()
+            self._errors = side_by_side.Sides.errors(equal)
+        return self._errors
+
+
 class Size(NamedTuple):
     """Size of an input: its name in the results, its edges or pairs (about), and the arguments of the sides."""
 
@@ -150,6 +196,7 @@ NETWORKS = {
     "interaction_network": Network(InteractionSides, graphs(20), graphs(5), (graphs(1),)),
     "vecnet": Network(VecNetSides, jets(100), jets(20), tuple(map(jets, BATCHES))),
     "lgn": Network(LGNSides, jets(20), jets(5), tuple(map(jets, (1, 5)))),
+    "part": Network(ParTSides, jets(100), jets(20), (jets(1), jets(16))),
     "pelican_nano": Network(NanoSides, events(100), events(16), tuple(map(events, BATCHES))),
     "pelican_11k": Network(lambda count: PelicanSides(count, 10, 25, 15), events(16), events(4)),
     "pelican_208k": Network(lambda count: PelicanSides(count, 10, 132, 78), events(16), events(4)),

@@ -1,6 +1,7 @@
 """Networks, one file each. State-dict keys are those of the published code."""
 
 from .efp import EFP as EFP
+from .efp import efps as efps
 from .egnn import EGNN as EGNN
 from .egnn import EGNNVelocity as EGNNVelocity
 from .egnn import RadialField as RadialField

@@ -59,7 +59,7 @@ class PairEmbed(nn.Module):
         batch, _, n = momenta.shape
         i, j = torch.tril_indices(n, n, device=momenta.device)
         with torch.no_grad():
-            features = pairwise(momenta, i, j)
+            features = pairwise(momenta, i, j).to(next(self.parameters()).dtype)
         u = self.embed(features) * (mask[:, :, i] & mask[:, :, j])
         full = u.new_zeros(batch, u.shape[1], n, n)
         full[:, :, i, j] = u
