@@ -37,6 +37,17 @@ CLASSIFIER, SPURIONS, STRICT = (
     for options in ({}, {"stabilizer": "so2", "method": "spurions"}, {"strict_irc": True})
 )
 REGRESSOR, NANO = network(models.PELICANRegressor, **WIDTHS), network(models.PELICANNano, 2)
+KINEMATIC = P4[:, [0, 1, 2, 3, 0, 1, 2]].contiguous()
+PLAIN = (
+    (network(models.LGN, (1, 2, 1), n_basis=2), (P4, FEATURES[:, :1])),
+    (network(models.PCNN), (KINEMATIC,)),
+    (network(models.PFN), (KINEMATIC[:, :3],)),
+    (network(models.EFN), (KINEMATIC[:, :3],)),
+    (network(models.MLP), (P4,)),
+    (network(models.EFP, 3), (P4,)),
+    (network(models.ParT), (KINEMATIC, P4)),
+    (network(models.ParticleNet, k=2), (KINEMATIC,)),
+)
 LAYERS = [kind(2, 3).double() for kind in (ek.nn.Eq2to2, ek.nn.Eq2to1, ek.nn.Eq2to0)]
 FROM_PARTICLES = ek.nn.Eq1to2(2, 3).double()
 BY_EVENT, BY_LAYER = (ek.nn.MessageBlock([2, 3], batchnorm=kind).double() for kind in ("i", "l"))
@@ -92,6 +103,12 @@ TAKE_PTR: dict[str, Callable[[Any], Any]] = {
     "PELICANClassifier, strict": lambda p: STRICT(P4, p),
     "PELICANRegressor": lambda p: REGRESSOR(P4, p),
     "PELICANNano": lambda p: NANO(P4, p),
+    "kinematic_features": lambda p: ek.data.kinematic_features(P4, p),
+    "energy_flow": lambda p: ek.data.energy_flow(P4, p),
+    "jet_images": lambda p: ek.data.jet_images(P4, p, 8),
+    "boosted": lambda p: ek.data.boosted(P4, p, torch.tensor([0.1, 0.2])),
+    "aligned": lambda p: ek.data.aligned(P4, p),
+    **{f"{type(of).__name__}": lambda p, of=of, first=first: of(*first, p) for of, first in PLAIN},
 }
 
 WRONG: dict[str, Any] = {

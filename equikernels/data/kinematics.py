@@ -152,7 +152,7 @@ def boosted(p4: Tensor, ptr: Tensor, beta: Tensor) -> Tensor:
         ValueError, TypeError: wrong shape, dtype or device.
     """
     op = "boosted"
-    events = _events(op, p4, ptr, validate=False)
+    events = _events(op, p4, ptr, validate=True)
     check_tensor(op, "beta", beta, [events.num_nodes], REAL)
     beta = beta.double()[events.receiver]
     gamma = (1 - beta * beta).rsqrt()
