@@ -173,7 +173,7 @@ def aligned(p4: Tensor, ptr: Tensor) -> Tensor:
     Raises:
         ValueError, TypeError: wrong shape, dtype or device.
     """
-    events = _events("aligned", p4, ptr, validate=False)
+    events = _events("aligned", p4, ptr, validate=True)
     jet = cylindrical(_jets(p4, events))
     cos, sin, cosh, sinh = (
         t[events.receiver] for t in (jet.phi.cos(), jet.phi.sin(), jet.rapidity.cosh(), jet.rapidity.sinh())
