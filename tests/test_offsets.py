@@ -106,6 +106,7 @@ TAKE_PTR: dict[str, Callable[[Any], Any]] = {
     "kinematic_features": lambda p: ek.data.kinematic_features(P4, p),
     "energy_flow": lambda p: ek.data.energy_flow(P4, p),
     "jet_images": lambda p: ek.data.jet_images(P4, p, 8),
+    "efps": lambda p: models.efps(P4, p, 3),
     "boosted": lambda p: ek.data.boosted(P4, p, torch.tensor([0.1, 0.2])),
     "aligned": lambda p: ek.data.aligned(P4, p),
     **{f"{type(of).__name__}": lambda p, of=of, first=first: of(*first, p) for of, first in PLAIN},
