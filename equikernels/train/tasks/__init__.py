@@ -5,10 +5,9 @@ from __future__ import annotations
 from torch import nn
 
 from ...checks import fail
-from .euclid import EGNN
 from .lorentz import PELICAN, LorentzNet, VecNet
 from .plain import EFN, EFP, MLP, PCNN, PFN, ParT, ParticleNet, ResNeXt
-from .points import GNN, TFN, RadialField, SchNet
+from .points import EGNN, GNN, TFN, RadialField, SchNet
 from .task import Hits as Hits
 from .task import JetBatch as JetBatch
 from .task import Options, Task

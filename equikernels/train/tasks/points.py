@@ -1,8 +1,8 @@
-"""EGNN's relatives (arXiv 2102.09844, table 1) on jets: particles are points (px, py, pz) / 100 GeV."""
+"""EGNN and its relatives (arXiv 2102.09844, table 1) on jets: particles are points (px, py, pz) / 100 GeV."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +18,10 @@ UNIT = 100.0  # GeV
 class Tagger(nn.Module):
     """A network of points, the mean of what it gives over a jet, and two layers."""
 
-    def __init__(self, network: nn.Module, width: int) -> None:
+    def __init__(self, network: nn.Module, width: int, hidden: int = 32) -> None:
         super().__init__()
         self.network = network
-        self.readout = nn.Sequential(nn.Linear(width, 32), nn.SiLU(), nn.Linear(32, 2))
+        self.readout = nn.Sequential(nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, 2))
 
     def forward(self, events: Graph, *inputs: Any) -> Tensor:
         """Logits [n_events, 2]."""
@@ -48,6 +48,20 @@ class OfPoints(Task):
         raise NotImplementedError
 
 
+class EGNN(OfPoints):
+    """EGNN (arXiv 2102.09844) under the Euclidean metric, ln(1 + E) as the feature."""
+
+    formulas: ClassVar[bool] = False
+
+    def build(self, options: Options, formula: bool) -> nn.Module:
+        given = {"hidden_nf": 32, **options}
+        width = given["hidden_nf"]
+        return ScalarsTagger(models.EGNN(1, out_node_nf=width, **given), width, width)
+
+    def inputs(self, energy: Tensor, momentum: Tensor, edges: Any) -> tuple[Any, ...]:
+        return energy.log1p(), momentum / UNIT, edges
+
+
 class SchNet(OfPoints):
     """SchNet (arXiv 1706.08566), ln(1 + E) as the feature."""
 
@@ -66,14 +80,14 @@ class TFN(OfPoints):
     def build(self, options: Options, formula: bool) -> nn.Module:
         given = {"width": 16, **options}
         width = given["width"]
-        return TFNTagger((published if formula else models).TFN((1, 1), n_out=(width, 0), **given), width)
+        return ScalarsTagger((published if formula else models).TFN((1, 1), n_out=(width, 0), **given), width)
 
     def inputs(self, energy: Tensor, momentum: Tensor, edges: Any) -> tuple[Any, ...]:
         return energy.log1p(), (momentum / energy)[:, None], momentum / UNIT, edges
 
 
-class TFNTagger(Tagger):
-    """With the scalars of the network."""
+class ScalarsTagger(Tagger):
+    """With the first output of the network, its scalars."""
 
     def particles(self, *inputs: Any) -> Tensor:
         out: Tensor = self.network(*inputs)[0]
