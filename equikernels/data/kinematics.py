@@ -135,7 +135,7 @@ def jet_images(p4: Tensor, ptr: Tensor, pixels: int = 64, width: float = 1.6, *,
     return image.view(events.num_nodes, 1, pixels, pixels).to(p4.dtype)
 
 
-def boosted(p4: Tensor, ptr: Tensor, beta: Tensor) -> Tensor:
+def boosted(p4: Tensor, ptr: Tensor, beta: Tensor, *, validate: bool = True) -> Tensor:
     r"""Events in a frame that moves along x.
 
     .. math:: E' = \gamma (E - \beta p_x), \quad p_x' = \gamma (p_x - \beta E), \quad \gamma = 1 / \sqrt{1 - \beta^2}
@@ -144,6 +144,7 @@ def boosted(p4: Tensor, ptr: Tensor, beta: Tensor) -> Tensor:
         p4: [n, 4], float32 or float64.
         ptr: int64 [B + 1].
         beta: [B], the velocity for every event, between -1 and 1, in units of that of light.
+        validate: check the values of ``ptr`` (on CUDA this synchronises).
 
     Returns:
         [n, 4] in the dtype of p4.
@@ -152,7 +153,7 @@ def boosted(p4: Tensor, ptr: Tensor, beta: Tensor) -> Tensor:
         ValueError, TypeError: wrong shape, dtype or device.
     """
     op = "boosted"
-    events = _events(op, p4, ptr, validate=True)
+    events = _events(op, p4, ptr, validate)
     check_tensor(op, "beta", beta, [events.num_nodes], REAL)
     beta = beta.double()[events.receiver]
     gamma = (1 - beta * beta).rsqrt()
@@ -160,12 +161,13 @@ def boosted(p4: Tensor, ptr: Tensor, beta: Tensor) -> Tensor:
     return torch.stack([gamma * (e - beta * px), gamma * (px - beta * e), py, pz], dim=1).to(p4.dtype)
 
 
-def aligned(p4: Tensor, ptr: Tensor) -> Tensor:
+def aligned(p4: Tensor, ptr: Tensor, *, validate: bool = True) -> Tensor:
     """Events turned about the beam and boosted along it, so that the sum of the particles is along +x and has pz = 0.
 
     Args:
         p4: [n, 4], float32 or float64.
         ptr: int64 [B + 1].
+        validate: check the values of ``ptr`` (on CUDA this synchronises).
 
     Returns:
         [n, 4] in the dtype of p4.
@@ -173,7 +175,7 @@ def aligned(p4: Tensor, ptr: Tensor) -> Tensor:
     Raises:
         ValueError, TypeError: wrong shape, dtype or device.
     """
-    events = _events("aligned", p4, ptr, validate=True)
+    events = _events("aligned", p4, ptr, validate)
     jet = cylindrical(_jets(p4, events))
     cos, sin, cosh, sinh = (
         t[events.receiver] for t in (jet.phi.cos(), jet.phi.sin(), jet.rapidity.cosh(), jet.rapidity.sinh())

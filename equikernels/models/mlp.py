@@ -71,9 +71,9 @@ class MLP(nn.Module):
         ptr = complete_graph(op, ptr, p4.shape[0])._ptr
         if self.training and self.max_beta > 0:
             uniform = torch.rand(ptr.shape[0] - 1, dtype=p4.dtype, device=p4.device)
-            p4 = boosted(p4, ptr, self.max_beta * (2 * uniform - 1))
+            p4 = boosted(p4, ptr, self.max_beta * (2 * uniform - 1), validate=False)
         if self.aligned:
-            p4 = aligned(p4, ptr)
+            p4 = aligned(p4, ptr, validate=False)
         rows = first_rows(p4 / p4.new_tensor(ALIGNED_UNITS if self.aligned else UNITS), ptr, self.n_particles)
         out: Tensor = self.layers(rows.flatten(1).to(weight.dtype))
         return out

@@ -23,7 +23,7 @@ LEAST = 1e-8  # the least argument of the pair features' logarithms
 
 
 def pair_features(p4: Tensor, i: Tensor, j: Tensor) -> Tensor:
-    r"""What the attention of ParT knows of pairs of particles.
+    r"""The features of pairs of particles that ParT reads.
 
     .. math:: \ln(\min(p_{T,i}, p_{T,j}) \Delta), \quad \ln\frac{\min(p_{T,i}, p_{T,j})}{p_{T,i} + p_{T,j}}, \quad
               \ln\Delta, \quad \ln m_{ij}^2
