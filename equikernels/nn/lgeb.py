@@ -227,11 +227,11 @@ def lorentz_messages(
     """Summed messages and the coordinates' step (None without phi_x), of any block with the published phi_e, phi_m and
     phi_x."""
     phi_x = getattr(block, "phi_x", None)
-    order = ("receiver", "sender", *(() if edge_attr is None else ("edge_attr",)))
-    if getattr(block, "equivariant", True):
-        order = (*order[:2], "invariants", *order[2:])
-    else:
+    equivariant = getattr(block, "equivariant", True)
+    if not equivariant:
         h = torch.cat([h, psi(x).to(h.dtype)], dim=1)
+    invariants = ("invariants",) if equivariant else ()
+    order = ("receiver", "sender", *invariants, *(() if edge_attr is None else ("edge_attr",)))
     return message_passing(
         EdgeMLP.of(block.phi_e, gate=block.phi_m, head=phi_x, order=order),
         graph,
