@@ -14,7 +14,7 @@ import torch
 
 from equikernels import _native
 
-from . import calls, deploy, growth, lorentznet, networks, pages, pelican, taggers, tracking
+from . import calls, deploy, growth, lorentznet, networks, pelican, readme, taggers, tracking
 from .compare import compare
 from .machine import machine
 from .plan import Plan, Setting, measure, names, wanted
@@ -85,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
     setting = Setting(options.threads, options.quick, options.device)
     plans = {name: plan(setting) for name, plan in NETWORKS.items()}
     every = {network: names(network, plan, setting) for network, plan in plans.items()}
-    texts = [*options.filter, *(pages.readme_rows(every) if options.readme else [])]
+    texts = [*options.filter, *(readme.readme_rows(every) if options.readme else [])]
     found = {network: [name for name in rows if wanted(name, texts)] for network, rows in every.items()}
     chosen = [network for network, rows in found.items() if rows]
     if not chosen:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
-from .pages import OTHERS, RESULTS, TABLES, ratio_of
-from .records import Document, documents, find, find_memory, machine_line
+from .readme import OTHERS, RESULTS, TABLES, ratio_of
+from .records import Document, machine_line
 
-FOLDER = RESULTS / "machines"
+MACHINES = "machines"
+FOLDER = RESULTS / MACHINES
 
 
-def machines(root: Path, results: dict[str, Document]) -> str:
+def machines(results: dict[str, Document]) -> str:
     """A column of ratios for each machine; the rate of multiply-adds and of a copy in its head."""
-    every = [results, *(documents(path) for path in sorted((root / FOLDER).glob("*")))]
-    every = [of for of in every if "lorentznet" in of]
+    every = [of for of in (results, *results.get(MACHINES, {}).values()) if "lorentznet" in of]
     if not every:
         return "Not measured yet."
     names = [name for name, _ in _rows(every[0])]
@@ -35,11 +34,7 @@ def _rows(results: dict[str, Document]) -> Iterator[tuple[str, str]]:
     for table in TABLES:
         document = results[table.network]
         for line in table.lines:
-            if line.memory:
-                row = find_memory(table.network, document, line.what)
-            else:
-                row = find(table.network, document, line.what, line.baseline)
-            yield f"{table.network}: {line.label}", ratio_of(row["ratio"])
+            yield f"{table.network}: {line.label}", ratio_of(line.row(table.network, document)["ratio"])
     for network, title in OTHERS.items():
         for row in results.get(network, {"rows": []})["rows"][:2]:
             yield f"{title}: {row['what']}", ratio_of(row["ratio"])

@@ -14,7 +14,7 @@ from typing import Any
 from equikernels.plots import FAINT, INK, OURS, figure_of, style
 
 from .costs import GROUPS, Group
-from .pages import RESULTS
+from .readme import RESULTS
 from .records import Document, baseline_of, documents, machine_line
 from .side_by_side import PUBLISHED as PUBLISHED_SIDE
 

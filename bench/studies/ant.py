@@ -57,7 +57,7 @@ class Ant(TrainingStudy):
 
     def table(self, results: Results) -> str:
         rows = []
-        for group, values in of_networks(results):
+        for group, values in results.jobs("network", "scale"):
             other = PUBLISHED.get(values["network"]) if values["scale"] == 1 else None
             row = [group, f"{results.groups[group][0]['parameters']:,}", *factor_cells(results, group)]
             rows.append([*row, other_data(Published(other, SOURCE) if other else None)])
@@ -65,7 +65,7 @@ class Ant(TrainingStudy):
 
     def plot(self, results: Results, path: Path) -> None:
         lines: dict[str, tuple[list[float], list[Any]]] = {}
-        for group, values in of_networks(results):
+        for group, values in results.jobs("network", "scale"):
             places, found = lines.setdefault(values["network"], ([], []))
             places.append(results.groups[group][0]["parameters"])
             found.append(results.spread(group, "ant_v2"))
@@ -103,9 +103,3 @@ def factor_cells(results: Results, group: str) -> list[str]:
         shown = found and found._replace(mean=factor * found.mean, deviation=factor * found.deviation)
         cells.append(cell(shown, digits))
     return cells
-
-
-def of_networks(results: Results) -> list[tuple[str, dict[str, Any]]]:
-    """Groups and the values of their jobs, by network, then by size."""
-    found = {r["job"]["group"]: r["job"]["values"] for r in results.document["records"].values()}
-    return sorted(found.items(), key=lambda item: (item[1]["network"], item[1]["scale"]))

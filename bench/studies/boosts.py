@@ -13,7 +13,7 @@ from torch import Tensor
 
 import equikernels as ek
 from equikernels import metrics
-from equikernels.data import Jets, top_tagging_scalars, with_beams
+from equikernels.data import Jets, boosted, top_tagging_scalars, with_beams
 from equikernels.train import Classifier
 from equikernels.train.config import Config
 from equikernels.train.tasks import JetBatch
@@ -22,7 +22,7 @@ from .figures import DPI, draw, figure_of, save
 from .invariance import GAMMAS, KINDS, boost, changes
 from .study import Job, Numbers, Place, Results
 from .tables import cell, markdown
-from .training import TrainingStudy, networks, on, values_of, with_training
+from .training import TrainingStudy, networks, on, values_of, with_limit, with_training
 
 BETAS = (0.0, 0.4, 0.8, 0.95, 0.99, 0.999, 0.9999)
 LARGEST_RAPIDITY = 2.65  # of random boosts in training: beta = 0.99
@@ -36,11 +36,8 @@ BOOSTED = ", random boosts in training"
 def augmented(jets: Jets, seed: int) -> Jets:
     """Each jet boosted along x by a random rapidity, up to :data:`LARGEST_RAPIDITY` in both directions."""
     rapidity = torch.rand(len(jets), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    rapidity = ((2 * rapidity - 1) * LARGEST_RAPIDITY).repeat_interleave(jets.ptr.diff())
-    energy, px, py, pz = jets.p4.double().unbind(1)
-    cosh, sinh = rapidity.cosh(), rapidity.sinh()
-    p4 = torch.stack([cosh * energy - sinh * px, cosh * px - sinh * energy, py, pz], dim=1)
-    return replace(jets, p4=p4.to(jets.p4.dtype))
+    beta = ((2 * rapidity - 1) * LARGEST_RAPIDITY).tanh()
+    return replace(jets, p4=boosted(jets.p4, jets.ptr, beta))
 
 
 class Boosts(TrainingStudy):
@@ -58,9 +55,11 @@ class Boosts(TrainingStudy):
         configs |= {name: found[name] for name in WITHOUT_SYMMETRY if name in found}
         configs |= {f"{name}{BOOSTED}": found[name] for name in WITHOUT_SYMMETRY if name in found}
         if not full:
-            configs = {name: with_training(config, epochs=EPOCHS) for name, config in configs.items()}
-        limits = {"limit": None if full else LIMIT, "test": None if full else TEST}
-        made = {name: values_of(config, boosted=name.endswith(BOOSTED), **limits) for name, config in configs.items()}
+            configs = {
+                name: with_limit(with_training(config, epochs=EPOCHS), LIMIT) for name, config in configs.items()
+            }
+        test = None if full else TEST
+        made = {name: values_of(config, boosted=name.endswith(BOOSTED), test=test) for name, config in configs.items()}
         return {**made, INVARIANCE: {}}
 
     def run(self, job: Job, place: Place) -> Numbers:
@@ -78,7 +77,7 @@ class Boosts(TrainingStudy):
                 if not path.exists():
                     augmented(ek.data.read_jets(getattr(events, part)), 2 * job.seed + k).save(path)
             events = replace(events, **{part: str(path) for part, path in parts.items()})
-        return on(Config.of(job.values["config"]), events, job.seed, job.values["limit"])
+        return on(Config.of(job.values["config"]), events, job.seed)
 
     @torch.inference_mode()
     def evaluate(self, model: Classifier, report: Mapping[str, Any], job: Job, place: Place) -> Numbers:

@@ -45,7 +45,7 @@ class Channels(TrainingStudy):
 
     def table(self, results: Results) -> str:
         rows = []
-        for group, values in groups_of(results):
+        for group, values in results.jobs("size", "share"):
             options = values["config"]["options"]
             other = Published(PUBLISHED, SOURCE) if options["n_free"] == 4 and values["size"] < 20_000 else None
             widths = [str(options["n_hidden"]), str(options["n_free"])]
@@ -55,7 +55,7 @@ class Channels(TrainingStudy):
 
     def plot(self, results: Results, path: Path) -> None:
         lines: dict[str, tuple[list[float], list[Any]]] = {}
-        for group, values in groups_of(results):
+        for group, values in results.jobs("size", "share"):
             places, found = lines.setdefault(f"{values['size'] // 1000}k parameters", ([], []))
             options = values["config"]["options"]
             places.append(options["n_free"] / (options["n_free"] + options["n_hidden"]))
@@ -68,9 +68,3 @@ def widths(parameters: int, share: float, n_layers: int) -> dict[str, int]:
     model = VecNet.of_size(parameters, share, 2, 4, n_layers=n_layers)
     n_free = model.free_encoder.out_features if hasattr(model, "free") else 0
     return {"n_hidden": model.embedding.out_features, "n_free": int(n_free), "n_layers": n_layers}
-
-
-def groups_of(results: Results) -> list[tuple[str, dict[str, Any]]]:
-    """Groups and the values of their jobs, by size, then by share."""
-    found = {r["job"]["group"]: r["job"]["values"] for r in results.document["records"].values()}
-    return sorted(found.items(), key=lambda item: (item[1]["size"], item[1]["share"]))

@@ -9,9 +9,9 @@ from equikernels.train.config import Config
 
 from .events import SIZES
 from .figures import curves
-from .study import Job, Place, Published, Results
+from .study import Published, Results
 from .tables import cell, markdown, other_data
-from .training import TrainingStudy, networks, on, values_of, with_training
+from .training import TrainingStudy, networks, values_of, with_limit, with_training
 
 SHARES = (0.05, 0.25, 1.0)  # of the training jets
 EPOCHS, LONGEST = 5, 6  # of a quick run on all jets; smaller shares have up to so many times the epochs
@@ -39,15 +39,10 @@ class Fractions(TrainingStudy):
             if name in found
         }
 
-    def config(self, job: Job, place: Place) -> Config:
-        """On the first jets of the training file; validation and test are those of all shares."""
-        assert place.events is not None
-        return on(Config.of(job.values["config"]), place.events, job.seed, job.values["limit"])
-
     def table(self, results: Results) -> str:
         head = ["network", "training jets", "accuracy", "AUC", "1/eps_B (0.3)", "other data"]
         rows = []
-        for group, values in jobs_of(results).items():
+        for group, values in results.jobs("network", "share"):
             digits = {"accuracy": 4, "auc": 4, "rejection_0.3": 0}
             cells = [cell(results.spread(group, key), d) for key, d in digits.items()]
             other = PUBLISHED.get(values["network"]) if values["share"] == 1 else None
@@ -57,7 +52,7 @@ class Fractions(TrainingStudy):
 
     def plot(self, results: Results, path: Path) -> None:
         lines: dict[str, tuple[list[float], list[Any]]] = {}
-        for group, values in jobs_of(results).items():
+        for group, values in results.jobs("network", "share"):
             places, found = lines.setdefault(values["network"], ([], []))
             places.append(values["limit"])
             found.append(results.spread(group, "auc"))
@@ -65,14 +60,8 @@ class Fractions(TrainingStudy):
 
 
 def of_share(config: Config, share: float, full: bool) -> dict[str, Any]:
-    """Values of a job. Small shares are trained for more epochs, for about as many steps."""
+    """Values of a job, on the first jets of the training file. Small shares have more epochs, for as many steps."""
     epochs = config.training.epochs if full else EPOCHS
     config = with_training(config, epochs=round(epochs * min(1 / share, LONGEST)))
     limit = round(SIZES["jets", full].train * share)
-    return values_of(config, network=config.network, share=share, limit=limit)
-
-
-def jobs_of(results: Results) -> dict[str, dict[str, Any]]:
-    """Group -> values of its jobs, by network, then by number of jets."""
-    found = {r["job"]["group"]: r["job"]["values"] for r in results.document["records"].values()}
-    return dict(sorted(found.items(), key=lambda item: (item[1]["network"], item[1]["share"])))
+    return values_of(with_limit(config, limit), network=config.network, share=share, limit=limit)

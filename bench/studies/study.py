@@ -1,4 +1,4 @@
-"""What a study is: independent jobs, each of which gives numbers, and a table and a plot of them."""
+"""The interface of a study: jobs that do not depend on each other, the numbers that each gives, a table and a plot."""
 
 from __future__ import annotations
 
@@ -108,6 +108,11 @@ class Results:
         self.groups: dict[str, list[Numbers]] = {}
         for record in document["records"].values():
             self.groups.setdefault(record["job"]["group"], []).append(record["numbers"])
+
+    def jobs(self, *order: str) -> list[tuple[str, dict[str, Any]]]:
+        """(group, values of its jobs), sorted by these of the values."""
+        found = {r["job"]["group"]: r["job"]["values"] for r in self.document["records"].values()}
+        return sorted(found.items(), key=lambda item: [item[1][name] for name in order])
 
     def spread(self, group: str, name: str) -> Spread | None:
         """Of a number over a group's seeds; None where no job has it. Infinite and missing values are left out."""

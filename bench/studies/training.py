@@ -32,7 +32,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "TFN": {"width": 4, "n_layers": 2},
     "VecNet": {"n_hidden": 24, "n_layers": 3},
 }
-# Of quick runs that compare all networks: they have no kernels, and would take most of the time.
+# Of quick runs that compare all networks: they would take most of the time.
 LEFT_OUT = ("RadialField", "SchNet", "TFN")
 FORWARD = 0.35  # of a step's time, about: the pass over events without gradients
 
@@ -60,10 +60,10 @@ def with_limit(config: Config, limit: int) -> Config:
     return replace(config, data=replace(config.data, limit=limit))
 
 
-def on(config: Config, events: Events, seed: int, limit: int | None = None) -> Config:
+def on(config: Config, events: Events, seed: int) -> Config:
     """A configuration on a study's events."""
     data = replace(config.data, train=events.train, validation=events.validation, test=events.test)
-    return with_training(replace(config, data=replace(data, limit=limit or config.data.limit)), seed=seed)
+    return with_training(replace(config, data=data), seed=seed)
 
 
 class TrainingStudy(Study):
@@ -82,7 +82,7 @@ class TrainingStudy(Study):
         raise NotImplementedError
 
     def config(self, job: Job, place: Place) -> Config:
-        """What is trained."""
+        """The configuration that a job trains."""
         assert place.events is not None
         return on(Config.of(job.values["config"]), place.events, job.seed)
 

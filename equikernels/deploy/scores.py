@@ -12,7 +12,7 @@ from ..graph import Graph
 from .inputs import EDGE_INDEX, EDGES, NODES, PTR, Input
 
 # The networks that equikernels.train knows, by their class.
-NAMES = {"PELICANClassifier": "PELICAN", "EGNNTagger": "EGNN"}
+NAMES = {"PELICANClassifier": "PELICAN"}
 
 
 def task_of(op: str, model: nn.Module) -> Any:
@@ -22,10 +22,13 @@ def task_of(op: str, model: nn.Module) -> Any:
         TypeError: it does not.
     """
     from ..train.tasks import TASKS
+    from ..train.tasks.points import OfPoints, Tagger
 
     kind = type(model).__name__
-    name = NAMES.get(kind, kind)
-    if name not in TASKS or kind == "EGNN":
+    of_events = type(model.network).__name__ if isinstance(model, Tagger) else kind
+    name = NAMES.get(of_events, of_events)
+    # networks of points are trained inside a Tagger
+    if name not in TASKS or isinstance(TASKS[name], OfPoints) != isinstance(model, Tagger):
         fail(op, "model", 'a network of equikernels.train with reads="events"', kind, TypeError)
     return TASKS[name]
 

@@ -17,8 +17,9 @@ from equikernels import cli
 from ..support import ROOT
 from ..support.bench_suite import document, machine, module, side_by_side
 
-command, compare, costs, growth, pages, plan, plots, records, report, targets = map(
-    module, ("command", "compare", "costs", "growth", "pages", "plan", "plots", "records", "report", "targets")
+command, compare, costs, growth, pages, plan, plots, readme, records, report, targets = map(
+    module,
+    ("command", "compare", "costs", "growth", "pages", "plan", "plots", "readme", "records", "report", "targets"),
 )
 
 
@@ -320,9 +321,9 @@ def test_all_that_the_pages_show_can_be_measured() -> None:
     for target in on_cpu:
         against = f", against {target.baseline}" if target.baseline else ""
         assert f"{target.network}/{target.row}{against}" in every[target.network]
-    shown = pages.readme_rows(every)
+    shown = readme.readme_rows(every)
     avx512 = "avx2" in ek.available_isas() and ek.active_isa() != "avx2"
-    lines = sum(not line.memory for own in pages.TABLES for line in own.lines) - (not avx512)
-    assert len(shown) == lines + 1 + 2 + 3 * len(pages.OTHERS)  # the block alone; peak memory; other networks
+    lines = sum(not line.memory for own in readme.TABLES for line in own.lines) - (not avx512)
+    assert len(shown) == lines + 1 + 2 + 3 * len(readme.OTHERS)  # the block alone; peak memory; other networks
     op = "segment_reduce, sum", "two particles", False, 1, "float32"
     assert report._name(op) in {target.row for target in targets.CPU}

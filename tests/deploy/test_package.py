@@ -131,6 +131,7 @@ REFUSED = [
     (lambda: ek.models.LorentzNet(2, 8).to("meta"), {}, ValueError, "model: expected a network on the CPU, got meta"),
     (lambda: nn.Linear(2, 2), {}, TypeError, "model: expected a network of equikernels.models, got Linear"),
     (lambda: ek.models.EGNN(3, 8, 2), {"reads": "events"}, TypeError, "model: expected a network of equikernels.train"),
+    (lambda: ek.models.GNN(3, 8, 2), {"reads": "events"}, TypeError, "model: expected a network of equikernels.train"),
     (lambda: ek.models.LorentzNet(2, 8), {"reads": "jets"}, ValueError, "reads: expected one of arguments, events"),
 ]
 
