@@ -38,7 +38,9 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--padded-to", type=_positive, metavar="N", help='slots of LorentzNet\'s readout "padded_mean"')
     generate = commands.add_parser("generate", help="simulate jets or hits")
     kinds = generate.add_subparsers(dest="kind", required=True)
-    jets = kinds.add_parser("jets", help="top and QCD jets, as an npz file that read_jets reads")
+    jets = kinds.add_parser("jets", help="jets with their truth, as an npz file that read_jets reads")
+    kinds_of_jets = ("top", "w", "quark_gluon")
+    jets.add_argument("--kind", dest="sample", choices=kinds_of_jets, default="top", help="default: top and QCD jets")
     jets.add_argument("--number", type=_positive, default=2000, metavar="N", help="how many jets (default: 2000)")
     jets.add_argument("--output", type=Path, default=Path("jets.npz"), metavar="FILE", help="default: jets.npz")
     hits = kinds.add_parser("hits", help="pixel hits of top-quark pairs with pile-up, as TrackML files")
@@ -113,7 +115,7 @@ def _generate(arguments: argparse.Namespace) -> int:
     try:
         if arguments.kind == "jets":
             arguments.output.parent.mkdir(parents=True, exist_ok=True)
-            generate_jets(arguments.number, arguments.seed).save(arguments.output)
+            generate_jets(arguments.number, arguments.seed, arguments.sample).save(arguments.output)
         else:
             arguments.output.mkdir(parents=True, exist_ok=True)
             for k, event in enumerate(generate_hits(arguments.number, arguments.seed, arguments.pile_up)):

@@ -200,6 +200,43 @@ def summary(score: Given, label: Given, weight: Given | None = None) -> dict[str
     return found
 
 
+def momentum_resolution(momentum: Given, true: Given) -> dict[str, float]:
+    r"""How far predicted four-momenta are from the true ones (PELICAN, arXiv 2307.16506).
+
+    Args:
+        momentum, true: [n, 4] (E, px, py, pz), GeV.
+
+    Returns:
+        events, sigma_pt and sigma_m (half the 16 to 84 % range of (pT - pT*) / pT* and of (\|m\| - \|m*\|) / \|m*\|),
+        sigma_psi and sigma_dr (the 68 % quantiles of the angle, and of the distance in eta and phi, between both), in
+        radians. Quantiles are interpolated.
+    """
+    p, q = (np.asarray(torch.as_tensor(x).detach().cpu(), np.float64) for x in (momentum, true))
+    if p.shape != q.shape or p.ndim != 2 or p.shape[1] != 4 or len(p) == 0:
+        fail("momentum_resolution", "momentum", f"[n, 4], the shape of true, {list(q.shape)}", list(p.shape))
+
+    def width(found: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
+        low, high = np.quantile((found - expected) / expected, (0.16, 0.84))
+        return float(high - low) / 2
+
+    def mass(x: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.sqrt(np.abs(x[:, 0] ** 2 - np.square(x[:, 1:]).sum(1)))
+
+    u, v = (x[:, 1:] / np.linalg.norm(x[:, 1:], axis=1, keepdims=True) for x in (p, q))
+    angle = 2 * np.arctan2(np.linalg.norm(u - v, axis=1), np.linalg.norm(u + v, axis=1))
+    pt = [np.hypot(x[:, 1], x[:, 2]) for x in (p, q)]
+    eta = [np.arcsinh(x[:, 3] / t) for x, t in zip((p, q), pt, strict=True)]
+    turn = np.arctan2(p[:, 2], p[:, 1]) - np.arctan2(q[:, 2], q[:, 1])
+    distance = np.hypot(eta[0] - eta[1], (turn + np.pi) % (2 * np.pi) - np.pi)
+    return {
+        "events": float(len(p)),
+        "sigma_pt": width(*pt),
+        "sigma_m": width(mass(p), mass(q)),
+        "sigma_psi": float(np.quantile(angle, 0.68)),
+        "sigma_dr": float(np.quantile(distance, 0.68)),
+    }
+
+
 def spread(values: Iterable[float]) -> Spread:
     """Mean and standard deviation over seeds.
 

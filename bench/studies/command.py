@@ -20,13 +20,15 @@ from .fractions import Fractions
 from .inference import Inference
 from .rotations import Rotations
 from .runner import run
+from .spurions import QuarkGluon, Spurions, WMomentum
 from .study import Study
 from .tracking import Tracking
 
 OF_NETWORKS: tuple[Study, ...] = Ablation(), Channels(), Ant()
+OF_INPUTS: tuple[Study, ...] = Spurions(), QuarkGluon(), WMomentum()
 STUDIES: dict[str, Study] = {
     study.name: study
-    for study in (Accuracy(), Tracking(), Boosts(), Rotations(), Fractions(), Inference(), *OF_NETWORKS)
+    for study in (Accuracy(), Tracking(), Boosts(), Rotations(), Fractions(), Inference(), *OF_NETWORKS, *OF_INPUTS)
 }
 
 

@@ -37,9 +37,14 @@ class Sizes(NamedTuple):
 SIZES = {
     ("jets", False): Sizes(4_000, 1_000, 5_000),
     ("jets", True): Sizes(60_000, 10_000, 50_000),
+    ("momenta", False): Sizes(3_000, 500, 2_000),
+    ("momenta", True): Sizes(60_000, 10_000, 20_000),
+    ("identified", False): Sizes(3_000, 500, 3_000),
+    ("identified", True): Sizes(60_000, 10_000, 50_000),
     ("hits", False): Sizes(24, 6, 20),
     ("hits", True): Sizes(300, 50, 150),
 }
+KINDS = {"momenta": "w", "identified": "quark_gluon"}  # of jets, which the package has no sample of
 SEED = 20  # of simulated events
 SHARES = (0.6, 0.1, 0.3)  # of one file of the user's, or of the sample
 
@@ -71,7 +76,7 @@ def events_of(data: str, full: bool, files: Sequence[Path], folder: Path) -> Eve
     if len(files) > 3:
         fail("study", "--data", "one file; training and test; or training, validation and test", f"{len(files)} files")
     if files:
-        whole = read_jets(files[0]) if data == "jets" else read_hits(files[0])
+        whole = read_hits(files[0]) if data == "hits" else read_jets(files[0])
         shares = (0.9, 0.1) if len(files) == 2 else SHARES
         found = write(folder, f"cut_{files[0].stem}", cut(whole, shares))
         about = f"your {data}: " + ", ".join(f"{path} ({size(path):,} bytes)" for path in files)
@@ -88,7 +93,7 @@ def simulated(data: str, full: bool, folder: Path) -> Events:
         try:
             parts = [_generate(data, n, SEED + k) for k, n in enumerate(sizes)]
         except ImportError:
-            if full:
+            if full or data in KINDS:
                 raise
             whole = load_sample_jets() if data == "jets" else load_sample_hit_graphs()
             shares = SHARES if data == "jets" else (0.4, 0.2, 0.4)
@@ -101,8 +106,8 @@ def simulated(data: str, full: bool, folder: Path) -> Events:
 def _generate(data: str, number: int, seed: int) -> Jets | list[HitGraph]:
     from equikernels.generate import generate_hits, generate_jets
 
-    if data == "jets":
-        return generate_jets(number, seed)
+    if data != "hits":
+        return generate_jets(number, seed, KINDS.get(data, "top"))
     return [hit_graph(event) for event in generate_hits(number, seed)]
 
 

@@ -38,6 +38,19 @@ def against_parameters(results: Results, name: str, title: str, path: Path, **ax
     save(figure, path)
 
 
+def bars(results: Results, name: str, title: str, path: Path) -> None:
+    """A point for each group, one below another, with the spread over its seeds."""
+    found = {group: s for group in results.groups if (s := results.spread(group, name)) is not None}
+    figure = figure_of(figsize=(6.4, 0.8 + 0.4 * len(found)), dpi=DPI)
+    axes = figure.add_subplot()
+    for k, s in enumerate(found.values()):
+        axes.errorbar(s.mean, -k, xerr=deviation(s), fmt="o", color=MORE[k % len(MORE)], capsize=3)
+    axes.set_yticks([-k for k in range(len(found))], list(found))
+    axes.set(xlabel=title)
+    style(axes)
+    save(figure, path)
+
+
 def curves(lines: Lines, path: Path, **axes_options: Any) -> None:
     """A plot of lines alone; the options are those of matplotlib's Axes.set."""
     figure = figure_of(figsize=(6.6, 4.2), dpi=DPI)

@@ -30,6 +30,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "RadialField": {"hidden_nf": 24, "n_layers": 3},
     "SchNet": {"hidden_nf": 24, "n_layers": 2, "n_gaussians": 16},
     "TFN": {"width": 4, "n_layers": 2},
+    "LGN": {"num_channels": [2, 3, 2], "n_basis": 5},
     "VecNet": {"n_hidden": 24, "n_layers": 3},
 }
 # Of quick runs that compare all networks: they would take most of the time.

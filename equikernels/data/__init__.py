@@ -13,6 +13,7 @@ from .hits import load_sample_hit_graphs as load_sample_hit_graphs
 from .hits import save_hit_graphs as save_hit_graphs
 from .inputs import PDG_IDS as PDG_IDS
 from .inputs import invariant_mass as invariant_mass
+from .inputs import particle_scalars as particle_scalars
 from .inputs import quark_gluon_scalars as quark_gluon_scalars
 from .inputs import top_tagging_scalars as top_tagging_scalars
 from .inputs import with_beams as with_beams

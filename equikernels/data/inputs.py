@@ -95,6 +95,34 @@ def top_tagging_scalars(x: Tensor, is_beam: Tensor) -> Tensor:
     return psi(kind * invariant_mass(x).unsqueeze(1))
 
 
+def particle_scalars(pdg_id: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The 12 scalars of a particle that PELICAN reads with ``dataset="qg"``, from its PDG id alone.
+
+    Args:
+        pdg_id: integers [n].
+        dtype: of the result.
+
+    Returns:
+        [n, 12]: charge -1, 0 or +1 (one-hot); charged hadron, neutral hadron, photon, electron, muon (one-hot); four
+        zeros where JetClass has impact parameters.
+
+    Raises:
+        TypeError: not integers.
+    """
+    op = "particle_scalars"
+    check_tensor(op, "pdg_id", pdg_id, ["n"], [torch.int64, torch.int32, torch.int16])
+    kind = pdg_id.abs()
+    electron, muon, photon = kind == 11, kind == 13, kind == 22
+    neutral = (kind == 130) | (kind == 310) | (kind == 2112) | (kind == 3122) | (kind == 3322)
+    hadron = ~(electron | muon | photon | neutral)
+    # negatively charged: e-, mu-, and baryons and mesons of an id below 0, but for Sigma-, Xi- and Omega-
+    negative = torch.where(electron | muon | (kind == 3112) | (kind == 3312) | (kind == 3334), pdg_id > 0, pdg_id < 0)
+    charged = electron | muon | hadron
+    columns = (charged & negative, ~charged, charged & ~negative, hadron, neutral, photon, electron, muon)
+    known = torch.stack(columns, dim=1).to(dtype)
+    return torch.nn.functional.pad(known, (0, 4))
+
+
 def quark_gluon_scalars(pdg_id: Tensor, dtype: torch.dtype = torch.float32, *, validate: bool = True) -> Tensor:
     """Scalars of LorentzNet for quark/gluon tagging: one-hot |PDG id| over :data:`PDG_IDS`.
 

@@ -29,6 +29,7 @@ class Jets:
         ptr: int64 [n_jets + 1]; jet b owns rows ptr[b] .. ptr[b + 1] - 1.
         label: int64 [n_jets], 1 for signal, or the number of the class; -1 where it is not known.
         features: further tensors [n_total, ...] of the constituents, such as "pdg_id".
+        truth: further tensors [n_jets, ...] of the jets, such as "W", the four-momentum of the W boson in it.
 
     Raises:
         ValueError, TypeError: wrong shape, dtype or device; on the CPU, ``ptr`` does not start at 0, decreases or does
@@ -39,6 +40,7 @@ class Jets:
     ptr: Tensor
     label: Tensor
     features: dict[str, Tensor] = field(default_factory=dict)
+    truth: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         op = "Jets"
@@ -49,6 +51,9 @@ class Jets:
         for name, column in self.features.items():
             if not isinstance(column, Tensor) or column.shape[:1] != self.p4.shape[:1]:
                 fail(op, f"features[{name!r}]", f"shape [{self.p4.shape[0]}, ...]", list(getattr(column, "shape", [])))
+        for name, column in self.truth.items():
+            if not isinstance(column, Tensor) or column.shape[:1] != self.label.shape:
+                fail(op, f"truth[{name!r}]", f"shape [{len(self)}, ...]", list(getattr(column, "shape", [])))
 
     def __len__(self) -> int:
         return self.ptr.shape[0] - 1
@@ -81,7 +86,8 @@ class Jets:
         ptr = self.ptr[lo : hi + 1]
         first, last = int(ptr[0]), int(ptr[-1])
         features = {name: column[first:last] for name, column in self.features.items()}
-        return Jets(self.p4[first:last], ptr - first, self.label[lo:hi], features)
+        truth = {name: column[lo:hi] for name, column in self.truth.items()}
+        return Jets(self.p4[first:last], ptr - first, self.label[lo:hi], features, truth)
 
     def _take(self, index: Tensor) -> Jets:
         counts = self.ptr.diff()[index]
@@ -89,7 +95,8 @@ class Jets:
         start = self.ptr[index] - ptr[:-1]
         rows = torch.repeat_interleave(start, counts) + torch.arange(int(ptr[-1]), device=ptr.device)
         features = {name: column[rows] for name, column in self.features.items()}
-        return Jets(self.p4[rows], ptr, self.label[index], features)
+        truth = {name: column[index] for name, column in self.truth.items()}
+        return Jets(self.p4[rows], ptr, self.label[index], features, truth)
 
     def batches(self, size: int) -> Iterator[Jets]:
         """Batches of ``size`` jets in order; the last one may be smaller."""
@@ -123,14 +130,17 @@ class Jets:
         op = "Jets.concatenate"
         if len(parts) == 0:
             fail(op, "parts", "at least one part", "none")
-        names = parts[0].features.keys()
+        names, truths = parts[0].features.keys(), parts[0].truth.keys()
         for k, part in enumerate(parts):
-            if part.features.keys() != names:
-                fail(op, f"parts[{k}]", f"features {list(names)}", list(part.features))
+            for what, found, wanted in (("features", part.features, names), ("truth", part.truth, truths)):
+                if found.keys() != wanted:
+                    fail(op, f"parts[{k}]", f"{what} {list(wanted)}", list(found))
         ends = torch.cumsum(torch.tensor([0, *(part.p4.shape[0] for part in parts)]), 0).tolist()
         ptr = torch.cat([parts[0].ptr[:1], *(part.ptr[1:] + end for part, end in zip(parts, ends, strict=False))])
         features = {name: torch.cat([part.features[name] for part in parts]) for name in names}
-        return Jets(torch.cat([part.p4 for part in parts]), ptr, torch.cat([part.label for part in parts]), features)
+        truth = {name: torch.cat([part.truth[name] for part in parts]) for name in truths}
+        label = torch.cat([part.label for part in parts])
+        return Jets(torch.cat([part.p4 for part in parts]), ptr, label, features, truth)
 
     def loader(
         self,
@@ -170,17 +180,20 @@ class Jets:
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Jets:
         """On another device; ``dtype`` is that of p4."""
         features = {name: column.to(device) for name, column in self.features.items()}
-        return Jets(self.p4.to(device, dtype), self.ptr.to(device), self.label.to(device), features)
+        truth = {name: column.to(device) for name, column in self.truth.items()}
+        return Jets(self.p4.to(device, dtype), self.ptr.to(device), self.label.to(device), features, truth)
 
     def pin_memory(self) -> Jets:
         """In page-locked memory, which a DataLoader with ``pin_memory`` asks for."""
         features = {name: column.pin_memory() for name, column in self.features.items()}
-        return Jets(self.p4.pin_memory(), self.ptr.pin_memory(), self.label.pin_memory(), features)
+        truth = {name: column.pin_memory() for name, column in self.truth.items()}
+        return Jets(self.p4.pin_memory(), self.ptr.pin_memory(), self.label.pin_memory(), features, truth)
 
     def save(self, path: str | Path) -> None:
-        """Writes an npz file of the arrays p4, ptr, label and feature_<name>, which :meth:`load` reads."""
+        """Writes an npz file of arrays p4, ptr, label, feature_<name> and truth_<name>, which :meth:`load` reads."""
         arrays = {"p4": self.p4, "ptr": self.ptr, "label": self.label}
         arrays |= {f"feature_{name}": column for name, column in self.features.items()}
+        arrays |= {f"truth_{name}": column for name, column in self.truth.items()}
         with Path(path).open("wb") as file:  # np.savez would append .npz to a name without it
             np.savez_compressed(file, allow_pickle=False, **{k: v.detach().cpu().numpy() for k, v in arrays.items()})
 
@@ -192,9 +205,11 @@ class Jets:
                 expected = "arrays p4, ptr and label"
                 fail("Jets.load", str(path), expected, f"no {', '.join(sorted(missing))}")
             tensors = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-        start = "feature_"
-        features = {name.removeprefix(start): tensors[name] for name in tensors if name.startswith(start)}
-        return Jets(tensors["p4"], tensors["ptr"].long(), tensors["label"].long(), features)
+        features, truth = (
+            {name.removeprefix(start): tensors[name] for name in tensors if name.startswith(start)}
+            for start in ("feature_", "truth_")
+        )
+        return Jets(tensors["p4"], tensors["ptr"].long(), tensors["label"].long(), features, truth)
 
 
 def load_sample_jets() -> Jets:

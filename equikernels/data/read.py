@@ -173,7 +173,8 @@ def _finish(part: Part, options: Options, scale: float, most: int | None, dtype:
     else:
         label = np.full(len(counts), -1, np.int64) if part.label is None else part.label
     ptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return Jets(_tensor(p4).to(dtype), _tensor(ptr), _tensor(label), {n: _tensor(c) for n, c in features.items()})
+    tables = ({name: _tensor(c) for name, c in table.items()} for table in (features, part.truth))
+    return Jets(_tensor(p4).to(dtype), _tensor(ptr), _tensor(label), *tables)
 
 
 def _tensor(array: np.ndarray) -> Tensor:

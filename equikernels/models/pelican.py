@@ -161,7 +161,9 @@ class PELICANRegressor(Trunk):
     .. math:: P_t = \frac{1}{scale} \sum_i \sum_w c_{itw}\, \Pi_w p_i
 
     The weights c are invariant, one for each target t and each component w that the group does not mix with the
-    others: one with "so13" and all spurions, for which the sum includes the spurions.
+    others: one with "so13" and all spurions, for which the sum includes the spurions. Those of one target start equal:
+    networks of one seed give the same four-momenta at first, whatever their inputs, where the parts of p_i add up to it
+    (not for "se2").
 
     Args (keywords, as published): those of :class:`PELICANClassifier` but num_classes, and
 
@@ -190,7 +192,7 @@ class PELICANRegressor(Trunk):
             fail("PELICANRegressor", "mlp_out", "True", mlp_out)
         self.projections = projections("so13" if self.method == "spurions" else self.stabilizer, self.compat)
         self.num_targets = num_targets
-        widths = [*options["num_channels_out"], num_targets * len(self.projections)]
+        widths = [*options["num_channels_out"], num_targets]
         self.msg_2to1 = self.last_message()
         self.agg_2to1 = Eq2to1(
             options["num_channels_m_out"][-1],
@@ -201,6 +203,7 @@ class PELICANRegressor(Trunk):
             **self.last,
         )
         self.mlp_out_1 = MLP(widths, self.last["activation"])
+        self.mlp_out_1.repeat_outputs(len(self.projections))
         self.to(device=device, dtype=dtype)
 
     @classmethod

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -66,6 +67,13 @@ class MLP(nn.Module):
         for linear in self.linear:
             x = activate(apply_linear(linear, x), self.activation)
         return x
+
+    def repeat_outputs(self, number: int) -> None:
+        """Each output ``number`` times, with weights that start equal."""
+        last = self.linear[-1]
+        for name, value in [*last.named_parameters()]:
+            setattr(last, name, nn.Parameter(value.detach().repeat_interleave(number, 0)))
+        last.out_features = last.get_parameter("weight").shape[0]  # type: ignore[assignment]
 
 
 class Net2to2(nn.Module):
@@ -171,15 +179,16 @@ class Trunk(nn.Module):
         self.input_encoder = Encoder(encoded, angles=irc_safe)
         shared: dict[str, Any] = {"activation": o.activation, "average_nobj": o.average_nobj}
         if self.num_scalars:
-            self.eq1to2 = Eq1to2(
-                self.num_scalars,
-                o.num_channels_scalar,
-                activate_agg=o.activate_agg_in,
-                activate_lin=o.activate_lin_in,
-                config=o.config_out,
-                basis=OFF_DIAGONAL_1TO2 if o.strict_irc else None,
-                **shared,
-            )
+            with other_random_numbers():
+                self.eq1to2 = Eq1to2(
+                    self.num_scalars,
+                    o.num_channels_scalar,
+                    activate_agg=o.activate_agg_in,
+                    activate_lin=o.activate_lin_in,
+                    config=o.config_out,
+                    basis=OFF_DIAGONAL_1TO2 if o.strict_irc else None,
+                    **shared,
+                )
         strict: dict[str, Any] = {"basis": OFF_DIAGONAL_2TO2, "diagonal_bias": False} if o.strict_irc else {}
         rate = o.drop_rate if o.dropout else 0.0
         self.net2to2 = Net2to2(
@@ -252,6 +261,15 @@ class Trunk(nn.Module):
         if scalars is not None:
             T = torch.cat([T, self.eq1to2(scalars, batch)], dim=1)
         return p4, self.net2to2(T, batch), pairs, batch
+
+
+@contextmanager
+def other_random_numbers() -> Iterator[None]:
+    """Random numbers of another seed, drawn from the generator, whose state stays: with one seed the layers behind the
+    inputs start from the same weights whether there are spurions or not (Bogatskiy, BOOST 2024)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int(torch.randint(2**62, (1,), device="cpu")))
+        yield
 
 
 def slots_of(name: str, network: Any, pairs: Graph, padded_to: int | None) -> int | None:

@@ -17,6 +17,7 @@ from .. import data, deploy, metrics
 from ..checks import fail, need
 from ..data import Jets
 from .config import Config, load
+from .module import Classifier
 from .trainer import fit, load_model, score_jets
 
 SUFFIXES = (".parquet", ".csv", ".npz")
@@ -34,7 +35,9 @@ def train(arguments: argparse.Namespace) -> int:
         f"{report['parameters']:,} parameters, {report['epochs']} epochs in {report['seconds']:.0f} s; "
         f"{waiting:.1f} % of the time of its steps was waiting for data"
     )
-    if "test" in report:
+    if "test" in report and "auc" not in report["test"]:
+        print(", ".join(f"{name} {value:.4f}" for name, value in report["test"].items()))
+    elif "test" in report:
         print(lines(report["test"]))
         scores = np.load(arguments.output / "test_scores.npz")
         plots(arguments.output, scores["score"], scores["label"], config.network)
@@ -44,7 +47,7 @@ def train(arguments: argparse.Namespace) -> int:
 
 def evaluate(arguments: argparse.Namespace) -> int:
     _threads(arguments)
-    model = load_model(arguments.model).to(arguments.device)
+    model = _classifier("evaluate", arguments)
     labels: list[torch.Tensor] = []
 
     def chunks() -> Iterator[Jets]:
@@ -67,7 +70,7 @@ def score(arguments: argparse.Namespace) -> int:
     _threads(arguments)
     if arguments.out.suffix not in SUFFIXES:
         fail("score", "--out", f"a file that ends in {', '.join(SUFFIXES)}", arguments.out)
-    model = load_model(arguments.model).to(arguments.device)
+    model = _classifier("score", arguments)
     found = _joined(list(score_jets(model, _chunks(model.config, arguments.data))), arguments.data).numpy()
     write_scores(arguments.out, found)
     print(f"{len(found):,} jets scored: {arguments.out}")
@@ -137,6 +140,13 @@ def plots(folder: Path, score: Any, label: Any, name: str) -> None:
 
     drawn.roc({name: metrics.roc(score, label)}, folder / "roc.png")
     drawn.score_histogram(score, label, folder / "scores.png")
+
+
+def _classifier(op: str, arguments: argparse.Namespace) -> Classifier:
+    model = load_model(arguments.model).to(arguments.device)
+    if model.task.data == "momenta":
+        fail(op, "--model", "a classifier; `train --test` evaluates a regression", model.config.network)
+    return model
 
 
 def _chunks(config: Config, path: str) -> Iterator[Jets]:

@@ -120,7 +120,7 @@ class JetData(EventData):
 
     @staticmethod
     def batch(events: Jets) -> JetBatch:
-        return JetBatch(events.p4, events.ptr, events.label)
+        return JetBatch(events.p4, events.ptr, events.label, events.features.get("pdg_id"))
 
     def batches(self, events: Jets, options: dict[str, Any]) -> Any:
         return events.loader(self.config.data.batch_size, collate_fn=self.batch, **options)
@@ -129,6 +129,20 @@ class JetData(EventData):
         if len(events) == 0:
             fail("config", where, "at least one jet", "none")
         _check_classes(where, events.label)
+
+
+class MomentumData(JetData):
+    """Jets with the four-momentum of the W boson in them, ``truth["W"]``, which is the label of a batch."""
+
+    @staticmethod
+    def batch(events: Jets) -> JetBatch:
+        return JetBatch(events.p4, events.ptr, events.truth["W"])
+
+    def check(self, where: str, events: Jets) -> None:
+        if len(events) == 0:
+            fail("config", where, "at least one jet", "none")
+        if "W" not in events.truth:
+            fail("config", where, "jets with the array truth_W, as `equikernels generate jets --kind w` makes", "none")
 
 
 class HitData(EventData):
@@ -173,4 +187,5 @@ def _check_classes(where: str, label: torch.Tensor) -> None:
 
 
 def data_of(config: Config) -> EventData:
-    return {"jets": JetData, "hits": HitData}[TASKS[config.network].data](config)
+    kinds = {"jets": JetData, "identified": JetData, "momenta": MomentumData, "hits": HitData}
+    return kinds[TASKS[config.network].data](config)

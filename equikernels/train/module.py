@@ -8,7 +8,6 @@ import lightning
 import torch
 from torch import Tensor, nn
 
-from .. import metrics
 from ..backend import use_backend
 from .config import Config
 from .schedules import schedule_of
@@ -87,7 +86,7 @@ class Classifier(lightning.LightningModule):
         if self.trainer.world_size > 1:
             score, label = (_gathered(t, self) for t in (score, label))
             loss = torch.as_tensor(self.all_gather(loss)).sum()
-        found = {"loss": loss.item() / len(label), **_summary(score, label)}
+        found = {"loss": loss.item() / len(label), **self.task.summary(score, label)}
         self.log_dict({f"{stage}_{name}": value for name, value in found.items()}, rank_zero_only=True, sync_dist=False)
         if self.trainer.is_global_zero and not self.trainer.sanity_checking:
             self.print(line(stage, self.current_epoch, found))
@@ -107,7 +106,11 @@ def _network(config: Config) -> nn.Module:
 
 def line(stage: str, epoch: int, found: dict[str, float]) -> str:
     """What a log says of an epoch."""
-    text = f"{stage:10s} epoch {epoch + 1:3d}  loss {found['loss']:.4f}  accuracy {found['accuracy']:.4f}"
+    text = f"{stage:10s} epoch {epoch + 1:3d}  loss {found['loss']:.4f}"
+    if "accuracy" not in found:
+        rest = {name: value for name, value in found.items() if name not in ("loss", "events")}
+        return text + "".join(f"  {name} {value:.4f}" for name, value in rest.items())
+    text += f"  accuracy {found['accuracy']:.4f}"
     if "auc" in found:
         text += f"  AUC {found['auc']:.4f}"
         bound = "> " if found["rejection_0.3_bound"] else ""
@@ -115,16 +118,10 @@ def line(stage: str, epoch: int, found: dict[str, float]) -> str:
     return text
 
 
-def _summary(score: Tensor, label: Tensor) -> dict[str, float]:
-    if 0 < int(label.sum()) < len(label):
-        return metrics.summary(score, label)
-    return {"accuracy": metrics.accuracy(score, label), "auc": 0.5, "rejection_0.3": 1.0, "rejection_0.3_bound": 0.0}
-
-
 def _gathered(t: Tensor, module: lightning.LightningModule) -> Tensor:
     """A tensor of all processes, one after the other; lengths may differ."""
     sizes = torch.as_tensor(module.all_gather(torch.tensor(len(t), device=t.device))).flatten().tolist()
-    padded = t.new_zeros(max(sizes))
+    padded = t.new_zeros(max(sizes), *t.shape[1:])
     padded[: len(t)] = t
-    whole = torch.as_tensor(module.all_gather(padded)).reshape(len(sizes), -1)
+    whole = torch.as_tensor(module.all_gather(padded)).reshape(len(sizes), *padded.shape)
     return torch.cat([row[:size] for row, size in zip(whole, sizes, strict=True)])

@@ -19,7 +19,6 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 
-from .. import metrics
 from .._version import __version__
 from ..checks import fail
 from ..data import Jets
@@ -163,7 +162,7 @@ def fit(
         model.load_state_dict(best["state_dict"])
         if "test" in events.parts:
             score, label = predict(model, events, "test")
-            report["test"] = metrics.summary(score, label)
+            report["test"] = model.task.summary(score, label)
             np.savez_compressed(output / "test_scores.npz", score=score.float().numpy(), label=label.numpy())
         (output / "report.json").write_text(json.dumps(report, indent=1) + "\n")
     return report

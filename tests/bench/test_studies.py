@@ -12,6 +12,8 @@ import torch
 pytest.importorskip("lightning")
 pytest.importorskip("matplotlib")
 
+import equikernels as ek
+from equikernels import cli
 from equikernels.bench import machine
 from equikernels.bench.studies import (
     boosts,
@@ -27,9 +29,6 @@ from equikernels.bench.studies import (
 )
 from equikernels.bench.studies.command import STUDIES
 from equikernels.bench.studies.study import Job, Numbers, Place, Published, Results, Study, seeds
-
-import equikernels as ek
-from equikernels import cli
 from equikernels.train.config import Config
 from equikernels.train.tasks import TASKS, Hits, build
 

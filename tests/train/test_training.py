@@ -25,6 +25,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "num_channels_scalar": 3, "num_channels_m": [[4]], "num_channels_2to2": [3], "num_channels_out": [4],
         "num_channels_m_out": [4, 3], "stabilizer": "so2", "method": "spurions", "factorize": True, "batchnorm": "b",
     },
+    "LGN": {"num_channels": [1, 2, 1], "n_basis": 2, "compat": True},
     "VecNet": {"n_hidden": 6, "n_free": 3, "n_layers": 2},
     "EGNN": {"hidden_nf": 6, "n_layers": 2},
     "SchNet": {"hidden_nf": 6, "n_layers": 2, "n_gaussians": 8, "reach": 4.0},

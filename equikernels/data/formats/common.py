@@ -36,19 +36,23 @@ OF_FORMAT = tuple(f.name for f in fields(Options) if f.name not in ("chunk", "la
 
 @dataclass
 class Part:
-    """Consecutive jets of a file: p4 float64 [n, 4], constituents of each jet, labels, columns [n] by name."""
+    """Consecutive jets of a file: p4 float64 [n, 4], constituents of each jet, labels, columns [n] of constituents and
+    [n_jets, ...] of jets by name."""
 
     p4: Array
     counts: Array
     label: Array | None = None
     features: dict[str, Array] = field(default_factory=dict)
+    truth: dict[str, Array] = field(default_factory=dict)
 
     def cut(self, lo: int, hi: int) -> Part:
         """The jets lo .. hi - 1."""
         ends = np.concatenate([[0], np.cumsum(self.counts)])
         rows = slice(ends[lo], ends[min(hi, len(self.counts))])
         label = None if self.label is None else self.label[lo:hi]
-        return Part(self.p4[rows], self.counts[lo:hi], label, {name: c[rows] for name, c in self.features.items()})
+        features = {name: c[rows] for name, c in self.features.items()}
+        truth = {name: c[lo:hi] for name, c in self.truth.items()}
+        return Part(self.p4[rows], self.counts[lo:hi], label, features, truth)
 
     def pieces(self, size: int) -> Iterator[Part]:
         """Parts of at most ``size`` jets."""

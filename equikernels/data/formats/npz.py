@@ -46,8 +46,9 @@ def members(path: Path) -> list[str]:
 
 
 def packed(path: Path, options: Options) -> Iterator[Part]:
-    """Arrays p4 [n_total, 4], ptr [n_jets + 1], label [n_jets] and feature_<name>, as :meth:`Jets.save` writes them."""
-    start = "feature_"
+    """Arrays p4 [n_total, 4], ptr [n_jets + 1], label [n_jets], feature_<name> and truth_<name>, as :meth:`Jets.save`
+    writes them."""
+    start, of_jet = "feature_", "truth_"
     names = members(path)
     with zipfile.ZipFile(path) as archive:
         counts = np.diff(Member(archive, "ptr").all())
@@ -56,15 +57,17 @@ def packed(path: Path, options: Options) -> Iterator[Part]:
             fail(
                 OP, path.name, "p4 [n, 4], and ptr that rises from 0 to n", f"p4 {list(p4.shape)}, {counts.sum()} rows"
             )
-        flat = [name for name in names if name not in ("p4", "ptr") and not name.startswith(start)]
+        flat = [name for name in names if name not in ("p4", "ptr") and not name.startswith((start, of_jet))]
         labels = Labels(options.label, flat, ["label"])
         label = labels.of(lambda name: Member(archive, name).all())
         features = {n.removeprefix(start): Member(archive, n) for n in names if n.startswith(start)}
+        truth = {n.removeprefix(of_jet): Member(archive, n).all() for n in names if n.startswith(of_jet)}
         for lo, hi in spans(len(counts), options.chunk):
             rows = int(counts[lo:hi].sum())
             columns = {name: member.take(rows) for name, member in features.items()}
             part = None if label is None else label[lo:hi]
-            yield Part(p4.take(rows).astype(np.float64), counts[lo:hi], part, columns)
+            of_jets = {name: column[lo:hi] for name, column in truth.items()}
+            yield Part(p4.take(rows).astype(np.float64), counts[lo:hi], part, columns, of_jets)
 
 
 def kinematics(path: Path, options: Options) -> Iterator[Part]:

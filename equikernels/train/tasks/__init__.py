@@ -5,7 +5,9 @@ from __future__ import annotations
 from torch import nn
 
 from ...checks import fail
-from .lorentz import PELICAN, LorentzNet, VecNet
+from .lorentz import PELICAN, LorentzNet, PELICANWithIds, VecNet
+from .lorentz_group import LGN
+from .momentum import PELICANRegressor
 from .plain import EFN, EFP, MLP, PCNN, PFN, ParT, ParticleNet, ResNeXt
 from .points import EGNN, GNN, TFN, RadialField, SchNet
 from .task import Hits as Hits
@@ -16,7 +18,10 @@ from .tracking import EuclidNet, InteractionNetwork
 TASKS: dict[str, Task] = {
     "LorentzNet": LorentzNet(),
     "PELICAN": PELICAN(),
+    "PELICANWithIds": PELICANWithIds(),
+    "PELICANRegressor": PELICANRegressor(),
     "VecNet": VecNet(),
+    "LGN": LGN(),
     "EGNN": EGNN(),
     "SchNet": SchNet(),
     "TFN": TFN(),

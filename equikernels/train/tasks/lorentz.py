@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ... import models, published
 from ...checks import fail
-from ...data import top_tagging_scalars, with_beams
+from ...data import Jets, particle_scalars, top_tagging_scalars, with_beams
 from ...graph import Graph
 from .task import JetBatch, Options, Task
 
@@ -70,3 +70,19 @@ class PELICAN(Task):
         if formula:
             return published.PELICANClassifier.padded_inputs(p4, batch.ptr)
         return p4, Graph.complete(batch.ptr, True, num_nodes=p4.shape[0], validate=False)
+
+
+class PELICANWithIds(PELICAN):
+    """PELICAN with ``dataset="qg"``: of each particle also the scalars of its PDG id, which the file must have."""
+
+    data: ClassVar[str] = "identified"
+    formulas: ClassVar[bool] = False
+
+    def build(self, options: Options, formula: bool) -> nn.Module:
+        return models.PELICANClassifier(dataset="qg", **options)
+
+    def arguments(self, batch: JetBatch, dtype: torch.dtype, formula: bool) -> tuple[Any, ...]:
+        pdg_id = batch.features.get("pdg_id") if isinstance(batch, Jets) else batch.pdg_id
+        if pdg_id is None:
+            fail("config", "data", "jets with the feature pdg_id", "none")
+        return *super().arguments(batch, dtype, formula), particle_scalars(pdg_id.long(), dtype)

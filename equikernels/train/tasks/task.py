@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ... import metrics
 from ...data import HitGraph
 from ...graph import Graph
 
@@ -16,11 +17,13 @@ Options = Mapping[str, Any]
 
 
 class JetBatch(NamedTuple):
-    """Jets as one batch; the fields of :class:`equikernels.data.Jets`. (Lightning converts tuples, no dataclasses.)"""
+    """Jets as one batch, by the fields of :class:`equikernels.data.Jets`; pdg_id is the feature, if there is one.
+    (Lightning converts tuples, no dataclasses.)"""
 
     p4: Tensor
     ptr: Tensor
     label: Tensor
+    pdg_id: Tensor | None = None
 
 
 class Hits(NamedTuple):
@@ -44,7 +47,8 @@ class Task:
     """A network on events: two logits for each, or what :meth:`loss` and :meth:`score` take.
 
     Attributes:
-        data: "jets" or "hits".
+        data: "jets", "identified" (jets with PDG ids), "momenta" (jets with a true four-momentum, the label of their
+            batches) or "hits".
         formulas: whether there is a published formula beside our network.
     """
 
@@ -61,9 +65,17 @@ class Task:
     def label(self, batch: Any) -> Tensor:
         return batch.label.long()
 
-    def loss(self, logits: Tensor, label: Tensor) -> Tensor:
+    def loss(self, logits: Any, label: Tensor) -> Tensor:
         return F.cross_entropy(logits, label)
 
-    def score(self, logits: Tensor) -> Tensor:
+    def score(self, logits: Any) -> Tensor:
         """The probability of signal."""
-        return logits.softmax(1)[:, 1]
+        probability: Tensor = logits.softmax(1)[:, 1]
+        return probability
+
+    def summary(self, score: Tensor, label: Tensor) -> dict[str, float]:
+        """How good the scores of all events are; events of one class have no ROC curve."""
+        if 0 < int(label.sum()) < len(label):
+            return metrics.summary(score, label)
+        found = {"accuracy": metrics.accuracy(score, label), "auc": 0.5}
+        return {**found, "rejection_0.3": 1.0, "rejection_0.3_bound": 0.0}
