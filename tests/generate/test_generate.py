@@ -9,7 +9,15 @@ import pytest
 import torch
 
 from equikernels import cli
-from equikernels.data import Jets, hit_graph, invariant_mass, load_sample_jets, load_trackml, read_jets
+from equikernels.data import (
+    Jets,
+    hit_graph,
+    invariant_mass,
+    load_sample_jets,
+    load_trackml,
+    quark_gluon_scalars,
+    read_jets,
+)
 from equikernels.generate import generate_hits, generate_jets
 
 NEEDED = ("pythia8mc", "fastjet", "awkward", "tqdm")
@@ -56,6 +64,31 @@ def test_jets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.slow
+def test_jets_with_a_w_and_of_quarks_and_gluons(tmp_path: Path) -> None:
+    """The W's mass, and its place in the jet; gluons have more constituents than quarks."""
+    libraries()
+    path = tmp_path / "w.npz"
+    assert cli.main(["generate", "jets", "--kind", "w", "--number", "20", "--output", str(path)]) == 0
+    jets = read_jets(path)
+    assert jets.label.unique().tolist() == [1]
+    boson = jets.truth["W"].double()
+    assert (invariant_mass(boson) - 80.4).abs().median() < 4
+    jet = torch.repeat_interleave(jets.ptr.diff())
+    whole = torch.zeros(20, 4, dtype=torch.float64).index_add_(0, jet, jets.p4.double())
+    cosine = torch.nn.functional.cosine_similarity(boson[:, 1:], whole[:, 1:])
+    assert cosine.min() > 0.7
+    assert not torch.equal(generate_jets(20, 1, "w").truth["W"], jets.truth["W"])
+
+    jets = generate_jets(60, 2, "quark_gluon")
+    assert jets.label.sum() == 30
+    count = jets.ptr.diff().double()
+    assert count[jets.label == 0].mean() > count[jets.label == 1].mean() + 5
+    quark_gluon_scalars(jets.features["pdg_id"])  # all identities are known
+    pt = torch.zeros(60, 4).index_add_(0, torch.repeat_interleave(jets.ptr.diff()), jets.p4)[:, 1:3].norm(dim=1)
+    assert ((pt > 499) & (pt < 551)).all()
+
+
+@pytest.mark.slow
 def test_hits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     libraries()
     arguments = [
@@ -98,6 +131,8 @@ def test_a_missing_library_names_the_extra(
 def test_wrong_arguments() -> None:
     with pytest.raises(ValueError, match="generate_jets: number: expected at least 1, got 0"):
         generate_jets(0)
+    with pytest.raises(ValueError, match="generate_jets: kind: expected one of top, w, quark_gluon, got 'b'"):
+        generate_jets(1, kind="b")
     with pytest.raises(ValueError, match="generate_hits: seed: expected at least 0, got -1"):
         generate_hits(1, -1)
     for arguments in (["generate"], ["generate", "jets", "--number", "0"], ["generate", "tracks"]):
