@@ -12,8 +12,6 @@ import torch
 pytest.importorskip("lightning")
 pytest.importorskip("matplotlib")
 
-import equikernels as ek
-from equikernels import cli
 from equikernels.bench import machine
 from equikernels.bench.studies import (
     boosts,
@@ -29,6 +27,9 @@ from equikernels.bench.studies import (
 )
 from equikernels.bench.studies.command import STUDIES
 from equikernels.bench.studies.study import Job, Numbers, Place, Published, Results, Study, seeds
+
+import equikernels as ek
+from equikernels import cli
 from equikernels.train.config import Config
 from equikernels.train.tasks import TASKS, Hits, build
 

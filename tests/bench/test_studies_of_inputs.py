@@ -15,6 +15,7 @@ from equikernels.bench import machine
 from equikernels.bench.studies import events, spurions
 from equikernels.bench.studies.study import Job, Numbers, Place, Results
 from equikernels.bench.studies.training import values_of, with_training
+
 from equikernels.train.config import Config
 
 from ..train.test_momentum import jets_with_truth

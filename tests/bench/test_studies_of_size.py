@@ -11,11 +11,12 @@ import torch
 pytest.importorskip("lightning")
 pytest.importorskip("matplotlib")
 
-import equikernels as ek
 from equikernels.bench.studies import ant, channels, events
 from equikernels.bench.studies.ablation import WITHOUT, Ablation
 from equikernels.bench.studies.study import Job, Place, Results, Study
 from equikernels.bench.studies.training import with_training
+
+import equikernels as ek
 from equikernels.train.config import Config
 from equikernels.train.tasks import build
 
