@@ -25,16 +25,20 @@ from .study import Job, Numbers, Place, Study, seeds
 TIMED = 4  # steps of an estimate, the first not counted
 # Options of a quick run's networks that have no small configuration.
 SMALL: dict[str, dict[str, Any]] = {
+    "EFP": {"degree": 5},
     "EGNN": {"hidden_nf": 24, "n_layers": 3},
     "GNN": {"hidden_nf": 24, "n_layers": 3},
     "RadialField": {"hidden_nf": 24, "n_layers": 3},
     "SchNet": {"hidden_nf": 24, "n_layers": 2, "n_gaussians": 16},
     "TFN": {"width": 4, "n_layers": 2},
     "LGN": {"num_channels": [2, 3, 2], "n_basis": 5},
+    "ParT": {"embed": [32, 64, 32], "pair_embed": [16, 16], "heads": 4, "n_blocks": 2, "n_class_blocks": 1},
+    "ParticleNet": {"k": 7, "widths": [[16, 16, 16], [32, 32, 32]], "n_hidden": 64},
     "VecNet": {"n_hidden": 24, "n_layers": 3},
 }
 # Of quick runs that compare all networks: they would take most of the time.
 LEFT_OUT = ("RadialField", "SchNet", "TFN")
+BATCH, PARTICLES = 64, 60  # at most, of a quick run: few events need many steps
 FORWARD = 0.35  # of a step's time, about: the pass over events without gradients
 
 
@@ -47,9 +51,18 @@ def networks(data: str, full: bool) -> dict[str, Config]:
         if TASKS[config.network].data == data:
             found.setdefault(config.network, config)
     if not full:
-        for name in found.keys() & SMALL.keys():
-            found[name] = replace(found[name], options={**found[name].options, **SMALL[name]})
+        found = {name: small(config) for name, config in found.items()}
     return dict(sorted(found.items()))
+
+
+def small(config: Config) -> Config:
+    """For a quick run."""
+    data = replace(
+        config.data,
+        batch_size=min(config.data.batch_size, BATCH),
+        max_constituents=min(config.data.max_constituents or PARTICLES, PARTICLES),
+    )
+    return replace(config, data=data, options={**config.options, **SMALL.get(config.network, {})})
 
 
 def with_training(config: Config, **values: Any) -> Config:
