@@ -186,6 +186,7 @@ inline V log_of(V x) {  // finite x > 0, normal
   const V m = from_bits(bits(x) - (e << S::mantissa));
   const V f = m - T(1), s = f / (f + T(2)), s2 = s * s;
   V p = splat<T>(T(2) / T(2 * S::log_terms + 1));
+#pragma GCC unroll 16  // makes the coefficients constants: otherwise each of them is a division
   for (int k = S::log_terms - 1; k >= 1; --k) p = mul_add(p, s2, splat<T>(T(2) / T(2 * k + 1)));
   // log m = 2 s + s^3 p = f - s (f - s2 p), which keeps the leading term exact
   const V log_m = f - s * (f - s2 * p);
@@ -211,11 +212,13 @@ inline V exp_of(V x) {
   const V r = mul_add(k, splat<T>(-S::ln2_lo), mul_add(k, splat<T>(-S::ln2_hi), c));
   T inverse_factorial = T(1);
   T coefficient[S::exp_terms + 1];
+#pragma GCC unroll 16  // as above
   for (int i = 0; i <= S::exp_terms; ++i) {
     coefficient[i] = inverse_factorial;
     inverse_factorial /= T(i + 1);
   }
   V p = splat(coefficient[S::exp_terms]);
+#pragma GCC unroll 16
   for (int i = S::exp_terms - 1; i >= 0; --i) p = mul_add(p, r, splat<T>(coefficient[i]));
   // 2^k in two factors, so that neither leaves the range of the exponent
   const B n = bits(shifted) - bits(splat(S::round_magic));
