@@ -137,12 +137,31 @@ class Segment {
       args.per_channel = c.per_channel;
       if constexpr (Device::cuda) {
         Device::launch(c.source, [&](auto stream) { return segment_cuda(c.kernel, args, stream); });
+      } else if (c.kernel == SegmentKernel::gather_to_edges && !args.graph.complete() && !args.arg) {
+        in_order_of_edges(c, args);
       } else {
         Device::over_receivers(args.graph, [&](auto isa, int64_t begin, int64_t end) {
           SegmentCpu<decltype(isa), S>::run(c.kernel, args, begin, end);
         });
       }
     });
+  }
+
+  // A node's edges may lie anywhere: rows of edges are written faster one after the other, for which each edge's
+  // receiver is looked up first.
+  template <class S>
+  static void in_order_of_edges(const Call& c, SegmentArgs<S>& args) {
+    const GraphView& g = args.graph;
+    Tensor receivers = uninitialised(c.source, {g.num_edges}, ScalarType::Long);
+    int64_t* receiver = receivers.template mutable_data_ptr<int64_t>();
+    Device::over_receivers(g, [&](auto, int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i)
+        for (int64_t k = g.in.ptr[i]; k < g.in.ptr[i + 1]; ++k) receiver[g.in.edge[k]] = i;
+    });
+    args.receiver = receiver;
+    Device::share(
+        g.num_edges, [](int64_t e) { return e; },
+        [&](auto isa, int64_t begin, int64_t end) { SegmentCpu<decltype(isa), S>::run(c.kernel, args, begin, end); });
   }
 };
 

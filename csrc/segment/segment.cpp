@@ -9,6 +9,13 @@
 namespace ek {
 namespace {
 
+// Vectors of a panel, for sums and for extrema, which have two registers each: of 32 registers, or of 16.
+#if defined(__AVX512F__)
+constexpr int kSumPanel = 10, kExtremumPanel = 10;
+#else
+constexpr int kSumPanel = 6, kExtremumPanel = 3;
+#endif
+
 // The lanes of x whose edge is e; the others are zero.
 inline vdouble keep_edge(const int64_t* edges, int64_t e, vdouble x) {
   Bits<double> named;
@@ -93,6 +100,16 @@ inline void over_nodes(const GraphView& g, bool sent, int64_t begin, int64_t end
   }
 }
 
+// The rows that a node of a CSR graph reads lie anywhere in memory: each is asked for some edges before its turn, where
+// `rows` (numbers of rows, up to `end`) goes on to the next nodes.
+template <class S>
+inline void ask_ahead(const SegmentArgs<S>& a, const int64_t* rows, const int64_t* end) {
+  constexpr int64_t kAhead = 8, kLine = 64;
+  if (end - rows <= kAhead) return;
+  const char* row = reinterpret_cast<const char*>(a.source + rows[kAhead] * a.channels);
+  for (int64_t at = 0; at < a.channels * int64_t(sizeof(S)); at += kLine) __builtin_prefetch(row + at);
+}
+
 template <class S>
 inline Accumulator<S> load_one(const S* p) {
   if constexpr (sizeof(S) > 2)
@@ -114,14 +131,18 @@ void sum_range(const SegmentArgs<S>& a, int64_t begin, int64_t end) {
   using A = Accumulator<S>;
   const bool sent = a.rows == RowsOf::receivers;
   const int64_t C = a.channels;
+  const Side& side = sent ? a.graph.out : a.graph.in;
+  const int64_t* end_of_rows = (kEdges ? side.edge : side.other) + a.graph.num_edges;
   over_nodes(a.graph, sent, begin, end, [&](int64_t i, const Row& row) {
-    over_panels<S, (kArg || sizeof(S) == 2 ? 3 : 6)>(C, [&](auto panel) {
+    const int64_t* rows = kEdges ? row.edges : row.other;
+    over_panels<S, (kArg || sizeof(S) == 2 ? 3 : kSumPanel)>(C, [&](auto panel) {
       Vec<A> acc[panel.width] = {};
       for (int64_t k = 0; k < row.count; ++k) {
+        if (rows && panel.first == 0) ask_ahead(a, rows + k, end_of_rows);
         const int64_t e = kEdges || kArg || kWeight != Weight::none ? row.edge(k) : 0;
         const S* source = a.source + (kEdges ? e : row.node(k)) * C;
         const int64_t* arg = kArg ? a.arg + (sent ? row.node(k) : i) * C : nullptr;
-#pragma GCC unroll 6
+#pragma GCC unroll 10
         for (int v = 0; v < panel.width; ++v) {
           Vec<A> x = weighted<kWeight>(a, e, panel, v, panel.load(source, v));
           if constexpr (kArg) x = panel.select(arg, v, e, x);
@@ -129,7 +150,7 @@ void sum_range(const SegmentArgs<S>& a, int64_t begin, int64_t end) {
         }
       }
       const A count = a.mean && row.count > 0 ? A(row.count) : A(1);
-#pragma GCC unroll 6
+#pragma GCC unroll 10
       for (int v = 0; v < panel.width; ++v) panel.store(a.out + i * C, v, a.mean ? acc[v] / count : acc[v]);
     });
   });
@@ -154,6 +175,17 @@ void gather_to_edges_range(const SegmentArgs<S>& a, int64_t begin, int64_t end) 
   });
 }
 
+// The same without arg for the edges [begin, end), one after the other.
+template <class S>
+void gather_in_order(const SegmentArgs<S>& a, int64_t begin, int64_t end) {
+  over_panels<S, kSumPanel>(a.channels, [&](auto panel) {
+    for (int64_t e = begin; e < end; ++e)
+#pragma GCC unroll 10
+      for (int v = 0; v < panel.width; ++v)
+        panel.store(a.out + e * a.channels, v, panel.load(a.source + a.receiver[e] * a.channels, v));
+  });
+}
+
 template <bool kArg, class S>
 void edge_dot_range(const SegmentArgs<S>& a, int64_t begin, int64_t end) {
   using A = Accumulator<S>;
@@ -175,32 +207,60 @@ void edge_dot_range(const SegmentArgs<S>& a, int64_t begin, int64_t end) {
   });
 }
 
+// Takes x, number k, where it is better than the best so far: larger (or smaller), or the first NaN. Of equals the
+// first stays.
+template <bool kLargest, class V, class B>
+inline void take_better(V x, B k, V& best, B& number) {
+  const B better = ~(kLargest ? x <= best : x >= best) & (best == best);
+  best = better ? x : best;
+  number = better ? k : number;
+}
+#if defined(__AVX512F__)  // the same in masks: two comparisons and two moves
+template <bool kLargest>
+inline void take_better(vfloat x, Bits<float> k, vfloat& best, Bits<float>& number) {
+  const __mmask16 counts = _mm512_cmp_ps_mask((__m512)best, (__m512)best, _CMP_ORD_Q);
+  const __mmask16 better =
+      _mm512_mask_cmp_ps_mask(counts, (__m512)x, (__m512)best, kLargest ? _CMP_NLE_UQ : _CMP_NGE_UQ);
+  best = (vfloat)_mm512_mask_mov_ps((__m512)best, better, (__m512)x);
+  number = (Bits<float>)_mm512_mask_mov_epi32((__m512i)number, better, (__m512i)k);
+}
+template <bool kLargest>
+inline void take_better(vdouble x, Bits<double> k, vdouble& best, Bits<double>& number) {
+  const __mmask8 counts = _mm512_cmp_pd_mask((__m512d)best, (__m512d)best, _CMP_ORD_Q);
+  const __mmask8 better =
+      _mm512_mask_cmp_pd_mask(counts, (__m512d)x, (__m512d)best, kLargest ? _CMP_NLE_UQ : _CMP_NGE_UQ);
+  best = (vdouble)_mm512_mask_mov_pd((__m512d)best, better, (__m512d)x);
+  number = (Bits<double>)_mm512_mask_mov_epi64((__m512i)number, better, (__m512i)k);
+}
+#endif
+
 template <bool kEdges, Weight kWeight, bool kLargest, class S>
 void extremum_range(const SegmentArgs<S>& a, int64_t begin, int64_t end) {
   using A = Accumulator<S>;
-  constexpr int64_t kBlock = int64_t(1) << 30;  // slots are counted in lanes of 32 bits
+  constexpr int64_t kBlock = int64_t(1) << 30;  // numbers of edges are lanes of 32 bits
   const int64_t C = a.channels;
+  const int64_t* end_of_rows = (kEdges ? a.graph.in.edge : a.graph.in.other) + a.graph.num_edges;
   over_nodes(a.graph, false, begin, end, [&](int64_t i, const Row& row) {
-    over_panels<S, 3>(C, [&](auto panel) {
-      Vec<A> best[panel.width] = {};
+    const int64_t* rows = kEdges ? row.edges : row.other;
+    over_panels<S, kExtremumPanel>(C, [&](auto panel) {
+      Vec<A> best[panel.width];
+      // Nothing is worse than this; where nothing is better, the first edge has it, too.
+      for (int v = 0; v < panel.width; ++v)
+        best[v] = splat(row.count == 0 ? A(0) : kLargest ? -A(__builtin_inf()) : A(__builtin_inf()));
       if (row.count == 0)
         for (int v = 0; v < panel.width; ++v) panel.each_lane(v, [&](int64_t c, int) { a.arg_out[i * C + c] = -1; });
       for (int64_t block = 0; block < row.count; block += kBlock) {
         const int64_t count = row.count - block < kBlock ? row.count - block : kBlock;
         Bits<A> slot[panel.width];  // where in this block the best is, -1 where it is not in this block
-        for (int v = 0; v < panel.width; ++v) slot[v] = Bits<A>{} - 1;
+        for (int v = 0; v < panel.width; ++v) slot[v] = Bits<A>{} - (block > 0 ? 1 : 0);
         for (int64_t k = 0; k < count; ++k) {
+          if (rows && panel.first == 0) ask_ahead(a, rows + block + k, end_of_rows);
           const int64_t e = kEdges || kWeight != Weight::none ? row.edge(block + k) : 0;
           const S* source = a.source + (kEdges ? e : row.node(block + k)) * C;
-#pragma GCC unroll 3
-          for (int v = 0; v < panel.width; ++v) {
-            const Vec<A> x = weighted<kWeight>(a, e, panel, v, panel.load(source, v));
-            // the first of equals wins, and the first NaN over everything
-            Bits<A> better = (kLargest ? x > best[v] : x < best[v]) | ((x != x) & (best[v] == best[v]));
-            if (block + k == 0) better = Bits<A>{} - 1;
-            best[v] = better ? x : best[v];
-            slot[v] = better ? Bits<A>{} + decltype(slot[v][0] + 0)(k) : slot[v];
-          }
+          const Bits<A> number = Bits<A>{} + decltype(slot[0][0] + 0)(k);
+#pragma GCC unroll 10
+          for (int v = 0; v < panel.width; ++v)
+            take_better<kLargest>(weighted<kWeight>(a, e, panel, v, panel.load(source, v)), number, best[v], slot[v]);
         }
         for (int v = 0; v < panel.width; ++v) {
           decltype(slot[v][0] + 0) at[panel.W];
@@ -344,6 +404,7 @@ void SegmentCpu<Isa, S>::run(SegmentKernel kernel, const SegmentArgs<S>& a, int6
     case SegmentKernel::sum: return reduce(false, a, begin, end);
     case SegmentKernel::extremum: return reduce(true, a, begin, end);
     case SegmentKernel::gather_to_edges:
+      if (a.receiver) return gather_in_order(a, begin, end);
       return a.arg ? gather_to_edges_range<true>(a, begin, end) : gather_to_edges_range<false>(a, begin, end);
     case SegmentKernel::edge_dot:
       return a.arg ? edge_dot_range<true>(a, begin, end) : edge_dot_range<false>(a, begin, end);

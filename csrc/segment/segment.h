@@ -32,7 +32,8 @@ struct SegmentArgs {
   const S* weight = nullptr;
   const int64_t* arg = nullptr;  // [num_nodes, channels]
   S* out = nullptr;
-  int64_t* arg_out = nullptr;  // extremum: [num_nodes, channels], -1 where nothing is received
+  const int64_t* receiver = nullptr;  // CPU, gather_to_edges without arg: [num_edges]; the work is then shared by edges
+  int64_t* arg_out = nullptr;         // extremum: [num_nodes, channels], -1 where nothing is received
   RowsOf rows = RowsOf::edges;
   Weight weights = Weight::none;
   bool mean = false;         // sum: divide by the number of edges
