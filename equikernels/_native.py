@@ -115,9 +115,16 @@ def _check_bfloat16() -> bool:
     return active_isa() == "avx512" and bfloat16_rate >= ENOUGH
 
 
+def _check_two_parts() -> bool:
+    return active_isa() == "avx512" and bfloat16_unit == "tiles" and bfloat16_rate >= 3 * ENOUGH
+
+
+UNITS = ("none", "dot products", "tiles")
 bfloat16_rate = _bfloat16_rate()
+bfloat16_unit = "none" if _library is None else UNITS[_library.equikernels_bfloat16_unit()]
 ENOUGH = 1.5  # bfloat16 products cost the rounding of their factors: below this rate they do not pay
-bfloat16_pays = _check_bfloat16()  # of the instruction set in use; a constant, which torch.compile can read
+# Of the instruction set in use; constants, which torch.compile can read. Two parts take three products.
+bfloat16_pays, two_parts_pay = _check_bfloat16(), _check_two_parts()
 
 
 def set_isa(name: str) -> None:
@@ -136,8 +143,8 @@ def set_isa(name: str) -> None:
         raise RuntimeError(f"set_isa: {cpu_reason}")
     if _isa(ISAS.index(name)) < 0:
         raise RuntimeError(f"set_isa: name: this CPU or this build has no {name}")
-    global bfloat16_pays
-    bfloat16_pays = _check_bfloat16()
+    global bfloat16_pays, two_parts_pay
+    bfloat16_pays, two_parts_pay = _check_bfloat16(), _check_two_parts()
 
 
 def available_isas() -> tuple[str, ...]:

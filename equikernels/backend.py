@@ -236,9 +236,9 @@ def _products() -> str:
     if _native.bfloat16_rate == 0:
         return "float32 (it has no bfloat16 products)"
     kind = "bfloat16" if _native.bfloat16_pays else "float32"
-    return (
-        f"{kind} (bfloat16 products at {_native.bfloat16_rate:.1f} times float32's rate; {_native.active_isa()} in use)"
-    )
+    unit = "AMX tiles" if _native.bfloat16_unit == "tiles" else _native.bfloat16_unit
+    rate = f"bfloat16 products at {_native.bfloat16_rate:.1f} times float32's rate, by {unit}"
+    return f"{kind} ({rate}; {_native.active_isa()} in use)"
 
 
 class BackendReport(dict[str, dict[str, str]]):
@@ -247,6 +247,8 @@ class BackendReport(dict[str, dict[str, str]]):
     def __str__(self) -> str:
         lines = [f"backend: {current()}"] + ([_native.stale] if _native.stale is not None else [])
         lines.append(f'products at precision "medium" on this CPU: {_products()}')
+        high = "two parts of bfloat16" if _native.two_parts_pay else "float32"
+        lines.append(f'products at precision "high" on this CPU: {high}')
         for op, devices in self.items():
             lines += [f"  {op}"] + [f"    {device:6s} {what}" for device, what in devices.items()]
         return "\n".join(lines)

@@ -1,9 +1,8 @@
 // Functions of the op library that Python calls directly.
-#include <algorithm>
-#include <chrono>
 #include <string>
 
 #include "../peak/peak.h"
+#include "bfloat16_unit.h"
 #include "cpu.h"
 
 #define EK_EXPORT extern "C" __attribute__((visibility("default")))
@@ -22,30 +21,11 @@ EK_EXPORT double equikernels_multiply_adds(int64_t iterations) {
   return done;
 }
 
-// How many bfloat16 products this CPU adds up in the time of a float32 one, measured once, in 50 us; 0 if it has none.
-// Some CPUs have the instruction, but no faster unit for it.
-EK_EXPORT double equikernels_bfloat16_rate() {
-#if defined(EK_HAVE_AVX512BF16)
-  static const double rate = [] {
-    __builtin_cpu_init();
-    if (!__builtin_cpu_supports("avx512bf16") || !__builtin_cpu_supports("avx512bw")) return 0.0;
-    const auto fastest = [](auto&& loop) {
-      double least = 1e9;
-      for (int k = 0; k < 6; ++k) {  // the first warms up
-        const auto begin = std::chrono::steady_clock::now();
-        loop(500);
-        least = std::min(least, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
-      }
-      return least;
-    };
-    const double full = fastest([](int64_t n) { ek::Peak<ek::Avx512>::float_multiply_adds(n); });
-    return 2 * full / fastest([](int64_t n) { ek::Peak<ek::Avx512Bf16>::bfloat16_products(n); });
-  }();
-  return rate;
-#else
-  return 0;
-#endif
-}
+// How many bfloat16 products this CPU adds up in the time of a float32 one; 0 if it has none.
+EK_EXPORT double equikernels_bfloat16_rate() { return ek::bfloat16_unit().rate; }
+
+// What multiplies them: 1 dot products of pairs, 2 tiles.
+EK_EXPORT int equikernels_bfloat16_unit() { return ek::bfloat16_unit().kind; }
 
 // Instruction sets of this CPU that the kernels can use, separated by spaces.
 EK_EXPORT const char* equikernels_cpu_features() {
@@ -62,6 +42,7 @@ EK_EXPORT const char* equikernels_cpu_features() {
     EK_FEATURE("avx512dq");
     EK_FEATURE("avx512vl");
     EK_FEATURE("avx512bf16");
+    EK_FEATURE("amx-bf16");
 #endif
     return names;
   }();

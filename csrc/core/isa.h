@@ -8,7 +8,9 @@ namespace ek {
 struct Baseline {};
 struct Avx2 {};
 struct Avx512 {};
-struct Avx512Bf16 {};  // Avx512 for the kernels that have a use for its bfloat16 products; never the set in use
+// Avx512 with what multiplies bfloat16 numbers, for the kernels that have a use for it; never the set in use.
+struct Avx512Bf16 {};  // dot products of pairs
+struct Amx {};         // tiles
 
 enum class Isa : int { baseline = 0, avx2 = 1, avx512 = 2 };
 

@@ -1,8 +1,7 @@
 #include "peak.h"
 
 #include "../core/isa.h"
-#include "../simd/bfloat16.h"
-#include "../simd/simd.h"
+#include "../simd/tiles.h"
 
 namespace ek {
 
@@ -26,8 +25,29 @@ double Peak<Isa>::float_multiply_adds(int64_t iterations) {
 }
 
 template <class Isa>
-void Peak<Isa>::bfloat16_products([[maybe_unused]] int64_t iterations) {
-#if defined(__AVX512BF16__)
+double Peak<Isa>::bfloat16_products([[maybe_unused]] int64_t iterations) {
+#if defined(EK_TILES)
+  Bfloat16Pair ones[kTileRows * kTilePairs];
+  float sums[kTileRows * lanes<float>];
+  for (Bfloat16Pair& pair : ones) pair = bfloat16_pair(1, 1);
+  const TileSizes sizes(0);
+  EK_TILE_SIZES(&sizes);
+  EK_TILE_ZERO(0);
+  EK_TILE_ZERO(1);
+  EK_TILE_ZERO(2);
+  EK_TILE_LOAD(3, ones, kTilePairs);
+  EK_TILE_LOAD(4, ones, kTilePairs);
+  for (int64_t i = 0; i < iterations; ++i) {
+    EK_TILE_PRODUCT(0, 3, 4);
+    EK_TILE_PRODUCT(1, 3, 4);
+    EK_TILE_PRODUCT(2, 3, 4);
+  }
+  EK_TILE_STORE(2, sums, lanes<float>);
+  release_tiles();
+  for (float x : sums)
+    if (x != float(2 * kTilePairs * iterations)) return 0;
+  return 2.0 * 3 * kTileRows * lanes<float> * 2 * kTilePairs * double(iterations);
+#elif defined(__AVX512BF16__)
   volatile int32_t factor = 0x3f803f80;  // two ones
   const Vec<Bfloat16Pair> ones = splat<Bfloat16Pair>(factor);
   vfloat sums[kSums];
@@ -35,10 +55,11 @@ void Peak<Isa>::bfloat16_products([[maybe_unused]] int64_t iterations) {
   for (int64_t i = 0; i < iterations; ++i)
 #pragma GCC unroll 12
     for (int k = 0; k < kSums; ++k) sums[k] = add_product(ones, ones, sums[k]);
-  vfloat total{};
-  for (int k = 0; k < kSums; ++k) total += sums[k];
-  volatile float keep = sum(total);
-  (void)keep;
+  for (int k = 0; k < kSums; ++k)
+    if (sum(sums[k]) != lanes<float> * float(2 * iterations + k)) return 0;
+  return 4.0 * lanes<float> * kSums * double(iterations);
+#else
+  return 0;
 #endif
 }
 

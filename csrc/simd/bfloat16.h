@@ -32,24 +32,67 @@ inline V add_product(V x, V w, V sum) {
   return mul_add(x, w, sum);
 }
 
-#if defined(__AVX512BF16__)
+// Products of pairs, by dot products of registers or by tiles. EK_PLAIN_TILES: tiles in plain C++, for tests.
+#if defined(__AMX_BF16__) || defined(EK_PLAIN_TILES)
+#define EK_TILES 1
+#endif
+#if defined(__AVX512BF16__) || defined(EK_TILES)
 template <class T>
 inline constexpr bool kHasPairs = sizeof(T) == 4;
-
-inline vfloat add_product(Vec<Bfloat16Pair> x, Vec<Bfloat16Pair> w, vfloat sum) {
-  return (vfloat)_mm512_dpbf16_ps((__m512)sum, (__m512bh)x, (__m512bh)w);
-}
-// Numbers rounded and packed where they are: `count` of them, and what is left of their last two vectors.
-inline Bfloat16Pair* pack_pairs(float* p, int64_t count) {
-  constexpr int W = lanes<float>;
-  const auto pairs = reinterpret_cast<Bfloat16Pair*>(p);
-  for (int64_t k = 0; k < count; k += 2 * W)
-    store(pairs + k / 2, (Vec<Bfloat16Pair>)_mm512_cvtne2ps_pbh((__m512)load(p + k + W), (__m512)load(p + k)));
-  return pairs;
-}
 #else
 template <class T>
 inline constexpr bool kHasPairs = false;
+#endif
+template <class E>
+inline constexpr bool kByTiles = false;
+#if defined(EK_TILES)
+template <>
+inline constexpr bool kByTiles<Bfloat16Pair> = true;
+#endif
+
+#if defined(__AVX512BF16__)
+inline vfloat add_product(Vec<Bfloat16Pair> x, Vec<Bfloat16Pair> w, vfloat sum) {
+  return (vfloat)_mm512_dpbf16_ps((__m512)sum, (__m512bh)x, (__m512bh)w);
+}
+inline Vec<Bfloat16Pair> pairs_of(vfloat low, vfloat high) {
+  return (Vec<Bfloat16Pair>)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
+}
+inline vfloat rounded_to_bfloat16(vfloat x) {
+  constexpr __mmask16 kAll = 0xffff;  // GCC 12 warns of what the functions without a mask leave undefined
+  return (vfloat)_mm512_maskz_slli_epi32(kAll,
+                                         _mm512_maskz_cvtepu16_epi32(kAll, (__m256i)_mm512_cvtneps_pbh((__m512)x)), 16);
+}
+#elif defined(EK_TILES)
+inline Vec<Bfloat16Pair> pairs_of(vfloat low, vfloat high) {
+  constexpr int W = lanes<float>;
+  float x[2 * W];
+  Bfloat16Pair pairs[W];
+  store(x, low);
+  store(x + W, high);
+  for (int l = 0; l < W; ++l) pairs[l] = bfloat16_pair(x[2 * l], x[2 * l + 1]);
+  return load(pairs);
+}
+inline vfloat rounded_to_bfloat16(vfloat x) {
+  for (int l = 0; l < lanes<float>; ++l) x[l] = round_to_bfloat16(float(x[l]));
+  return x;
+}
+#endif
+
+#if defined(__AVX512BF16__) || defined(EK_TILES)
+// Numbers rounded and packed where they are: `count` of them, and what is left of their last two vectors.
+// kRest: what rounding takes away, rounded and packed there; of an infinity a NaN.
+template <bool kRest = false>
+inline Bfloat16Pair* pack_pairs(float* p, int64_t count, float* rest = nullptr) {
+  constexpr int W = lanes<float>;
+  const auto pairs = reinterpret_cast<Bfloat16Pair*>(p);
+  const auto lost = [](vfloat x) { return x - rounded_to_bfloat16(x); };
+  for (int64_t k = 0; k < count; k += 2 * W) {
+    const vfloat low = load(p + k), high = load(p + k + W);
+    if constexpr (kRest) store(reinterpret_cast<Bfloat16Pair*>(rest) + k / 2, pairs_of(lost(low), lost(high)));
+    store(pairs + k / 2, pairs_of(low, high));
+  }
+  return pairs;
+}
 #endif
 
 }  // namespace

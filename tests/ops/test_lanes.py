@@ -22,6 +22,7 @@ from ..support import ROOT
 pybind11 = pytest.importorskip("pybind11")
 CMAKE = shutil.which("cmake", path=str(Path(sys.executable).parent)) or shutil.which("cmake")
 MODULES = {"baseline": "lanes_Baseline", "avx2": "lanes_Avx2", "avx512": "lanes_Avx512"}
+TILES = "tile_products"  # AMX in plain C++, beside the instructions of AVX-512
 pytestmark = pytest.mark.skipif(CMAKE is None, reason="no cmake")
 
 
@@ -36,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
         "EK_PYBIND11_DIR": pybind11.get_cmake_dir(), "Python_EXECUTABLE": sys.executable,
     }  # fmt: skip
     definitions = [f"-D{key}={value}" for key, value in options.items()]
-    targets = [MODULES[isa] for isa in ek.available_isas()]
+    targets = [MODULES[isa] for isa in ek.available_isas()] + [TILES] * ("avx512" in ek.available_isas())
     assert CMAKE is not None
     with open(build / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -46,9 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     return build
 
 
-@pytest.fixture(params=ek.available_isas())
-def module(folder: Path, request: pytest.FixtureRequest) -> ModuleType:
-    name = MODULES[request.param]
+def load(folder: Path, name: str) -> ModuleType:
     (path,) = folder.glob(f"{name}.*.so")
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
@@ -56,6 +55,18 @@ def module(folder: Path, request: pytest.FixtureRequest) -> ModuleType:
     found = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(found)
     return found
+
+
+@pytest.fixture(params=ek.available_isas())
+def module(folder: Path, request: pytest.FixtureRequest) -> ModuleType:
+    return load(folder, MODULES[request.param])
+
+
+@pytest.fixture
+def tiles(folder: Path) -> ModuleType:
+    if "avx512" not in ek.available_isas():
+        pytest.skip("no AVX-512")
+    return load(folder, TILES)
 
 
 EVERY = np.arange(2**16, dtype=np.uint16)  # every number of 16 bits
@@ -133,3 +144,47 @@ def test_a_square_of_lanes_is_transposed(module: ModuleType, dtype: type) -> Non
     lanes = module.lanes32 if dtype is np.float32 else module.lanes64
     square = np.arange(lanes * lanes, dtype=dtype).reshape(lanes, lanes)
     assert np.array_equal(module.transpose(square), square.T)
+
+
+WIDTHS = [(1, 1), (7, 3), (31, 8), (32, 16), (33, 17), (64, 72), (72, 72), (80, 96), (130, 113), (200, 200)]
+
+
+@pytest.mark.parametrize("relu", [False, True], ids=["", "relu"])
+@pytest.mark.parametrize("rows", [1, 16, 17, 32, 33, 48])
+@pytest.mark.parametrize("widths", WIDTHS, ids=str)
+def test_tiles_multiply_rounded_numbers(tiles: ModuleType, widths: tuple[int, int], rows: int, relu: bool) -> None:
+    # Integers of 9 bits are rounded, ties often; all sums are exact in float32.
+    generator, (n_in, n_out) = torch.Generator().manual_seed(0), widths
+    x, weight, bias = (
+        torch.randint(-bound, bound + 1, shape, generator=generator).float()
+        for bound, shape in ((400, (rows, n_in)), (300, (n_out, n_in)), (500, (n_out,)))
+    )
+    found = torch.from_numpy(tiles.layer(x.numpy(), weight.numpy(), bias.numpy(), False, relu))
+    expected = x.bfloat16().double() @ weight.bfloat16().double().T + bias
+    assert torch.equal(found[:, :n_out], (expected.relu() if relu else expected).float())
+    assert not found[:, n_out:].any()
+
+
+@pytest.mark.parametrize("rows", [1, 48])
+@pytest.mark.parametrize("widths", WIDTHS, ids=str)
+def test_numbers_in_two_parts_have_16_bits(tiles: ModuleType, widths: tuple[int, int], rows: int) -> None:
+    generator, (n_in, n_out) = torch.Generator().manual_seed(0), widths
+    x, weight, bias = (torch.randn(shape, generator=generator) for shape in ((rows, n_in), (n_out, n_in), (n_out,)))
+    found = torch.from_numpy(tiles.layer(x.numpy(), weight.numpy(), bias.numpy(), True, False))[:, :n_out]
+    # Each factor loses 2^-17 of itself at most, and the product of both rests is left out.
+    bound = (3 * 2.0**-17 + n_in * 2.0**-24) * (x.abs() @ weight.abs().T + bias.abs())
+    assert ((found.double() - (x.double() @ weight.double().T + bias)).abs() <= bound).all()
+    rounded = (x.bfloat16().float() @ weight.bfloat16().float().T + bias - found).abs()
+    assert n_in == 1 or rounded.max() > bound.max()  # one part is not as good
+
+
+@pytest.mark.parametrize("two_parts", [False, True], ids=["one part", "two parts"])
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_tiles_keep_an_infinity_and_a_nan_in_its_row(tiles: ModuleType, value: float, two_parts: bool) -> None:
+    x, weight, bias = torch.rand(20, 40), torch.rand(24, 40) + 0.5, torch.rand(24)
+    x[3, 5] = value
+    found = torch.from_numpy(tiles.layer(x.numpy(), weight.numpy(), bias.numpy(), two_parts, False))
+    expected = torch.full((24,), float("nan") if two_parts else value)
+    torch.testing.assert_close(found[3, :24], expected, equal_nan=True)
+    assert not found[3, 24:].any()
+    assert found[[k for k in range(20) if k != 3]].isfinite().all()

@@ -106,10 +106,14 @@ def test_float32_where_bfloat16_is_not_faster(case: Case) -> None:
 
 
 @over(bfloat16_cases("complete"))
-def test_high_is_float32_on_cpus(case: Case) -> None:
+def test_high_is_float32_on_cpus_but_for_tiles(case: Case) -> None:
     graph, inputs = case.graph(), case.inputs(torch.float32)
     highest = with_precision(case, "highest").run(inputs, graph)
-    assert torch.equal(with_precision(case, "high").run(inputs, graph), highest)
+    high = with_precision(case, "high").run(inputs, graph)
+    if not _native.two_parts_pay:
+        assert torch.equal(high, highest)
+        return
+    assert (high - highest).abs().max() <= 2.0**-13 * highest.abs().max()
 
 
 def test_a_network_without_such_a_kernel_runs_its_float32_kernel() -> None:
@@ -127,7 +131,7 @@ def test_the_rate_is_measured_once_and_reported() -> None:
         assert _native.bfloat16_rate == 0
         assert "float32 (it has no bfloat16 products)" in str(ek.backends())
     else:
-        assert 0.1 < _native.bfloat16_rate < 4
+        assert 0.1 < _native.bfloat16_rate < (40 if _native.bfloat16_unit == "tiles" else 4)
         assert f"bfloat16 products at {_native.bfloat16_rate:.1f} times" in str(ek.backends())
 
 

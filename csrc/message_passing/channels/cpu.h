@@ -1,24 +1,34 @@
 // How the fused message op reaches the CPU: packing, threads, chunks.
 #pragma once
 
+#include "../../core/bfloat16_unit.h"
 #include "../../core/cpu.h"
 #include "message.h"
 
 namespace ek {
 
 struct MessageOnCpu : Cpu {
+  static bool has_tiles() { return active_isa() == Isa::avx512 && bfloat16_unit().kind == Bfloat16Unit::tiles; }
+
   template <class F>
   static void dispatch_forward([[maybe_unused]] bool bfloat16, F&& f) {
-#if defined(EK_HAVE_AVX512BF16)
-    if (bfloat16 && active_isa() == Isa::avx512 && __builtin_cpu_supports("avx512bf16")) return f(Avx512Bf16{});
+    if (bfloat16 && active_isa() == Isa::avx512) switch (bfloat16_unit().kind) {
+#if defined(EK_HAVE_AMX)
+        case Bfloat16Unit::tiles: return f(Amx{});
 #endif
+#if defined(EK_HAVE_AVX512BF16)
+        case Bfloat16Unit::pairs: return f(Avx512Bf16{});
+#endif
+        default: break;
+      }
     dispatch_isa(f);
   }
 
   static constexpr int64_t kGrain = 256;  // edges below which a second thread costs more than it brings
 
   template <class T, class X>
-  static void message_forward(const Tensor&, const MessageArgs<T, X>& args, bool /*tf32*/) {
+  static void message_forward(const Tensor&, MessageArgs<T, X> args, bool tf32) {
+    if (tf32 && sizeof(T) == 4 && has_tiles()) args.bfloat16 = args.two_parts = true;
     dispatch_forward(args.bfloat16, [&](auto isa) {
       using Kernel = MessageCpu<decltype(isa), T, X>;
       const Buffer packed(Kernel::packed_bytes(args, false));

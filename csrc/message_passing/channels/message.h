@@ -72,6 +72,7 @@ struct MessageArgs {
 
   // Forward. Inputs and weights of W_2, W_3 and W_x are rounded to bfloat16; sums stay in T.
   bool bfloat16 = false;
+  bool two_parts = false;  // CPUs with tiles, together with bfloat16: every number as the sum of two of bfloat16
 
   // Forward. Any of them may be null: not wanted.
   T* messages = nullptr;     // M [n, H']
@@ -110,7 +111,7 @@ struct MessagePlan {
   int64_t bytes() const { return offset[chunks]; }
 };
 
-// CPU. With Avx512Bf16 for the instruction set there is forward() alone, and T = float has bfloat16 products in
+// CPU. With Avx512Bf16 or Amx for the instruction set there is forward() alone, and T = float has bfloat16 products in
 // hardware; the other sets round and multiply. Buffers come from the caller, aligned to 64 bytes:
 //   packed   weights in the kernels' order, written once by pack(), read by all threads
 //   scratch  one per concurrent call of forward() or backward()

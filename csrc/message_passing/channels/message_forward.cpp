@@ -55,6 +55,7 @@ void MessageCpu<Isa, T, X>::forward(const Args& args, const void* packed_weights
     if (args.head_tanh) apply_tanh(s.t);
     aggregate_coordinates(args, block, geometry, s.t, carry);
   }
+  release_tiles();
 }
 
 #define EK_INSTANTIATE(T, X)                                                                \

@@ -42,24 +42,30 @@ struct PackedLayer {
     bias = arena.take<T>(padded<T>(out));
     if (backward) transposed = arena.take<T>(packed_size<T>(out, in));
   }
-  void fill(const MessageLayer<T>& layer, bool bfloat16) const {
+  void fill(const MessageLayer<T>& layer, bool bfloat16, bool two_parts) const {
     const auto weight = [&](int64_t k, int64_t o) { return layer.weight[o * in + k]; };
     if (!bfloat16)
       pack_panels(in, out, weight, panels);
-    else if constexpr (kHasPairs<T>)
-      pack_panels(
-          pair_count(), out,
-          [&](int64_t k, int64_t o) {
-            return bfloat16_pair(weight(2 * k, o), 2 * k + 1 < in ? weight(2 * k + 1, o) : 0);
-          },
-          pairs());
-    else
+    else if constexpr (kHasPairs<T>) {
+      for (int part = 0; part <= int(two_parts); ++part) {
+        const auto number = [&](int64_t k, int64_t o) {
+          const float x = k < in ? weight(k, o) : 0;
+          return part == 0 ? x : x - round_to_bfloat16(x);
+        };
+        pack_panels(
+            pair_count(), out,
+            [&](int64_t k, int64_t o) { return bfloat16_pair(number(2 * k, o), number(2 * k + 1, o)); }, pairs(part));
+      }
+    } else
       pack_panels(in, out, [&](int64_t k, int64_t o) { return round_to_bfloat16(weight(k, o)); }, panels);
     for (int64_t o = 0; o < padded<T>(out); ++o) bias[o] = layer.bias && o < out ? layer.bias[o] : T(0);
     if (transposed) pack_panels(out, in, [&](int64_t o, int64_t k) { return weight(k, o); }, transposed);
   }
   int64_t pair_count() const { return (in + 1) / 2; }
-  Bfloat16Pair* pairs() const { return reinterpret_cast<Bfloat16Pair*>(panels); }
+  // Both parts together take the place of the numbers.
+  Bfloat16Pair* pairs(int part = 0) const {
+    return reinterpret_cast<Bfloat16Pair*>(panels) + part * pair_count() * padded<T>(out);
+  }
 };
 
 template <class T>
@@ -96,10 +102,10 @@ struct Packed {
     for (int c = 0; c < invariants; ++c) copy_padded(args.invariant_weight + c, invariants, H, columns + c * Hp);
     for (int64_t c = 0; c < args.edge_width; ++c)
       copy_padded(args.edge_weight + c, args.edge_width, H, columns + (invariants + c) * Hp);
-    for (int l = 0; l < args.depth - 1; ++l) hidden[l].fill(args.hidden[l], args.bfloat16);
+    for (int l = 0; l < args.depth - 1; ++l) hidden[l].fill(args.hidden[l], args.bfloat16, args.two_parts);
     if (gate) copy_padded(args.gate_weight, 1, args.message_width(), gate);
     if (head_out) {
-      head.fill(args.head, args.bfloat16);
+      head.fill(args.head, args.bfloat16, args.two_parts);
       copy_padded(args.head_out, 1, args.head.width, head_out);
     }
   }
@@ -109,8 +115,8 @@ template <class T>
 struct Scratch {
   Rows<T> h[kMessageDepth], d[kMessageDepth];  // activations and their derivatives (relu: the activations again)
   Rows<T> message, head, head_d;               // m; act(W_x m + b_x) and its derivative
-  Rows<T> grad, spare;
-  T* coefficient = nullptr;                            // [invariants + edge_width][kEdges]: s_ij and a_ij
+  Rows<T> grad, spare;                         // spare, forward: what rounding takes away
+  T* coefficient = nullptr;                    // [invariants + edge_width][kEdges]: s_ij and a_ij
   T *gate = nullptr, *t = nullptr, *factor = nullptr;  // [kEdges]
   T* carry = nullptr;                                  // the row of a receiver whose edges are spread over blocks
   int64_t bytes = 0;
@@ -140,6 +146,7 @@ struct Scratch {
       h[0] = rows();
       h[1] = rows();
       h[2] = h[0];
+      if (args.two_parts) spare = rows();
       message = h[args.depth - 1];
       head = h[args.depth % 2];
     }
@@ -296,6 +303,19 @@ inline void aggregate(const EdgeBlock& block, Rows<T> rows, int64_t width, bool 
   });
 }
 
+// out = layer(in), numbers in two parts of bfloat16 each: of the four products the smallest is left out. An infinity
+// gives NaN.
+template <class T>
+inline void multiply_two_parts(const PackedLayer<T>& layer, Rows<T> in, Rows<T> rest, Rows<T> out, int64_t count) {
+  static_assert(kEdges % 2 == 0);
+  const Rows<Bfloat16Pair> first{pack_pairs<true>(in.data, count * in.stride, rest.data), in.stride / 2};
+  const Rows<Bfloat16Pair> second{reinterpret_cast<Bfloat16Pair*>(rest.data), in.stride / 2};
+  const int64_t pairs = layer.pair_count();
+  multiply<Into::place>(second, pairs, layer.pairs(0), layer.bias, out, layer.out, count);
+  multiply<Into::sum>(first, pairs, layer.pairs(1), layer.bias, out, layer.out, count);
+  multiply<Into::sum>(first, pairs, layer.pairs(0), layer.bias, out, layer.out, count);
+}
+
 // out = layer(in). With bfloat16, rows of in are rounded, or packed in pairs, where they are.
 template <Into kInto, class T>
 inline void multiply_layer(const PackedLayer<T>& layer, bool bfloat16, Rows<T> in, Rows<T> out, int64_t count) {
@@ -313,8 +333,13 @@ inline void multiply_layer(const PackedLayer<T>& layer, bool bfloat16, Rows<T> i
 
 // out = act(layer(in)); d = the derivative of act, but for relu, where out tells.
 template <bool kGrad, class T, class X>
-inline void apply_layer(const MessageArgs<T, X>& args, const PackedLayer<T>& layer, Rows<T> in, Rows<T> out, Rows<T> d,
-                        int64_t count) {
+inline void apply_layer(const MessageArgs<T, X>& args, const PackedLayer<T>& layer, const Scratch<T>& s, Rows<T> in,
+                        Rows<T> out, Rows<T> d, int64_t count) {
+  if constexpr (kHasPairs<T>)
+    if (args.two_parts) {
+      multiply_two_parts(layer, in, s.spare, out, count);
+      return activate<kGrad>(args.activation, args.slope, out, d, layer.out, count);
+    }
   if (args.activation == Activation::relu) return multiply_layer<Into::relu>(layer, args.bfloat16, in, out, count);
   multiply_layer<Into::place>(layer, args.bfloat16, in, out, count);
   activate<kGrad>(args.activation, args.slope, out, d, layer.out, count);
@@ -339,7 +364,7 @@ inline void compute_messages(const MessageArgs<T, X>& args, const Packed<T>& pac
     activate<kGrad>(args.activation, args.slope, s.h[0], s.d[0], args.width, block.count);
   }
   for (int l = 0; l < args.depth - 1; ++l)
-    apply_layer<kGrad>(args, packed.hidden[l], s.h[l], s.h[l + 1], s.d[l + 1], block.count);
+    apply_layer<kGrad>(args, packed.hidden[l], s, s.h[l], s.h[l + 1], s.d[l + 1], block.count);
   if (!args.gate_weight) return;
   const Rows<T> h = s.h[args.depth - 1], message = s.message;
   const int64_t width = args.message_width();
@@ -358,7 +383,7 @@ template <bool kGrad, class T, class X>
 inline void compute_head(const MessageArgs<T, X>& args, const Packed<T>& packed, const EdgeBlock& block,
                          Scratch<T>& s) {
   const PackedLayer<T>& layer = packed.head;
-  apply_layer<kGrad>(args, layer, s.message, s.head, s.head_d, block.count);
+  apply_layer<kGrad>(args, layer, s, s.message, s.head, s.head_d, block.count);
   dot_rows(s.head, packed.head_out, layer.out, block.count, s.t);
 }
 

@@ -27,14 +27,15 @@ NO_NORM, MEASURED, GIVEN, LAYER = range(4)
 
 
 def products_of(precision: str, like: Tensor) -> str:
-    """How numbers of this dtype are multiplied where they are: "float32" (or more), "tf32" or "bfloat16".
+    """How numbers of this dtype are multiplied where they are: "float32" (or more), "tf32" (on CPUs: two parts of
+    bfloat16) or "bfloat16".
 
     A precision is a permission: it is only used where it is faster.
     """
     if like.dtype != torch.float32 or precision == "highest":
         return "tf32" if allows_tf32(like) else "float32"
     if precision == "high":
-        return "tf32" if like.is_cuda else "float32"
+        return "tf32" if like.is_cuda or _native.two_parts_pay else "float32"
     return "bfloat16" if like.is_cuda or _native.bfloat16_pays else "float32"
 
 
