@@ -104,9 +104,11 @@ inline void multiply_in_registers(Rows<E> in, int64_t in_channels, const E* pack
 template <Into kInto, class E, class T>
 inline void multiply(Rows<E> in, int64_t in_channels, const E* packed, const T* bias, Rows<T> out, int64_t out_channels,
                      int64_t rows) {
+#if defined(EK_TILES)
   if constexpr (kByTiles<E>)
     multiply_by_tiles<kInto>(in, in_channels, packed, bias, out, out_channels, rows);
   else
+#endif
     multiply_in_registers<kInto>(in, in_channels, packed, bias, out, out_channels, rows);
 }
 

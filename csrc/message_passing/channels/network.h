@@ -303,6 +303,7 @@ inline void aggregate(const EdgeBlock& block, Rows<T> rows, int64_t width, bool 
   });
 }
 
+#if defined(EK_TILES)
 // out = layer(in), numbers in two parts of bfloat16 each: of the four products the smallest is left out. An infinity
 // gives NaN.
 template <class T>
@@ -315,6 +316,7 @@ inline void multiply_two_parts(const PackedLayer<T>& layer, Rows<T> in, Rows<T> 
   multiply<Into::sum>(first, pairs, layer.pairs(1), layer.bias, out, layer.out, count);
   multiply<Into::sum>(first, pairs, layer.pairs(0), layer.bias, out, layer.out, count);
 }
+#endif
 
 // out = layer(in). With bfloat16, rows of in are rounded, or packed in pairs, where they are.
 template <Into kInto, class T>
@@ -333,13 +335,15 @@ inline void multiply_layer(const PackedLayer<T>& layer, bool bfloat16, Rows<T> i
 
 // out = act(layer(in)); d = the derivative of act, but for relu, where out tells.
 template <bool kGrad, class T, class X>
-inline void apply_layer(const MessageArgs<T, X>& args, const PackedLayer<T>& layer, const Scratch<T>& s, Rows<T> in,
-                        Rows<T> out, Rows<T> d, int64_t count) {
+inline void apply_layer(const MessageArgs<T, X>& args, const PackedLayer<T>& layer,
+                        [[maybe_unused]] const Scratch<T>& s, Rows<T> in, Rows<T> out, Rows<T> d, int64_t count) {
+#if defined(EK_TILES)
   if constexpr (kHasPairs<T>)
     if (args.two_parts) {
       multiply_two_parts(layer, in, s.spare, out, count);
       return activate<kGrad>(args.activation, args.slope, out, d, layer.out, count);
     }
+#endif
   if (args.activation == Activation::relu) return multiply_layer<Into::relu>(layer, args.bfloat16, in, out, count);
   multiply_layer<Into::place>(layer, args.bfloat16, in, out, count);
   activate<kGrad>(args.activation, args.slope, out, d, layer.out, count);
