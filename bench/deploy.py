@@ -16,6 +16,7 @@ from torch import Tensor
 import equikernels as ek
 
 from . import lorentznet
+from .ceilings import ceilings
 from .plan import Entry, Plan, Row, Setting
 from .side_by_side import OURS, PUBLISHED, interleaved, row, same
 
@@ -101,7 +102,7 @@ def plan(setting: Setting) -> Plan:
                 times = interleaved(calls[OURS], calls[baseline], rounds, f"{what} / {baseline}", setting.device)
             finally:
                 torch.set_num_threads(threads)
-            return {**row(what, *times, baseline), "threads": 1}
+            return {**row(what, *times, baseline), "threads": 1, "gflop": 1e-9 * lorentznet.flops_of(sides().edges)}
 
         return Row(f"ONNX Runtime with kernels, {what}", measure, baseline)
 
@@ -110,4 +111,4 @@ def plan(setting: Setting) -> Plan:
         for sides, what, rounds in ((one, f"one jet of {CONSTITUENTS}", (10, 10)), (many, f"{count} jets", (3, 2)))
         for baseline in BASELINES
     ]
-    return Plan(rows, lambda: (one().check(), many().check()))
+    return Plan(rows, lambda: (one().check(), many().check()), about=lambda _: {"ceilings": ceilings(1)})

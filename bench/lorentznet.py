@@ -90,9 +90,7 @@ def plan(setting: Setting) -> Plan:
 
     def forward(what: str) -> Entry:
         entry = main_rows[0].measure(what)
-        # two products of H x H on every edge, the last layer without its head
-        flops = 2 * both().edges * WIDTH * WIDTH * (2 * LAYERS - 1)
-        return {**entry, **share(flops, 1e-3 * entry[f"{OURS}_ms"])}
+        return {**entry, **share(flops_of(both().edges), 1e-3 * entry[f"{OURS}_ms"])}
 
     def block(what: str) -> Entry:
         flops = 4 * both().edges * WIDTH * WIDTH
@@ -121,6 +119,11 @@ def plan(setting: Setting) -> Plan:
             rows.append(Row(f"forward, {name}, AVX2 kernels", lambda what: avx2(both(), what, few)))
     steps = {"": lambda: (Sides(jets).prepared(), Sides(1))}
     return Plan(rows, check, steps, lambda _: {"edges": both().edges, "ceilings": limits()})
+
+
+def flops_of(edges: int) -> int:
+    """Of a forward pass: two products of H x H on every edge, the last layer without its head."""
+    return 2 * edges * WIDTH * WIDTH * (2 * LAYERS - 1)
 
 
 def compiled(sides: Sides, what: str, rounds: tuple[int, int], training: bool = False) -> Entry:

@@ -149,7 +149,21 @@ def deployment(results: dict[str, Document]) -> str:
         size = row["what"].split(", ")[1]
         times = f"{milliseconds(row[f'{by}_ms'])} | {milliseconds(row[f'{OURS}_ms'])} | {ratio_of(row['ratio'])}"
         lines.append(f"| {size}: {DEPLOYED[by]} | {times} |")
-    return "\n".join([f"{machine_line(document)}:", "", *lines])
+    return "\n".join([f"{machine_line(document)}:", "", *lines, "", least(document)])
+
+
+def least(document: Document) -> str:
+    """What the products on pairs cost at least: they alone, at the rate of multiply-adds of this machine."""
+    peak = document["ceilings"]["multiply_adds_gflops"]
+    lines = ["| products on pairs | plain ONNX Runtime | with our library | multiply-adds alone |", "|---" * 4 + "|"]
+    for row in document["rows"]:
+        if baseline_of(row) != "plain_onnx":
+            continue
+        size, flop, plain = row["what"].split(", ")[1], row["gflop"], row["plain_onnx_ms"]
+        rates = " | ".join(f"{1e3 * flop / row[f'{side}_ms']:.0f} GFLOP/s" for side in ("plain_onnx", OURS))
+        bound = f"{milliseconds(1e3 * flop / peak)} at {peak:.0f} GFLOP/s: {plain * peak / (1e3 * flop):.1f}x"
+        lines.append(f"| {size}: {flop:.3g} GFLOP | {rates} | {bound} |")
+    return "\n".join(lines)
 
 
 def kernels(results: dict[str, Document]) -> str:

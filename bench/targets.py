@@ -65,6 +65,12 @@ CPU = (
                f"k_nearest, k = 16, {metric}, 100 jets of 100, forward, 2 threads", 8, baseline="topk over all pairs")
         for metric in ("euclidean", "minkowski")
     ),
+    *(
+        Target(f"ONNX Runtime, 1 thread, one jet of 50: our library over {what}", "deploy",
+               "ONNX Runtime with kernels, one jet of 50", goal, baseline=baseline)
+        for what, goal, baseline in (("plain ONNX Runtime", 5, "plain_onnx"),
+                                     ("the fused network in PyTorch", 0.77, "fused_pytorch"))
+    ),
     Target(
         "LorentzNet and ParticleNet, forward", "taggers", "LorentzNet, forward, 100 jets", 1, baseline="particlenet"
     ),
