@@ -1,4 +1,5 @@
-"""Exports forwards for any sizes: tells torch.export to make no assumptions about sizes 0 and 1."""
+"""Exports forwards for any sizes: tells torch.export to make no assumptions about sizes 0 and 1. Refuses those that no
+program can hold."""
 
 from __future__ import annotations
 
@@ -37,3 +38,22 @@ def for_any_size(forward: Forward) -> Forward:
     function: Any = told
     function.__code__ = function.__code__.replace(co_name=forward.__name__)
     return function
+
+
+# Networks for which no program can be traced that holds for all sizes, and what they do size by size.
+BY_SIZE = {"ParT": "attention", "ParticleNet": "the search for neighbours", "EFP": "the polynomials"}
+
+
+def wanted_of_all_sizes(network: str) -> str:
+    """What a network should be that is one of ``BY_SIZE``."""
+    return f"a network whose steps do not depend on the sizes of events, as those of {BY_SIZE[network]} do"
+
+
+def refuse_export(network: str) -> None:
+    """For the forwards of ``BY_SIZE``.
+
+    Raises:
+        RuntimeError: torch.export traces.
+    """
+    if torch.compiler.is_exporting():
+        raise RuntimeError(f"{network}: torch.export: expected {wanted_of_all_sizes(network)}")

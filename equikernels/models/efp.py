@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..checks import REAL, check_integer, check_number, check_tensor, fail
 from ..data.kinematics import energy_flow, wrapped
+from ..export import refuse_export
 from ..graph import Graph
 from ..packing import unpack
 from .efp_graphs import Edges, connected_graphs, products
@@ -159,6 +160,7 @@ class EFP(nn.Module):
         Raises:
             ValueError, TypeError: wrong shape, dtype or device.
         """
+        refuse_export("EFP")
         return self.classify(efps(p4, ptr, self.degree, self.beta))
 
     def classify(self, features: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ..checks import REAL, check_integer, check_tensor, fail
 from ..data.kinematics import aligned, boosted
 from ..data.order import warn_of_order
+from ..export import for_any_size
 from ..graph import Graph
 from ..nn.linear import weight_of
 from .inputs import check_weights, complete_graph
@@ -50,6 +51,7 @@ class MLP(nn.Module):
         self.n_particles, self.aligned, self.max_beta = n_particles, aligned, max_beta
         self.layers = nn.Sequential(*dense([4 * n_particles, *[n_hidden] * 3]), nn.Linear(n_hidden, n_class))
 
+    @for_any_size
     def forward(self, p4: Tensor, ptr: Tensor | Graph) -> Tensor:
         """Logits of each event.
 

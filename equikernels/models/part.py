@@ -14,6 +14,7 @@ from ..checks import REAL, check_tensor, fail
 from ..data.kinematics import cylindrical, wrapped
 from ..data.order import warn_of_order
 from ..equal_sizes import equal_sizes
+from ..export import refuse_export
 from ..graph import Graph
 from ..nn.folded import affine, folded
 from ..ops.message_passing import EdgeMLP, row_mlp
@@ -228,6 +229,7 @@ class ParT(nn.Module):
         Raises:
             ValueError, TypeError: wrong shape, dtype or device.
         """
+        refuse_export("ParT")
         op = "ParT"
         check_tensor(op, "p4", p4, ["n", 4], REAL)
         warn_of_order(op, "p4", p4)

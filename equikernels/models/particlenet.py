@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..checks import fail
 from ..equal_sizes import equal_sizes
+from ..export import refuse_export
 from ..graph import Graph
 from ..metric import MAX_DIM
 from ..nn.folded import folded
@@ -126,6 +127,7 @@ class ParticleNet(nn.Module):
         Raises:
             ValueError, TypeError: wrong shape, dtype or device.
         """
+        refuse_export("ParticleNet")
         op, n = "ParticleNet", features.shape[0] if isinstance(features, Tensor) else 0
         features = cast_features(op, "features", features, n, self.n_features, self.fc[1].get_parameter("weight"))
         events = complete_graph(op, ptr, n)

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..checks import check_integer
+from ..export import for_any_size
 from ..graph import Graph
 from .inputs import cast_features, complete_graph
 from .mlp import first_rows
@@ -57,6 +58,7 @@ class PCNN(nn.Module):
         self.units = nn.Sequential(*units)
         self.fc = nn.Sequential(nn.Linear(width, 512), nn.ReLU(), nn.Dropout(dropout), nn.Linear(512, n_class))
 
+    @for_any_size
     def forward(self, features: Tensor, ptr: Tensor | Graph) -> Tensor:
         """Logits of each event.
 
@@ -73,6 +75,7 @@ class PCNN(nn.Module):
         op, n = "PCNN", features.shape[0] if isinstance(features, Tensor) else 0
         features = cast_features(op, "features", features, n, self.n_features, self.fc[0].get_parameter("weight"))
         ptr = complete_graph(op, ptr, n)._ptr
-        x = first_rows(features, ptr, self.length).transpose(1, 2)
+        # AOTInductor takes the layout of a convolution's result for that of contiguous input
+        x = first_rows(features, ptr, self.length).transpose(1, 2).contiguous()
         out: Tensor = self.fc(F.adaptive_avg_pool1d(self.units(self.stem(self.norm(x))), 1).squeeze(2))
         return out

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from ..checks import FLOATING, check_tensor
+from ..export import for_any_size
 from ..graph import Graph
 from ..nn.linear import weight_of
 from ..nn.rows import apply_layers
@@ -46,6 +47,7 @@ class PFN(nn.Module):
         self.phi = nn.Sequential(*dense([n_features, *phi]))
         self.f = nn.Sequential(*dense([phi[-1], *f]), nn.Linear(f[-1], n_class))
 
+    @for_any_size
     def forward(self, features: Tensor, ptr: Tensor | Graph) -> Tensor:
         """Logits of each event.
 
@@ -86,6 +88,7 @@ class EFN(PFN):
     ) -> None:
         super().__init__(2, phi, f, n_class)
 
+    @for_any_size
     def forward(self, features: Tensor, ptr: Tensor | Graph) -> Tensor:
         """Logits of each event.
 

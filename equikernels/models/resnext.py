@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..checks import FLOATING, check_tensor
+from ..export import for_any_size
 from .inputs import check_weights
 
 GROUPS = 32
@@ -56,6 +57,7 @@ class ResNeXt(nn.Module):
         self.stages = nn.Sequential(*stages)
         self.fc = nn.Linear(n_in, n_class)
 
+    @for_any_size
     def forward(self, images: Tensor) -> Tensor:
         """Logits of each image.
 

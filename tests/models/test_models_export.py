@@ -13,7 +13,7 @@ import equikernels as ek
 from equikernels.export import TAKES_ANY_SIZE
 
 from ..support.golden import jets
-from ..support.networks import NETWORKS
+from ..support.networks import NETWORKS, PLAIN
 
 pytestmark = pytest.mark.skipif(not TAKES_ANY_SIZE, reason="PyTorch before 2.13 asks for three events")
 AUTO = torch.export.Dim.AUTO
@@ -100,14 +100,40 @@ def holds(
             torch.testing.assert_close(program(*inputs), model(*inputs), rtol=1e-5, atol=1e-6, equal_nan=True)
 
 
-# Networks without symmetry, for comparisons: export is not promised.
-PLAIN = {ek.models.EFN, ek.models.EFP, ek.models.MLP, ek.models.ParT, ek.models.ParticleNet, ek.models.PCNN,
-         ek.models.PFN, ek.models.ResNeXt}  # fmt: skip
+# What they do depends on the sizes of events.
+BY_SIZE = {ek.models.EFP: "EFP", ek.models.ParT: "ParT", ek.models.ParticleNet: "ParticleNet"}
 
 
 def test_no_network_is_left_out() -> None:
     networks = {getattr(ek.models, name) for name in dir(ek.models) if name[0].isupper()}
-    assert networks - PLAIN == {type(NETWORKS[name][0]()) for name in (*JETS, *GRAPHS)}
+    tried = {type(NETWORKS[name][0]()) for name in (*JETS, *GRAPHS)} | {type(make()) for make in PLAIN.values()}
+    assert networks - set(BY_SIZE) == tried
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_networks_without_symmetry(name: str) -> None:
+    def make(*sizes: int) -> tuple[Any, ...]:
+        if name == "ResNeXt":
+            return (torch.rand(len(sizes), 1, 32, 32),)
+        p4, graph = events(False, *sizes)
+        width = {"PFN": 3, "EFN": 3, "PCNN": 5}.get(name)
+        return (p4, graph) if width is None else (torch.randn(len(p4), width), graph)
+
+    shapes = (ROWS,) if name == "ResNeXt" else (ROWS, COMPLETE)
+    sizes = [(3, 6, 2), (9,), (2,), (1,), (1, 1), (9, 0), (0,), (1, 0, 3)]
+    holds(PLAIN[name]().eval(), make, shapes, (5, 4), sizes)
+
+
+def test_networks_that_work_by_size_are_refused() -> None:
+    p4, graph = events(False, 5, 4)
+    features = torch.randn(len(p4), 7)
+    for model, inputs in (
+        (ek.models.EFP(2), (p4, graph)),
+        (ek.models.ParT(n_blocks=1), (features, p4, graph)),
+        (ek.models.ParticleNet(), (features, graph)),
+    ):
+        with pytest.raises(RuntimeError, match=f"^{BY_SIZE[type(model)]}: torch.export: expected a network"):
+            torch.export.export(model.eval(), inputs)
 
 
 @pytest.mark.parametrize("name", JETS)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 
 import equikernels as ek
+from equikernels.models import resnext
 
 from .golden import jets
 from .pelican import small
@@ -90,4 +92,21 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[], tuple[Any, ...]]
         lambda: ek.models.PELICANClassifier(**small(strict_irc=True)),
         lambda: tuple(events().values()),
     ),
+}
+
+
+def short_resnext() -> nn.Module:
+    """With one block in every stage."""
+    with patch.object(resnext, "BLOCKS", (1, 1, 1, 1)):
+        return ek.models.ResNeXt()
+
+
+# Networks without symmetry that take any number of events.
+PLAIN: dict[str, Callable[[], nn.Module]] = {
+    "PFN": lambda: ek.models.PFN(3, (8, 8), (8,)),
+    "EFN": lambda: ek.models.EFN((8, 8), (8,)),
+    "MLP": lambda: ek.models.MLP(6, 8),
+    "MLP, not aligned": lambda: ek.models.MLP(6, 8, aligned=False),
+    "PCNN": lambda: ek.models.PCNN(5, 9),
+    "ResNeXt": short_resnext,
 }
