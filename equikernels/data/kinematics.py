@@ -36,7 +36,7 @@ class Cylindrical(NamedTuple):
 def cylindrical(p4: Tensor) -> Cylindrical:
     """Of four-momenta [n, 4]; pT and E are at least 1e-8 GeV, and so are E + pz and E - pz in the rapidity."""
     e, px, py, pz = p4.double().unbind(-1)
-    pt = torch.stack([px, py], dim=-1).norm(dim=-1).clamp(min=TINY)
+    pt = torch.stack([px, py], dim=1).norm(dim=1).clamp(min=TINY)
     rapidity = 0.5 * ((e + pz).clamp(min=TINY) / (e - pz).clamp(min=TINY)).log()
     return Cylindrical(pt, e.clamp(min=TINY), torch.asinh(pz / pt), rapidity, torch.atan2(py, px))
 

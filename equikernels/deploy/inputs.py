@@ -13,8 +13,11 @@ from torch import Tensor, nn
 
 from .. import models
 from ..checks import fail
+from ..export import BY_SIZE, wanted_of_all_sizes
 
-NODES, EDGES, OFFSETS, ENDS = "nodes", "edges", "offsets", "ends"
+NODES, EDGES, OFFSETS, ENDS, IMAGES = "nodes", "edges", "offsets", "ends", "images"
+VECTORS = "v"  # of TFN: the three numbers of one vector behind those of another
+PIXELS = 64  # of equikernels.data.jet_images
 EVENTS, SIZE = 2, 4  # of the examples: no two sizes are equal, so that none is taken for another
 
 
@@ -23,7 +26,8 @@ class Input(NamedTuple):
 
     Attributes:
         name: as the network's argument; "ptr" and "edge_index" stand for its graph.
-        rows: "nodes" [n, width], "edges" [E, width], "offsets" [n_events + 1], or "ends" [2, E]: senders, receivers.
+        rows: "nodes" [n, width], "edges" [E, width], "offsets" [n_events + 1], "ends" [2, E]: senders, receivers; or
+            "images" [n_events, 1, width, width].
         width: columns; 0 for offsets and ends.
         dtype: of its numbers.
     """
@@ -47,8 +51,12 @@ class Input(NamedTuple):
             return torch.tensor([0, SIZE, nodes])
         if self.rows == ENDS:
             return torch.arange(2 * edges).view(2, edges) % nodes
-        values = torch.linspace(-1, 1, (nodes if self.rows == NODES else edges) * self.width, dtype=self.dtype)
-        return values.view(-1, self.width)
+        if self.rows == IMAGES:
+            return torch.linspace(0, 1, EVENTS * self.width**2, dtype=self.dtype).view(
+                EVENTS, 1, self.width, self.width
+            )
+        rows = nodes if self.rows == NODES else edges
+        return torch.linspace(-1, 1, rows * self.width, dtype=self.dtype).view(rows, self.width)
 
 
 PTR, EDGE_INDEX = Input("ptr", OFFSETS, 0, torch.int64), Input("edge_index", ENDS, 0, torch.int64)
@@ -81,8 +89,14 @@ def inputs_of(op: str, model: nn.Module, dim: int, coordinates: torch.dtype | No
     if isinstance(model, models.PELICANClassifier | models.PELICANRegressor):
         found = [per_node("p4", 4, momenta), PTR]
         return [*found, per_node("scalars", model.num_data_scalars)] if model.num_data_scalars else found
-    if isinstance(model, models.PELICANNano):
+    if isinstance(model, models.PELICANNano | models.MLP):
         return [per_node("p4", 4, momenta), PTR]
+    if isinstance(model, models.EFN):
+        return [per_node("features", 3), PTR]
+    if isinstance(model, models.PFN | models.PCNN):
+        return [per_node("features", model.n_features), PTR]
+    if isinstance(model, models.ResNeXt):
+        return [Input("images", IMAGES, PIXELS, weights)]
     if isinstance(model, models.EuclidNet):
         return [per_node("x", 3, points), EDGE_INDEX, *_free(model, per_node)]
     if isinstance(model, models.EuclidNetSO3):
@@ -103,12 +117,24 @@ def inputs_of(op: str, model: nn.Module, dim: int, coordinates: torch.dtype | No
     if isinstance(model, models.GNN):
         return [per_node("h", model.in_node_nf), EDGE_INDEX, *per_edge(_attributes(model))]
     if isinstance(model, models.TFN):
-        fail(op, "model", "a network whose inputs are rows of numbers, not vectors", "TFN", TypeError)
+        scalars, vectors = model.n_in
+        attributes = per_edge(model.layers[0].edge_attr_nf)  # type: ignore[arg-type]
+        return [
+            per_node("s", scalars),
+            per_node(VECTORS, 3 * vectors),
+            per_node("x", 3, points),
+            EDGE_INDEX,
+            *attributes,
+        ]
     fail(op, "model", "a network of equikernels.models", type(model).__name__, TypeError)
 
 
 def check_network(op: str, model: nn.Module, padded_to: int | None) -> None:
     """Refuses what would give a file other results than the network has, or fail in the middle of tracing."""
+    if (kind := type(model).__name__) in BY_SIZE:
+        fail(op, "model", wanted_of_all_sizes(kind), kind, TypeError)
+    if isinstance(model, models.LGN):
+        fail(op, "model", "a network of real numbers: neither AOTInductor nor ONNX has complex ones", "LGN", TypeError)
     if any(module.training for module in model.modules()):
         fail(op, "model", "a network in evaluation: model.eval()", "one in training")
     device = next(model.parameters()).device

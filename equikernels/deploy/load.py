@@ -11,7 +11,7 @@ from torch import Tensor
 from .._version import __version__
 from ..checks import check_tensor, fail
 from ..indices import check_indices, check_offsets
-from .inputs import EDGES, ENDS, NODES, OFFSETS, Input
+from .inputs import EDGES, ENDS, IMAGES, NODES, OFFSETS, Input
 
 OP = "load"
 
@@ -54,6 +54,9 @@ class Loaded:
                 check_tensor(OP, given.name, t, ["n_events + 1"], [given.dtype])
                 if t.shape[0] < 1:
                     fail(OP, given.name, "at least one entry", list(t.shape))
+                continue
+            if given.rows == IMAGES:
+                check_tensor(OP, given.name, t, ["n_events", 1, given.width, given.width], [given.dtype])
                 continue
             kind = EDGES if given.rows == ENDS else given.rows
             shape = [2, sizes[kind]] if given.rows == ENDS else [sizes[kind], given.width]

@@ -74,7 +74,7 @@ def export_onnx(
         model: of :mod:`equikernels.models`, with float32 weights; or any other, with ``example``.
         path: of the file.
         reads: "arguments" of the network; or "events", from which :mod:`equikernels.train` makes them: jets' p4 alone,
-            or hits. The output is then the probability of signal.
+            or hits. The output is then the probability of signal; of PELICANRegressor the four-momentum in GeV.
         layout: "padded" or "packed"; by default padded for jets, packed for graphs.
         max_constituents: N, if the file is to be for this one; any by default.
         standard: write standard operators alone, for runtimes without functions; such a file never runs a kernel.
@@ -90,7 +90,8 @@ def export_onnx(
     Raises:
         ImportError: onnx or onnxscript is not installed (the extra ``onnx``).
         RuntimeError: PyTorch is older than 2.13.
-        TypeError: a network of which the inputs are not known, without ``example``.
+        TypeError: a network of which the inputs are not known, without ``example``; ParT, ParticleNet and EFP, whose
+            steps depend on the sizes of events; LGN, which is complex.
         ValueError: the model is in training, is not float32, or uses an option without an ONNX formula (products in
             bfloat16, sums over senders, weights of pairs); the message names it.
     """
@@ -102,9 +103,9 @@ def export_onnx(
         sizes = tuple((dynamic_shapes or {}).get(name, first) for name in example)
         made = _traced(model, tuple(example.values()), sizes, list(example))
     else:
+        check_network(OP, model, padded_to)
         given = events_of(OP, model) if reads == "events" else inputs_of(OP, model, dim, torch.float32)
         inputs = [of._replace(dtype=torch.float32) if of.dtype == torch.float64 else of for of in given]
-        check_network(OP, model, padded_to)
         made = _packed(model, inputs, reads, padded_to)
         jets = any(given.name == PTR.name for given in inputs)
         if (layout or ("padded" if jets else "packed")) == "padded":

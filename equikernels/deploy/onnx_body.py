@@ -67,6 +67,7 @@ class Body:
         return self.Unsqueeze(t, self.ints(*axes))
 
     def total(self, t: Value, *axes: int, keep: bool = False) -> Value:
+        """Axes count from the first: from the last, ONNX Runtime 1.17 to 1.30 gives wrong shapes where t is empty."""
         return self.ReduceSum(t, self.ints(*axes), keepdims=int(keep))
 
     def range(self, end: Value) -> Value:

@@ -159,7 +159,7 @@ def invariants(b: Body, x: Value, edges: Edges, metric: Sequence[float], psi: bo
     found = []
     for k in columns:
         pair = (b.Sub(x_i, x_j), b.Sub(x_i, x_j)) if k == 0 else (x_i, x_j)
-        found.append(b.total(b.Mul(b.Mul(*pair), eta), -1, keep=True))
+        found.append(b.total(b.Mul(b.Mul(*pair), eta), 1, keep=True))
     z = b.Concat(*found, axis=-1)
     return b.float(squashed(b, z) if psi else z)
 
@@ -231,7 +231,7 @@ def _displacement(b: Body, x: Value, edges: Edges, options: EdgeOptions) -> Valu
     d = b.Sub(edges.receivers(x), x_j)
     if options.direction == DIFFERENCE:
         return d
-    square = b.total(b.Mul(b.Mul(d, d), b.constant(options.metric)), -1, keep=True)
+    square = b.total(b.Mul(b.Mul(d, d), b.constant(options.metric)), 1, keep=True)
     norm = b.Sqrt(b.Add(square, b.constant(options.norm_inside)))
     return b.Div(d, b.Add(norm, b.constant(options.norm_offset)))
 

@@ -17,9 +17,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from ..ops.fused_op import fused_op
+from .onnx_double import DECOMPOSITIONS
 
 DOMAIN, VERSION = "equikernels", 1
 IN_DOUBLE = ("invariants", "rank2_products")  # ops whose formula is in float64 whatever their input
+ALSO_DOUBLE = ("segment_sum",)  # ops whose formula is in the dtype of their input
 NUMBER = "configuration"  # attribute of a node while a model is made: the number of its Configuration
 
 
@@ -32,12 +34,19 @@ class Configuration:
         arguments: by name; a tensor or a list of tensors as its shape or shapes, a size known at run time as None.
         attributes: of the node.
         outputs: number of outputs of the node.
+        double: whether the node has tensors of float64, for which there is no kernel.
     """
 
     op: str
     arguments: tuple[tuple[str, Any], ...]
     attributes: tuple[tuple[str, Any], ...]
     outputs: int
+    double: bool = False
+
+    @property
+    def node(self) -> str:
+        """The name of the node: without a kernel another one."""
+        return f"{self.op}_double" if self.double else self.op
 
 
 @dataclass
@@ -54,7 +63,7 @@ class Nodes:
         nodes = {op: partial(self.node, op) for op in ops if _returns_tensors(op)}
         others: dict[Any, Any] = torch.export.default_decompositions()
         aten = torch.ops.aten
-        others.update({**nodes, aten.repeat_interleave.Tensor: _repeated, aten.sort.stable: _sorted})
+        others.update({**nodes, **DECOMPOSITIONS, aten.repeat_interleave.Tensor: _repeated, aten.sort.stable: _sorted})
         others[aten.empty_permuted.default] = _room
         return others
 
@@ -68,10 +77,12 @@ class Nodes:
         inputs, configuration = described(op, values, len(kept))
         number = self.made.setdefault(configuration, len(self.made))
         made = torch.onnx.ops.symbolic_multi_out(
-            f"{DOMAIN}::{configuration.op}",
+            f"{DOMAIN}::{configuration.node}",
             inputs,
             {**{k: list(v) if isinstance(v, tuple) else v for k, v in configuration.attributes}, NUMBER: number},
-            dtypes=[torch.float32 for _ in kept],  # a custom op's outputs have one type
+            dtypes=[
+                torch.float64 if configuration.double else torch.float32 for _ in kept
+            ],  # a custom op's have one type
             shapes=[outputs[k].shape for k in kept],
             version=VERSION,
         )
@@ -118,7 +129,8 @@ def described(op: Any, values: Sequence[Any], outputs: int) -> tuple[list[Tensor
             if value is not None:
                 # exact, and of ONNX's attributes only text keeps all digits of a double
                 attributes[name] = " ".join(repr(float(number)) for number in (value if several else [value]))
-    if name_of(op) not in IN_DOUBLE and any(t.dtype == torch.float64 for t in inputs):
+    double = name_of(op) not in IN_DOUBLE and any(t.dtype == torch.float64 for t in inputs)
+    if double and name_of(op) not in ALSO_DOUBLE:
         raise ValueError(f"export_onnx: {name_of(op)}: expected float32 tensors, got float64")
     if 0 in present:
         attributes["present"] = tuple(present)
@@ -127,7 +139,7 @@ def described(op: Any, values: Sequence[Any], outputs: int) -> tuple[list[Tensor
         device = inputs[0].device
         inputs.append(torch.cat([torch.full((1,), size, dtype=torch.int64, device=device) for _, size in dynamic]))
     frozen = tuple((k, v) for k, v in attributes.items() if v not in ((), ""))  # ONNX has no type for an empty list
-    return inputs, Configuration(name_of(op), tuple(arguments), frozen, outputs)
+    return inputs, Configuration(name_of(op), tuple(arguments), frozen, outputs, double)
 
 
 def read_outputs(op: Any, outputs: Sequence[Tensor]) -> list[int]:

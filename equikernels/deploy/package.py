@@ -17,14 +17,14 @@ from ..checks import check_choice, fail
 from ..export import TAKES_ANY_SIZE
 from ..graph import Graph
 from .arithmetic import as_pytorch
-from .inputs import PTR, Input, check_network, inputs_of
+from .inputs import PTR, VECTORS, Input, check_network, inputs_of
 from .scores import Scores, events_of
 
 OP = "package"
 READS = ("arguments", "events")
 # Generated code moves and compares numbers. One instruction set for all machines and one thread are enough for it: the
-# kernels choose theirs where they run.
-GENERATED: dict[str, Any] = {"cpp.threads": 1}
+# kernels choose theirs where they run. Convolutions get their inputs in the layout that PyTorch gives them.
+GENERATED: dict[str, Any] = {"cpp.threads": 1, "layout_optimization": False}
 NEEDS = ""
 if platform.machine() in ("x86_64", "AMD64"):
     GENERATED |= {"cpp.march": "x86-64-v3", "cpp.simdlen": 256}
@@ -44,14 +44,14 @@ def package(
 
     The file holds the weights and a shared library. It runs on any number of events, nodes and edges, none and one
     included, where the op library of this version of equikernels is loaded: ``equikernels.h`` does so in C++,
-    :func:`load` in Python. Results have the same bits as those of the
-    network under ``torch.inference_mode()`` in Python, one thread each, on one machine.
+    :func:`load` in Python. Results have the same bits as those of the network under ``torch.inference_mode()`` in
+    Python, one thread each, on one machine; TFN's may differ in the last digit.
 
     The program reads tensors alone. Where the network takes a graph it reads ``ptr`` int64 [n_events + 1] (networks on
-    jets) or ``edge_index`` int64 [2, E] of senders and receivers; otherwise the arguments of the network's forward,
-    those without a default and those whose width the network was made with. ``equikernels.h`` and
-    :func:`load` check every call; the program itself, under PyTorch's own loader, checks nothing, and wrong dtypes,
-    ``ptr`` or ``edge_index`` are undefined behaviour.
+    jets) or ``edge_index`` int64 [2, E] of senders and receivers; vectors [n, C, 3] as [n, 3 C]; otherwise the
+    arguments of the network's forward, those without a default and those whose width the network was made with.
+    ``equikernels.h`` and :func:`load` check every call; the program itself, under PyTorch's own loader, checks nothing,
+    and wrong dtypes, ``ptr`` or ``edge_index`` are undefined behaviour.
 
     What a program cannot do: gradients and training; change with the backend, with autocast, with hooks or weights set
     later; run on a GPU; read a graph in another form. It is for the operating system and the processor family of the
@@ -64,7 +64,7 @@ def package(
         reads: "arguments" of the network; or "events": jets as ``p4`` float64 [n, 4] (E, px, py, pz) in GeV and
             ``ptr``, hit graphs as ``x`` [n, 3] (r / m, phi / pi, z / m), ``edge_index`` and ``edge_attr`` [E, 4]. The
             program then prepares the inputs as :mod:`equikernels.train` does and gives the probability of signal,
-            [n_events] or [E].
+            [n_events] or [E]; of PELICANRegressor the four-momentum [n_events, 4] in GeV.
         coordinates: with "arguments", the dtype of four-momenta (by default float64) or points (that of the weights).
         dim: with "arguments", the number of coordinates of a point, for networks that take any.
         padded_to: of networks that need it: the number of slots events are padded to, the same in every call. An event
@@ -75,7 +75,8 @@ def package(
 
     Raises:
         RuntimeError: PyTorch before 2.13; no kernels; the C++ compiler that AOTInductor calls is missing or fails.
-        TypeError: a module that is not such a network.
+        TypeError: a module that is not such a network; ParT, ParticleNet and EFP, whose steps depend on the sizes of
+            events; LGN, which is complex.
         ValueError: another ending; a network in training, on a GPU, or with an option no program has: a readout of
             padded events without ``padded_to``, or the SoftDrop multiplicity (NumPy computes it, one jet at a time).
     """
@@ -86,6 +87,7 @@ def package(
         raise RuntimeError(f"{OP}: expected PyTorch 2.13 or later, got {torch.__version__}")
     if _native.cpu_reason is not None:
         raise RuntimeError(f"{OP}: {_native.cpu_reason}")
+    check_network(OP, model, padded_to)
     program: nn.Module
     if reads == "events":
         inputs = events_of(OP, model)
@@ -93,7 +95,6 @@ def package(
     else:
         inputs = inputs_of(OP, model, dim, coordinates)
         program = Program(model, inputs, padded_to)
-    check_network(OP, model, padded_to)
     compiled(program, inputs, path)
     return Path(path)
 
@@ -113,7 +114,8 @@ def compiled(program: nn.Module, inputs: Sequence[Input], path: str | os.PathLik
 
 
 class Program(nn.Module):
-    """A network that reads tensors alone: offsets in place of a complete graph, an edge_index in place of another."""
+    """A network that reads tensors alone: offsets in place of a complete graph, an edge_index in place of another, rows
+    of numbers in place of vectors."""
 
     def __init__(self, model: nn.Module, inputs: Sequence[Input], padded_to: int | None = None) -> None:
         super().__init__()
@@ -122,12 +124,13 @@ class Program(nn.Module):
         self.names = [given.name for given in inputs]
 
     def forward(self, *tensors: Tensor) -> Any:
-        nodes = tensors[0].shape[0]
-        arguments = [
-            Graph.complete(t, num_nodes=nodes, validate=False) if name == PTR.name else t
-            for name, t in zip(self.names, tensors, strict=True)
-        ]
+        arguments = [self._argument(*given, tensors[0].shape[0]) for given in zip(self.names, tensors, strict=True)]
         return self.model(*arguments, **self.options)
+
+    def _argument(self, name: str, t: Tensor, nodes: int) -> Any:
+        if name == PTR.name:
+            return Graph.complete(t, num_nodes=nodes, validate=False)
+        return t.unflatten(1, (t.shape[1] // 3, 3)) if name == VECTORS else t
 
 
 def cmake_prefix_path() -> str:

@@ -1,4 +1,4 @@
-"""Programs that read events as files have them and give the probability of signal."""
+"""Programs that read events as files have them and give scores: the probability of signal, or a momentum."""
 
 from __future__ import annotations
 
@@ -35,14 +35,17 @@ def task_of(op: str, model: nn.Module) -> Any:
 
 def events_of(op: str, model: nn.Module) -> list[Input]:
     """What a program of a network reads of events."""
-    if task_of(op, model).data == "jets":
+    task = task_of(op, model)
+    if getattr(model, "num_data_scalars", 0) > 0:
+        fail(op, "reads", '"arguments" for a network that reads PDG ids', "events")
+    if task.data != "hits":
         return [Input("p4", NODES, 4, torch.float64), PTR]
     weights = next(model.parameters()).dtype
     return [Input("x", NODES, 3, weights), EDGE_INDEX, Input("edge_attr", EDGES, 4, weights)]
 
 
 class Scores(nn.Module):
-    """The probability of signal of each jet, or of each edge of a hit graph."""
+    """The probability of signal of each jet, or of each edge of a hit graph; of PELICANRegressor the momentum."""
 
     def __init__(self, model: nn.Module, padded_to: int | None) -> None:
         super().__init__()
@@ -53,7 +56,7 @@ class Scores(nn.Module):
         from ..train.tasks import Hits, JetBatch
 
         x, where, *rest = tensors
-        if self.task.data == "jets":
+        if self.task.data != "hits":
             batch: Any = JetBatch(x, where, where)  # the labels are not read
         else:
             batch = Hits(x, Graph.from_edge_index(where, x.shape[0], validate=False), rest[0], rest[0])

@@ -27,7 +27,9 @@ namespace equikernels {
 // A tensor that a program reads.
 struct Input {
   std::string name;
-  std::string rows;  // "nodes" [n, width], "edges" [E, width], "offsets" [n_events + 1] or "ends" [2, E]
+  // "nodes" [n, width], "edges" [E, width], "offsets" [n_events + 1], "ends" [2, E], "images" [n_events, 1, width,
+  // width]
+  std::string rows;
   int64_t width = 0;
   at::ScalarType dtype = at::kFloat;
 };
@@ -96,6 +98,10 @@ class Program {
       } else if (input.rows == "ends") {
         if (t.dim() != 2 || t.size(0) != 2) fail(input.name, "shape [2, E]", t.sizes());
         same(input, edges, t.size(1));
+      } else if (input.rows == "images") {
+        const std::string width = std::to_string(input.width);
+        if (t.dim() != 4 || t.size(1) != 1 || t.size(2) != input.width || t.size(3) != input.width)
+          fail(input.name, "shape [n_events, 1, " + width + ", " + width + "]", t.sizes());
       } else {
         if (t.dim() != 2 || t.size(1) != input.width)
           fail(input.name, "shape [" + input.rows + ", " + std::to_string(input.width) + "]", t.sizes());
