@@ -10,31 +10,14 @@
 #include <atomic>
 #include <cstdio>
 #include <exception>
-#include <fstream>
 #include <iostream>
 #include <mutex>
 #include <thread>
 
-using Jet = std::vector<double>;
-
-std::vector<Jet> read_jets(const std::string& path) {
-  std::ifstream file(path);
-  if (!file) throw std::runtime_error(path + ": cannot be read");
-  std::vector<Jet> jets;
-  for (std::string line; std::getline(file, line);) {
-    std::istringstream numbers(line);
-    Jet jet;
-    for (double number; numbers >> number;) jet.push_back(number);
-    if (!numbers.eof() || jet.size() % 4 != 0)
-      throw std::runtime_error(path + ": line " + std::to_string(jets.size() + 1) +
-                               ": expected four numbers for each constituent");
-    jets.push_back(jet);
-  }
-  return jets;
-}
+#include "../jets.h"
 
 // The constituents of jets [begin, end) as one table, and the first of each jet.
-std::vector<at::Tensor> batch(const std::vector<Jet>& jets, size_t begin, size_t end) {
+std::vector<at::Tensor> batch(const std::vector<Jet<double>>& jets, size_t begin, size_t end) {
   std::vector<double> p4;
   std::vector<int64_t> ptr = {0};
   for (size_t b = begin; b < end; ++b) {
@@ -46,7 +29,7 @@ std::vector<at::Tensor> batch(const std::vector<Jet>& jets, size_t begin, size_t
 
 int main(int argc, char** argv) try {
   if (argc < 3) throw std::runtime_error("usage: score_jets tagger.pt2 jets.txt [threads] [jets per call]");
-  const std::vector<Jet> jets = read_jets(argv[2]);
+  const std::vector<Jet<double>> jets = read_jets<double>(argv[2]);
   const size_t threads = argc > 3 ? std::stoul(argv[3]) : 1, per_call = argc > 4 ? std::stoul(argv[4]) : 1;
   at::set_num_threads(1);  // of each call: jets are shared out, not the work of one
   const equikernels::Program tagger(argv[1], threads);
