@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..checks import check_integer
@@ -77,5 +76,5 @@ class PCNN(nn.Module):
         ptr = complete_graph(op, ptr, n)._ptr
         # AOTInductor takes the layout of a convolution's result for that of contiguous input
         x = first_rows(features, ptr, self.length).transpose(1, 2).contiguous()
-        out: Tensor = self.fc(F.adaptive_avg_pool1d(self.units(self.stem(self.norm(x))), 1).squeeze(2))
+        out: Tensor = self.fc(self.units(self.stem(self.norm(x))).mean(2))
         return out
