@@ -329,7 +329,7 @@ def test_every_row_of_a_quick_run_is_made(network: str, monkeypatch: pytest.Monk
 
     limits = {"multiply_adds_gflops": 1e3, "copy_gb_per_s": 1e2}
     calls = dict.fromkeys((side_by_side.OURS, *module("deploy").BASELINES))
-    files = SimpleNamespace(prepared=lambda: files, check=lambda: None, calls=calls)
+    files = SimpleNamespace(prepared=lambda: files, check=lambda: None, calls=calls, edges=2652)
     monkeypatch.setattr(module("deploy"), "Sides", lambda *_: files)
     for owner in ("side_by_side", "lorentznet", "pelican", "taggers", "deploy"):
         monkeypatch.setattr(module(owner), "interleaved", interleaved)
