@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,11 +21,30 @@ def test_no_race_and_every_barrier_is_missed(tmp_path: Path) -> None:
     found = tsan.watch(tmp_path, "encode")
     assert found.launches > 0
     assert found.reports == ""
+    assert len(found.kernels) >= 3
+    assert all(found.kernels.values()), found.kernels
     assert len(found.barriers) == 2
     assert all(found.barriers.values()), found.barriers
+    assert found.sound
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"reports": "WARNING: data race"},
+        {"kernels": {"a": True, "b": False}},
+        {"barriers": {"c:1": False, "c:2": True}},
+    ],
+    ids=str,
+)
+def test_what_is_not_sound(fault: dict[str, Any]) -> None:
+    sound = tsan.Findings(1, 1, 1.0, "", {"a": True}, {"c:1": True})
+    assert sound.sound
+    assert not sound._replace(**fault).sound
 
 
 def test_barriers_are_found_in_every_kernel_with_shared_memory() -> None:
-    files = {file for file, _ in tsan.barriers_of("*")}
-    assert {"encode/encode.cu", "pairs/sums.cu", "message_passing/channels/message.cu"} <= files
+    places = tsan.barriers_of("encode", "pairs", "message_passing", "core")
+    files = {place.split(":")[0] for place in places}
+    assert {"encode/encode.cu", "pairs/sums.cu", "message_passing/channels/message.cu", "core/launch.cuh"} <= files
     assert not tsan.barriers_of("segment")

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +45,8 @@ TORCH = Path(torch.__file__).parent
 FULL_GRID = 4 * 132  # blocks that fill a GPU
 # Instead of those checks, ThreadSanitizer on the kernels; the emulator itself only tells it what it needs to know.
 WATCHED = [flag for flag in FLAGS if not flag.startswith(("-fsanitize", "-fno-sanitize"))] + ["-g1", "-DEK_TSAN=1"]
+
+KERNEL = re.compile(r"__global__\s+void\s+(?:__launch_bounds__\((?:[^()]|\([^()]*\))*\)\s+)?(\w+)\(")
 
 # Terms of a sum of TF32 and of bfloat16 products, and extra bits, of devices of a kind: see cuda_runtime.h.
 TENSOR_CORES = {"sm_80": (4, 8, 1), "sm_90": (8, 16, 2)}
@@ -81,10 +86,15 @@ def _compile(source: Path, target: Path, watched: bool) -> None:
     _run([*([CCACHE] if CCACHE else []), COMPILER, *flags, *stable, *cuda, *device, "-c", source, "-o", target])
 
 
-def _run(command: list[Any]) -> None:
+def _in_csrc(file: str) -> str:
+    return os.path.relpath(file, ROOT / "csrc")
+
+
+def _run(command: list[Any]) -> str:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(done.stderr)
+    return done.stdout
 
 
 def registered(key: str) -> set[str]:
@@ -113,9 +123,10 @@ class Emulator:
         folders = (ops, *USES.get(ops, ()))
         kernels = [ROOT / source for source in build_sources() if ops == "*" or Path(source).parts[1] in folders]
         sources = [*SOURCES, *ROOT.glob(f"csrc/{ops}/register.cpp"), *kernels]
-        path = build(folder, "emulated_ops", sources, torch_ops=True, watched=watched)
-        torch.ops.load_library(path)
-        self.library = ctypes.CDLL(str(path))
+        self.path = build(folder, "emulated_ops", sources, torch_ops=True, watched=watched)
+        torch.ops.load_library(self.path)
+        self.library = ctypes.CDLL(str(self.path))
+        self.library.emulator_seen.restype = ctypes.c_char_p
         self.library.emulator_launches.restype = self.library.emulator_requests.restype = ctypes.c_long
         self.library.emulator_fill.argtypes = [ctypes.c_int64]
         self.ops = sorted(registered("PrivateUse1"))
@@ -124,6 +135,31 @@ class Emulator:
     def launches(self) -> int:
         """Kernels launched so far."""
         return int(self.library.emulator_launches())
+
+    @cached_property
+    def kernels(self) -> dict[int, str]:
+        """Every kernel that is compiled: its place in the library, and "file in csrc: name"."""
+        sources = "".join(path.read_text() for path in ROOT.glob("csrc/**/*.cu*"))
+        names = KERNEL.findall(sources)
+        symbols = re.findall(
+            r"^(\w+) [tTwW] (?:void )?(?:\w+::|\(anonymous namespace\)::)*(\w+)[<(]",
+            _run(["nm", "-C", self.path]),
+            re.MULTILINE,
+        )
+        places = [place for place, name in symbols if name in names]
+        asked = _run(["addr2line", "-f", "-C", "-e", self.path, *places]).splitlines()
+        return {
+            int(
+                place, 16
+            ): f"{_in_csrc(at.split(':')[0])}: {name.replace('ek::', '').replace('(anonymous namespace)::', '')}"
+            for place, name, at in zip(places, asked[::2], asked[1::2], strict=True)
+        }
+
+    def seen(self) -> set[str]:
+        """Kernels launched since the last call, by name, and barriers passed, "file in csrc:line"."""
+        lines = self.library.emulator_seen().decode().split()
+        kernels = {self.kernels[int(line, 16)] for line in lines if line.startswith("0x")}
+        return kernels | {_in_csrc(line) for line in lines if not line.startswith("0x")}
 
     @contextmanager
     def schedule(self, seed: int = 0, most_blocks: int = 0) -> Iterator[None]:

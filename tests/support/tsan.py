@@ -11,8 +11,10 @@ import argparse
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -22,14 +24,30 @@ from . import ROOT
 from .ptxas_report import build_sources
 
 BARRIER = re.compile(r"\b__sync(threads|warp)\(")
+OTHER_TYPES = re.compile("double|BFloat16|Float16")  # than float32, in which the cases run
 OPTIONS = "exitcode=0:ignore_noninstrumented_modules=1:suppress_equal_stacks=0:suppress_equal_addresses=0"
 
 
 class Findings(NamedTuple):
     cases: int
     launches: int
+    seconds: float  # of one processor
     reports: str  # ThreadSanitizer's, of the kernels as they are; empty without a race
-    barriers: dict[str, bool]  # "file:line": whether without it a race was reported, or the process ended
+    kernels: dict[str, bool]  # every form compiled for float32: whether a case launched it
+    barriers: dict[str, bool]  # "file in csrc:line": whether without it a race was reported, or the process ended
+
+    @property
+    def sound(self) -> bool:
+        return not self.reports and all(self.kernels.values()) and all(self.barriers.values())
+
+
+class Run(NamedTuple):
+    """What a call did with the kernels as they are."""
+
+    call: Callable[[], object]
+    most_blocks: int
+    seconds: float
+    seen: set[str]  # kernels and barriers
 
 
 def library(name: str) -> Path | None:
@@ -60,13 +78,15 @@ def watch(folder: Path, ops: str = "*", barriers: bool = True) -> Findings:
     return Findings(*json.loads(done.stdout.splitlines()[-1]))
 
 
-def barriers_of(ops: str) -> list[tuple[str, int]]:
-    """File and line of every barrier in the kernels of a folder of csrc, or in all."""
-    folders = {Path(source).parts[1] for source in build_sources()}
-    files = [path for name in sorted(folders) if ops in ("*", name) for path in (ROOT / "csrc" / name).rglob("*.cu*")]
+SHARED = ("core", "simd")  # folders of csrc with headers for all kernels
+
+
+def barriers_of(*folders: str) -> list[str]:
+    """ "file:line" of every barrier in the kernels of folders of csrc."""
+    files = sorted(path for folder in folders for path in (ROOT / "csrc" / folder).rglob("*.cu*"))
     return [
-        (str(path.relative_to(ROOT / "csrc")), number)
-        for path in sorted(files)
+        f"{path.relative_to(ROOT / 'csrc')}:{number}"
+        for path in files
         for number, line in enumerate(path.read_text().splitlines(), 1)
         if BARRIER.search(line.partition("//")[0])
     ]
@@ -117,35 +137,67 @@ def _calls(ops: str) -> list[Callable[[], object]]:
 def _inside(folder: Path, ops: str, barriers: bool) -> Findings:
     from .emulator import Emulator
 
-    def reports() -> str:
-        path = folder / f"report.{os.getpid()}"
-        return path.read_text() if path.exists() else ""
+    del os.environ["LD_PRELOAD"]  # the compiler needs no ThreadSanitizer
 
-    def run(call: Callable[[], object]) -> None:
-        for most_blocks in (0, 1):  # one block takes everything, one thing after another
-            with emulator.schedule(0, most_blocks):
-                call()
+    def report(process: int) -> Path:
+        return folder / f"report.{process}"
+
+    def races(process: int) -> bool:
+        return report(process).exists() and "data race" in report(process).read_text()
+
+    def run(call: Callable[[], object], most_blocks: int) -> None:
+        with emulator.schedule(2, most_blocks):
+            call()
+
+    def watched(call: Callable[[], object], most_blocks: int) -> Run:
+        before = time.process_time()
+        run(call, most_blocks)
+        return Run(call, most_blocks, time.process_time() - before, emulator.seen())
+
+    def try_without(place: str) -> None:
+        """In the runs that pass the barrier, the shortest first."""
+        file, line = place.split(":")
+        with emulator.without_barrier(file, int(line)):
+            for one in sorted((one for one in runs if place in one.seen), key=lambda one: one.seconds):
+                with suppress(RuntimeError):  # the emulator's own
+                    run(one.call, one.most_blocks)
+
+    def what_follows_without(place: str) -> str:
+        """ "" if nothing does."""
+        child = os.fork()  # what a kernel reads without its barrier may end the process
+        if child == 0:
+            try_without(place)
+            os._exit(0)
+        ended, status = 0, 0
+        while not ended and not races(child):
+            time.sleep(0.05)
+            ended, status = os.waitpid(child, os.WNOHANG)
+        if not ended:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        follows = "a race" if races(child) else f"status {status}" if status else ""
+        report(child).unlink(missing_ok=True)
+        return follows
 
     emulator = Emulator(folder, ops, watched=True)
-    missed: dict[str, bool] = {}
     with emulator.installed():
         calls = _calls(ops)
-        for call in calls:
-            run(call)
-        found, launches = reports(), emulator.launches
-        for file, line in barriers_of(ops) if barriers else []:
-            child = os.fork()  # what a kernel reads without its barrier may end the process
-            if child == 0:
-                with emulator.without_barrier(file, line):
-                    for call in calls:
-                        with suppress(RuntimeError):  # the emulator's own
-                            run(call)
-                        if reports():
-                            os._exit(1)
-                os._exit(0)
-            missed[f"{file}:{line}"] = os.waitpid(child, 0)[1] != 0
-            print(f"{file}:{line}: {'missed' if missed[f'{file}:{line}'] else 'NOT MISSED'}", file=sys.stderr)
-    return Findings(len(calls), launches, found, missed)
+        # In one block's turn, one thing after another is done by the same threads.
+        runs = [watched(call, most_blocks) for call in calls for most_blocks in (0, 1)]
+        mine = report(os.getpid())
+        found, launches = mine.read_text() if mine.exists() else "", emulator.launches
+        seen = set().union(*(one.seen for one in runs))
+        missed: dict[str, bool] = {}
+        if barriers:
+            for place in (*barriers_of(ops), *(place for place in barriers_of(*SHARED) if place in seen)):
+                before = time.monotonic()
+                follows = what_follows_without(place)
+                missed[place] = follows != ""
+                took = time.monotonic() - before
+                print(f"{place} left out: {follows or 'NOTHING'}, {took:.1f} s", file=sys.stderr, flush=True)
+    compiled = (name for name in emulator.kernels.values() if name.startswith(f"{ops}/"))
+    kernels = {name: name in seen for name in sorted(compiled) if not OTHER_TYPES.search(name)}
+    return Findings(len(calls), launches, sum(os.times()[:4]), found, kernels, missed)
 
 
 def main() -> None:
@@ -159,20 +211,25 @@ def main() -> None:
         print(json.dumps(_inside(given.folder, given.ops, given.barriers)))
         return
     folders = sorted({Path(source).parts[1] for source in build_sources()}) if given.ops == "*" else [given.ops]
-    raced = []
+    unsound = []
     for name in folders:
         (given.folder / name).mkdir(parents=True, exist_ok=True)
-        if _report(name, watch(given.folder / name, name)):
-            raced.append(name)
-    print(f"races: {', '.join(raced) or 'none'}")
-    sys.exit(bool(raced))
+        found = watch(given.folder / name, name)
+        _report(name, found)
+        if not found.sound:
+            unsound.append(name)
+    print(
+        f"folders with races, barriers that are not missed or kernels that do not run: {', '.join(unsound) or 'none'}"
+    )
+    sys.exit(bool(unsound))
 
 
-def _report(name: str, found: Findings) -> int:
-    """Prints what was found in a folder's kernels; returns the number of races."""
-    kept = [place for place, missed in found.barriers.items() if not missed]
-    races = found.reports.count("WARNING")
+def _report(name: str, found: Findings) -> None:
+    def without(places: dict[str, bool]) -> str:
+        return f"{len(places)}, of which not: {', '.join(place for place, yes in places.items() if not yes) or 'none'}"
+
     print(found.reports, end="")
-    print(f"{name}: {found.cases} cases, {found.launches} launches, {races} races")
-    print(f"{len(found.barriers)} barriers left out in turn; not missed: {', '.join(kept) or 'none'}", flush=True)
-    return races
+    print(f"{name}: {found.cases} cases, {found.launches} launches, {found.reports.count('WARNING')} races,", end=" ")
+    print(f"{found.seconds / 60:.1f} minutes")
+    print(f"  kernels launched: {without(found.kernels)}")
+    print(f"  barriers missed when left out: {without(found.barriers)}", flush=True)

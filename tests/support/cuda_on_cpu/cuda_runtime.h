@@ -66,8 +66,9 @@ inline To bits_as(From from) {
 // Runs body(data) as every thread of every block.
 cudaError_t launch(const void* kernel, dim3 grid, dim3 block, size_t shared, void (*body)(void*), void* data);
 constexpr int kVote = -1;  // in place of a source: which lanes came with something else than 0
-// Waits for the lanes in mask; returns what lane `source` came with. `site` tells one meeting point from another.
-uint64_t meet_warp(unsigned mask, uint64_t value, int source, int site);
+// Waits for the lanes in mask; returns what lane `source` came with. `site` tells one meeting point from another. A
+// barrier orders memory; shuffles and votes do not.
+uint64_t meet_warp(unsigned mask, uint64_t value, int source, int site, bool orders = false);
 void meet_block(int site);
 // Whether the tests have a barrier left out, to see that it is missed.
 bool is_left_out(int site, const char* file);
@@ -87,7 +88,7 @@ inline void __syncthreads(int site = __builtin_LINE(), const char* file = __buil
   if (!emulated::is_left_out(site, file)) emulated::meet_block(site);
 }
 inline void __syncwarp(unsigned mask = 0xffffffffu, int site = __builtin_LINE(), const char* file = __builtin_FILE()) {
-  if (!emulated::is_left_out(site, file)) emulated::meet_warp(mask, 0, int(threadIdx.x % 32), site);
+  if (!emulated::is_left_out(site, file)) emulated::meet_warp(mask, 0, int(threadIdx.x % 32), site, true);
 }
 template <class T>
 inline T __shfl_xor_sync(unsigned mask, T v, int w, int site = __builtin_LINE()) {

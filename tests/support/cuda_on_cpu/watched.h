@@ -1,5 +1,5 @@
 // What ThreadSanitizer is told of a launch, in a build with EK_TSAN. Each CUDA thread is a thread of its own; its
-// switch to another orders nothing. A meeting orders what its threads did before with what they do afterwards, and the
+// switch to another orders nothing. A barrier orders what its threads did before with what they do afterwards, and the
 // end of the launch all of it with what follows. So two accesses that only the emulator's order keeps apart are a
 // report.
 #pragma once
