@@ -46,13 +46,18 @@ struct ChainArgs : EdgeNetworkArgs<T, void> {
   }
 };
 
+// Channels that a warp computes at a time: as few as keep all warps busy, and not more than fit in registers.
+EK_HD int chunk_of(int channels) {
+  return channels <= 2 * kChainWarps ? 2 : channels <= 4 * kChainWarps ? 4 : 8;
+}
+
 // Columns: a channel of a tile is `tile` numbers, one per edge, and a pack more against bank conflicts.
 template <class T>
 struct ChainRoom {
   static constexpr int kPack = 16 / int(sizeof(T));
   static EK_HD int packed(int count) { return (count + kPack - 1) / kPack * kPack; }
 
-  int weights = 0;  // W_k [outputs, inputs as packs] and b_k
+  int weights = 0;  // W_k [outputs, inputs as packs] and b_k, and what products read behind them
   int input = 0;    // columns: of the first layer
   int kept = 0;     // backward: what activations are applied to, and LayerNorm's scales
   int work = 0;     // two times
@@ -61,15 +66,17 @@ struct ChainRoom {
   ChainRoom(const EdgeNetworkArgs<T, X>& args, bool backward) {
     input = int(args.inputs(0));
     work = input > 1 ? input : 1;
+    int read = 0;  // whole chunks of outputs, or of inputs
     for (int k = 0; k < args.layers; ++k) {
-      const int out = int(args.channels[k]);
-      weights += out * packed(int(args.inputs(k))) + packed(out);
+      const int out = int(args.channels[k]), in = int(args.inputs(k)), row = packed(in);
+      read = most(read, weights + most(most(chunks(out) * row, out * row + chunks(out)), (out - 1) * row + chunks(in)));
+      weights += out * row + packed(out);
       if (backward) kept += out + args.step[k].norm;
-      work = out > work ? out : work;
+      work = most(work, out);
     }
+    weights = most(weights, packed(read));
     if (args.x) {  // coordinates, one by one, in float64
-      const int points = args.dim * int(sizeof(double) / sizeof(T));
-      work = points > work ? points : work;
+      work = most(work, args.dim * int(sizeof(double) / sizeof(T)));
     }
     if (!backward) input = 0;  // it is one of the two
   }
@@ -78,6 +85,12 @@ struct ChainRoom {
     const int64_t ids = (2 * kWindow + 2 + 2 * tile) * int64_t(sizeof(int64_t)) + tile * int64_t(sizeof(int32_t));
     const int64_t columns = int64_t(input + kept + 2 * work) * (tile + kPack);
     return ids + (columns + (shared_weights ? weights : 0)) * int64_t(sizeof(T));
+  }
+
+ private:
+  static int most(int a, int b) { return a > b ? a : b; }
+  static int chunks(int channels) {
+    return (channels + chunk_of(channels) - 1) / chunk_of(channels) * chunk_of(channels);
   }
 };
 

@@ -48,7 +48,7 @@ struct EdgeNetworkOnCuda : Device {
                                     kMostChainBlocks[backward]);
       args.per_block = s.per_block;
       args.blocks = s.blocks;
-      if (!form.shared_weights) packed = room.weights + 8 * room.packed(room.work);  // products read some rows too many
+      if (!form.shared_weights) packed = room.weights;
     });
     STD_TORCH_CHECK(fits, "edge_network: network: more layers, or wider ones, than shared memory has room for");
     Tensor weights = uninitialised(on, {packed});

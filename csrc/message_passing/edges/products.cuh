@@ -20,12 +20,13 @@ __device__ inline int warp() { return threadIdx.x / kWarp; }
 template <int k>
 using Constant = std::integral_constant<int, k>;
 
-// f(channels of a warp): as few as keep all warps busy, and not more than fit in registers.
+// f(chunk_of(channels)).
 template <class F>
 __device__ inline void with_chunk(int channels, F&& f) {
-  if (channels <= 2 * kChainWarps)
+  const int chunk = chunk_of(channels);
+  if (chunk == 2)
     f(Constant<2>{});
-  else if (channels <= 4 * kChainWarps)
+  else if (chunk == 4)
     f(Constant<4>{});
   else
     f(Constant<8>{});
@@ -37,7 +38,7 @@ struct Layers {
   static constexpr int kEdges = kPerLane * kWarp, kPack = ChainRoom<T>::kPack, kStride = kEdges + kPack;
 
   // out = bias + weight in, plus what out holds. Where the last chunk goes beyond the weights, by less than eight rows,
-  // it reads what stands there (columns, or room left for it), and stores nothing of it.
+  // it reads what stands there (other weights, or room left for it), and stores nothing of it.
   template <bool kAdd>
   static __device__ void forward(const T* in, int inputs, const T* weight, const T* bias, T* out, int outputs) {
     const int stride = ChainRoom<T>::packed(inputs), own = lane() * kPerLane;
