@@ -66,10 +66,10 @@ class Sides(side_by_side.Sides):
         same("gradients in float64", self.gradient(OURS), self.gradient(PUBLISHED), 1e-8)
 
     @torch.inference_mode()
-    def kernel(self) -> None:
+    def kernel(self, precision: str = "highest") -> None:
         """The fused op of the first block alone."""
         h = torch.randn(self.x.shape[0], WIDTH, generator=torch.Generator().manual_seed(0))
-        lorentz_messages(self.ours.LGEBs[0], h, self.x, self.graph)
+        lorentz_messages(self.ours.LGEBs[0], h, self.x, self.graph, precision=precision)
 
 
 def plan(setting: Setting) -> Plan:
@@ -92,14 +92,14 @@ def plan(setting: Setting) -> Plan:
         entry = main_rows[0].measure(what)
         return {**entry, **share(flops_of(both().edges), 1e-3 * entry[f"{OURS}_ms"])}
 
-    def block(what: str) -> Entry:
+    def block(what: str, precision: str = "highest", rate: str = "tf32") -> Entry:
         flops = 4 * both().edges * WIDTH * WIDTH
         if on_cpu:
             seconds = median(both().kernel, 15)
             return {"what": what, f"{OURS}_ms": 1e3 * seconds, **share(flops, seconds)}
-        seconds = statistics.median(clock_of(setting.device)(both().kernel) for _ in range(15))
-        rate = 1e-9 * flops / seconds / limits()["matmul_tf32_gflops"]
-        return {"what": what, f"{OURS}_ms": 1e3 * seconds, "fraction_of_matmul_rate": rate}
+        seconds = statistics.median(clock_of(setting.device)(lambda: both().kernel(precision)) for _ in range(15))
+        share_of_rate = 1e-9 * flops / seconds / limits()[f"matmul_{rate}_gflops"]
+        return {"what": what, f"{OURS}_ms": 1e3 * seconds, "fraction_of_matmul_rate": share_of_rate}
 
     name = f"{jets} jets"
     main_rows = pair(both, name, lambda: few)
@@ -111,6 +111,8 @@ def plan(setting: Setting) -> Plan:
         rows.append(Row(f"training step, {name}", lambda what: compiled(both(), what, (3, 2), True), COMPILED))
     rows.append(Row("fused op of one block, forward", block, None))
     if not on_cpu:
+        in_bfloat16 = functools.partial(block, precision="medium", rate="bf16")
+        rows.append(Row("fused op of one block, forward, bfloat16 products", in_bfloat16, None))
         rows.append(Row(f"forward, {name}, graphed", lambda what: both().graphed(what, few)))
         rows.append(Row("forward, one jet, graphed", lambda what: one().graphed(what, many)))
     if on_cpu:

@@ -18,14 +18,19 @@ LEFT_OUT = {"CUDA_VISIBLE_DEVICES": "", "EQUIKERNELS_TEST_DEVICE": "cpu", "EQUIK
 
 
 def run(out: Path, *parts: str, dry: str = "1") -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, **LEFT_OUT, "PYTHON": sys.executable, "OUT": str(out), "DRY_RUN": dry}
+    environment = {**os.environ, **LEFT_OUT, "PYTHON": sys.executable, "OUT": str(out), "DRY_RUN": dry, "LIMITS": "0"}
     return subprocess.run([SCRIPT, *parts], env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.slow
 def test_every_stage_selects_what_it_says(tmp_path: Path) -> None:
-    done = run(tmp_path, "sanitizer", "bench", "profile")
+    done = run(tmp_path)
     assert done.returncode == 0, done.stdout
+    tested = (tmp_path / "tests.txt").read_text()
+    on_the_device, *of_backends = (int(n) for n in re.findall(r"(\d+)(?:/\d+)? tests collected", tested))
+    assert on_the_device >= 15
+    assert len(of_backends) == 2
+    assert min(of_backends) >= 1000
     selected = (tmp_path / "sanitizer.txt").read_text()
     counts = [int(n) for n in re.findall(r"(\d+)/\d+ tests collected", selected)]
     assert len(counts) == 2
@@ -37,6 +42,7 @@ def test_every_stage_selects_what_it_says(tmp_path: Path) -> None:
         "lorentznet/forward, 100 jets, graphed",
         "lorentznet/training step, 100 jets, against torch.compile",
         "lorentznet/fused op of one block, forward",
+        "lorentznet/fused op of one block, forward, bfloat16 products",
         "pelican/forward, 16 events, n 27 to 54, graphed",
         "pelican/training step, 16 events, n 27 to 54, against published",
         "egnn/forward, 80,000 edges",

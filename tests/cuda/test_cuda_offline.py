@@ -119,6 +119,7 @@ def test_code_is_counted_by_kernel() -> None:
     assert count_code(text) == {"k<4, float>": {"indirect": 1, "local": 1}, "other": {"indirect": 0, "local": 1}}
 
 
+@needs_nvcc
 def test_older_and_newer_architectures_compile(tmp_path: Path) -> None:
     """The kernels that use instructions which not every architecture has; without optimisation, which takes longer."""
     assert NVCC is not None

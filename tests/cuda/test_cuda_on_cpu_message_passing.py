@@ -16,24 +16,14 @@ from equikernels import _native
 from equikernels.ops.message_passing import options as message_options
 from equikernels.ops.message_passing.options import EdgeOptions
 
-from ..support.cases import GRAPHS, Case, select
+from ..support.cases import GRAPHS, select
 from ..support.emulator import MARKS, TENSOR_CORES, Emulator, check
 from ..support.golden import jets
-from ..support.mlp_cases import FORMULA, WEIGHTS, Spec, call, edge_inputs, euclidnet, network, places
+from ..support.mlp_cases import FORMULA, WEIGHTS, Spec, call, edge_inputs, network
 from ..support.tools import assert_as_good_as_eager, cotangent_for, reference, value_and_grads
+from ..support.wide_cases import case_of, euclid_case
 
 pytestmark = MARKS
-
-
-def case_of(id: str) -> Case:
-    return next(case for case in select(op="message_passing") if case.id == id)
-
-
-def euclid_case(h: int) -> Case:
-    """Of that width: three channels, as in the list, can be so nearly equal that LayerNorm loses digits."""
-    case, layers = case_of("euclidnet"), euclidnet(h)
-    make = edge_inputs(*layers, points=places, h=h, order=case.options["order"])
-    return replace(case, options={**case.options, "layers": layers}, make=make)
 
 
 @pytest.fixture(params=TENSOR_CORES)

@@ -12,22 +12,14 @@ from equikernels.checks import FLOATING
 from equikernels.ops.message_passing import op as message_op
 from equikernels.ops.message_passing import rows as row_op
 
-from ..ops.test_tiles import everything
 from ..support.cases import Case, Inputs, select
 from ..support.emulator import MARKS, Emulator, check
 from ..support.mlp_cases import Spec, edge_inputs
 from ..support.tools import assert_as_good_as_eager, cotangent_for, reference, value_and_grads
+from ..support.wide_cases import everything, lorentz_case
 
 pytestmark = MARKS
 HALVES = (torch.bfloat16, torch.float16)
-
-
-def lorentznet(width: int, graph: str) -> Case:
-    case = next(c for c in select(op="message_passing") if c.id == "wide")
-    first, *rest, last = case.options["layers"]
-    layers = *(layer._replace(width=width) for layer in (first, *rest)), last
-    make = edge_inputs(*layers, h=16, gate=width)
-    return replace(case, graph_name=graph, options={**case.options, "layers": layers}, make=make)
 
 
 def tiled(case: Case, emulator: Emulator) -> bool:
@@ -42,7 +34,7 @@ def tiled(case: Case, emulator: Emulator) -> bool:
     [
         everything("sparse"),
         everything("complete"),
-        *(lorentznet(width, graph) for width, graph in ((96, "complete"), (200, "sparse"), (512, "self_loops"))),
+        *(lorentz_case(width, graph) for width, graph in ((96, "complete"), (200, "sparse"), (512, "self_loops"))),
         *(c for c in select("sparse", "complete") if c.id in ("no kernel", "norms")),
     ],
     ids=str,
@@ -88,7 +80,7 @@ def rounded(case: Case, dtype: torch.dtype) -> Inputs:
     "case",
     [
         everything("sparse"),
-        lorentznet(96, "complete"),
+        lorentz_case(96, "complete"),
         *(c for c in select("sparse", "complete") if c.id in ("no kernel", "norms")),
     ],
     ids=str,

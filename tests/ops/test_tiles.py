@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import torch
@@ -19,8 +18,9 @@ from equikernels.ops.message_passing import op as message_op
 
 from ..support.cases import CASES, GRAPHS, Case, select
 from ..support.emulator import check, forget_plans
-from ..support.mlp_cases import FORMULA, TYPICAL, Spec, call, edge_inputs
+from ..support.mlp_cases import TYPICAL, Spec, call, edge_inputs
 from ..support.tools import RecordOps, cotangent_for, fresh, reference, require_grad, value_and_grads
+from ..support.wide_cases import everything
 from .test_fuzz import different, graphs
 from .test_message_passing import events, peak_bytes
 
@@ -29,13 +29,6 @@ pytestmark = pytest.mark.skipif(ek._native.cpu_reason is not None, reason=str(ek
 LISTED = [case for case in CASES if case.op in ("message_passing", "row_mlp")]
 BAD = ("relu", "norm and tables", "norms")  # cases with values that are not finite
 SMALL = "20000"  # bytes that cut the edges of a receiver
-WIDE = (
-    Spec(200, "silu", "batch affine", bias=False),
-    Spec(96, "gelu", "layer affine"),
-    Spec(512, "relu", "batch affine"),
-    Spec(72, "tanh", "given affine"),
-    Spec(1, bias=False),
-)
 
 
 @pytest.fixture(autouse=True)
@@ -45,15 +38,6 @@ def tiles(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     forget_plans()
     yield
     forget_plans()
-
-
-def everything(graph: str = "random_sparse") -> Case:
-    """Wide layers, every kind of norm, a gate, a head, edge attributes and every output."""
-    order = (*FORMULA, "edge_attr")
-    options: dict[str, Any] = {"layers": WIDE, "depth": 3, "order": order, "edges": 1, "coordinates": "mean"}
-    make = edge_inputs(*WIDE, order=order, h=40, attr=3, gate=512)
-    weights = next(case for case in LISTED if case.op == "message_passing").weights
-    return Case("message_passing", "everything", graph, make, options, call=call, weights=weights)
 
 
 @pytest.mark.parametrize("workspace", ["", SMALL])

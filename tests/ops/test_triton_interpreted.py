@@ -18,17 +18,20 @@ pytest.importorskip("triton")
 FEW = "and not large_event and not random_sparse"
 PAIRS = "(rank2_mix or pairwise_linear or pairwise_network)"
 CHECKS = {
-    "pairs": f"values_and_gradients and {PAIRS} {FEW}",
-    "pairs_large": "values_and_gradients and rank2_mix-wide-large_event",
-    "strides_and_bad_values": f"(non_contiguous or bad_values) and {PAIRS} {FEW}",
+    "pairs": ("test_ops.py", f"values_and_gradients and {PAIRS} {FEW}"),
+    "pairs_large": ("test_ops.py", "values_and_gradients and rank2_mix-wide-large_event"),
+    "strides_and_bad_values": ("test_ops.py", f"(non_contiguous or bad_values) and {PAIRS} {FEW}"),
+    # which take 16 bits, as on a GPU
+    "refusals": ("test_rank2_errors.py", "errors_name_the_argument and not float64"),
 }
 
 
 @pytest.mark.parametrize("checks", CHECKS)
 def test_ops(checks: str) -> None:
     environment = {"TRITON_INTERPRET": "1", "EQUIKERNELS_BACKEND": "triton", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short", "tests/ops/test_ops.py"]
-    command += ["-k", CHECKS[checks]]
+    file, selected = CHECKS[checks]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short", f"tests/ops/{file}"]
+    command += ["-k", selected]
     done = subprocess.run(command, env={**os.environ, **environment}, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-4000:]
     assert re.search(r"\d+ passed, \d+ deselected", done.stdout), done.stdout[-400:]

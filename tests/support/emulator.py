@@ -141,19 +141,15 @@ class Emulator:
         """Every kernel that is compiled: its place in the library, and "file in csrc: name"."""
         sources = "".join(path.read_text() for path in ROOT.glob("csrc/**/*.cu*"))
         names = KERNEL.findall(sources)
-        symbols = re.findall(
-            r"^(\w+) [tTwW] (?:void )?(?:\w+::|\(anonymous namespace\)::)*(\w+)[<(]",
-            _run(["nm", "-C", self.path]),
-            re.MULTILINE,
-        )
-        places = [place for place, name in symbols if name in names]
+        symbol = re.compile(r"(\w+) [tTwW] (?:void )?(?:\w+::|\(anonymous namespace\)::)*(\w+)[<(]")
+        found = [symbol.match(line) for line in _run(["nm", "-C", self.path]).splitlines() if "lambda" not in line]
+        places = [match[1] for match in found if match and match[2] in names]
         asked = _run(["addr2line", "-f", "-C", "-e", self.path, *places]).splitlines()
-        return {
-            int(
-                place, 16
-            ): f"{_in_csrc(at.split(':')[0])}: {name.replace('ek::', '').replace('(anonymous namespace)::', '')}"
-            for place, name, at in zip(places, asked[::2], asked[1::2], strict=True)
-        }
+        made = {}
+        for place, name, at in zip(places, asked[::2], asked[1::2], strict=True):
+            short = re.sub(r"^void |ek::|\(anonymous namespace\)::", "", name)
+            made[int(place, 16)] = f"{_in_csrc(at.split(':')[0])}: {short}"
+        return made
 
     def seen(self) -> set[str]:
         """Kernels launched since the last call, by name, and barriers passed, "file in csrc:line"."""

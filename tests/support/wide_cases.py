@@ -1,0 +1,45 @@
+"""Cases of message_passing at other widths than those in cases.py, which every form of the kernels needs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from .cases import Case, select
+from .mlp_cases import FORMULA, WEIGHTS, Spec, call, edge_inputs, euclidnet, places
+
+WIDE = (
+    Spec(200, "silu", "batch affine", bias=False),
+    Spec(96, "gelu", "layer affine"),
+    Spec(512, "relu", "batch affine"),
+    Spec(72, "tanh", "given affine"),
+    Spec(1, bias=False),
+)
+
+
+def case_of(id: str) -> Case:
+    return next(case for case in select(op="message_passing") if case.id == id)
+
+
+def everything(graph: str = "random_sparse") -> Case:
+    """Wide layers, every kind of norm, a gate, a head, edge attributes and every output."""
+    order = (*FORMULA, "edge_attr")
+    options: dict[str, Any] = {"layers": WIDE, "depth": 3, "order": order, "edges": 1, "coordinates": "mean"}
+    make = edge_inputs(*WIDE, order=order, h=40, attr=3, gate=512)
+    return Case("message_passing", "everything", graph, make, options, call=call, weights=WEIGHTS)
+
+
+def lorentz_case(width: int, graph: str, activation: str = "relu") -> Case:
+    """LorentzNet's block."""
+    case = case_of("wide")
+    first, *rest, last = case.options["layers"]
+    layers = *(layer._replace(width=width, activation=activation) for layer in (first, *rest)), last
+    make = edge_inputs(*layers, h=16, gate=width)
+    return replace(case, graph_name=graph, options={**case.options, "layers": layers}, make=make)
+
+
+def euclid_case(h: int) -> Case:
+    """EuclidNet's block: three channels, as in the list, can be so nearly equal that LayerNorm loses digits."""
+    case, layers = case_of("euclidnet"), euclidnet(h)
+    make = edge_inputs(*layers, points=places, h=h, order=case.options["order"])
+    return replace(case, options={**case.options, "layers": layers}, make=make)
