@@ -75,8 +75,21 @@ def tracker(make: Callable[[], nn.Module], names: tuple[str, ...]) -> Any:
     def pair() -> tuple[nn.Module, Callable[[int], dict[str, Any]]]:
         def batch(k: int) -> dict[str, Any]:
             x, edge_attr, graph = hits(*[(30, 70), (27, 75)][k], k)
-            h = torch.randn(len(x), 5, generator=torch.Generator().manual_seed(k))
-            all_of = {"x": x, "edge_attr": edge_attr, "graph": graph, "h": h}
+            generator = torch.Generator().manual_seed(k)
+            h, vel = (torch.randn(len(x), columns, generator=generator) for columns in (5, 3))
+            all_of = {"x": x, "edge_attr": edge_attr, "graph": graph, "h": h, "vel": vel, "s": h, "v": vel[:, None]}
+            return {name: all_of[name] for name in names}
+
+        return make(), batch
+
+    return pair
+
+
+def tagger(make: Callable[[], nn.Module], names: tuple[str, ...], self_loops: bool = False) -> Any:
+    def pair() -> tuple[nn.Module, Callable[[int], dict[str, Any]]]:
+        def batch(k: int) -> dict[str, Any]:
+            p4, scalars, graph = jets([[7, 0, 12, 5], [9, 6, 8, 1]][k], k, self_loops)
+            all_of = {"x": p4, "p4": p4, "scalars": scalars.float(), "features": p4.float(), "ptr": graph}
             return {name: all_of[name] for name in names}
 
         return make(), batch
@@ -92,6 +105,16 @@ MODELS = {
     "EuclidNet": tracker(lambda: ek.models.EuclidNet(4), ("x", "graph")),
     "EuclidNetSO3": tracker(lambda: ek.models.EuclidNetSO3(4, 2), ("x", "graph")),
     "Interaction Network": tracker(lambda: ek.models.InteractionNetwork(6), ("x", "graph", "edge_attr")),
+    "EGNN, velocities": tracker(lambda: ek.models.EGNNVelocity(5, 0, 8), ("h", "x", "graph", "vel")),
+    "Radial Field": tracker(lambda: ek.models.RadialField(8), ("x", "graph", "vel")),
+    "GNN": tracker(lambda: ek.models.GNN(5, 8), ("h", "graph")),
+    "SchNet": tracker(lambda: ek.models.SchNet(5, 8, 3), ("h", "x", "graph")),
+    "TFN": tracker(lambda: ek.models.TFN((5, 1), 4, (1, 1)), ("s", "v", "x", "graph")),
+    "VecNet, tracks": tracker(lambda: ek.models.VecNetTracking(), ("x", "graph")),
+    "VecNet": tagger(lambda: ek.models.VecNet(2, 8, 4, n_layers=2), ("x", "scalars", "ptr")),
+    "LGN": tagger(lambda: ek.models.LGN(n_scalar=2), ("p4", "scalars", "ptr"), self_loops=True),
+    "PELICAN-nano": tagger(lambda: ek.models.PELICANNano(4), ("p4", "ptr"), self_loops=True),
+    "PFN": tagger(lambda: ek.models.PFN(4), ("features", "ptr")),
 }
 
 
@@ -141,6 +164,20 @@ def test_the_model_itself_runs_where_nothing_may_be_recorded(recordings: list[An
 
 def test_a_pass_that_waits_for_the_device_is_refused(recordings: list[Any]) -> None:
     model, batch = lorentznet("padded_mean")()
+    with torch.no_grad(), pytest.raises(RuntimeError, match="waits for the device"):
+        ek.graphed(model.eval())(**batch(0))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        tagger(lambda: ek.models.ParticleNet(4, 4, ((8,), (8,))), ("features", "ptr")),
+        tagger(lambda: ek.models.ParT(4, n_blocks=1, n_class_blocks=1), ("features", "p4", "ptr")),
+    ],
+    ids=["ParticleNet", "ParT"],
+)
+def test_networks_that_wait_for_the_device_are_refused(make: Any, recordings: list[Any]) -> None:
+    model, batch = make()
     with torch.no_grad(), pytest.raises(RuntimeError, match="waits for the device"):
         ek.graphed(model.eval())(**batch(0))
 

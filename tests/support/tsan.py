@@ -2,8 +2,8 @@
 
 ``watch()`` starts this module in a process of its own, because ThreadSanitizer must be loaded before anything else.
 There every call of tsan_calls.py runs; then, for every barrier of their kernels, left out, those that pass it again.
-``make tsan`` does so for all folders of csrc. It fails if a race is reported, if a barrier is not missed, or if a kernel
-is not launched.
+``make tsan`` does so for all folders of csrc. It fails if a race is reported, if a barrier is not missed, or if a
+kernel is not launched.
 """
 
 from __future__ import annotations
