@@ -14,7 +14,7 @@ import equikernels as ek
 from .cases import CASES, Case, select
 from .emulator import Emulator
 from .tools import cotangent_for, value_and_grads
-from .wide_cases import euclid_case, everything, lorentz_case
+from .wide_cases import deep_case, euclid_case, everything, lorentz_case
 
 OPS = {
     "invariants": ("pairwise_invariants",), "coordinates": ("coordinate_update",), "encode": ("encode_invariants",),
@@ -73,6 +73,7 @@ def _forms(emulator: Emulator) -> list[Call]:
         _call(everything("sparse"), small_workspace),
         _call(lorentz_case(72, "sparse", "silu")),
         _call(rows, large_tiles),
-        *(_call(euclid_case(h), large_tiles) for h in (4, 32, 64)),
-        *(_call(euclid_case(h)) for h in (32, 64)),
+        *(_call(euclid_case(h), large_tiles) for h in (4, 32, 48, 56)),
+        _call(deep_case(), large_tiles),
+        _call(deep_case()),
     ]

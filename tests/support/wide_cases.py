@@ -43,3 +43,10 @@ def euclid_case(h: int) -> Case:
     case, layers = case_of("euclidnet"), euclidnet(h)
     make = edge_inputs(*layers, points=places, h=h, order=case.options["order"])
     return replace(case, options={**case.options, "layers": layers}, make=make)
+
+
+def deep_case() -> Case:
+    """More weights than fit into a block's shared memory."""
+    layers = *(Spec(64, "silu", "layer") for _ in range(7)), Spec(5)
+    options = {"layers": layers}
+    return replace(case_of("layer norms"), id="deep", graph_name="complete", options=options, make=edge_inputs(*layers))
