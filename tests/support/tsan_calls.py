@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
 from unittest import mock
 
 import torch
+from torch import Tensor
 
 import equikernels as ek
+from equikernels.metric import Metric
 
-from .cases import CASES, Case, select
+from .cases import CASES, GRAPHS, Case, select
 from .emulator import Emulator
 from .tools import cotangent_for, value_and_grads
-from .wide_cases import deep_case, euclid_case, everything, lorentz_case
+from .wide_cases import batch_norm_case, deep_case, euclid_case, everything, lorentz_case
 
 OPS = {
     "invariants": ("pairwise_invariants",), "coordinates": ("coordinate_update",), "encode": ("encode_invariants",),
@@ -33,7 +37,14 @@ def calls_of(folder: str, emulator: Emulator) -> list[Call]:
     graphs = ("complete", "sparse", "large_event", "random_sparse")
     cases = [c for name in graphs for c in CASES if c.graph_name == name and c.op in OPS.get(folder, ()) and c.kernel]
     calls = [_call(c) for c in cases if not (c.id == "wide" and c.graph_name in graphs[2:])]
-    return calls + {"neighbors": [_search], "encode": [_wide_rows], "message_passing": _forms(emulator)}.get(folder, [])
+    more: dict[str, list[Call]] = {
+        "neighbors": [partial(_search, metric, dim) for metric, dim in METRICS],
+        "encode": [_wide_rows],
+        "message_passing": _messages(emulator),
+        "pairs": [partial(_twice, _reduced, *which) for which in REDUCED],
+        "segment": [_packed_segments],
+    }
+    return calls + more.get(folder, [])
 
 
 def _call(case: Case, within: Callable[[], AbstractContextManager[object]] = nullcontext) -> Call:
@@ -47,9 +58,47 @@ def _call(case: Case, within: Callable[[], AbstractContextManager[object]] = nul
     return run
 
 
-def _search() -> object:
-    x = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
-    return ek.k_nearest(x, 34), ek.radius_graph(x, 1.0)
+METRICS: list[tuple[Metric, int]] = [
+    *(("euclidean", dim) for dim in (2, 3, 4, 8)),
+    ("delta_r", 4),
+    *(("minkowski", dim) for dim in (4, 5)),
+    *(([1.0, 2.0, -1.0, 0.5, 1.0][:dim], dim) for dim in (4, 5)),
+]
+
+
+def _search(metric: Metric, dim: int) -> object:
+    x = torch.randn(60, dim, generator=torch.Generator().manual_seed(0))
+    if dim == 4:
+        x[:, 0] = 1 + x[:, 1:].norm(dim=1)  # the energy
+    return [(ek.k_nearest(t, 34, metric=metric), ek.radius_graph(t, 1.0, metric=metric)) for t in (x, x.double())]
+
+
+REDUCED = ((8, "sum", True), (8, "max", False), (8, "min", False), (3, "max", False))  # channels, how, weighted
+
+
+def _reduced(channels: int, reduce: Any, weighted: bool) -> tuple[Tensor, Tensor]:
+    graph = ek.Graph.complete(torch.tensor([0, 37, 39]))
+    T = torch.randn(graph.pairs.num_edges, channels, requires_grad=True)
+    weight = torch.rand(graph.num_nodes) if weighted else None
+    return torch.cat(ek.rank2_reduce(T, graph, reduce, weight=weight), dim=1), T
+
+
+def _twice(function: Callable[..., tuple[Tensor, Tensor]], *arguments: Any) -> object:
+    """Forward, backward, and the derivative of the backward pass by the cotangent."""
+    out, given = function(*arguments)
+    cotangent = torch.ones_like(out, requires_grad=True)
+    (grad,) = torch.autograd.grad(out, given, cotangent, create_graph=True)
+    return torch.autograd.grad(grad.square().sum(), cotangent)
+
+
+def _packed_segments() -> object:
+    """As many channels as are read together."""
+    graph = GRAPHS["random_sparse"]()
+    nodes, edges = (torch.randn(rows, 8, requires_grad=True) for rows in (graph.num_nodes, graph.num_edges))
+    weight = torch.rand(graph.num_edges, requires_grad=True)
+    gathered = ek.gather_segment_reduce(nodes, graph, weight)
+    reduced = ek.segment_reduce(ek.segment_softmax(edges, graph), graph)
+    return torch.autograd.grad((gathered * reduced).sum(), (nodes, edges, weight))
 
 
 def _wide_rows() -> object:
@@ -58,7 +107,7 @@ def _wide_rows() -> object:
     return torch.autograd.grad(ek.encode_invariants(z, t).sum(), (z, t))
 
 
-def _forms(emulator: Emulator) -> list[Call]:
+def _messages(emulator: Emulator) -> list[Call]:
     """Kernels for other widths than those of the list, and for graphs that fill a GPU."""
 
     def small_workspace() -> AbstractContextManager[object]:
@@ -74,6 +123,7 @@ def _forms(emulator: Emulator) -> list[Call]:
         _call(lorentz_case(72, "sparse", "silu")),
         _call(rows, large_tiles),
         *(_call(euclid_case(h), large_tiles) for h in (4, 32, 48, 56)),
+        *(_call(batch_norm_case(dim)) for dim in (2, 3, 4, 8)),
         _call(deep_case(), large_tiles),
         _call(deep_case()),
     ]

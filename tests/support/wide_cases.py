@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from .cases import Case, select
-from .mlp_cases import FORMULA, WEIGHTS, Spec, call, edge_inputs, euclidnet, places
+from .mlp_cases import FORMULA, WEIGHTS, Spec, call, edge_inputs, euclidnet, normal, places
 
 WIDE = (
     Spec(200, "silu", "batch affine", bias=False),
@@ -50,3 +50,11 @@ def deep_case() -> Case:
     layers = *(Spec(64, "silu", "layer") for _ in range(7)), Spec(5)
     options = {"layers": layers}
     return replace(case_of("layer norms"), id="deep", graph_name="complete", options=options, make=edge_inputs(*layers))
+
+
+def batch_norm_case(dim: int) -> Case:
+    """A batch norm behind the first layer, for which the moments of invariants in ``dim`` dimensions are computed."""
+    case = case_of("normed")
+    layers = case.options["layers"]
+    make = edge_inputs(*layers, points=lambda n, generator: normal(n, dim, generator=generator), columns=1)
+    return replace(case, id=f"batch norm {dim}", make=make)
