@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 import equikernels as ek
 
 from ..support import tsan
+from ..support.emulator import build_probes
 
 pytestmark = [
     pytest.mark.skipif(tsan.library("libtsan.so") is None, reason="no g++ with ThreadSanitizer"),
@@ -26,6 +29,21 @@ def test_no_race_and_every_barrier_is_missed(tmp_path: Path) -> None:
     assert len(found.barriers) == 2
     assert all(found.barriers.values()), found.barriers
     assert found.sound
+
+
+@pytest.fixture(scope="module")
+def watched_probes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_probes(tmp_path_factory.mktemp("watched"), watched=True)
+
+
+PROBES = {"block barrier": 0, "none": 1, "blocks": 8, "shuffle": 10, "shuffle and warp barrier": 11}
+
+
+@pytest.mark.parametrize("between", PROBES)
+def test_barriers_order_memory_and_nothing_else_does(between: str, watched_probes: Path, tmp_path: Path) -> None:
+    code = f"import ctypes; ctypes.CDLL({str(watched_probes)!r}).run_probe({PROBES[between]}, (ctypes.c_float * 256)())"
+    subprocess.run([sys.executable, "-c", code], env=tsan.environment(tmp_path), check=True)
+    assert any(tmp_path.glob("report.*")) == ("barrier" not in between)
 
 
 @pytest.mark.parametrize(

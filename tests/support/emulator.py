@@ -104,8 +104,12 @@ def registered(key: str) -> set[str]:
     return {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
 
 
+def build_probes(folder: Path, watched: bool = False) -> Path:
+    return build(folder, "probes", [*SOURCES, HERE / "probes.cu"], watched=watched)
+
+
 def load_probes(folder: Path) -> ctypes.CDLL:
-    library = ctypes.CDLL(str(build(folder, "probes", [*SOURCES, HERE / "probes.cu"])))
+    library = ctypes.CDLL(str(build_probes(folder)))
     library.emulator_last_error.restype = ctypes.c_char_p
     library.emulator_requests.restype = ctypes.c_long
     library.emulator_fill.argtypes = [ctypes.c_int64]

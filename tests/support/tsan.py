@@ -54,19 +54,23 @@ def library(name: str) -> Path | None:
     return path if path.is_absolute() and path.exists() else None
 
 
-def watch(folder: Path, ops: str) -> Findings:
-    """Builds in ``folder``; ``ops``: a folder of csrc."""
-    folder = folder.resolve()
-    environment = {
+def environment(folder: Path) -> dict[str, str]:
+    """Of a process that ThreadSanitizer watches; it writes to ``folder``, report.PID."""
+    return {
         **os.environ,
         "LD_PRELOAD": " ".join(str(library(name)) for name in ("libtsan.so", "libstdc++.so")),
         "TSAN_OPTIONS": f"{OPTIONS}:log_path={folder / 'report'}",
         "OMP_NUM_THREADS": "1",
     }
+
+
+def watch(folder: Path, ops: str) -> Findings:
+    """Builds in ``folder``; ``ops``: a folder of csrc."""
+    folder = folder.resolve()
     # An installed package comes before the one of the source tree.
     code = f"import sys; sys.path.append({str(ROOT)!r}); from tests.support.tsan import main; main()"
     command = [sys.executable, "-c", code, str(folder), ops, "--inside"]
-    done = subprocess.run(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command, env=environment(folder), cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if done.returncode != 0:
         raise RuntimeError(f"tsan: the process ended with {done.returncode}: {done.stdout}")
     return Findings(*json.loads(done.stdout.splitlines()[-1]))
