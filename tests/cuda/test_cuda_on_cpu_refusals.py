@@ -40,7 +40,7 @@ test_message_arguments = message_passing.test_errors_name_the_argument
 test_neighbors_arguments = neighbors.test_errors_name_the_argument
 test_neighbors_direct_calls = neighbors.test_a_direct_call_is_checked
 test_rank2_arguments = rank2_errors.test_errors_name_the_argument
-test_rank2_direct_calls = rank2_errors.test_the_op_checks_what_python_could_not
+test_rank2_direct_calls = rank2_errors.test_a_direct_call_is_checked
 test_row_arguments = row_mlp.test_errors_name_the_argument
 test_segment_arguments = segment.test_errors_name_op_and_argument
 

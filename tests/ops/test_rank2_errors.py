@@ -67,19 +67,26 @@ def test_errors_name_the_argument(call: object, message: str) -> None:
         call(torch.randn(PAIRS, 3))  # type: ignore[operator]
 
 
+TABLE = torch.cat([PTR, torch.tensor([0]), (PTR.diff() ** 2).cumsum(0)])
+SIZES = [NODES, EVENTS, 0]
+LINEAR = [(torch.ops.equikernels.linear_2to2, W), (torch.ops.equikernels.linear_2to0, W[..., :2])]
+
+
 def test_the_op_checks_what_python_could_not() -> None:
-    table = torch.cat([PTR, torch.tensor([0]), (PTR.diff() ** 2).cumsum(0)])
     for rows, nodes in ((PAIRS - 1, NODES), (PAIRS, NODES + 1)):
         with pytest.raises(RuntimeError, match="rank2"):
-            torch.ops.equikernels.rank2_sum(torch.randn(rows, 2), None, None, table, rows, 2, nodes)
-    sizes = [NODES, EVENTS, 0]
-    layer = [torch.randn(PAIRS, 3), None, W, *[None] * 7]
-    for rows, ints in ((PAIRS - 1, sizes), (PAIRS, [NODES + 1, *sizes[1:]]), (PAIRS, [NODES, EVENTS + 1, 0])):
-        for op, maps in ((torch.ops.equikernels.linear_2to2, 15), (torch.ops.equikernels.linear_2to0, 2)):
-            layer[0], layer[2] = torch.randn(rows, 3), W[..., :maps]
+            torch.ops.equikernels.rank2_sum(torch.randn(rows, 2), None, None, TABLE, rows, 2, nodes)
+    for rows, ints in ((PAIRS - 1, SIZES), (PAIRS, [NODES + 1, *SIZES[1:]]), (PAIRS, [NODES, EVENTS + 1, 0])):
+        for op, coefs in LINEAR:
             with pytest.raises(RuntimeError, match=r"rank2|graph"):
-                op(layer, table, rows, 2, ints, [49.0, 1.0, 1.0])
-            with pytest.raises(RuntimeError, match="unexpected sizes"):
-                op(layer[1:], table, rows, 2, ints, [49.0, 1.0, 1.0])
+                op([torch.randn(rows, 3), None, coefs, *[None] * 7], TABLE, rows, 2, ints, [49.0, 1.0, 1.0])
+
+
+def test_a_direct_call_is_checked() -> None:
+    for op, coefs in LINEAR:
+        for tensors in ([None, coefs, *[None] * 7], [torch.randn(PAIRS - 1, 3), None, coefs, *[None] * 7]):
+            with pytest.raises(RuntimeError, match=r"unexpected (sizes|shape)"):
+                op(tensors, TABLE, PAIRS, 2, SIZES, [49.0, 1.0, 1.0])
+    layer = [torch.randn(PAIRS, 3), None, W, *[None] * 7]
     with pytest.raises(RuntimeError, match="unexpected sizes"):
-        torch.ops.equikernels.rows_network(layer, table, PAIRS, 3, [0], [1.0, 0.0])
+        torch.ops.equikernels.rows_network(layer, TABLE, PAIRS, 3, [0], [1.0, 0.0])
