@@ -44,10 +44,11 @@ class Ant(TrainingStudy):
     def groups(self, full: bool) -> dict[str, dict[str, Any]]:
         found = {}
         for name, given in networks("jets", full).items():
-            if not full and name in LEFT_OUT:
+            wide = bool(given.options.keys() & set(WIDTHS))
+            if not full and (name in LEFT_OUT or not wide):  # of one size, that of `accuracy`
                 continue
             config = given if full else with_limit(with_training(given, epochs=EPOCHS), LIMIT)
-            for scale in SCALES[full] if config.options.keys() & set(WIDTHS) else (1.0,):
+            for scale in SCALES[full] if wide else (1.0,):
                 options = {key: scaled(v, scale) if key in WIDTHS else v for key, v in config.options.items()}
                 found[f"{name}, widths x {scale:g}"] = values_of(
                     replace(config, options=options), network=name, scale=scale
