@@ -204,8 +204,9 @@ def save(figure: Any, path: Path) -> None:
     from PIL import Image
 
     buffer = io.BytesIO()
-    figure.savefig(buffer)
-    Image.open(buffer).convert("RGB").quantize(48).save(path, optimize=True)
+    figure.savefig(buffer, bbox_inches="tight")  # legends stand beside the axes
+    kept = Image.open(buffer).convert("RGB").quantize(64, Image.Quantize.MAXCOVERAGE)  # which keeps thin lines apart
+    kept.save(path, optimize=True)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -113,18 +113,18 @@ class Boosts(TrainingStudy):
 
     def plot(self, results: Results, path: Path) -> None:
         rapidity = torch.tensor(BETAS, dtype=torch.float64).atanh().tolist()
-        figure = figure_of(figsize=(11, 4.2), dpi=DPI)
-        left, right = figure.subplots(1, 2)
+        figure = figure_of(figsize=(6.4, 8.4), dpi=DPI)
+        above, below = figure.subplots(2, 1)
         lines = {
             title: (rapidity, results.curve(group, f"accuracy, {kind}"))
             for title, group, kind in lines_of(results)
             if not kind.startswith("float64")
         }
-        draw(left, lines)
-        left.set(xlabel="rapidity of the boost along x (beta 0.99: 2.65)", ylabel="accuracy, float32")
-        draw(right, {kind: (GAMMAS, results.curve(INVARIANCE, kind)) for kind in KINDS})
-        right.set(xlabel="Lorentz factor of a boost of jet and beams", ylabel="largest change / largest logit")
-        right.set(xscale="log", yscale="log")
+        draw(above, lines)
+        above.set(xlabel="rapidity of the boost along x (beta 0.99: 2.65)", ylabel="accuracy, float32")
+        draw(below, {kind: (GAMMAS, results.curve(INVARIANCE, kind)) for kind in KINDS})
+        below.set(xlabel="Lorentz factor of a boost of jet and beams", ylabel="largest change / largest logit")
+        below.set(xscale="log", yscale="log")
         save(figure, path)
 
 

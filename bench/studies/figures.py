@@ -14,7 +14,9 @@ from ..plots import COLOURS, DPI, save
 from .study import Results
 
 Lines = Mapping[str, tuple[Sequence[float], Sequence[Spread]]]  # name -> places and values
-MORE = (*COLOURS, "#c0392b", "#5d6d7e", "#8e6c3a", "#d670ad", "#000000")
+MORE = (*COLOURS, "#c0392b", "#5d6d7e", "#d670ad", "#000000")
+MARKERS = "osD^v"
+BANDS = 4  # more lines have error bars: bands would cover each other
 
 
 def deviation(found: Spread) -> float:
@@ -30,12 +32,21 @@ def against_parameters(results: Results, name: str, title: str, path: Path, **ax
         found = results.spread(group, name)
         if found is None or "parameters" not in numbers[0]:
             continue
-        place = numbers[0]["parameters"], found.mean
-        axes.errorbar(*place, yerr=deviation(found), fmt="o", color=MORE[k % len(MORE)], capsize=3)
-        axes.annotate(group, place, xytext=(6, 4), textcoords="offset points", fontsize=8.5)
+        axes.errorbar(numbers[0]["parameters"], found.mean, yerr=deviation(found), capsize=3, label=group, **mark(k))
     axes.set(xscale="log", xlabel="parameters", ylabel=title, **axes_options)
     style(axes)
+    legend(axes)
     save(figure, path)
+
+
+def mark(k: int) -> dict[str, Any]:
+    """Colour and marker of the k-th group; the first forty differ."""
+    return {"color": MORE[k % len(MORE)], "fmt": MARKERS[k // len(MORE) % len(MARKERS)], "markersize": 5.5}
+
+
+def legend(axes: Any) -> None:
+    """On the right, where it covers nothing."""
+    axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
 
 
 def bars(results: Results, name: str, title: str, path: Path) -> None:
@@ -44,7 +55,7 @@ def bars(results: Results, name: str, title: str, path: Path) -> None:
     figure = figure_of(figsize=(6.4, 0.8 + 0.4 * len(found)), dpi=DPI)
     axes = figure.add_subplot()
     for k, s in enumerate(found.values()):
-        axes.errorbar(s.mean, -k, xerr=deviation(s), fmt="o", color=MORE[k % len(MORE)], capsize=3)
+        axes.errorbar(s.mean, -k, xerr=deviation(s), capsize=3, **mark(k))
     axes.set_yticks([-k for k in range(len(found))], list(found))
     axes.set(xlabel=title)
     style(axes)
@@ -61,14 +72,18 @@ def curves(lines: Lines, path: Path, **axes_options: Any) -> None:
 
 
 def draw(axes: Any, lines: Lines) -> None:
-    """Lines with bands of one standard deviation over seeds; an empty one is left out."""
+    """Lines with one standard deviation over seeds, as bands where they are few; an empty line is left out."""
     style(axes)
-    for k, (name, (place, found)) in enumerate(lines.items()):
-        if not found:
+    shown = {name: line for name, line in lines.items() if line[1]}
+    for k, (name, (place, found)) in enumerate(shown.items()):
+        middle, spread = [s.mean for s in found], [deviation(s) for s in found]
+        if len(shown) > BANDS:
+            axes.errorbar(
+                place, middle, yerr=spread, elinewidth=0.8, label=name, **{**mark(k), "markersize": 4}, ls="-"
+            )
             continue
-        colour = MORE[k % len(MORE)]
-        axes.plot(place, [s.mean for s in found], marker="o", markersize=3.5, color=colour, label=name)
-        low, high = zip(*((s.mean - deviation(s), s.mean + deviation(s)) for s in found), strict=True)
-        axes.fill_between(place, low, high, color=colour, alpha=0.15, linewidth=0)
-    if lines:
-        axes.legend(fontsize=7.5, frameon=False)
+        axes.plot(place, middle, marker="o", markersize=3.5, color=MORE[k], label=name)
+        low, high = zip(*((m - d, m + d) for m, d in zip(middle, spread, strict=True)), strict=True)
+        axes.fill_between(place, low, high, color=MORE[k], alpha=0.15, linewidth=0)
+    if shown:
+        legend(axes)

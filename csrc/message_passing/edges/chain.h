@@ -47,9 +47,7 @@ struct ChainArgs : EdgeNetworkArgs<T, void> {
 };
 
 // Channels that a warp computes at a time: as few as keep all warps busy, and not more than fit in registers.
-EK_HD int chunk_of(int channels) {
-  return channels <= 2 * kChainWarps ? 2 : channels <= 4 * kChainWarps ? 4 : 8;
-}
+EK_HD int chunk_of(int channels) { return channels <= 2 * kChainWarps ? 2 : channels <= 4 * kChainWarps ? 4 : 8; }
 
 // Columns: a channel of a tile is `tile` numbers, one per edge, and a pack more against bank conflicts.
 template <class T>
