@@ -14,9 +14,9 @@ from .ant import FACTORS, factor_cells, with_factors
 from .figures import curves
 from .study import Job, Numbers, Place, Published, Results
 from .tables import markdown, other_data
-from .training import TrainingStudy, networks, values_of, with_training
+from .training import TrainingStudy, networks, values_of, with_limit, with_training
 
-EPOCHS = 6  # of a quick run
+EPOCHS, LIMIT = 6, 2000  # of a quick run: epochs and training jets
 SHARES = (0.0, 0.25, 0.5, 0.75, 0.9)  # of channels that are free; 0 is LorentzNet
 SIZES = {False: {"parameters": (10_000,), "n_layers": 3}, True: {"parameters": (15_000, 224_000), "n_layers": 6}}
 SOURCE = "Thais, Murnane 2023, table 1"
@@ -31,7 +31,7 @@ class Channels(TrainingStudy):
 
     def groups(self, full: bool) -> dict[str, dict[str, Any]]:
         given = networks("jets", full)["VecNet"]
-        config = given if full else with_training(given, epochs=EPOCHS)
+        config = given if full else with_limit(with_training(given, epochs=EPOCHS), LIMIT)
         found = {}
         for size in SIZES[full]["parameters"]:
             for share in SHARES:
