@@ -153,7 +153,7 @@ def deployment(results: dict[str, Document]) -> str:
 
 
 def least(document: Document) -> str:
-    """What the products on pairs cost at least: they alone, at the rate of multiply-adds of this machine."""
+    """The least time of the products on pairs: their multiply-adds at the rate that the machine reaches."""
     peak = document["ceilings"]["multiply_adds_gflops"]
     lines = ["| products on pairs | plain ONNX Runtime | with our library | multiply-adds alone |", "|---" * 4 + "|"]
     for row in document["rows"]:

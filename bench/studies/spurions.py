@@ -20,7 +20,7 @@ from equikernels.train.config import Config
 
 from .study import Job, Numbers, Place, Results
 from .tables import cell, markdown
-from .training import TrainingStudy, quality, values_of, with_training
+from .training import TrainingStudy, quality, small, values_of, with_training
 
 SOURCE = "Bogatskiy, BOOST 2024"
 EPOCHS = 6  # of a quick run
@@ -59,8 +59,7 @@ class Spurions(TrainingStudy):
         base = load(self.shipped)
         if not full:
             base = with_training(base, epochs=EPOCHS, schedule="one_cycle", learning_rate=5e-3)
-            data = replace(base.data, batch_size=64, max_constituents=60)
-            base = replace(base, options={**base.options, **SMALL}, data=data)
+            base = replace(small(base), options={**base.options, **SMALL})
         found = {}
         for group, stabilizer, methods in HIERARCHY:
             for method in methods:
