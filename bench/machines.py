@@ -9,6 +9,7 @@ from .records import Document, machine_line
 
 MACHINES = "machines"
 FOLDER = RESULTS / MACHINES
+IN_BFLOAT16 = "training step, 100 jets, bfloat16 products"  # not on every machine
 
 
 def machines(results: dict[str, Document]) -> str:
@@ -16,7 +17,7 @@ def machines(results: dict[str, Document]) -> str:
     every = [of for of in (results, *results.get(MACHINES, {}).values()) if "lorentznet" in of]
     if not every:
         return "Not measured yet."
-    names = [name for name, _ in _rows(every[0])]
+    names = list(dict.fromkeys(name for of in every for name, _ in _rows(of)))
     heads = [_head(of["lorentznet"]) for of in every]
     found = [dict(_rows(of)) for of in every]
     lines = [f"| ratio | {' | '.join(heads)} |", "|---" * (len(every) + 1) + "|"]
@@ -35,6 +36,9 @@ def _rows(results: dict[str, Document]) -> Iterator[tuple[str, str]]:
         document = results[table.network]
         for line in table.lines:
             yield f"{table.network}: {line.label}", ratio_of(line.row(table.network, document)["ratio"])
+        for row in document["rows"]:
+            if row["what"] == IN_BFLOAT16:
+                yield f"{table.network}: {IN_BFLOAT16}", ratio_of(row["ratio"])
     for network, title in OTHERS.items():
         for row in results.get(network, {"rows": []})["rows"][:2]:
             yield f"{title}: {row['what']}", ratio_of(row["ratio"])

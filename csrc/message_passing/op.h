@@ -129,7 +129,7 @@ class MessagePassing : KernelArgs<Device> {
       });
     } else if (channels) {
       auto args = this->template channels_args<T, X>();
-      args.bfloat16 = o.bfloat16;  // gradients are those of full precision
+      args.bfloat16 = o.bfloat16;
       ask(args);
       Device::Channels::template message_forward<T, X>(in.like(), args, o.tf32);
     } else {
@@ -192,6 +192,7 @@ class MessagePassing : KernelArgs<Device> {
           [&](EdgePart part, int64_t) { g.columns[part - kInvariantsPart] = zeros({width, in.part_width[part]}); });
     } else if (channels) {
       auto args = this->template channels_args<T, X>();
+      args.bfloat16 = o.bfloat16;  // on CPUs; on CUDA gradients are those of full precision
       ask(args);
       channels_backward<T, X>(args, g);
     } else {

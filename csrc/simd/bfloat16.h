@@ -43,6 +43,10 @@ inline constexpr bool kHasPairs = sizeof(T) == 4;
 template <class T>
 inline constexpr bool kHasPairs = false;
 #endif
+// Pairs of two rows, for sums over rows: tiles would want one factor transposed.
+#if defined(__AVX512BF16__) && !defined(EK_TILES)
+#define EK_ROW_PAIRS 1
+#endif
 template <class E>
 inline constexpr bool kByTiles = false;
 #if defined(EK_TILES)
@@ -56,6 +60,15 @@ inline vfloat add_product(Vec<Bfloat16Pair> x, Vec<Bfloat16Pair> w, vfloat sum) 
 }
 inline Vec<Bfloat16Pair> pairs_of(vfloat low, vfloat high) {
   return (Vec<Bfloat16Pair>)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
+}
+// The numbers of two vectors lane by lane: pairs of a sum over rows.
+inline Vec<Bfloat16Pair> interleaved(vfloat first, vfloat second) {
+  static_assert(lanes<float> == 16);
+  constexpr __mmask32 kAll = ~__mmask32(0);
+  alignas(64) static constexpr uint16_t kOrder[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                                      8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  const __m512i order = _mm512_load_si512(kOrder), numbers = (__m512i)pairs_of(first, second);
+  return (Vec<Bfloat16Pair>)_mm512_maskz_permutexvar_epi16(kAll, order, numbers);
 }
 inline vfloat rounded_to_bfloat16(vfloat x) {
   constexpr __mmask16 kAll = 0xffff;  // GCC 12 warns of what the functions without a mask leave undefined
@@ -79,12 +92,12 @@ inline vfloat rounded_to_bfloat16(vfloat x) {
 #endif
 
 #if defined(__AVX512BF16__) || defined(EK_TILES)
-// Numbers rounded and packed where they are: `count` of them, and what is left of their last two vectors.
-// kRest: what rounding takes away, rounded and packed there; of an infinity a NaN.
+// Numbers rounded and packed in `to`, which may be where they are: `count` of them, and what is left of their last two
+// vectors. kRest: what rounding takes away, rounded and packed there; of an infinity a NaN.
 template <bool kRest = false>
-inline Bfloat16Pair* pack_pairs(float* p, int64_t count, float* rest = nullptr) {
+inline Bfloat16Pair* pack_pairs(const float* p, int64_t count, float* to, float* rest = nullptr) {
   constexpr int W = lanes<float>;
-  const auto pairs = reinterpret_cast<Bfloat16Pair*>(p);
+  const auto pairs = reinterpret_cast<Bfloat16Pair*>(to);
   const auto lost = [](vfloat x) { return x - rounded_to_bfloat16(x); };
   for (int64_t k = 0; k < count; k += 2 * W) {
     const vfloat low = load(p + k), high = load(p + k + W);

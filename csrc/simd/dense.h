@@ -2,7 +2,8 @@
 // padded with zeros to whole vectors; kTile rows at a time meet a panel of weights in registers.
 //   multiply:    out[e] = (bias or out[e]) + w^T in[e]      channels of out are lanes, in[e][k] is broadcast
 //                E: type of the inputs and weights; bfloat16 pairs count as one input and give sums of float32
-//   outer:       grad[o] += sum over e of g[e][o] in[e]     channels of in are lanes, g[e][o] is broadcast
+//   outer:       grad[o] += sum over e of g[e][o] in[e]     channels of in are lanes, g[e][o] is broadcast;
+//                pairs are of two rows
 // Sums over k run in order, whatever the row: a result does not depend on where in a block an edge stands.
 #pragma once
 
@@ -112,20 +113,31 @@ inline void multiply(Rows<E> in, int64_t in_channels, const E* packed, const T* 
     multiply_in_registers<kInto>(in, in_channels, packed, bias, out, out_channels, rows);
 }
 
-template <int kRows, int kWidth, class T>
-inline void outer_tile(const T* g, int64_t g_stride, const T* in, int64_t in_stride, int64_t rows, T* grad,
+#if defined(EK_ROW_PAIRS)
+// Rows two by two, rounded; beside an odd last one zeros.
+inline Rows<Bfloat16Pair> pack_row_pairs(Rows<float> in, int64_t channels, int64_t rows, float* to) {
+  const Rows<Bfloat16Pair> pairs{reinterpret_cast<Bfloat16Pair*>(to), in.stride};
+  for (int64_t e = 0; e < rows; e += 2)
+    for (int64_t k = 0; k < channels; k += lanes<float>)
+      store(pairs[e / 2] + k, interleaved(load(in[e] + k), e + 1 < rows ? load(in[e + 1] + k) : vfloat{}));
+  return pairs;
+}
+#endif
+
+template <int kRows, int kWidth, class E, class T>
+inline void outer_tile(const E* g, int64_t g_stride, const E* in, int64_t in_stride, int64_t rows, T* grad,
                        int64_t grad_stride) {
   constexpr int W = lanes<T>;
   Vec<T> acc[kRows][kWidth] = {};
   for (int64_t e = 0; e < rows; ++e) {
-    Vec<T> row[kWidth];
+    Vec<E> row[kWidth];
 #pragma GCC unroll 8
     for (int v = 0; v < kWidth; ++v) row[v] = load(in + e * in_stride + v * W);
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
-      const Vec<T> x = broadcast(g[e * g_stride + r]);
+      const Vec<E> x = broadcast(g[e * g_stride + r]);
 #pragma GCC unroll 8
-      for (int v = 0; v < kWidth; ++v) acc[r][v] = mul_add(x, row[v], acc[r][v]);
+      for (int v = 0; v < kWidth; ++v) acc[r][v] = add_product(x, row[v], acc[r][v]);
     }
   }
 #pragma GCC unroll 8
@@ -138,8 +150,8 @@ inline void outer_tile(const T* g, int64_t g_stride, const T* in, int64_t in_str
 }
 
 // grad[o] += sum over e < rows of g[e][o] in[e], o < g_channels; the block's sum is formed first, then added.
-template <class T>
-inline void outer(Rows<T> g, int64_t g_channels, Rows<T> in, int64_t in_channels, int64_t rows, Rows<T> grad) {
+template <class E, class T>
+inline void outer(Rows<E> g, int64_t g_channels, Rows<E> in, int64_t in_channels, int64_t rows, Rows<T> grad) {
   constexpr int W = lanes<T>;
   for_panels<kPanel>(int(padded<T>(in_channels) / W), [&](auto panel, int first) {
     constexpr int kWidth = decltype(panel)::value;

@@ -34,12 +34,16 @@ Array layer(const Array& x, const Array& weight, const Array& bias, bool two_par
   for (int64_t e = 0; e < rows; ++e)
     for (int64_t k = 0; k < padded<float>(in); ++k) from[e * stride + k] = k < in ? x.at(e, k) : 0;
   const Rows<float> source{from.data(), stride}, result{to.data(), stride};
+  const auto multiply_into = [&](auto into) {
+    multiply_rounded<decltype(into)::value>(source, in, packed.panels, packed.bias, result, out, rows, true,
+                                            source.data);
+  };
   if (two_parts)
     multiply_two_parts(packed, source, {rest.data(), stride}, result, rows);
   else if (relu)
-    multiply_layer<Into::relu>(packed, true, source, result, rows);
+    multiply_into(std::integral_constant<Into, Into::relu>{});
   else
-    multiply_layer<Into::place>(packed, true, source, result, rows);
+    multiply_into(std::integral_constant<Into, Into::place>{});
   Array found({rows, padded<float>(out)});
   for (int64_t e = 0; e < rows; ++e) std::memcpy(found.mutable_data(e), result[e], sizeof(float) * padded<float>(out));
   return found;

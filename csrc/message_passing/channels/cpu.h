@@ -11,7 +11,7 @@ struct MessageOnCpu : Cpu {
   static bool has_tiles() { return active_isa() == Isa::avx512 && bfloat16_unit().kind == Bfloat16Unit::tiles; }
 
   template <class F>
-  static void dispatch_forward([[maybe_unused]] bool bfloat16, F&& f) {
+  static void dispatch_products([[maybe_unused]] bool bfloat16, F&& f) {
     if (bfloat16 && active_isa() == Isa::avx512) switch (bfloat16_unit().kind) {
 #if defined(EK_HAVE_AMX)
         case Bfloat16Unit::tiles: return f(Amx{});
@@ -29,7 +29,7 @@ struct MessageOnCpu : Cpu {
   template <class T, class X>
   static void message_forward(const Tensor&, MessageArgs<T, X> args, bool tf32) {
     if (tf32 && sizeof(T) == 4 && has_tiles()) args.bfloat16 = args.two_parts = true;
-    dispatch_forward(args.bfloat16, [&](auto isa) {
+    dispatch_products(args.bfloat16, [&](auto isa) {
       using Kernel = MessageCpu<decltype(isa), T, X>;
       const Buffer packed(Kernel::packed_bytes(args, false));
       Kernel::pack(args, false, packed.p);
@@ -45,7 +45,7 @@ struct MessageOnCpu : Cpu {
 
   template <class T, class X>
   static void message_backward(const Tensor&, const MessageArgs<T, X>& args, bool /*tf32*/) {
-    dispatch_isa([&](auto isa) {
+    dispatch_products(args.bfloat16, [&](auto isa) {
       using Kernel = MessageCpu<decltype(isa), T, X>;
       const MessagePlan plan = Kernel::plan(args);
       const Buffer packed(Kernel::packed_bytes(args, true)), partials(plan.bytes());

@@ -70,9 +70,10 @@ struct MessageArgs {
 
   bool mean_messages = false, mean_coordinates = true;
 
-  // Forward. Inputs and weights of W_2, W_3 and W_x are rounded to bfloat16; sums stay in T.
+  // The factors of products with W_2, W_3 and W_x are rounded to bfloat16, sums stay in T; on CUDA forward alone.
   bool bfloat16 = false;
-  bool two_parts = false;  // CPUs with tiles, together with bfloat16: every number as the sum of two of bfloat16
+  // Forward, CPUs with tiles, together with bfloat16: every number as the sum of two of bfloat16.
+  bool two_parts = false;
 
   // Forward. Any of them may be null: not wanted.
   T* messages = nullptr;     // M [n, H']
@@ -111,8 +112,9 @@ struct MessagePlan {
   int64_t bytes() const { return offset[chunks]; }
 };
 
-// CPU. With Avx512Bf16 or Amx for the instruction set there is forward() alone, and T = float has bfloat16 products in
-// hardware; the other sets round and multiply. Buffers come from the caller, aligned to 64 bytes:
+// CPU. With Avx512Bf16 or Amx for the instruction set T = float has bfloat16 products in hardware, but that tiles leave
+// the gradients of weights to float32; the other sets round and multiply. Buffers come from the caller, aligned to 64
+// bytes:
 //   packed   weights in the kernels' order, written once by pack(), read by all threads
 //   scratch  one per concurrent call of forward() or backward()
 //   partials plan.bytes(), backward only

@@ -76,8 +76,7 @@ struct Chunk {
       for (int64_t k = 0; k < layer.out; k += W) store(g[e] + k, factor * load(packed.head_out + k));
     }
     through_activation(g, s.head_d, layer.out);
-    add_weights(args.head, partial.head, g, s.message);
-    multiply<Into::sum>(g, layer.out, layer.transposed, partial.zeros, s.grad, layer.in, block.count);
+    through_layer<Into::sum>(args.head, layer, partial.head, g, s.message, s.grad);
   }
 
   // grad: from the gated messages to those without the gate
@@ -109,9 +108,8 @@ struct Chunk {
       const int64_t n = l > 0 ? packed.hidden[l - 1].out : args.width;
       through_activation(s.grad, s.d[l], n);
       if (l == 0) break;
-      const PackedLayer<T>& layer = packed.hidden[l - 1];
-      add_weights(args.hidden[l - 1], partial.hidden[l - 1], s.grad, s.h[l - 1]);
-      multiply<Into::place>(s.grad, layer.out, layer.transposed, partial.zeros, s.spare, layer.in, block.count);
+      through_layer<Into::place>(args.hidden[l - 1], packed.hidden[l - 1], partial.hidden[l - 1], s.grad, s.h[l - 1],
+                                 s.spare);
       const Rows<T> swap = s.grad;
       s.grad = s.spare;
       s.spare = swap;
@@ -133,9 +131,29 @@ struct Chunk {
     }
   }
 
-  void add_weights(const MessageLayer<T>& layer, const PartialLayer<T>& sums, Rows<T> g, Rows<T> in) {
-    if (layer.grad_weight) outer(g, sums.out, in, sums.in, block.count, Rows<T>{sums.weight, padded<T>(sums.in)});
+  // g, the gradient of a layer's output, to its weight and bias, and to its input: out. Products of bfloat16 numbers
+  // are those of the forward pass's layers.
+  template <Into kInto>
+  void through_layer(const MessageLayer<T>& layer, const PackedLayer<T>& weights, const PartialLayer<T>& sums,
+                     Rows<T> g, Rows<T> in, Rows<T> out) {
     if (layer.grad_bias) add_rows<T>(g, sums.out, nullptr, block.count, sums.bias);
+    multiply_rounded<kInto>(g, weights.out, weights.transposed, partial.zeros, out, weights.in, block.count,
+                            args.bfloat16, s.rounded.data);
+    if (layer.grad_weight) add_weights(sums, g, in);
+  }
+
+  void add_weights(const PartialLayer<T>& sums, Rows<T> g, Rows<T> in) {
+    const Rows<T> grad{sums.weight, padded<T>(sums.in)};
+    const int64_t count = block.count;
+#if defined(EK_ROW_PAIRS)
+    if constexpr (kHasPairs<T>)
+      if (args.bfloat16) {
+        T* const second = s.rounded.data + kEdges / 2 * s.rounded.stride;
+        return outer(pack_row_pairs(g, sums.out, count, s.rounded.data), sums.out,
+                     pack_row_pairs(in, sums.in, count, second), sums.in, (count + 1) / 2, grad);
+      }
+#endif
+    outer(g, sums.out, in, sums.in, count, grad);
   }
 
   // The gradient of z to A, B, S and Q.
@@ -202,6 +220,7 @@ void MessageCpu<Isa, T, X>::backward(const Args& args, const void* packed, const
                    {},
                    {}};
   work.run(begin, end);
+  release_tiles();
 }
 
 template <class Isa, class T, class X>

@@ -43,28 +43,35 @@ struct PackedLayer {
     if (backward) transposed = arena.take<T>(packed_size<T>(out, in));
   }
   void fill(const MessageLayer<T>& layer, bool bfloat16, bool two_parts) const {
-    const auto weight = [&](int64_t k, int64_t o) { return layer.weight[o * in + k]; };
-    if (!bfloat16)
-      pack_panels(in, out, weight, panels);
-    else if constexpr (kHasPairs<T>) {
-      for (int part = 0; part <= int(two_parts); ++part) {
-        const auto number = [&](int64_t k, int64_t o) {
-          const float x = k < in ? weight(k, o) : 0;
-          return part == 0 ? x : x - round_to_bfloat16(x);
-        };
-        pack_panels(
-            pair_count(), out,
-            [&](int64_t k, int64_t o) { return bfloat16_pair(number(2 * k, o), number(2 * k + 1, o)); }, pairs(part));
-      }
-    } else
-      pack_panels(in, out, [&](int64_t k, int64_t o) { return round_to_bfloat16(weight(k, o)); }, panels);
+    for (int part = 0; part <= int(two_parts); ++part)
+      pack(
+          in, out, [&](int64_t k, int64_t o) { return layer.weight[o * in + k]; }, bfloat16, part,
+          part == 0 ? panels : reinterpret_cast<T*>(pairs(part)));
     for (int64_t o = 0; o < padded<T>(out); ++o) bias[o] = layer.bias && o < out ? layer.bias[o] : T(0);
-    if (transposed) pack_panels(out, in, [&](int64_t o, int64_t k) { return weight(k, o); }, transposed);
+    if (transposed)
+      pack(out, in, [&](int64_t o, int64_t k) { return layer.weight[o * in + k]; }, bfloat16, 0, transposed);
   }
   int64_t pair_count() const { return (in + 1) / 2; }
   // Both parts together take the place of the numbers.
   Bfloat16Pair* pairs(int part = 0) const {
     return reinterpret_cast<Bfloat16Pair*>(panels) + part * pair_count() * padded<T>(out);
+  }
+
+ private:
+  // part 1: what rounding to bfloat16 takes away
+  template <class Weight>
+  static void pack(int64_t in, int64_t out, Weight&& weight, bool bfloat16, [[maybe_unused]] int part, T* to) {
+    if (!bfloat16) return pack_panels(in, out, weight, to);
+    if constexpr (kHasPairs<T>) {
+      const auto number = [&](int64_t k, int64_t o) {
+        const float x = k < in ? weight(k, o) : 0;
+        return part == 0 ? x : x - round_to_bfloat16(x);
+      };
+      const auto pair = [&](int64_t k, int64_t o) { return bfloat16_pair(number(2 * k, o), number(2 * k + 1, o)); };
+      pack_panels((in + 1) / 2, out, pair, reinterpret_cast<Bfloat16Pair*>(to));
+    } else {
+      pack_panels(in, out, [&](int64_t k, int64_t o) { return round_to_bfloat16(weight(k, o)); }, to);
+    }
   }
 };
 
@@ -116,6 +123,7 @@ struct Scratch {
   Rows<T> h[kMessageDepth], d[kMessageDepth];  // activations and their derivatives (relu: the activations again)
   Rows<T> message, head, head_d;               // m; act(W_x m + b_x) and its derivative
   Rows<T> grad, spare;                         // spare, forward: what rounding takes away
+  Rows<T> rounded;                             // backward: factors of bfloat16 products, which are read again
   T* coefficient = nullptr;                    // [invariants + edge_width][kEdges]: s_ij and a_ij
   T *gate = nullptr, *t = nullptr, *factor = nullptr;  // [kEdges]
   T* carry = nullptr;                                  // the row of a receiver whose edges are spread over blocks
@@ -142,6 +150,7 @@ struct Scratch {
       head_d = relu ? head : rows();
       grad = rows();
       spare = rows();
+      if (kHasPairs<T> && args.bfloat16) rounded = rows();
     } else {
       h[0] = rows();
       h[1] = rows();
@@ -309,7 +318,7 @@ inline void aggregate(const EdgeBlock& block, Rows<T> rows, int64_t width, bool 
 template <class T>
 inline void multiply_two_parts(const PackedLayer<T>& layer, Rows<T> in, Rows<T> rest, Rows<T> out, int64_t count) {
   static_assert(kEdges % 2 == 0);
-  const Rows<Bfloat16Pair> first{pack_pairs<true>(in.data, count * in.stride, rest.data), in.stride / 2};
+  const Rows<Bfloat16Pair> first{pack_pairs<true>(in.data, count * in.stride, in.data, rest.data), in.stride / 2};
   const Rows<Bfloat16Pair> second{reinterpret_cast<Bfloat16Pair*>(rest.data), in.stride / 2};
   const int64_t pairs = layer.pair_count();
   multiply<Into::place>(second, pairs, layer.pairs(0), layer.bias, out, layer.out, count);
@@ -318,25 +327,28 @@ inline void multiply_two_parts(const PackedLayer<T>& layer, Rows<T> in, Rows<T> 
 }
 #endif
 
-// out = layer(in). With bfloat16, rows of in are rounded, or packed in pairs, where they are.
+// out = in times panels, plus bias. With bfloat16, rows of in are packed in pairs at `rounded`, which may be in itself,
+// or, on CPUs that have no pairs, rounded where they are.
 template <Into kInto, class T>
-inline void multiply_layer(const PackedLayer<T>& layer, bool bfloat16, Rows<T> in, Rows<T> out, int64_t count) {
+inline void multiply_rounded(Rows<T> in, int64_t in_channels, const T* panels, const T* bias, Rows<T> out,
+                             int64_t out_channels, int64_t count, bool bfloat16, [[maybe_unused]] T* rounded) {
   if (bfloat16) {
     if constexpr (kHasPairs<T>) {
       static_assert(kEdges % 2 == 0);
-      const Rows<Bfloat16Pair> pairs{pack_pairs(in.data, count * in.stride), in.stride / 2};
-      return multiply<kInto>(pairs, layer.pair_count(), layer.pairs(), layer.bias, out, layer.out, count);
+      const Rows<Bfloat16Pair> pairs{pack_pairs(in.data, count * in.stride, rounded), in.stride / 2};
+      const auto weights = reinterpret_cast<const Bfloat16Pair*>(panels);
+      return multiply<kInto>(pairs, (in_channels + 1) / 2, weights, bias, out, out_channels, count);
     }
     for (int64_t e = 0; e < count; ++e)
-      for (int64_t k = 0; k < layer.in; ++k) in[e][k] = round_to_bfloat16(in[e][k]);
+      for (int64_t k = 0; k < in_channels; ++k) in[e][k] = round_to_bfloat16(in[e][k]);
   }
-  multiply<kInto>(in, layer.in, layer.panels, layer.bias, out, layer.out, count);
+  multiply<kInto>(in, in_channels, panels, bias, out, out_channels, count);
 }
 
 // out = act(layer(in)); d = the derivative of act, but for relu, where out tells.
 template <bool kGrad, class T, class X>
-inline void apply_layer(const MessageArgs<T, X>& args, const PackedLayer<T>& layer,
-                        [[maybe_unused]] const Scratch<T>& s, Rows<T> in, Rows<T> out, Rows<T> d, int64_t count) {
+inline void apply_layer(const MessageArgs<T, X>& args, const PackedLayer<T>& layer, const Scratch<T>& s, Rows<T> in,
+                        Rows<T> out, Rows<T> d, int64_t count) {
 #if defined(EK_TILES)
   if constexpr (kHasPairs<T>)
     if (args.two_parts) {
@@ -344,8 +356,12 @@ inline void apply_layer(const MessageArgs<T, X>& args, const PackedLayer<T>& lay
       return activate<kGrad>(args.activation, args.slope, out, d, layer.out, count);
     }
 #endif
-  if (args.activation == Activation::relu) return multiply_layer<Into::relu>(layer, args.bfloat16, in, out, count);
-  multiply_layer<Into::place>(layer, args.bfloat16, in, out, count);
+  const auto multiply_into = [&](auto into) {
+    multiply_rounded<decltype(into)::value>(in, layer.in, layer.panels, layer.bias, out, layer.out, count,
+                                            args.bfloat16, kGrad ? s.rounded.data : in.data);
+  };
+  if (args.activation == Activation::relu) return multiply_into(std::integral_constant<Into, Into::relu>{});
+  multiply_into(std::integral_constant<Into, Into::place>{});
   activate<kGrad>(args.activation, args.slope, out, d, layer.out, count);
 }
 
