@@ -231,7 +231,8 @@ def test_bitwise_determinism_over_threads(case: Case, backend: str) -> None:
     try:
         for run in range(6):
             torch.set_num_threads(1 + run % 2)
-            assert all(torch.equal(a, b) for a, b in zip(value_and_grads(all_of, inputs, cotangent), first, strict=True))
+            found = value_and_grads(all_of, inputs, cotangent)
+            assert all(torch.equal(a, b) for a, b in zip(found, first, strict=True))
     finally:
         torch.set_num_threads(threads)
 
