@@ -154,15 +154,23 @@ inline void for_pieces(int64_t channels, F&& f) {
   rest(std::integral_constant<int, 1>{});
 }
 
+// Arguments by value: a copy may, for all the compiler knows, change what is behind a reference.
+template <int kCount, class T>
+inline void copy_rows(int count, const T* table, const int64_t* row, int64_t stride, Rows<T> rows) {
+  for (int e = 0; e < count; ++e) std::memcpy(rows[e], table + row[e] * stride, kCount * sizeof(T));
+}
+template <int kCount, class T>
+inline void copy_rows(int count, Rows<T> rows, const int64_t* row, int64_t stride, T* table) {
+  for (int e = 0; e < count; ++e) std::memcpy(table + row[e] * stride, rows[e], kCount * sizeof(T));
+}
+
 // The block's rows of a table, from channel `at` of rows on. Narrow ones are read as they are: a vector's masked load
 // and its store across two lines cost more.
 template <class T>
 inline void read_table(const EdgeBlock& block, const T* table, int64_t stride, const int64_t* row, int64_t channels,
                        Rows<T> rows, int64_t at = 0) {
-  const int count = block.count;
   for_pieces<T>(channels, [&](auto piece, int64_t k) {
-    constexpr size_t kBytes = decltype(piece)::value * sizeof(T);
-    for (int e = 0; e < count; ++e) std::memcpy(rows[e] + at + k, table + row[e] * stride + k, kBytes);
+    copy_rows<decltype(piece)::value>(block.count, table + k, row, stride, Rows<T>{rows.data + at + k, rows.stride});
   });
 }
 
@@ -193,10 +201,9 @@ inline int64_t read_inputs(const EdgeNetworkArgs<T, X>& args, const EdgeBlock& b
 
 template <class T>
 inline void write_edges(const EdgeBlock& block, Rows<T> rows, int64_t channels, T* table) {
-  const int count = block.count;
   for_pieces<T>(channels, [&](auto piece, int64_t k) {
-    constexpr size_t kBytes = decltype(piece)::value * sizeof(T);
-    for (int e = 0; e < count; ++e) std::memcpy(table + block.edge[e] * channels + k, rows[e] + k, kBytes);
+    copy_rows<decltype(piece)::value>(block.count, Rows<T>{rows.data + k, rows.stride}, block.edge, channels,
+                                      table + k);
   });
 }
 
@@ -215,20 +222,22 @@ inline void read_ends(const EdgeNetworkArgs<T, X>& args, const EdgeBlock& block,
   clear_rows(block, width, rows);
 }
 
+template <bool kGrad, class Act, class T>
+inline void activate_channels(Act act, const T* z, T* h, T* d, int64_t count) {
+  for (int64_t k = 0; k < count; k += lanes<T>) {
+    if constexpr (kGrad) {
+      Vec<T> derivative;
+      store(h + k, act.both(load(z + k), derivative));
+      store(d + k, derivative);
+    } else {
+      store(h + k, act.value(load(z + k)));
+    }
+  }
+}
 // h <- act(z); d <- act'(z) if kGrad. h and z may be the same.
 template <bool kGrad, class T>
 inline void activate_channels(Activation kind, double slope, const T* z, T* h, T* d, int64_t channels) {
-  with_activation<T>(kind, slope, [&](auto act) {
-    for (int64_t k = 0; k < channels * kEdges; k += lanes<T>) {
-      if constexpr (kGrad) {
-        Vec<T> derivative;
-        store(h + k, act.both(load(z + k), derivative));
-        store(d + k, derivative);
-      } else {
-        store(h + k, act.value(load(z + k)));
-      }
-    }
-  });
+  with_activation<T>(kind, slope, [&](auto act) { activate_channels<kGrad>(act, z, h, d, channels * kEdges); });
 }
 
 // From a block's geometry to the layers' outputs; after(k) is called as soon as layer k's are in s.h[k].
