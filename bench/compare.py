@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from .plan import wanted
 from .records import Document, Quantity, documents, quantities
 
+MACHINES = "machines"  # a folder of results: other machines', each in a folder of its own
 SAME = ("cpu", "isa", "threads", "device")
 WITHIN, WORSE, BETTER, GONE = "within", "**worse**", "better", "**gone**"
 BASELINE_SLOWER, BASELINE_FASTER = "baseline slower", "baseline faster"
@@ -20,17 +23,20 @@ def compare(before: Path, after: Path, threshold: float) -> tuple[str, int]:
     A row's spread is the noise it was recorded with ``before``, and at least ``threshold`` (0.1: 10 %). A time is worse
     if it has grown and its ratio to the baseline of the same run has shrunk, both by more than the spread: a slower
     machine alone changes both sides of a ratio. A row that is missing in the second result counts as worse, because
-    its results may no longer agree; rows that a filter left out are not compared.
+    its results may no longer agree; rows that a filter left out are not compared. If ``before`` has results of several
+    machines, those of the one whose rate of multiply-adds is the nearest are compared.
 
     Raises:
         LookupError: no network in common.
     """
-    old, new = documents(before), documents(after)
+    new = documents(after)
+    nearest = nearest_machine(before, new)
+    old = documents(nearest)
     common = [network for network in old if network in new]
     if not common:
         raise LookupError(f"no network in common: {', '.join(old)} and {', '.join(new)}")
     lines = ["| network | what | before | after | change | ratio | spread | |", "|---|---|---|---|---|---|---|---|"]
-    warnings: list[str] = []
+    warnings = [f"compared with the results of {nearest.name}"] if nearest != before else []
     verdicts: Counter[str] = Counter()
     for network in common:
         warnings += _differences(network, old[network], new[network])
@@ -48,6 +54,19 @@ def compare(before: Path, after: Path, threshold: float) -> tuple[str, int]:
     worse = verdicts[WORSE] + verdicts[GONE]
     summary = f"{counts}: {worse} worse by more than {100 * threshold:g} % or their noise"
     return "\n".join([*lines, "", *warnings, summary]), worse
+
+
+def nearest_machine(before: Path, after: Mapping[str, Document]) -> Path:
+    """``before``, or the folder of its ``machines`` whose rate of multiply-adds is nearer to that of ``after``."""
+    rate, folders = _rate(after), [before, *sorted(p for p in (before / MACHINES).glob("*") if p.is_dir())]
+    rates = {folder: _rate(documents(folder)) for folder in folders}
+    known = [folder for folder in folders if rates[folder]]
+    return min(known, key=lambda folder: abs(math.log(rates[folder] / rate))) if rate and known else before
+
+
+def _rate(found: Mapping[str, Document]) -> float:
+    """Multiply-adds in GFLOP/s; 0 if not measured."""
+    return next((d["ceilings"]["multiply_adds_gflops"] for d in found.values() if "ceilings" in d), 0.0)
 
 
 def _verdict(then: Quantity, now: Quantity | None, spread: float) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from .compare import MACHINES
 from .readme import OTHERS, RESULTS, TABLES, ratio_of
 from .records import Document, machine_line
 
-MACHINES = "machines"
 FOLDER = RESULTS / MACHINES
 IN_BFLOAT16 = "training step, 100 jets, bfloat16 products"  # not on every machine
 
