@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import statistics
 import time
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -68,8 +69,20 @@ class Sides(side_by_side.Sides):
     @torch.inference_mode()
     def kernel(self, precision: str = "highest") -> None:
         """The fused op of the first block alone."""
-        h = torch.randn(self.x.shape[0], WIDTH, generator=torch.Generator().manual_seed(0))
-        lorentz_messages(self.ours.LGEBs[0], h, self.x, self.graph, precision=precision)
+        lorentz_messages(self.ours.LGEBs[0], self.features(), self.x, self.graph, precision=precision)
+
+    def features(self) -> Tensor:
+        return torch.randn(self.x.shape[0], WIDTH, generator=torch.Generator().manual_seed(0))
+
+    def backward_of_kernel(self) -> Callable[[], object]:
+        """The gradients of the same op in training, of all it reads; without its forward pass."""
+        block = self.ours.LGEBs[0].train()
+        h, x = self.features().requires_grad_(), self.x.clone().requires_grad_()
+        out = lorentz_messages(block, h, x, self.graph)
+        outputs = [t for t in (out.messages, out.coordinates) if t is not None]
+        read = [h, x, *(p for name, p in block.named_parameters() if not name.startswith("phi_h"))]
+        cotangents = [torch.ones_like(t) for t in outputs]
+        return lambda: torch.autograd.grad(outputs, read, cotangents, retain_graph=True)
 
 
 def plan(setting: Setting) -> Plan:
@@ -101,6 +114,11 @@ def plan(setting: Setting) -> Plan:
         share_of_rate = 1e-9 * flops / seconds / limits()[f"matmul_{rate}_gflops"]
         return {"what": what, f"{OURS}_ms": 1e3 * seconds, "fraction_of_matmul_rate": share_of_rate}
 
+    def block_backward(what: str) -> Entry:
+        # For each of two products forward three: it again, the inputs' gradient, the weights'.
+        seconds = median(both().backward_of_kernel(), 15)
+        return {"what": what, f"{OURS}_ms": 1e3 * seconds, **share(12 * both().edges * WIDTH * WIDTH, seconds)}
+
     name = f"{jets} jets"
     main_rows = pair(both, name, lambda: few)
     step = pair(both, name, lambda: (3, 2))[1]
@@ -116,6 +134,7 @@ def plan(setting: Setting) -> Plan:
         rows.append(Row(f"forward, {name}, graphed", lambda what: both().graphed(what, few)))
         rows.append(Row("forward, one jet, graphed", lambda what: one().graphed(what, many)))
     if on_cpu:
+        rows.append(Row("fused op of one block, backward", block_backward, None))
         rows.append(Row(f"forward, {name}, bfloat16 products", lambda what: bfloat16(both(), what, few)))
         of_step = functools.partial(bfloat16, training=True)
         rows.append(Row(f"training step, {name}, bfloat16 products", lambda what: of_step(both(), what, (3, 2))))
