@@ -43,10 +43,6 @@ inline constexpr bool kHasPairs = sizeof(T) == 4;
 template <class T>
 inline constexpr bool kHasPairs = false;
 #endif
-// Pairs of two rows, for sums over rows: tiles would want one factor transposed.
-#if defined(__AVX512BF16__) && !defined(EK_TILES)
-#define EK_ROW_PAIRS 1
-#endif
 template <class E>
 inline constexpr bool kByTiles = false;
 #if defined(EK_TILES)
@@ -84,6 +80,11 @@ inline Vec<Bfloat16Pair> pairs_of(vfloat low, vfloat high) {
   store(x + W, high);
   for (int l = 0; l < W; ++l) pairs[l] = bfloat16_pair(x[2 * l], x[2 * l + 1]);
   return load(pairs);
+}
+inline Vec<Bfloat16Pair> interleaved(vfloat first, vfloat second) {
+  Vec<Bfloat16Pair> pairs;
+  for (int l = 0; l < lanes<float>; ++l) pairs[l] = bfloat16_pair(first[l], second[l]);
+  return pairs;
 }
 inline vfloat rounded_to_bfloat16(vfloat x) {
   for (int l = 0; l < lanes<float>; ++l) x[l] = round_to_bfloat16(float(x[l]));

@@ -3,12 +3,13 @@
 //   multiply:    out[e] = (bias or out[e]) + w^T in[e]      channels of out are lanes, in[e][k] is broadcast
 //                E: type of the inputs and weights; bfloat16 pairs count as one input and give sums of float32
 //   outer:       grad[o] += sum over e of g[e][o] in[e]     channels of in are lanes, g[e][o] is broadcast;
-//                pairs are of two rows
+//                a pair of bfloat16 numbers is of two rows
 // Sums over k run in order, whatever the row: a result does not depend on where in a block an edge stands.
 #pragma once
 
 #include "activation.h"
 #include "tiles.h"
+#include "transpose.h"
 
 namespace ek {
 namespace {
@@ -113,17 +114,6 @@ inline void multiply(Rows<E> in, int64_t in_channels, const E* packed, const T* 
     multiply_in_registers<kInto>(in, in_channels, packed, bias, out, out_channels, rows);
 }
 
-#if defined(EK_ROW_PAIRS)
-// Rows two by two, rounded; beside an odd last one zeros.
-inline Rows<Bfloat16Pair> pack_row_pairs(Rows<float> in, int64_t channels, int64_t rows, float* to) {
-  const Rows<Bfloat16Pair> pairs{reinterpret_cast<Bfloat16Pair*>(to), in.stride};
-  for (int64_t e = 0; e < rows; e += 2)
-    for (int64_t k = 0; k < channels; k += lanes<float>)
-      store(pairs[e / 2] + k, interleaved(load(in[e] + k), e + 1 < rows ? load(in[e + 1] + k) : vfloat{}));
-  return pairs;
-}
-#endif
-
 template <int kRows, int kWidth, class E, class T>
 inline void outer_tile(const E* g, int64_t g_stride, const E* in, int64_t in_stride, int64_t rows, T* grad,
                        int64_t grad_stride) {
@@ -163,6 +153,45 @@ inline void outer(Rows<E> g, int64_t g_channels, Rows<E> in, int64_t in_channels
       outer_tile<1, kWidth>(g[0] + o, g.stride, in[0] + k, in.stride, rows, grad[o] + k, grad.stride);
   });
 }
+
+// Rows that outer_rounded() needs room for, where those of g and in are `rows`; of the wider one's stride.
+constexpr int64_t outer_room(int64_t rows) { return (round_up(rows, 2) + round_up(rows, 2 * lanes<float>)) / 2; }
+
+#if defined(__AVX512BF16__) || defined(EK_TILES)
+// The rows 2p and 2p + 1 from channel k on, lane by lane; where there is no such row, zeros.
+inline Vec<Bfloat16Pair> row_pair(Rows<float> in, int64_t k, int64_t p, int64_t rows) {
+  return interleaved(2 * p < rows ? load(in[2 * p] + k) : vfloat{},
+                     2 * p + 1 < rows ? load(in[2 * p + 1] + k) : vfloat{});
+}
+inline Rows<Bfloat16Pair> row_pairs(Rows<float> in, int64_t channels, int64_t rows, float* to) {
+  const Rows<Bfloat16Pair> pairs{reinterpret_cast<Bfloat16Pair*>(to), in.stride};
+  for (int64_t p = 0; 2 * p < rows; ++p)
+    for (int64_t k = 0; k < channels; k += lanes<float>) store(pairs[p] + k, row_pair(in, k, p, rows));
+  return pairs;
+}
+
+// outer() of numbers rounded to bfloat16. Tiles read and write whole vectors of rows of grad.
+inline void outer_rounded(Rows<float> g, int64_t g_channels, Rows<float> in, int64_t in_channels, int64_t rows,
+                          Rows<float> grad, float* room) {
+  const int64_t pairs = (rows + 1) / 2;
+  const Rows<Bfloat16Pair> in_pairs = row_pairs(in, in_channels, rows, room);
+  room += pairs * in.stride;
+#if defined(EK_TILES)
+  constexpr int W = lanes<float>;  // a tile of g has a row for each channel
+  const Rows<Bfloat16Pair> turned{reinterpret_cast<Bfloat16Pair*>(room), round_up(pairs, W)};
+  for (int64_t o = 0; o < g_channels; o += W)
+    for (int64_t p = 0; p < pairs; p += W) {
+      vfloat r[W];
+      for (int q = 0; q < W; ++q) r[q] = (vfloat)row_pair(g, o, p + q, rows);
+      transpose<float>(r);
+      for (int q = 0; q < W; ++q) store(turned[o + q] + p, (Vec<Bfloat16Pair>)r[q]);
+    }
+  outer_by_tiles(turned, g_channels, in_pairs, in_channels, pairs, grad);
+#else
+  outer(row_pairs(g, g_channels, rows, room), g_channels, in_pairs, in_channels, pairs, grad);
+#endif
+}
+#endif
 
 // grad += sum over e < rows of weight[e] in[e]; a weight of null is one.
 template <class T>

@@ -160,6 +160,23 @@ inline void multiply_by_tiles(Rows<Bfloat16Pair> in, int64_t pairs, const Bfloat
       store(out[e] + o, kInto == Into::relu ? max_of(vfloat{}, x) : x);
     }
 }
+
+// grad[o] += sum over pairs p of g[o][p] in[p], for whole tiles of o and of numbers.
+inline void outer_by_tiles(Rows<Bfloat16Pair> g, int64_t g_channels, Rows<Bfloat16Pair> in, int64_t in_channels,
+                           int64_t pairs, Rows<float> grad) {
+  const TileSizes sizes(pairs % kTilePairs);
+  EK_TILE_SIZES(&sizes);
+  for (int64_t o = 0; o < g_channels; o += 3 * kTileRows)
+    for (int64_t k = 0; k < in_channels; k += lanes<float>) {
+      float* const to = grad[o] + k;
+      if (g_channels - o > 2 * kTileRows)
+        multiply_rows_by_tiles<true, 3>(g[o], g.stride, pairs, in[0] + k, in.stride, to, grad.stride);
+      else if (g_channels - o > kTileRows)
+        multiply_rows_by_tiles<true, 2>(g[o], g.stride, pairs, in[0] + k, in.stride, to, grad.stride);
+      else
+        multiply_rows_by_tiles<true, 1>(g[o], g.stride, pairs, in[0] + k, in.stride, to, grad.stride);
+    }
+}
 #endif
 
 }  // namespace

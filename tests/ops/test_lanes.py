@@ -165,6 +165,16 @@ def test_tiles_multiply_rounded_numbers(tiles: ModuleType, widths: tuple[int, in
     assert not found[:, n_out:].any()
 
 
+@pytest.mark.parametrize("rows", [1, 2, 31, 33, 48])
+@pytest.mark.parametrize("widths", WIDTHS, ids=str)
+def test_tiles_sum_products_of_rounded_numbers_over_rows(tiles: ModuleType, widths: tuple[int, int], rows: int) -> None:
+    generator = torch.Generator().manual_seed(0)  # integers, as above
+    x, grad = (torch.randint(-400, 401, (rows, n), generator=generator).float() for n in widths)
+    found = torch.from_numpy(tiles.sums_of_products(grad.numpy(), x.numpy()))
+    expected = grad.bfloat16().double().T @ x.bfloat16().double()
+    assert torch.equal(found[: widths[1], : widths[0]], expected.float())
+
+
 @pytest.mark.parametrize("rows", [1, 48])
 @pytest.mark.parametrize("widths", WIDTHS, ids=str)
 def test_numbers_in_two_parts_have_16_bits(tiles: ModuleType, widths: tuple[int, int], rows: int) -> None:

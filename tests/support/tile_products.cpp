@@ -49,9 +49,27 @@ Array layer(const Array& x, const Array& weight, const Array& bias, bool two_par
   return found;
 }
 
+// Sum over rows of g [rows, out] and in [rows, in], rounded: [out, in], whole vectors both.
+Array sums_of_products(const Array& g, const Array& in) {
+  const int64_t rows = g.shape(0), n = padded<float>(g.shape(1)), k = padded<float>(in.shape(1));
+  const int64_t stride = std::max(n, k);
+  std::vector<float> from(stride * kEdges, NAN), with(stride * kEdges, NAN), room(stride * outer_room(kEdges), NAN);
+  for (int64_t e = 0; e < rows; ++e)
+    for (int64_t c = 0; c < stride; ++c) {
+      from[e * stride + c] = c < g.shape(1) ? g.at(e, c) : 0;
+      with[e * stride + c] = c < in.shape(1) ? in.at(e, c) : 0;
+    }
+  Array found({n, k});
+  std::memset(found.mutable_data(), 0, sizeof(float) * n * k);
+  outer_rounded({from.data(), stride}, g.shape(1), {with.data(), stride}, in.shape(1), rows,
+                Rows<float>{found.mutable_data(), k}, room.data());
+  return found;
+}
+
 }  // namespace
 
 PYBIND11_MODULE(tile_products, m) {
   m.attr("most_rows") = kEdges;
   m.def("layer", &layer);
+  m.def("sums_of_products", &sums_of_products);
 }

@@ -112,8 +112,8 @@ struct MessagePlan {
   int64_t bytes() const { return offset[chunks]; }
 };
 
-// CPU. With Avx512Bf16 or Amx for the instruction set T = float has bfloat16 products in hardware, but that tiles leave
-// the gradients of weights to float32; the other sets round and multiply. Buffers come from the caller, aligned to 64
+// CPU. With Avx512Bf16 or Amx for the instruction set T = float has bfloat16 products in hardware; the other sets round
+// and multiply. Buffers come from the caller, aligned to 64
 // bytes:
 //   packed   weights in the kernels' order, written once by pack(), read by all threads
 //   scratch  one per concurrent call of forward() or backward()

@@ -145,14 +145,8 @@ struct Chunk {
   void add_weights(const PartialLayer<T>& sums, Rows<T> g, Rows<T> in) {
     const Rows<T> grad{sums.weight, padded<T>(sums.in)};
     const int64_t count = block.count;
-#if defined(EK_ROW_PAIRS)
     if constexpr (kHasPairs<T>)
-      if (args.bfloat16) {
-        T* const second = s.rounded.data + kEdges / 2 * s.rounded.stride;
-        return outer(pack_row_pairs(g, sums.out, count, s.rounded.data), sums.out,
-                     pack_row_pairs(in, sums.in, count, second), sums.in, (count + 1) / 2, grad);
-      }
-#endif
+      if (args.bfloat16) return outer_rounded(g, sums.out, in, sums.in, count, grad, s.rounded.data);
     outer(g, sums.out, in, sums.in, count, grad);
   }
 

@@ -150,7 +150,8 @@ struct Scratch {
       head_d = relu ? head : rows();
       grad = rows();
       spare = rows();
-      if (kHasPairs<T> && args.bfloat16) rounded = rows();
+      if constexpr (kHasPairs<T>)
+        if (args.bfloat16) rounded = {arena.take<T>(stride * outer_room(kEdges)), stride};
     } else {
       h[0] = rows();
       h[1] = rows();

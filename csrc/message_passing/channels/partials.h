@@ -9,12 +9,12 @@ namespace {
 template <class T>
 struct PartialLayer {
   int64_t in = 0, out = 0;
-  T *weight = nullptr, *bias = nullptr;  // [out][in, padded], [out, padded]
+  T *weight = nullptr, *bias = nullptr;  // [out, padded][in, padded], [out, padded]
 
   void lay_out(Arena& arena, int64_t in_width, int64_t out_width) {
     in = in_width;
     out = out_width;
-    weight = arena.take<T>(out * padded<T>(in));
+    weight = arena.take<T>(padded<T>(out) * padded<T>(in));
     bias = arena.take<T>(padded<T>(out));
   }
 };

@@ -91,9 +91,9 @@ def message_passing(
             "highest": float32. "high": TF32 on CUDA; on CPUs with AMX, if it is faster, numbers in two parts of
             bfloat16, about 16 bits; elsewhere float32. "medium": the products of all layers but the first and the
             head's last take inputs and weights rounded to bfloat16, and add up in float32, on CUDA and on CPUs that
-            multiply so faster (:func:`equikernels.backends` tells); elsewhere float32. Gradients on CPUs: the products
-            of these layers likewise, but that tiles (AMX) leave the weights' to float32; on CUDA, and second
-            derivatives: those of "highest", at the same inputs. Other dtypes do not heed it.
+            multiply so faster (:func:`equikernels.backends` tells); elsewhere float32. So do the products of their
+            gradients on CPUs; gradients on CUDA, and second derivatives, are those of "highest" at the same inputs.
+            Other dtypes do not heed it.
 
     Activations: "relu", "leaky_relu", "silu", "gelu", "gelu_tanh" (its approximation by tanh), "tanh", "sigmoid", "elu"
     (alpha 1), "softplus" (beta 1, threshold 20), "mish", "hardswish", "identity".
