@@ -58,16 +58,46 @@ def check_offsets(op: str, argument: str, ptr: Tensor, end: int | None) -> None:
         fail(op, argument, f"a last entry of {end}", last)
 
 
-def pairs_table(ptr: Tensor, self_loops: bool) -> Tensor:
-    """ptr, then the first edge of every event of a complete graph and their number, in one vector."""
-    if on_host(ptr):
-        values = ptr.numpy()
-        sizes = np.diff(values)
-        first = np.cumsum(sizes * sizes if self_loops else sizes * (sizes - 1))
-        return torch.from_numpy(np.concatenate([values, [0], first]))
+def pairs_table(ptr: Tensor, self_loops: bool, nodes: int | None = None) -> tuple[Tensor, int | None]:
+    """(ptr, then the first edge of every event of a complete graph and their number, in one vector that no other code
+    holds; this number, if ptr was checked on the way and is valid: see :func:`check_offsets`)."""
+    if _native.complete_table is not None and on_host(ptr):
+        ptr = ptr.contiguous()
+        entries = ptr.shape[0]
+        table, address = host_indices(2 * entries)
+        end = -1 if nodes is None else nodes
+        edges: int = _native.complete_table(ptr.data_ptr(), entries, end, self_loops, address)
+        return table, edges if edges >= 0 else None
+    ptr = own(ptr)
     counts = ptr.diff()
     edges = counts * counts if self_loops else counts * (counts - 1)
-    return torch.cat([ptr, edges.new_zeros(1), edges.cumsum(0)])
+    return torch.cat([ptr, edges.new_zeros(1), edges.cumsum(0)]), None
+
+
+def host_indices(count: int) -> tuple[Tensor, int]:
+    """(an int64 vector on the host, not initialised, its address). It is not an inference tensor: see :func:`own`."""
+    memory = np.empty(count, np.int64)
+    address: int = memory.__array_interface__["data"][0]
+    if not torch.is_inference_mode_enabled():
+        return torch.from_numpy(memory), address
+    with torch.inference_mode(False):
+        return torch.from_numpy(memory), address
+
+
+def prepended(ptr: Tensor, k: int, total: int) -> tuple[Tensor, Tensor | None]:
+    """Offsets of events with k more rows in front of each, and where their rows [total] lie in a list of the k rows and
+    then those of all events; None where that is their order."""
+    if _native.prepended is not None and on_host(ptr):
+        entries = ptr.shape[0]
+        offsets, to_offsets = host_indices(entries)
+        source, to_source = host_indices(total)
+        _native.prepended(ptr.data_ptr(), entries, k, to_offsets, to_source)
+        return offsets, source if entries > 2 else None
+    new_ptr = ptr + k * torch.arange(ptr.shape[0], device=ptr.device)
+    row = torch.arange(total, device=ptr.device)
+    event = torch.repeat_interleave(new_ptr.diff(), output_size=total)
+    within = row - new_ptr[event]
+    return new_ptr, torch.where(within < k, within, row - k * event)
 
 
 def check_indices(op: str, argument: str, index: Tensor, size: int) -> None:

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
+#include <limits>
 
 #include "isa.h"
 #include "tensor.h"
@@ -54,12 +55,15 @@ struct Cpu {
     explicit Guard(const Tensor&) {}
   };
 
-  // Calls f(queue) on as many threads as there are items for, up to PyTorch's number. A thread whose core is taken by
-  // another process holds up one item, not its share of them.
+  // Calls f(queue) on as many threads as there are items and work for, up to PyTorch's number. A thread whose core is
+  // taken by another process holds up one item, not its share of them. Which thread takes an item must not matter.
+  // work: of all items, as kWorkOfThread counts it; where it is not said, there is enough.
   template <class F>
-  static void over_items(int64_t count, F&& f) {
+  static void over_items(int64_t count, F&& f, int64_t work = std::numeric_limits<int64_t>::max()) {
+    if (count == 0) return;
     Queue queue(count);
-    const int64_t threads = std::min<int64_t>(torch::stable::get_num_threads(), count);
+    const int64_t threads = std::min({int64_t(torch::stable::get_num_threads()), count, work / kWorkOfThread});
+    if (threads <= 1) return f(queue);
     torch::stable::parallel_for(0, threads, 1, [&](int64_t, int64_t) { f(queue); });
   }
 
@@ -99,6 +103,9 @@ struct Cpu {
     share(g.num_nodes, [&](int64_t i) { return g.edges_before(i) + i; }, f, grain);
   }
 
+  // Numbers read or written, and multiply-adds by kMultiplyAdds, below which a second thread costs more than it
+  // brings: to wake one that sleeps takes 50 us.
+  static constexpr int64_t kWorkOfThread = 65536, kMultiplyAdds = 8;
   static constexpr int64_t kPartsOfThread = 4;
   static constexpr int64_t kGrain = 2048;  // edges below which a second thread costs more than it brings
 };

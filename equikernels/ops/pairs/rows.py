@@ -11,7 +11,7 @@ from ... import _native, _triton
 from ...backend import COMPOSED, KERNELS, use_shortcut
 from ...checks import REAL, check_tensor, fail
 from ..autograd import call, register_autograd
-from ..common import promote, stored_as
+from ..common import given, promote, stored_as
 from ..fused_op import Call, FusedOp, Spec, Tensors
 from . import reference
 from .batch import negative_slope_of
@@ -88,8 +88,7 @@ def pairwise_network(
     for k, t in enumerate(of_norm):
         name = f"norm.{PairNorm._fields[k]}"
         if t is not None:
-            of_norm[k] = t = promote(NETWORK, name, t)
-            check_tensor(NETWORK, name, t, [width], like=T)
+            of_norm[k] = given(NETWORK, name, t, (width,), T)
         elif k > 1 and not norm.of_batch:
             fail(NETWORK, name, "a tensor where statistics are not of the batch", "None")
     slope = negative_slope_of(NETWORK, activation, negative_slope)
@@ -145,10 +144,10 @@ def pairwise_affine(T: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     Raises:
         ValueError, TypeError: wrong shape, dtype or device; the message names the argument.
     """
-    T, scale, shift = promote(AFFINE, "T", T), promote(AFFINE, "scale", scale), promote(AFFINE, "shift", shift)
+    T = promote(AFFINE, "T", T)
     check_tensor(AFFINE, "T", T, ["n_pairs", "C"], stored_as(T))
-    check_tensor(AFFINE, "scale", scale, [T.shape[1]], like=T)
-    check_tensor(AFFINE, "shift", shift, [T.shape[1]], like=T)
+    scale = given(AFFINE, "scale", scale, (T.shape[1],), T)
+    shift = given(AFFINE, "shift", shift, (T.shape[1],), T)
     return affine(T, scale, shift)
 
 
@@ -168,8 +167,7 @@ def _check_layer(
     weight = promote(op, "weight", weight)
     check_tensor(op, "weight", weight, ["D", T.shape[-1]], like=T)
     if bias is not None:
-        bias = promote(op, "bias", bias)
-        check_tensor(op, "bias", bias, [weight.shape[0]], like=T)
+        bias = given(op, "bias", bias, (weight.shape[0],), T)
     return weight, bias, weight.shape[0]
 
 
