@@ -145,7 +145,7 @@ def use_kernel(op: str, *tensors: Tensor, limit: str | None = None) -> bool:
 def _use_kernel(name: str, op: str, tensors: tuple[Tensor, ...], limit: str | None) -> bool:
     device = tensors[0].device
     if name == "auto" and device.type == "cpu":  # what follows, in less time
-        return limit is None and _native.cpu_reason is None and _has_kernel(op, "cpu") and not transformed(tensors)
+        return limit is None and _native.cpu_reason is None and "cpu" in KERNELS[op] and not transformed(tensors)
     if name == "reference":
         return False
     named = name != "auto"

@@ -115,7 +115,7 @@ class Graph:
             fail(op, "ptr", "at least one entry", list(ptr.shape))
         nodes = None if num_nodes is None else as_int(op, "num_nodes", num_nodes)
         known = None if num_edges is None else as_int(op, "num_edges", num_edges)
-        table, edges = pairs_table(ptr.detach(), self_loops, nodes)
+        table, edges = pairs_table(ptr, self_loops, nodes)
         if validate and edges is None:
             check_offsets(op, "ptr", table[: ptr.shape[0]], nodes)
         if validate and known is not None and int(table[-1]) != known:

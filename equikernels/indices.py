@@ -14,7 +14,7 @@ from .checks import fail
 def on_host(t: Tensor) -> bool:
     """Whether NumPy may read a tensor's memory; it starts a small operation sooner than PyTorch. Not while a graph is
     traced, and not inside torch.func."""
-    if t.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if t.device.type != "cpu" or torch.compiler.is_compiling() or torch._C._is_tracing():
         return False
     return type(t) in (Tensor, torch.nn.Parameter) and torch._C._functorch.maybe_current_level() is None
 
@@ -80,24 +80,24 @@ def host_indices(count: int) -> tuple[Tensor, int]:
     address: int = memory.__array_interface__["data"][0]
     if not torch.is_inference_mode_enabled():
         return torch.from_numpy(memory), address
-    with torch.inference_mode(False):
+    with torch._C._InferenceMode(False):  # as torch.inference_mode, which takes as long as the rest
         return torch.from_numpy(memory), address
 
 
 def prepended(ptr: Tensor, k: int, total: int) -> tuple[Tensor, Tensor | None]:
-    """Offsets of events with k more rows in front of each, and where their rows [total] lie in a list of the k rows and
-    then those of all events; None where that is their order."""
+    """Events with k more rows in front of each: the :func:`pairs_table` of theirs with self-loops, and where their rows
+    [total] lie in a list of the k rows and then those of all events; None where that is their order."""
     if _native.prepended is not None and on_host(ptr):
         entries = ptr.shape[0]
-        offsets, to_offsets = host_indices(entries)
-        source, to_source = host_indices(total)
-        _native.prepended(ptr.data_ptr(), entries, k, to_offsets, to_source)
-        return offsets, source if entries > 2 else None
+        table, to_table = host_indices(2 * entries)
+        source, to_source = host_indices(total) if entries > 2 else (None, None)
+        _native.prepended(ptr.data_ptr(), entries, k, to_table, to_source)
+        return table, source
     new_ptr = ptr + k * torch.arange(ptr.shape[0], device=ptr.device)
     row = torch.arange(total, device=ptr.device)
     event = torch.repeat_interleave(new_ptr.diff(), output_size=total)
     within = row - new_ptr[event]
-    return new_ptr, torch.where(within < k, within, row - k * event)
+    return pairs_table(new_ptr, True)[0], torch.where(within < k, within, row - k * event)
 
 
 def check_indices(op: str, argument: str, index: Tensor, size: int) -> None:

@@ -262,10 +262,9 @@ def prepend(pairs: Graph, *parts: tuple[Tensor, Tensor]) -> tuple[list[Tensor], 
     """
     ptr, k = pairs._ptr, parts[0][1].shape[0]
     n, events = pairs.num_nodes, ptr.shape[0] - 1
-    new_ptr, source = indices.prepended(ptr, k, n + k * events)
+    table, source = indices.prepended(ptr, k, n + k * events)
     out = [torch.cat([rows, x]) for x, rows in parts]
     if source is not None:
         out = [t.index_select(0, source) for t in out]
-    table, _ = indices.pairs_table(new_ptr, True)
     edges = pairs._num_edges if pairs._num_edges is None else pairs._num_edges + 2 * k * n + k * k * events
     return out, Graph._new(n + k * events, edges, COMPLETE_WITH_SELF_LOOPS, table)

@@ -55,9 +55,8 @@ EK_EXPORT int64_t equikernels_complete_table(const int64_t* ptr, int64_t entries
                                              int64_t* table) {
   return ek::complete_table(ptr, entries, nodes, self_loops != 0, table);
 }
-EK_EXPORT void equikernels_prepended(const int64_t* ptr, int64_t entries, int64_t k, int64_t* offsets,
-                                     int64_t* source) {
-  ek::prepended(ptr, entries, k, offsets, source);
+EK_EXPORT void equikernels_prepended(const int64_t* ptr, int64_t entries, int64_t k, int64_t* table, int64_t* source) {
+  ek::prepended(ptr, entries, k, table, source);
 }
 EK_EXPORT int64_t equikernels_spacelike(const void* p4, int64_t is_double, int64_t rows, int64_t step, double slack) {
   return is_double ? ek::spacelike(static_cast<const double*>(p4), rows, step, slack)

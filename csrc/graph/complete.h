@@ -24,12 +24,18 @@ inline int64_t complete_table(const int64_t* ptr, int64_t entries, int64_t nodes
   return valid ? int64_t(edges) : -1;
 }
 
-// Events with k more rows in front of each: their offsets [entries], and for each of their rows where it lies in a list
-// of the k rows followed by those of all events.
-inline void prepended(const int64_t* ptr, int64_t entries, int64_t k, int64_t* offsets, int64_t* source) {
-  offsets[0] = ptr[0];
+// Events with k more rows in front of each: their table with self-loops, and for each of their rows, if source is
+// given, where it lies in a list of the k rows followed by those of all events.
+inline void prepended(const int64_t* ptr, int64_t entries, int64_t k, int64_t* table, int64_t* source) {
+  uint64_t edges = 0;  // unsigned: see above
+  table[0] = ptr[0];
+  table[entries] = 0;
   for (int64_t b = 0; b + 1 < entries; ++b) {
-    offsets[b + 1] = ptr[b + 1] + k * (b + 1);
+    table[b + 1] = ptr[b + 1] + k * (b + 1);
+    const uint64_t nodes = uint64_t(table[b + 1]) - uint64_t(table[b]);
+    edges += nodes * nodes;
+    table[entries + b + 1] = int64_t(edges);
+    if (!source) continue;
     for (int64_t row = 0; row < k; ++row) *source++ = row;
     for (int64_t row = ptr[b]; row < ptr[b + 1]; ++row) *source++ = k + row;
   }

@@ -24,7 +24,7 @@ def warn_of_order(op: str, argument: str, p4: Tensor) -> None:
     if _native.spacelike is None or not on_host(p4) or p4.shape[0] == 0 or op in _warned:
         return
     rows, step = p4.shape[0], -(-p4.shape[0] // ROWS)
-    p4 = p4.detach().contiguous()
+    p4 = p4.contiguous()
     if p4.dtype not in REAL:  # in a file
         p4 = p4.double()
     count = _native.spacelike(p4.data_ptr(), p4.dtype == torch.float64, rows, step, SLACK)

@@ -213,12 +213,12 @@ class PairBatchNorm(nn.BatchNorm1d):
         if self.training and is_synchronised(self):
             return self._over_processes(T, weight, bias, **options)
         rows = T.shape[0]
-        of_batch = (self.training or self.running_mean is None) and rows > 1
-        how = PairNorm(self.weight, self.bias, self.running_mean, self.running_var, self.eps, of_batch)
+        mean, variance = self.running_mean, self.running_var
+        of_batch = (self.training or mean is None) and rows > 1
+        how = PairNorm(self.weight, self.bias, mean, variance, self.eps, of_batch)
         T, affine, statistics = pairwise_network(T, weight, bias, how, **options)
         if statistics.numel() > 0:
-            mean, variance = statistics.unbind()
-            update_running(self, mean, variance, rows)
+            update_running(self, *statistics.unbind(), rows)
         return T, affine
 
     def _over_processes(
@@ -298,7 +298,7 @@ class MessageBlock(nn.Module):
                 T = activate(linear(T), "relu" if self.activation == "relu" else "leaky_relu")
             return (self._event_norm(T, ptr) if norm is None else norm(T)), None
         plain = norm is not None and not torch.is_autocast_enabled(T.device.type)
-        layers: list[Any] = list(self.linear)
+        layers: list[Any] = [*self.linear._modules.values()]
         options: dict[str, Any] = {"activation": ACTIVATIONS[self.activation], "negative_slope": NEGATIVE_SLOPE}
         last = layers.pop() if plain and layers else None
         for linear in layers:

@@ -29,8 +29,7 @@ def promote(op: str, argument: str, t: Tensor, dtype: torch.dtype = torch.float3
 
 def given(op: str, argument: str, t: Tensor, shape: tuple[int, ...], like: Tensor) -> Tensor:
     """:func:`promote` and :func:`check_tensor`, of a tensor beside another: sooner, where nothing is wrong."""
-    fits = isinstance(t, Tensor) and not torch.compiler.is_compiling()
-    if fits and t.shape == shape and t.dtype == like.dtype and t.device == like.device:
+    if isinstance(t, Tensor) and t.dtype == like.dtype and t.device == like.device and t.shape == shape:
         return t
     t = promote(op, argument, t)
     check_tensor(op, argument, t, shape, like=like)

@@ -104,11 +104,12 @@ class FusedOp:
         """
         if not kernel:
             return self.spec.reference(tensors, graph if isinstance(graph, Graph) else None, call.options)
+        traced = through_dispatcher()
         if isinstance(graph, Graph):
             where: tuple[Any, ...] = graph_arguments(graph, call.needs_edges)
         else:
-            where = _no_table(next(t for t in tensors if t is not None)), graph, NO_GRAPH
-        if through_dispatcher():
+            where = _no_table(tensors, traced), graph, NO_GRAPH
+        if traced:
             return self.op(tensors, *where, call.ints, call.numbers)
         return self._autograd(None, tensors, *where, call.ints, call.numbers)
 
@@ -191,8 +192,9 @@ def fused_op(name: str) -> FusedOp | None:
 _NO_TABLE = torch.empty(0, dtype=torch.int64)
 
 
-def _no_table(like: Tensor) -> Tensor:
-    if like.device.type == "cpu" and not torch.compiler.is_compiling():
+def _no_table(tensors: Tensors, traced: bool) -> Tensor:
+    like = tensors[0] if tensors[0] is not None else next(t for t in tensors if t is not None)
+    if like.device.type == "cpu" and not traced:
         return _NO_TABLE  # making one takes as long as a small product
     return like.new_empty(0, dtype=torch.int64)
 

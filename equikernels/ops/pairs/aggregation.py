@@ -263,7 +263,9 @@ def aggregates_of(op: str, kind: Kind, source: Tensor, ptr: Pairs | PairBatch, h
         check_tensor(op, "nobj", nobj, [pairs._indices.shape[0] // 2 - 1])
         if nobj.device != source.device:
             fail(op, "nobj", f"device {source.device}", nobj.device)
-    return Aggregates(pairs, PairBatch(batch.ptr, weight, nobj, padded_to), how._replace(alphas=alphas), source)
+    if alphas or how.alphas:
+        how = how._replace(alphas=alphas)
+    return Aggregates(pairs, PairBatch(batch.ptr, weight, nobj, padded_to), how, source)
 
 
 def _check_alphas(op: str, kind: Kind, how: Aggregation, like: Tensor) -> list[Tensor]:

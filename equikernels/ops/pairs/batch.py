@@ -15,10 +15,12 @@ Pairs = Tensor | Graph
 
 def negative_slope_of(op: str, activation: str, negative_slope: float, argument: str = "activation") -> float:
     """An activation as the slope it has below zero."""
+    if activation == "identity":
+        return 1.0
+    if activation == "relu":
+        return 0.0
     check_choice(op, argument, activation, ACTIVATIONS)
-    if activation == "leaky_relu":
-        return check_number(op, "negative_slope", negative_slope, 0)
-    return 1.0 if activation == "identity" else 0.0
+    return check_number(op, "negative_slope", negative_slope, 0)
 
 
 def pairs_of(op: str, ptr: Pairs, like: Tensor, num_pairs: int | None, num_nodes: int | None = None) -> Graph:

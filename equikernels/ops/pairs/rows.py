@@ -44,6 +44,9 @@ class PairNorm(NamedTuple):
     of_batch: bool
 
 
+NORM = tuple(f"norm.{name}" for name in PairNorm._fields)
+
+
 def pairwise_network(
     T: Tensor,
     weight: Tensor | None,
@@ -86,11 +89,10 @@ def pairwise_network(
     weight, bias, width = _check_layer(NETWORK, T, weight, bias)
     of_norm: Tensors = [norm.weight, norm.bias, *((None, None) if norm.of_batch else norm[2:4])]
     for k, t in enumerate(of_norm):
-        name = f"norm.{PairNorm._fields[k]}"
         if t is not None:
-            of_norm[k] = given(NETWORK, name, t, (width,), T)
+            of_norm[k] = given(NETWORK, NORM[k], t, (width,), T)
         elif k > 1 and not norm.of_batch:
-            fail(NETWORK, name, "a tensor where statistics are not of the batch", "None")
+            fail(NETWORK, NORM[k], "a tensor where statistics are not of the batch", "None")
     slope = negative_slope_of(NETWORK, activation, negative_slope)
     options = RowsOptions(BATCH if norm.of_batch else RUNNING, slope, norm.eps)
     out, affine, _, statistics = _run(NETWORK, [T, weight, bias, *of_norm], options)
