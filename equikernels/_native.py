@@ -182,7 +182,7 @@ def _on_memory(name: str, arguments: str, result: Any = None) -> Callable[..., A
     function = getattr(_library, name)
     kinds = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "d": ctypes.c_double}
     function.argtypes, function.restype = [kinds[letter] for letter in arguments], result
-    return function  # type: ignore[no-any-return]
+    return function
 
 
 # See csrc/graph/complete.h; None without the library. A call takes a microsecond, an op or a step of NumPy several.

@@ -213,12 +213,13 @@ class PairBatchNorm(nn.BatchNorm1d):
         if self.training and is_synchronised(self):
             return self._over_processes(T, weight, bias, **options)
         rows = T.shape[0]
-        mean, variance = self.running_mean, self.running_var
-        of_batch = (self.training or mean is None) and rows > 1
-        how = PairNorm(self.weight, self.bias, mean, variance, self.eps, of_batch)
+        running_mean, running_var = self.running_mean, self.running_var
+        of_batch = (self.training or running_mean is None) and rows > 1
+        how = PairNorm(self.weight, self.bias, running_mean, running_var, self.eps, of_batch)
         T, affine, statistics = pairwise_network(T, weight, bias, how, **options)
         if statistics.numel() > 0:
-            update_running(self, *statistics.unbind(), rows)
+            mean, variance = statistics.unbind()
+            update_running(self, mean, variance, rows)
         return T, affine
 
     def _over_processes(
