@@ -52,7 +52,7 @@ def check_tensor(
 
 def as_int(op: str, argument: str, value: SupportsIndex | None) -> int:
     """Converts an integer of Python, NumPy or PyTorch to Python's; keeps symbolic integers; rejects booleans."""
-    if isinstance(value, int | torch.SymInt) and not isinstance(value, bool):
+    if isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool):
         return value  # type: ignore[return-value]
     if not isinstance(value, bool):
         try:

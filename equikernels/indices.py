@@ -86,11 +86,11 @@ def host_indices(count: int) -> tuple[Tensor, int]:
 
 def prepended(ptr: Tensor, k: int, total: int) -> tuple[Tensor, Tensor | None]:
     """Events with k more rows in front of each: the :func:`pairs_table` of theirs with self-loops, and where their rows
-    [total] lie in a list of the k rows and then those of all events; None where that is their order."""
+    [total] lie in a list of the k rows and then those of all events; None for one event, which has this order."""
     if _native.prepended is not None and on_host(ptr):
         entries = ptr.shape[0]
         table, to_table = host_indices(2 * entries)
-        source, to_source = host_indices(total) if entries > 2 else (None, None)
+        source, to_source = host_indices(total) if entries != 2 else (None, None)
         _native.prepended(ptr.data_ptr(), entries, k, to_table, to_source)
         return table, source
     new_ptr = ptr + k * torch.arange(ptr.shape[0], device=ptr.device)

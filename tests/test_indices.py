@@ -44,6 +44,7 @@ def test_prepended(ptr: Tensor, k: int, monkeypatch: pytest.MonkeyPatch) -> None
     for n in sizes:
         rows += [*range(k), *range(first, first + n)]
         first += n
+    assert (source is None) == (len(sizes) == 1 and indices._native.prepended is not None)
     assert (list(range(total)) if source is None else source.tolist()) == rows
     traced(monkeypatch)
     expected, places = indices.prepended(ptr, k, total)
