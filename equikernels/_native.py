@@ -6,7 +6,9 @@ import ctypes
 import hashlib
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -172,6 +174,21 @@ def multiply_adds(iterations: int) -> float:
     loop.argtypes, loop.restype = [ctypes.c_int64], ctypes.c_double
     return float(loop(iterations))
 
+
+def _on_memory(name: str, arguments: str, result: Any = None) -> Callable[..., Any] | None:
+    """A function of the library that works on host memory: "p" stands for a pointer, "i" an integer, "d" a number."""
+    if _library is None:
+        return None
+    function = getattr(_library, name)
+    kinds = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "d": ctypes.c_double}
+    function.argtypes, function.restype = [kinds[letter] for letter in arguments], result
+    return function
+
+
+# See csrc/graph/complete.h; None without the library. A call takes a microsecond, an op or a step of NumPy several.
+complete_table = _on_memory("equikernels_complete_table", "piiip", ctypes.c_int64)
+prepended = _on_memory("equikernels_prepended", "piipp")
+spacelike = _on_memory("equikernels_spacelike", "piiid", ctypes.c_int64)
 
 _wanted = os.environ.get("EQUIKERNELS_CPU", "")
 if _wanted and _library is not None:

@@ -139,10 +139,15 @@ def use_kernel(op: str, *tensors: Tensor, limit: str | None = None) -> bool:
     Raises:
         RuntimeError: the backend chosen by name cannot run this call.
     """
-    name = current()
+    return _use_kernel(current(), op, tensors, limit)
+
+
+def _use_kernel(name: str, op: str, tensors: tuple[Tensor, ...], limit: str | None) -> bool:
+    device = tensors[0].device
+    if name == "auto" and device.type == "cpu":  # what follows, in less time
+        return limit is None and _native.cpu_reason is None and "cpu" in KERNELS[op] and not transformed(tensors)
     if name == "reference":
         return False
-    device = tensors[0].device
     named = name != "auto"
     if named and name in AUTO and device.type != name:  # under any transform
         raise RuntimeError(f"{op}: backend {name!r} was requested, but the tensors are on {device.type!r}")
@@ -166,7 +171,7 @@ def use_shortcut(op: str, *tensors: Tensor) -> bool:
     name = current()
     if name not in ("auto", "reference") and _refusal(op, name, tensors[0].device) is not None:
         return False
-    return use_kernel(op, *tensors)
+    return _use_kernel(name, op, tensors, None)
 
 
 def transformed(tensors: tuple[Tensor, ...]) -> bool:

@@ -33,9 +33,10 @@ def check_tensor(
     if not isinstance(value, Tensor):
         fail(op, argument, "a tensor", type(value).__name__, TypeError)
     if shape is not None:
-        fits = len(value.shape) == len(shape)
-        for size, wanted in zip(value.shape, shape, strict=False):  # all() takes twice as long
-            if isinstance(wanted, INTEGERS) and size != wanted:
+        sizes = value.shape
+        fits = len(sizes) == len(shape)
+        for size, wanted in zip(sizes, shape, strict=False):  # all() takes twice as long
+            if wanted.__class__ is not str and isinstance(wanted, INTEGERS) and size != wanted:
                 fits = False
         if not fits:
             letters = ", ".join(str(s) for s in shape)
@@ -51,7 +52,7 @@ def check_tensor(
 
 def as_int(op: str, argument: str, value: SupportsIndex | None) -> int:
     """Converts an integer of Python, NumPy or PyTorch to Python's; keeps symbolic integers; rejects booleans."""
-    if isinstance(value, int | torch.SymInt) and not isinstance(value, bool):
+    if isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool):
         return value  # type: ignore[return-value]
     if not isinstance(value, bool):
         try:

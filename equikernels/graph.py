@@ -93,23 +93,40 @@ class Graph:
                 ``num_edges`` is wrong.
             TypeError: ``ptr`` is not int64, or a number is not an integer.
         """
+        graph = cls._complete(ptr, self_loops, num_nodes=num_nodes, num_edges=num_edges, validate=validate)
+        if num_edges is None:
+            graph._num_edges = None  # compiled code would take the number of the first batch for a constant
+        return graph
+
+    @classmethod
+    def _complete(
+        cls,
+        ptr: Tensor,
+        self_loops: bool,
+        *,
+        num_nodes: SupportsIndex | None,
+        num_edges: SupportsIndex | None,
+        validate: bool,
+    ) -> Graph:
+        """:meth:`complete`, with the number of edges where it comes for nothing."""
         op = "Graph.complete"
         check_tensor(op, "ptr", ptr, ["n_events + 1"], [torch.int64])
         if ptr.shape[0] < 1:
             fail(op, "ptr", "at least one entry", list(ptr.shape))
         nodes = None if num_nodes is None else as_int(op, "num_nodes", num_nodes)
         known = None if num_edges is None else as_int(op, "num_edges", num_edges)
-        ptr = own(ptr)
-        if validate:
-            check_offsets(op, "ptr", ptr, nodes)
-        table = pairs_table(ptr, self_loops)
+        table, edges = pairs_table(ptr, self_loops, nodes)
+        if validate and edges is None:
+            check_offsets(op, "ptr", table[: ptr.shape[0]], nodes)
         if validate and known is not None and int(table[-1]) != known:
             fail(op, "num_edges", f"{int(table[-1])} edges", known)
         if nodes is None:
+            ptr = table[: ptr.shape[0]]
             nodes = int(ptr[-1])
             if validate and nodes >= 2**31 and int(ptr.diff().max()) >= 2**31:
                 fail(op, "ptr", "events of fewer than 2^31 nodes", int(ptr.diff().max()))
-        return cls._new(nodes, known, COMPLETE_WITH_SELF_LOOPS if self_loops else COMPLETE, table)
+        kind = COMPLETE_WITH_SELF_LOOPS if self_loops else COMPLETE
+        return cls._new(nodes, edges if known is None else known, kind, table)
 
     @classmethod
     @for_any_size

@@ -14,7 +14,7 @@ from .checks import fail
 def on_host(t: Tensor) -> bool:
     """Whether NumPy may read a tensor's memory; it starts a small operation sooner than PyTorch. Not while a graph is
     traced, and not inside torch.func."""
-    if t.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if t.device.type != "cpu" or torch.compiler.is_compiling() or torch._C._is_tracing():
         return False
     return type(t) in (Tensor, torch.nn.Parameter) and torch._C._functorch.maybe_current_level() is None
 
@@ -58,16 +58,46 @@ def check_offsets(op: str, argument: str, ptr: Tensor, end: int | None) -> None:
         fail(op, argument, f"a last entry of {end}", last)
 
 
-def pairs_table(ptr: Tensor, self_loops: bool) -> Tensor:
-    """ptr, then the first edge of every event of a complete graph and their number, in one vector."""
-    if on_host(ptr):
-        values = ptr.numpy()
-        sizes = np.diff(values)
-        first = np.cumsum(sizes * sizes if self_loops else sizes * (sizes - 1))
-        return torch.from_numpy(np.concatenate([values, [0], first]))
+def pairs_table(ptr: Tensor, self_loops: bool, nodes: int | None = None) -> tuple[Tensor, int | None]:
+    """(ptr, then the first edge of every event of a complete graph and their number, in one vector that no other code
+    holds; this number, if ptr was checked on the way and is valid: see :func:`check_offsets`)."""
+    if _native.complete_table is not None and on_host(ptr):
+        ptr = ptr.contiguous()
+        entries = ptr.shape[0]
+        table, address = host_indices(2 * entries)
+        end = -1 if nodes is None else nodes
+        found: int = _native.complete_table(ptr.data_ptr(), entries, end, self_loops, address)
+        return table, found if found >= 0 else None
+    ptr = own(ptr)
     counts = ptr.diff()
     edges = counts * counts if self_loops else counts * (counts - 1)
-    return torch.cat([ptr, edges.new_zeros(1), edges.cumsum(0)])
+    return torch.cat([ptr, edges.new_zeros(1), edges.cumsum(0)]), None
+
+
+def host_indices(count: int) -> tuple[Tensor, int]:
+    """(an int64 vector on the host, not initialised, its address). It is not an inference tensor: see :func:`own`."""
+    memory = np.empty(count, np.int64)
+    address: int = memory.__array_interface__["data"][0]
+    if not torch.is_inference_mode_enabled():
+        return torch.from_numpy(memory), address
+    with torch._C._InferenceMode(False):  # as torch.inference_mode, which takes as long as the rest
+        return torch.from_numpy(memory), address
+
+
+def prepended(ptr: Tensor, k: int, total: int) -> tuple[Tensor, Tensor | None]:
+    """Events with k more rows in front of each: the :func:`pairs_table` of theirs with self-loops, and where their rows
+    [total] lie in a list of the k rows and then those of all events; None for one event, which has this order."""
+    if _native.prepended is not None and on_host(ptr):
+        entries = ptr.shape[0]
+        table, to_table = host_indices(2 * entries)
+        source, to_source = host_indices(total) if entries != 2 else (None, None)
+        _native.prepended(ptr.data_ptr(), entries, k, to_table, to_source)
+        return table, source
+    new_ptr = ptr + k * torch.arange(ptr.shape[0], device=ptr.device)
+    row = torch.arange(total, device=ptr.device)
+    event = torch.repeat_interleave(new_ptr.diff(), output_size=total)
+    within = row - new_ptr[event]
+    return pairs_table(new_ptr, True)[0], torch.where(within < k, within, row - k * event)
 
 
 def check_indices(op: str, argument: str, index: Tensor, size: int) -> None:

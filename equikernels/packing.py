@@ -262,22 +262,9 @@ def prepend(pairs: Graph, *parts: tuple[Tensor, Tensor]) -> tuple[list[Tensor], 
     """
     ptr, k = pairs._ptr, parts[0][1].shape[0]
     n, events = pairs.num_nodes, ptr.shape[0] - 1
-    new_ptr, source = _prepended(ptr, k, n + k * events)
-    out = [torch.cat([rows, x]).index_select(0, source) for x, rows in parts]
+    table, source = indices.prepended(ptr, k, n + k * events)
+    out = [torch.cat([rows, x]) for x, rows in parts]
+    if source is not None:
+        out = [t.index_select(0, source) for t in out]
     edges = pairs._num_edges if pairs._num_edges is None else pairs._num_edges + 2 * k * n + k * k * events
-    return out, Graph._new(n + k * events, edges, COMPLETE_WITH_SELF_LOOPS, indices.pairs_table(new_ptr, True))
-
-
-def _prepended(ptr: Tensor, k: int, total: int) -> tuple[Tensor, Tensor]:
-    """Offsets of events with k rows more each, and where their rows [total] are found behind k rows."""
-    if indices.on_host(ptr):
-        shift = k * np.arange(ptr.shape[0])
-        new = ptr.numpy() + shift
-        places, of = np.arange(total), np.repeat(np.arange(ptr.shape[0] - 1), np.diff(new))
-        local = places - new[of]
-        return torch.from_numpy(new), torch.from_numpy(np.where(local < k, local, places - shift[of]))
-    new_ptr = ptr + k * torch.arange(ptr.shape[0], device=ptr.device)
-    row = torch.arange(total, device=ptr.device)
-    event = torch.repeat_interleave(new_ptr.diff(), output_size=total)
-    within = row - new_ptr[event]
-    return new_ptr, torch.where(within < k, within, row - k * event)
+    return out, Graph._new(n + k * events, edges, COMPLETE_WITH_SELF_LOOPS, table)

@@ -3,7 +3,10 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdlib>
+#include <limits>
+#include <thread>
 
 #include "isa.h"
 #include "tensor.h"
@@ -54,13 +57,24 @@ struct Cpu {
     explicit Guard(const Tensor&) {}
   };
 
-  // Calls f(queue) on as many threads as there are items for, up to PyTorch's number. A thread whose core is taken by
-  // another process holds up one item, not its share of them.
+  // Calls f(queue) on as many threads as there are items and work for, up to PyTorch's number. A thread whose core is
+  // taken by another process holds up one item, not its share of them. Which thread takes an item must not matter.
+  // work: of all items, as kWorkOfThread counts it; where it is not said, there is enough.
   template <class F>
-  static void over_items(int64_t count, F&& f) {
+  static void over_items(int64_t count, F&& f, int64_t work = std::numeric_limits<int64_t>::max()) {
+    if (count == 0) return;
     Queue queue(count);
-    const int64_t threads = std::min<int64_t>(torch::stable::get_num_threads(), count);
-    torch::stable::parallel_for(0, threads, 1, [&](int64_t, int64_t) { f(queue); });
+    const int64_t threads = std::min({int64_t(torch::stable::get_num_threads()), count, work / kWorkOfThread});
+    if (threads <= 1) return f(queue);
+    // Threads that wait sleep (see equikernels/_waiting.py), and a caller that sleeps for the last piece of another
+    // thread takes 50 us to wake up: so it first looks for as long whether the others are done.
+    std::atomic<int64_t> running{threads};
+    const std::thread::id caller = std::this_thread::get_id();
+    torch::stable::parallel_for(0, threads, 1, [&](int64_t begin, int64_t end) {
+      f(queue);
+      running.fetch_sub(end - begin, std::memory_order_release);
+      if (std::this_thread::get_id() == caller) wait_for_none(running);
+    });
   }
 
   // Calls f(isa, begin, end) for parts of [0, count) of equal work: before(i) is the work in front of item i.
@@ -99,8 +113,24 @@ struct Cpu {
     share(g.num_nodes, [&](int64_t i) { return g.edges_before(i) + i; }, f, grain);
   }
 
+  // Numbers read or written, and multiply-adds by kMultiplyAdds, below which a second thread costs more than it
+  // brings: to wake one that sleeps takes 50 us.
+  static constexpr int64_t kWorkOfThread = 65536, kMultiplyAdds = 8;
   static constexpr int64_t kPartsOfThread = 4;
   static constexpr int64_t kGrain = 2048;  // edges below which a second thread costs more than it brings
+
+ private:
+  // Returns when none is left, or after 50 us.
+  static void wait_for_none(const std::atomic<int64_t>& running) {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(50);
+    while (running.load(std::memory_order_acquire) > 0 && std::chrono::steady_clock::now() < end) pause();
+    pause();  // until the others are at the end of the parallel region
+  }
+  static void pause() {
+#if defined(__x86_64__)
+    for (int k = 0; k < 8; ++k) __builtin_ia32_pause();
+#endif
+  }
 };
 
 }  // namespace ek

@@ -1,6 +1,7 @@
 // Functions of the op library that Python calls directly.
 #include <string>
 
+#include "../graph/complete.h"
 #include "../peak/peak.h"
 #include "bfloat16_unit.h"
 #include "cpu.h"
@@ -47,4 +48,17 @@ EK_EXPORT const char* equikernels_cpu_features() {
     return names;
   }();
   return features.c_str();
+}
+
+// See complete.h. Tables are int64, on the host.
+EK_EXPORT int64_t equikernels_complete_table(const int64_t* ptr, int64_t entries, int64_t nodes, int64_t self_loops,
+                                             int64_t* table) {
+  return ek::complete_table(ptr, entries, nodes, self_loops != 0, table);
+}
+EK_EXPORT void equikernels_prepended(const int64_t* ptr, int64_t entries, int64_t k, int64_t* table, int64_t* source) {
+  ek::prepended(ptr, entries, k, table, source);
+}
+EK_EXPORT int64_t equikernels_spacelike(const void* p4, int64_t is_double, int64_t rows, int64_t step, double slack) {
+  return is_double ? ek::spacelike(static_cast<const double*>(p4), rows, step, slack)
+                   : ek::spacelike(static_cast<const float*>(p4), rows, step, slack);
 }

@@ -9,8 +9,17 @@
 namespace ek {
 
 struct Rank2OnCpu : Cpu {
-  // pairs, particles, numbers below which a second thread costs more than it brings
-  static constexpr int64_t kMixGrain = 256, kNodeGrain = 32, kNumbersGrain = 32768;
+  // Pairs, particles, rows, numbers below which a second thread costs more than it brings, whatever the channels.
+  static constexpr int64_t kMixGrain = 256, kNodeGrain = 32, kRowsGrain = 128, kNumbersGrain = 32768;
+
+  // The work (see kWorkOfThread) of one row of a product with `matrices` matrices [in, width].
+  static int64_t work_of(int64_t in, int64_t width, int64_t matrices = 1) {
+    return in + width + matrices * in * width / kMultiplyAdds;
+  }
+  // The grain of rows that have few channels: there, more rows.
+  static int64_t grain_of(int64_t least, int64_t work) {
+    return std::max(least, kWorkOfThread / std::max<int64_t>(work, 1));
+  }
 
   template <class T>
   static void rank2(const Tensor&, Rank2Kernel kernel, const Rank2Args<T>& args) {
@@ -21,7 +30,8 @@ struct Rank2OnCpu : Cpu {
           using Kernel = Rank2Cpu<decltype(isa), T>;
           const Buffer scratch(Kernel::scratch_bytes(args));
           Kernel::run(kernel, args, scratch.p, begin, end);
-        });
+        },
+        grain_of(kGrain, args.channels));
   }
 
   template <class T>
@@ -36,7 +46,7 @@ struct Rank2OnCpu : Cpu {
             const Buffer scratch(Kernel::scratch_bytes(args, false));
             Kernel::forward(args, packed.p, scratch.p, begin, end);
           },
-          kMixGrain);
+          grain_of(kMixGrain, work_of(args.in, args.width, 2)));
     });
   }
 
@@ -47,11 +57,15 @@ struct Rank2OnCpu : Cpu {
       const Rank2Plan plan = Kernel::plan(args);
       const Buffer packed(Kernel::packed_bytes(args, true)), partials(plan.chunks * plan.chunk_bytes);
       Kernel::pack(args, true, packed.p);
-      over_items(plan.chunks, [&](Queue& queue) {
-        const Buffer scratch(Kernel::scratch_bytes(args, true));
-        for (int64_t chunk; queue.take(chunk);)
-          Kernel::backward(args, packed.p, plan, int(chunk), partials.p, scratch.p);
-      });
+      const GraphView& g = args.graph;
+      over_items(
+          plan.chunks,
+          [&](Queue& queue) {
+            const Buffer scratch(Kernel::scratch_bytes(args, true));
+            for (int64_t chunk; queue.take(chunk);)
+              Kernel::backward(args, packed.p, plan, int(chunk), partials.p, scratch.p);
+          },
+          g.edge_ptr[g.num_events] * work_of(args.in, args.width, 4));
       Kernel::reduce_weights(args, plan, partials.p);
     });
   }
@@ -69,7 +83,7 @@ struct Rank2OnCpu : Cpu {
             const Buffer scratch(Kernel::scratch_size(args) * int64_t(sizeof(T)));
             Kernel::forward(args, static_cast<const T*>(packed.p), static_cast<T*>(scratch.p), begin, end);
           },
-          kNodeGrain);
+          grain_of(kNodeGrain, work_of(3 * args.in, 3 * args.width, 2)));
     });
   }
 
@@ -80,7 +94,8 @@ struct Rank2OnCpu : Cpu {
       const Buffer packed(Kernel::packed_size(args) * int64_t(sizeof(T)));
       Kernel::pack(args, true, static_cast<T*>(packed.p));
       const int64_t events = args.graph.num_events;
-      sum_chunks<Kernel, T>(args, events, events_of_chunk(events), true,
+      const int64_t work = args.graph.num_nodes * work_of(3 * args.in, 3 * args.width, 4);
+      sum_chunks<Kernel, T>(args, events, events_of_chunk(events), work, true,
                             [&](T* partial, T* scratch, int64_t begin, int64_t end) {
                               Kernel::backward(args, static_cast<const T*>(packed.p), partial, scratch, begin, end);
                             });
@@ -89,7 +104,6 @@ struct Rank2OnCpu : Cpu {
 
   template <class T>
   static void rows_product(const RowsArgs<T>& args) {
-    constexpr int64_t kGrain = 128;  // rows
     dispatch_isa([&](auto isa) {
       using Kernel = RowsCpu<decltype(isa), T>;
       const Buffer packed(Kernel::packed_size(args) * int64_t(sizeof(T)));
@@ -97,7 +111,7 @@ struct Rank2OnCpu : Cpu {
       share(
           args.rows, [](int64_t i) { return i; },
           [&](auto, int64_t begin, int64_t end) { Kernel::product(args, static_cast<const T*>(packed.p), begin, end); },
-          kGrain);
+          grain_of(kRowsGrain, work_of(args.in, args.width)));
     });
   }
 
@@ -105,7 +119,7 @@ struct Rank2OnCpu : Cpu {
   static void rows_outer(const RowsArgs<T>& args) {
     dispatch_isa([&](auto isa) {
       using Kernel = RowsCpu<decltype(isa), T>;
-      sum_chunks<Kernel, T>(args, args.rows, outer_chunk(args.rows), true,
+      sum_chunks<Kernel, T>(args, args.rows, outer_chunk(args.rows), args.rows * work_of(args.in, args.width), true,
                             [&](T* partial, T* scratch, int64_t begin, int64_t end) {
                               Kernel::outer(args, partial, scratch, begin, end);
                             });
@@ -120,7 +134,7 @@ struct Rank2OnCpu : Cpu {
       Kernel::pack(args, false, static_cast<T*>(packed.p));
       // statistics are taken of a chunk of rows while it is in cache
       over_moments(
-          RowMomentsArgs<T>{args.rows, args.width, args.out, args.moments}, isa,
+          RowMomentsArgs<T>{args.rows, args.width, args.out, args.moments}, isa, work_of(args.in, args.width),
           [&](int64_t begin, int64_t end) { Kernel::forward(args, static_cast<const T*>(packed.p), begin, end); });
     });
   }
@@ -131,7 +145,8 @@ struct Rank2OnCpu : Cpu {
       using Kernel = RowsLayerCpu<decltype(isa), T>;
       const Buffer packed(Kernel::packed_size(args, true) * int64_t(sizeof(T)));
       Kernel::pack(args, true, static_cast<T*>(packed.p));
-      sum_chunks<Kernel, T>(args, args.rows, outer_chunk(args.rows), args.grad_weight != nullptr,
+      const int64_t work = args.rows * work_of(args.in, args.width, 2);
+      sum_chunks<Kernel, T>(args, args.rows, outer_chunk(args.rows), work, args.grad_weight != nullptr,
                             [&](T* partial, T* scratch, int64_t begin, int64_t end) {
                               Kernel::backward(args, static_cast<const T*>(packed.p), partial, scratch, begin, end);
                             });
@@ -140,7 +155,7 @@ struct Rank2OnCpu : Cpu {
 
   template <class T>
   static void row_moments(const RowMomentsArgs<T>& args) {
-    dispatch_isa([&](auto isa) { over_moments(args, isa, [](int64_t, int64_t) {}); });
+    dispatch_isa([&](auto isa) { over_moments(args, isa, 0, [](int64_t, int64_t) {}); });
   }
 
   template <class T>
@@ -157,36 +172,43 @@ struct Rank2OnCpu : Cpu {
   }
 
  private:
-  // make(begin, end) for the chunks of rows, each followed by its statistics, if wanted.
+  // make(begin, end) for the chunks of rows, each followed by its statistics, if wanted. work: of making a row.
   template <class T, class Isa, class Make>
-  static void over_moments(const RowMomentsArgs<T>& args, Isa, Make&& make) {
+  static void over_moments(const RowMomentsArgs<T>& args, Isa, int64_t work, Make&& make) {
     using Kernel = RowMomentsCpu<Isa, T>;
     const int64_t step = outer_chunk(args.rows), chunks = (args.rows + step - 1) / step;
     const bool wanted = args.moments != nullptr;
     const Buffer buffer(wanted ? chunks * 2 * args.channels * int64_t(sizeof(double)) : 0);
     double* sums = static_cast<double*>(buffer.p);
-    over_items(chunks, [&](Queue& queue) {
-      const Buffer scratch(wanted ? Kernel::scratch_size(args.channels) * int64_t(sizeof(double)) : 0);
-      for (int64_t c; queue.take(c);) {
-        const int64_t begin = c * step, end = std::min(args.rows, begin + step);
-        make(begin, end);
-        if (wanted) Kernel::add_up(args, static_cast<double*>(scratch.p), sums + c * 2 * args.channels, begin, end);
-      }
-    });
+    over_items(
+        chunks,
+        [&](Queue& queue) {
+          const Buffer scratch(wanted ? Kernel::scratch_size(args.channels) * int64_t(sizeof(double)) : 0);
+          for (int64_t c; queue.take(c);) {
+            const int64_t begin = c * step, end = std::min(args.rows, begin + step);
+            make(begin, end);
+            if (wanted) Kernel::add_up(args, static_cast<double*>(scratch.p), sums + c * 2 * args.channels, begin, end);
+          }
+        },
+        args.rows * (work + args.channels));
     if (wanted) Kernel::finish(args, sums, step);
   }
 
   // run(partial, scratch, begin, end) for the chunks of [0, count); the partial sums are added up in order, if wanted.
+  // work: of all of them.
   template <class Kernel, class T, class Args, class Run>
-  static void sum_chunks(const Args& args, int64_t count, int64_t step, bool wanted, Run&& run) {
+  static void sum_chunks(const Args& args, int64_t count, int64_t step, int64_t work, bool wanted, Run&& run) {
     const int64_t chunks = (count + step - 1) / step, size = Kernel::partial_size(args);
     const Buffer buffer(chunks * size * int64_t(sizeof(T)));
     T* partials = static_cast<T*>(buffer.p);
-    over_items(chunks, [&](Queue& queue) {
-      const Buffer scratch(Kernel::scratch_size(args) * int64_t(sizeof(T)));
-      for (int64_t c; queue.take(c);)
-        run(partials + c * size, static_cast<T*>(scratch.p), c * step, std::min(count, (c + 1) * step));
-    });
+    over_items(
+        chunks,
+        [&](Queue& queue) {
+          const Buffer scratch(Kernel::scratch_size(args) * int64_t(sizeof(T)));
+          for (int64_t c; queue.take(c);)
+            run(partials + c * size, static_cast<T*>(scratch.p), c * step, std::min(count, (c + 1) * step));
+        },
+        work);
     if (wanted) Kernel::add_up(args, partials, chunks);
   }
 };

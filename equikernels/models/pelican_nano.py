@@ -127,15 +127,15 @@ class PELICANNano(nn.Module):
     @for_any_size
     def forward(self, p4: Tensor, ptr: Tensor | Graph, *, padded_to: int | None = None) -> Tensor:
         """Logits (-y, +y) of each event, [n_events, 2]; arguments as in :meth:`PELICANClassifier.forward`."""
-        name = "PELICANNano"
+        name, weight = "PELICANNano", self.agg_2to0.coefs
         check_tensor(name, "p4", p4, ["n", 4], REAL)
-        check_weights(name, self.agg_2to0.coefs, stored_as(p4))
+        check_weights(name, weight, stored_as(p4))
         warn_of_order(name, "p4", p4)
         pairs = pairs_of(name, ptr, p4, None, p4.shape[0])
         slots = slots_of(name, self, pairs, padded_to)
         if self.spurion_vectors:
             (p4,), pairs = prepend(pairs, (p4, constant(self.spurion_vectors, p4)))
-        T = rank2_inputs(p4, pairs, STABILIZERS["so13"]).to(self.agg_2to0.coefs.dtype)
+        T = rank2_inputs(p4, pairs, STABILIZERS["so13"]).to(weight.dtype)
         batch = PairBatch(pairs, padded_to=slots)
         y = self.msg_2to0.then(self.agg_2to0, self.net2to2(T, batch), batch, self.dropout_layer)
         y = self.dropout_layer_out(y)

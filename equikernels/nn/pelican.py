@@ -213,8 +213,9 @@ class PairBatchNorm(nn.BatchNorm1d):
         if self.training and is_synchronised(self):
             return self._over_processes(T, weight, bias, **options)
         rows = T.shape[0]
-        of_batch = (self.training or self.running_mean is None) and rows > 1
-        how = PairNorm(self.weight, self.bias, self.running_mean, self.running_var, self.eps, of_batch)
+        running_mean, running_var = self.running_mean, self.running_var
+        of_batch = (self.training or running_mean is None) and rows > 1
+        how = PairNorm(self.weight, self.bias, running_mean, running_var, self.eps, of_batch)
         T, affine, statistics = pairwise_network(T, weight, bias, how, **options)
         if statistics.numel() > 0:
             mean, variance = statistics.unbind()
@@ -297,17 +298,17 @@ class MessageBlock(nn.Module):
             for linear in self.linear:
                 T = activate(linear(T), "relu" if self.activation == "relu" else "leaky_relu")
             return (self._event_norm(T, ptr) if norm is None else norm(T)), None
-        plain = norm is not None and not torch.is_autocast_enabled(T.device.type)
-        layers: list[Any] = list(self.linear)
+        layers: list[Any] = [*self.linear._modules.values()]
+        of_batch = norm if norm is not None and not torch.is_autocast_enabled(T.device.type) else None
+        if of_batch is not None and not layers:
+            return of_batch.network(T)
         options: dict[str, Any] = {"activation": ACTIVATIONS[self.activation], "negative_slope": NEGATIVE_SLOPE}
-        last = layers.pop() if plain and layers else None
+        last = None if of_batch is None else layers.pop()
         for linear in layers:
             T = pairwise_linear(T, linear.weight, linear.bias, **options)
-        if norm is None:
-            return self._event_norm(T, ptr), None
-        if not plain:
-            return norm(T), None
-        return norm.network(T) if last is None else norm.network(T, last.weight, last.bias, **options)
+        if of_batch is not None and last is not None:
+            return of_batch.network(T, last.weight, last.bias, **options)
+        return (self._event_norm(T, ptr) if norm is None else norm(T)), None
 
     def _event_norm(self, T: Tensor, ptr: Pairs | PairBatch) -> Tensor:
         return event_norm(T, ptr, self.kind == "l") if self.kind in ("i", "l") else T

@@ -15,9 +15,10 @@ from torch.library import Library
 
 from .. import _native
 from ..backend import current, use_backend
-from .common import graph_from
+from .common import graph_from, through_dispatcher
 
 _library = Library("equikernels", "IMPL")  # registrations live as long as this library
+_kernels: dict[str, Callable[..., Any]] = {}  # what is registered for autograd
 
 
 def register_autograd(name: str, backward: Callable[..., tuple[Any, ...]], setup_context: Callable[..., None]) -> None:
@@ -33,8 +34,10 @@ def register_autograd(name: str, backward: Callable[..., tuple[Any, ...]], setup
     """
     op = getattr(torch.ops.equikernels, name).default
 
-    def below(keyset: torch._C.DispatchKeySet, arguments: tuple[Any, ...]) -> Any:
+    def below(keyset: torch._C.DispatchKeySet | None, arguments: tuple[Any, ...]) -> Any:
         with torch._C._AutoDispatchBelowAutograd():
+            if keyset is None:  # from call(), not from the dispatcher
+                return op(*arguments)
             return op.redispatch(keyset & torch._C._after_autograd_keyset, *arguments)
 
     def differentiable(ctx: Any, *arguments: Any) -> Any:
@@ -53,11 +56,12 @@ def register_autograd(name: str, backward: Callable[..., tuple[Any, ...]], setup
     members = {"forward": staticmethod(differentiable), "backward": staticmethod(adjoint)}
     function = type(name, (torch.autograd.Function,), members)
 
-    def kernel(keyset: torch._C.DispatchKeySet, *arguments: Any) -> Any:
+    def kernel(keyset: torch._C.DispatchKeySet | None, *arguments: Any) -> Any:
         if torch.is_grad_enabled() and torch._C._any_requires_grad(*arguments):
             return function.apply(*arguments, keyset)  # type: ignore[attr-defined]
         return below(keyset, arguments)
 
+    _kernels[name] = kernel
     _library.impl(name, kernel, "Autograd", with_keyset=True)
 
 
@@ -114,12 +118,13 @@ def register_op(
 
 
 def call(name: str, *arguments: Any) -> Any:
-    """Calls our op ``name``; skips autograd if nothing needs a gradient."""
-    op = getattr(torch.ops.equikernels, name).default
-    if torch.compiler.is_compiling() or (torch.is_grad_enabled() and torch._C._any_requires_grad(*arguments)):
-        return op(*arguments)
-    with torch._C._AutoDispatchBelowAutograd():
-        return op(*arguments)
+    """Calls our op ``name``; skips autograd if nothing needs a gradient.
+
+    Autograd is called directly where it can be: to get there through the dispatcher takes longer than a small kernel.
+    """
+    if through_dispatcher():
+        return getattr(torch.ops.equikernels, name).default(*arguments)
+    return _kernels[name](None, *arguments)
 
 
 def reference_vjp(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import _triton
-from ..checks import FLOATING, REAL, fail
+from ..checks import FLOATING, REAL, check_tensor, fail
 from ..graph import CSR, Graph
 
 LOW_PRECISION = (torch.bfloat16, torch.float16)
@@ -24,6 +24,15 @@ def promote(op: str, argument: str, t: Tensor, dtype: torch.dtype = torch.float3
         fail(op, argument, "a tensor", type(t).__name__, TypeError)
     if t.dtype in LOW_PRECISION and torch.is_autocast_enabled(t.device.type):
         return t.to(dtype)
+    return t
+
+
+def given(op: str, argument: str, t: Tensor, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """:func:`promote` and :func:`check_tensor`, of a tensor beside another: sooner, where nothing is wrong."""
+    if isinstance(t, Tensor) and t.dtype == like.dtype and t.device == like.device and t.shape == shape:
+        return t
+    t = promote(op, argument, t)
+    check_tensor(op, argument, t, shape, like=like)
     return t
 
 
@@ -71,6 +80,12 @@ def as_graph(op: str, edges: Graph | Tensor, num_nodes: int) -> Graph:
         # Other code passes edges as a pair of index tensors whose first may be the receivers.
         fail(op, "graph", "a Graph, or an edge_index [2, E] of (sender, receiver)", type(edges).__name__, TypeError)
     return Graph.from_edge_index(edges, num_nodes, validate=not torch.compiler.is_compiling())
+
+
+def through_dispatcher() -> bool:
+    """Whether calls of ops have to be seen by the dispatcher, above autograd: a graph is traced, or torch.func
+    transforms."""
+    return torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is not None
 
 
 class HasEdges(Protocol):

@@ -26,7 +26,7 @@ from .. import _native
 from ..backend import current, use_backend
 from ..graph import Graph
 from .autograd import _library, double_backward, reference_vjp
-from .common import graph_arguments, graph_from
+from .common import graph_arguments, graph_from, through_dispatcher
 
 NO_GRAPH = 3  # the kind of graph that stands for rows
 Tensors = list[Tensor | None]
@@ -104,15 +104,14 @@ class FusedOp:
         """
         if not kernel:
             return self.spec.reference(tensors, graph if isinstance(graph, Graph) else None, call.options)
+        traced = through_dispatcher()
         if isinstance(graph, Graph):
             where: tuple[Any, ...] = graph_arguments(graph, call.needs_edges)
         else:
-            where = _no_table(next(t for t in tensors if t is not None)), graph, NO_GRAPH
-        arguments = (tensors, *where, call.ints, call.numbers)
-        if torch.compiler.is_compiling() or (torch.is_grad_enabled() and _any_requires_grad(tensors)):
-            return self.op(*arguments)
-        with torch._C._AutoDispatchBelowAutograd():
-            return self.op(*arguments)
+            where = _no_table(tensors, traced), graph, NO_GRAPH
+        if traced:
+            return self.op(tensors, *where, call.ints, call.numbers)
+        return self._autograd(None, tensors, *where, call.ints, call.numbers)
 
     def _autograd(self, keyset: Any, tensors: Tensors, *rest: Any) -> list[Tensor]:
         if torch.is_grad_enabled() and _any_requires_grad(tensors):
@@ -125,6 +124,10 @@ class FusedOp:
         if torch.is_grad_enabled() and _any_requires_grad([*grads, *tensors]):
             return list(_Backward.apply(self, keyset, rest, len(grads), saved, *grads, *tensors))
         return _below(self.backward_op, keyset, grads, tensors, saved, *rest)
+
+    def backward_directly(self, *arguments: Any) -> Any:
+        """The backward op, called without the dispatcher above autograd."""
+        return self._autograd_backward(None, *arguments)
 
     def _fake(self, tensors: Tensors, table: Tensor, num_edges: Any, kind: int, *encoded: Any) -> list[Tensor]:
         return self.spec.shapes(tensors, num_edges, self.spec.options.decoded(*encoded))
@@ -189,8 +192,9 @@ def fused_op(name: str) -> FusedOp | None:
 _NO_TABLE = torch.empty(0, dtype=torch.int64)
 
 
-def _no_table(like: Tensor) -> Tensor:
-    if like.device.type == "cpu" and not torch.compiler.is_compiling():
+def _no_table(tensors: Tensors, traced: bool) -> Tensor:
+    like = tensors[0] if tensors[0] is not None else next(t for t in tensors if t is not None)
+    if like.device.type == "cpu" and not traced:
         return _NO_TABLE  # making one takes as long as a small product
     return like.new_empty(0, dtype=torch.int64)
 
@@ -234,11 +238,14 @@ def _is_batched(t: Tensor, like: Tensor) -> bool:
 
 
 def _any_requires_grad(tensors: Sequence[Tensor | None]) -> bool:
-    return any(t is not None and t.requires_grad for t in tensors)
+    return torch._C._any_requires_grad(*tensors)
 
 
 def _below(op: Any, keyset: Any, *arguments: Any) -> Any:
+    """The op without autograd; ``keyset`` as its autograd was called with, None where it was called directly."""
     with torch._C._AutoDispatchBelowAutograd():
+        if keyset is None:
+            return op(*arguments)
         return op.redispatch(keyset & torch._C._after_autograd_keyset, *arguments)
 
 
@@ -270,8 +277,10 @@ class _Forward(torch.autograd.Function):
         wanted = [False] * count
         for k, want in zip(places, ctx.needs_input_grad[4:], strict=True):
             wanted[k] = want
+        arguments = given, tensors, kept, table, *ctx.rest, wanted
         with nullcontext() if ctx.backend == current() else use_backend(ctx.backend):
-            out = iter(fused.backward_op(given, tensors, kept, table, *ctx.rest, wanted))
+            backward = fused.backward_op if through_dispatcher() else fused.backward_directly
+            out = iter(backward(*arguments))
         return None, None, None, None, *(next(out) if want else None for want in ctx.needs_input_grad[4:])
 
 

@@ -104,6 +104,12 @@ struct MessageArgs {
 // are added in order at the end.
 struct MessagePlan {
   static constexpr int kMostChunks = 32;
+  // A power of two, each with at least 4,096 edges (or rows), the first four 1,024: one jet is enough for two threads.
+  static int chunks_of(int64_t edges) {
+    int chunks = 1;
+    while (chunks < kMostChunks && edges / (2 * chunks) >= (chunks < 4 ? 1024 : 4096)) chunks *= 2;
+    return chunks;
+  }
   int chunks = 0;
   int64_t first[kMostChunks + 1] = {};  // receivers of chunk k: first[k] .. first[k + 1] - 1
   int64_t low[kMostChunks] = {};        // its senders: low[k] .. high[k] - 1

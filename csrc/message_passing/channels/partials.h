@@ -58,13 +58,11 @@ struct Partial {
 // Chunks of receivers with about the same number of edges, and the senders each meets. Two neighbours become one
 // while all partials together hold many more rows than there are nodes.
 inline MessagePlan share_receivers(const GraphView& g) {
-  constexpr int64_t kGrain = 4096;
   const int64_t n = g.num_nodes;
   MessagePlan plan;
   if (n == 0) return plan;
   const int64_t total = g.edges_before(n) + n;
-  plan.chunks = 1;
-  while (plan.chunks < MessagePlan::kMostChunks && total / (2 * plan.chunks) >= kGrain) plan.chunks *= 2;
+  plan.chunks = MessagePlan::chunks_of(total);
   for (int k = 1; k < plan.chunks; ++k) {
     int64_t lo = plan.first[k - 1], hi = n;
     while (lo < hi) {

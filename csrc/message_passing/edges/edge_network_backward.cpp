@@ -37,11 +37,9 @@ ChainPartial<T> chain_partial(const EdgeNetworkArgs<T, X>& args, const MessagePl
 }
 
 inline MessagePlan share_rows(int64_t rows) {
-  constexpr int64_t kGrain = 4096;
   MessagePlan plan;
   if (rows == 0) return plan;
-  plan.chunks = 1;
-  while (plan.chunks < MessagePlan::kMostChunks && rows / (2 * plan.chunks) >= kGrain) plan.chunks *= 2;
+  plan.chunks = MessagePlan::chunks_of(rows);
   for (int k = 1; k <= plan.chunks; ++k) plan.first[k] = k < plan.chunks ? rows / plan.chunks * k : rows;
   return plan;
 }

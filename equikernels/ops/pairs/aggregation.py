@@ -18,6 +18,7 @@ from .batch import Pairs, pairs_of
 from .tables import check_weight, reduce_table, spread_events
 
 REDUCE_OF = {"s": "sum", "m": "sum", "x": "max", "n": "min"}
+LETTERS = "smxnSMXN"
 
 
 class Aggregation(NamedTuple):
@@ -113,7 +114,7 @@ class Aggregates:
 
     @property
     def sums_alone(self) -> bool:
-        return all(REDUCE_OF[letter.lower()] == "sum" for letter in self.how.config)
+        return not self.how.config.strip("smSM")
 
     def to_particles(self, T: Tensor, letter: str) -> tuple[Tensor, Tensor]:
         """Columns and rows [n, 2, C], trace and total [n_events, 2, C] of a rank-2 tensor."""
@@ -246,8 +247,8 @@ def aggregates_of(op: str, kind: Kind, source: Tensor, ptr: Pairs | PairBatch, h
     else:
         pairs = pairs_of(op, batch.ptr, source, source.shape[0], None if weight is None else weight.shape[0])
     config = how.config
-    if not config or any(letter.lower() not in REDUCE_OF for letter in config):
-        fail(op, "config", "letters from smxnSMXN", repr(config))
+    if not config or config.strip(LETTERS):
+        fail(op, "config", f"letters from {LETTERS}", repr(config))
     if not kind.further and len(config) != 1:
         fail(op, "config", "one letter", repr(config))
     if not how.nbar > 0:
@@ -259,10 +260,12 @@ def aggregates_of(op: str, kind: Kind, source: Tensor, ptr: Pairs | PairBatch, h
     if weight is not None and any(letter in "xnXN" for letter in config):
         fail(op, "weight", "none with max and min", f"a tensor with config={config!r}")
     if nobj is not None:
-        check_tensor(op, "nobj", nobj, [pairs.table.shape[0] // 2 - 1])
+        check_tensor(op, "nobj", nobj, [pairs._indices.shape[0] // 2 - 1])
         if nobj.device != source.device:
             fail(op, "nobj", f"device {source.device}", nobj.device)
-    return Aggregates(pairs, PairBatch(batch.ptr, weight, nobj, padded_to), how._replace(alphas=alphas), source)
+    if alphas or how.alphas:
+        how = how._replace(alphas=alphas)
+    return Aggregates(pairs, PairBatch(batch.ptr, weight, nobj, padded_to), how, source)
 
 
 def _check_alphas(op: str, kind: Kind, how: Aggregation, like: Tensor) -> list[Tensor]:

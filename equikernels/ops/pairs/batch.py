@@ -15,10 +15,12 @@ Pairs = Tensor | Graph
 
 def negative_slope_of(op: str, activation: str, negative_slope: float, argument: str = "activation") -> float:
     """An activation as the slope it has below zero."""
+    if activation == "identity":
+        return 1.0
+    if activation == "relu":
+        return 0.0
     check_choice(op, argument, activation, ACTIVATIONS)
-    if activation == "leaky_relu":
-        return check_number(op, "negative_slope", negative_slope, 0)
-    return 1.0 if activation == "identity" else 0.0
+    return check_number(op, "negative_slope", negative_slope, 0)
 
 
 def pairs_of(op: str, ptr: Pairs, like: Tensor, num_pairs: int | None, num_nodes: int | None = None) -> Graph:
@@ -37,15 +39,16 @@ def pairs_of(op: str, ptr: Pairs, like: Tensor, num_pairs: int | None, num_nodes
         if ptr.device != like.device:
             fail(op, "ptr", f"device {like.device}", ptr.device)
         known = num_pairs if compiling else None
-        pairs = Graph.complete(ptr, True, num_nodes=num_nodes, num_edges=known, validate=not compiling)
+        complete = Graph.complete if compiling else Graph._complete
+        pairs = complete(ptr, True, num_nodes=num_nodes, num_edges=known, validate=not compiling)
     if pairs.device != like.device:
         fail(op, "ptr", f"device {like.device}", pairs.device)
     if num_pairs is None:
         return pairs
     if compiling:
-        return (
-            pairs if pairs._num_edges is not None else Graph._new(pairs.num_nodes, num_pairs, pairs._kind, pairs.table)
-        )
+        if pairs._num_edges is not None:
+            return pairs
+        return Graph._new(pairs.num_nodes, num_pairs, pairs._kind, pairs._indices)
     if pairs.num_edges != num_pairs:
         fail(op, "T", f"{pairs.num_edges} rows, one per pair", num_pairs)
     return pairs

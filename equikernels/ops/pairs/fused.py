@@ -62,7 +62,7 @@ def fused(layer: Layer) -> Tensor | None:
     if not use_shortcut(op, *[t for t in tensors if t is not None]):
         return None
     places = [] if how.maps is None else [k - 1 for k in how.maps]
-    sizes = of.pairs.num_nodes, of.pairs.table.shape[0] // 2 - 1
+    sizes = of.pairs.num_nodes, of.pairs._indices.shape[0] // 2 - 1
     options = LayerOptions(*sizes, how.config in "mM", places, how.nbar, layer.inner, layer.slope)
     return FUSED[op]([*tensors, nobj], of.pairs, Call(options, None, *options.encoded(), True), True)[0]
 

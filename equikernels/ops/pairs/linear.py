@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...checks import REAL, check_tensor, fail
-from ..common import promote, without_autocast
+from ..common import given, promote, without_autocast
 from .aggregation import KINDS, Aggregates, Aggregation, Kind, PairBatch, aggregates_of
 from .batch import Pairs, negative_slope_of
 from .fused import fused
@@ -242,16 +242,13 @@ def _linear(
     weights, width = _check_coefs(op, kind, coefs, source, how)
     bias, diag_bias = biases
     if bias is not None:
-        bias = promote(op, "bias", bias)
-        check_tensor(op, "bias", bias, [width], like=source)
+        bias = given(op, "bias", bias, (width,), source)
     if diag_bias is not None:
-        diag_bias = promote(op, "diag_bias", diag_bias)
-        check_tensor(op, "diag_bias", diag_bias, [width], like=source)
+        diag_bias = given(op, "diag_bias", diag_bias, (width,), source)
     slope = negative_slope_of(op, activation, negative_slope)
     inner = negative_slope_of(op, how.activation, negative_slope, "aggregate_activation")
     if affine is not None:
-        affine = promote(op, "affine", affine)
-        check_tensor(op, "affine", affine, [2, source.shape[1]], like=source)
+        affine = given(op, "affine", affine, (2, source.shape[1]), source)
     layer = Layer(kind, source, affine, weights, bias, diag_bias, of, slope, inner)
     out = fused(layer)
     if out is not None:
@@ -264,10 +261,10 @@ def _check_coefs(op: str, kind: Kind, coefs: Coefs, like: Tensor, how: Aggregati
     """Coefficients or their four factors, and the number of channels they make."""
     channels, maps = like.shape[1], kind.all_maps(how.config)
     if how.maps is not None:
-        given = list(how.maps)
-        if not given or sorted(set(given)) != given or given[0] < 1 or given[-1] > maps:
+        kept = list(how.maps)
+        if not kept or sorted(set(kept)) != kept or kept[0] < 1 or kept[-1] > maps:
             fail(op, "maps", f"rising numbers from 1 to {maps}", how.maps)
-        maps = len(given)
+        maps = len(kept)
     if isinstance(coefs, Tensor):
         coefs = promote(op, "coefs", coefs)
         check_tensor(op, "coefs", coefs, [channels, "D", maps], like=like)

@@ -11,7 +11,7 @@ from ... import _native, _triton
 from ...backend import COMPOSED, KERNELS, use_shortcut
 from ...checks import REAL, check_tensor, fail
 from ..autograd import call, register_autograd
-from ..common import promote, stored_as
+from ..common import given, promote, stored_as
 from ..fused_op import Call, FusedOp, Spec, Tensors
 from . import reference
 from .batch import negative_slope_of
@@ -42,6 +42,9 @@ class PairNorm(NamedTuple):
     running_var: Tensor | None
     eps: float
     of_batch: bool
+
+
+NORM = tuple(f"norm.{name}" for name in PairNorm._fields)
 
 
 def pairwise_network(
@@ -86,12 +89,10 @@ def pairwise_network(
     weight, bias, width = _check_layer(NETWORK, T, weight, bias)
     of_norm: Tensors = [norm.weight, norm.bias, *((None, None) if norm.of_batch else norm[2:4])]
     for k, t in enumerate(of_norm):
-        name = f"norm.{PairNorm._fields[k]}"
         if t is not None:
-            of_norm[k] = t = promote(NETWORK, name, t)
-            check_tensor(NETWORK, name, t, [width], like=T)
+            of_norm[k] = given(NETWORK, NORM[k], t, (width,), T)
         elif k > 1 and not norm.of_batch:
-            fail(NETWORK, name, "a tensor where statistics are not of the batch", "None")
+            fail(NETWORK, NORM[k], "a tensor where statistics are not of the batch", "None")
     slope = negative_slope_of(NETWORK, activation, negative_slope)
     options = RowsOptions(BATCH if norm.of_batch else RUNNING, slope, norm.eps)
     out, affine, _, statistics = _run(NETWORK, [T, weight, bias, *of_norm], options)
@@ -145,10 +146,10 @@ def pairwise_affine(T: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     Raises:
         ValueError, TypeError: wrong shape, dtype or device; the message names the argument.
     """
-    T, scale, shift = promote(AFFINE, "T", T), promote(AFFINE, "scale", scale), promote(AFFINE, "shift", shift)
+    T = promote(AFFINE, "T", T)
     check_tensor(AFFINE, "T", T, ["n_pairs", "C"], stored_as(T))
-    check_tensor(AFFINE, "scale", scale, [T.shape[1]], like=T)
-    check_tensor(AFFINE, "shift", shift, [T.shape[1]], like=T)
+    scale = given(AFFINE, "scale", scale, (T.shape[1],), T)
+    shift = given(AFFINE, "shift", shift, (T.shape[1],), T)
     return affine(T, scale, shift)
 
 
@@ -168,8 +169,7 @@ def _check_layer(
     weight = promote(op, "weight", weight)
     check_tensor(op, "weight", weight, ["D", T.shape[-1]], like=T)
     if bias is not None:
-        bias = promote(op, "bias", bias)
-        check_tensor(op, "bias", bias, [weight.shape[0]], like=T)
+        bias = given(op, "bias", bias, (weight.shape[0],), T)
     return weight, bias, weight.shape[0]
 
 
