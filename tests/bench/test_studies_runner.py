@@ -14,6 +14,7 @@ pytest.importorskip("lightning")
 pytest.importorskip("matplotlib")
 
 from equikernels.bench.studies import events, runner, tables, times, training, workers
+from equikernels.bench.studies.command import STUDIES
 from equikernels.bench.studies.study import Job, Numbers, Place, Results, Study, seeds
 
 import equikernels as ek
@@ -193,3 +194,19 @@ def test_a_training_that_two_studies_need_is_made_once(few: events.Events, tmp_p
     for study, other, place in ((Altered(), job, places[2]), (One(), Job("PFN", 1, job.values), places[3])):
         assert study.run(other, place)["epochs"] == 1
     assert len(list((tmp_path / "trainings").iterdir())) == 3
+
+
+def test_what_studies_share() -> None:
+    """A training belongs to one job of a study, and to another study's where both ask for the same."""
+    given = events.Events("train.npz", "validation.npz", "test.npz", "none")
+    names = {}
+    for name, study in STUDIES.items():
+        found = [study.training(job, given) for job in study.points(False)]
+        trainings = [training for training in found if training is not None]
+        assert len(set(trainings)) == len(trainings)
+        names[name] = set(trainings)
+    assert len(names["accuracy"] & names["ant"]) == 18
+    assert len(names["fractions"] & names["ablation"]) == 3
+    assert len(names["tracking"] & names["rotations"]) == 6
+    assert not names["inference"]
+    assert not names["accuracy"] & names["boosts"]
