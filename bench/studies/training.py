@@ -45,24 +45,24 @@ BATCH, PARTICLES = 64, 40  # at most, of a quick run: few events need many steps
 FORWARD = 0.35  # of a step's time, about: the pass over events without gradients
 
 
-def networks(data: str, full: bool) -> dict[str, Config]:
+def networks(data: str, full: bool, particles: int = PARTICLES) -> dict[str, Config]:
     """Network -> a configuration of the package, of all that read jets or hits: the published one, or for a quick run
-    the small one, or else the published one with the options of SMALL."""
+    the small one, or else the published one with the options of SMALL, on at most so many particles of a jet."""
     found: dict[str, Config] = {}
     for name in sorted(shipped(), key=lambda name: name.endswith("_small") == full):
         config = load(name)
         if TASKS[config.network].data == data:
             found.setdefault(config.network, config)
     if not full:
-        found = {name: small(config) for name, config in found.items()}
+        found = {name: small(config, particles) for name, config in found.items()}
     return dict(sorted(found.items()))
 
 
-def small(config: Config) -> Config:
+def small(config: Config, particles: int = PARTICLES) -> Config:
     """For a quick run."""
     data = replace(config.data, batch_size=min(config.data.batch_size, BATCH))
     if TASKS[config.network].data != "hits":
-        data = replace(data, max_constituents=min(data.max_constituents or PARTICLES, PARTICLES))
+        data = replace(data, max_constituents=min(data.max_constituents or particles, particles))
     return replace(config, data=data, options={**config.options, **SMALL.get(config.network, {})})
 
 
