@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from .figures import against_parameters
+from .fractions import on_share
 from .study import Published, Results
 from .tables import cell, markdown, other_data
-from .training import TrainingStudy, networks, values_of, with_training
+from .training import TrainingStudy, networks, values_of
 
-EPOCHS = 8  # of a quick run
 SOURCE = "Thais, Murnane 2023, table 6"
 WITH, WITHOUT = "LorentzNet", "LorentzNet without equivariance"
 # Accuracy, AUC and 1/eps_B at eps_S = 0.3. What the published network without equivariance reads is in no source; ours
@@ -25,13 +25,9 @@ class Ablation(TrainingStudy):
     source = SOURCE
 
     def groups(self, full: bool) -> dict[str, dict[str, Any]]:
-        config = networks("jets", full)["LorentzNet"]
-        if not full:
-            config = with_training(config, epochs=EPOCHS)
-        return {
-            group: values_of(replace(config, options={**config.options, "equivariant": group == WITH}))
-            for group in (WITH, WITHOUT)
-        }
+        config = on_share(networks("jets", full)["LorentzNet"], 1.0, full)  # as `fractions` trains it
+        without = replace(config, options={**config.options, "equivariant": False})
+        return {WITH: values_of(config), WITHOUT: values_of(without)}
 
     def table(self, results: Results) -> str:
         head = ["network", "parameters", "accuracy", "AUC", "1/eps_B (0.3)", "other data"]

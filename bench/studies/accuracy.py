@@ -9,7 +9,7 @@ from .study import Published, Results
 from .tables import cell, markdown, other_data
 from .training import LEFT_OUT, TrainingStudy, networks, values_of, with_limit, with_training
 
-EPOCHS, LIMIT = 4, 2000  # of a quick run: epochs and training jets
+EPOCHS, LIMIT, PARTICLES = 4, 2000, 60  # of a quick run: epochs, training jets, and most particles of a jet
 SOURCE = "Thais, Murnane 2023, table 1"
 # Accuracy, AUC and 1/eps_B at eps_S = 0.3 on the Top Quark Tagging Reference Dataset, 1.2 million training jets.
 PUBLISHED = {
@@ -30,7 +30,7 @@ class Accuracy(TrainingStudy):
     source = f"{SOURCE}; CTD 2022"
 
     def groups(self, full: bool) -> dict[str, dict[str, Any]]:
-        found = networks("jets", full)
+        found = networks("jets", full, PARTICLES)
         if not full:
             found = {name: config for name, config in found.items() if name not in LEFT_OUT}
             found = {name: with_limit(with_training(config, epochs=EPOCHS), LIMIT) for name, config in found.items()}

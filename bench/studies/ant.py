@@ -10,12 +10,12 @@ from typing import Any
 from equikernels.metrics import ant_v1, ant_v2
 from equikernels.train import Classifier
 
+from .accuracy import EPOCHS, LIMIT, PARTICLES
 from .figures import curves
 from .study import Job, Numbers, Place, Published, Results
 from .tables import cell, markdown, other_data
 from .training import LEFT_OUT, TrainingStudy, networks, values_of, with_limit, with_training
 
-EPOCHS, LIMIT = 4, 2000  # of a quick run: epochs and training jets
 SCALES = {False: (0.5, 1.0), True: (0.25, 0.5, 1.0, 2.0)}  # of the widths, by kind of run
 SOURCE = "Thais, Murnane 2023, table 1"
 # 1e5 times the second factor, of networks of the published size.
@@ -43,7 +43,7 @@ class Ant(TrainingStudy):
 
     def groups(self, full: bool) -> dict[str, dict[str, Any]]:
         found = {}
-        for name, given in networks("jets", full).items():
+        for name, given in networks("jets", full, PARTICLES).items():
             wide = bool(given.options.keys() & set(WIDTHS))
             if not full and (name in LEFT_OUT or not wide):  # of one size, that of `accuracy`
                 continue

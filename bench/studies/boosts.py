@@ -18,6 +18,7 @@ from equikernels.train import Classifier
 from equikernels.train.config import Config
 from equikernels.train.tasks import JetBatch
 
+from .events import Events
 from .figures import DPI, draw, figure_of, save
 from .invariance import GAMMAS, KINDS, boost, changes
 from .study import Job, Numbers, Place, Results
@@ -67,6 +68,12 @@ class Boosts(TrainingStudy):
 
     def seconds(self, job: Job, place: Place) -> float | None:
         return 15.0 if job.group == INVARIANCE else super().seconds(job, place)
+
+    def altered(self, job: Job) -> str:
+        return BOOSTED if job.values["boosted"] else ""
+
+    def training(self, job: Job, events: Events | None) -> str | None:
+        return None if job.group == INVARIANCE else super().training(job, events)
 
     def config(self, job: Job, place: Place) -> Config:
         assert place.events is not None

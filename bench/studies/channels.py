@@ -16,7 +16,7 @@ from .study import Job, Numbers, Place, Published, Results
 from .tables import markdown, other_data
 from .training import TrainingStudy, networks, values_of, with_limit, with_training
 
-EPOCHS, LIMIT = 6, 2000  # of a quick run: epochs and training jets
+EPOCHS, LIMIT = 4, 2000  # of a quick run: epochs and training jets
 SHARES = (0.0, 0.25, 0.5, 0.75, 0.9)  # of channels that are free; 0 is LorentzNet
 SIZES = {False: {"parameters": (10_000,), "n_layers": 3}, True: {"parameters": (15_000, 224_000), "n_layers": 6}}
 SOURCE = "Thais, Murnane 2023, table 1"

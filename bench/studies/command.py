@@ -7,8 +7,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from equikernels.checks import need
 
 from .ablation import Ablation
@@ -49,7 +47,9 @@ def parser(prog: str) -> argparse.ArgumentParser:
         "Jets in any format that `equikernels train` reads, hits as folders of TrackML events (default: simulated)",
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: studies/quick or studies/full")
-    parser.add_argument("--threads", type=int, default=2, metavar="N", help="PyTorch threads (default: 2)")
+    parser.add_argument(
+        "--threads", type=int, default=2, metavar="N", help="jobs at a time, in processes of one thread (default: 2)"
+    )
     return parser
 
 
@@ -68,13 +68,12 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m bench.studies
     if options.data and len(names) > 1:
         made.error("--data: for one study; studies of jets and of hits read different files")
     output = options.output or Path("studies") / ("full" if options.full else "quick")
-    torch.set_num_threads(options.threads)
     try:
         need("study", "matplotlib", "bench")
-        for name in names:
-            study = STUDIES[name]
-            results = run(study, options.full, output, options.data, options.threads)
-            print(f"\n{study.asks}\n\n{study.table(results)}\n\nWritten: {output / name}.json, .md, .png", flush=True)
+        studies = [STUDIES[name] for name in names]
+        for study, results in run(studies, options.full, output, options.data, options.threads):
+            written = f"Written: {output / study.name}.json, .md, .png"
+            print(f"\n{study.asks}\n\n{study.table(results)}\n\n{written}", flush=True)
     except (ImportError, OSError, ValueError, TypeError) as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +22,8 @@ from equikernels.data import (
     read_jets,
     save_hit_graphs,
 )
+
+from .workers import Workers, minutes
 
 PARTS = ("train", "validation", "test")
 
@@ -44,6 +46,8 @@ SIZES = {
     ("hits", False): Sizes(24, 6, 20),
     ("hits", True): Sizes(300, 50, 150),
 }
+# To simulate an event, about, in a process of the machine of docs/equivariance.md.
+SECONDS = {"jets": 0.01, "momenta": 0.012, "identified": 0.07, "hits": 0.7}
 KINDS = {"momenta": "w", "identified": "quark_gluon"}  # of jets, which the package has no sample of
 SEED = 20  # of simulated events
 SHARES = (0.6, 0.1, 0.3)  # of one file of the user's, or of the sample
@@ -65,10 +69,7 @@ class Events:
 
 
 def events_of(data: str, full: bool, files: Sequence[Path], folder: Path) -> Events:
-    """The user's files (one, which is cut; training and test; or training, validation and test), or simulated events.
-
-    Without the extra ``generate`` the package's sample serves, which a full run refuses.
-    """
+    """The user's files (one, which is cut; training and test; or training, validation and test), or simulated ones."""
     folder.mkdir(parents=True, exist_ok=True)
     if len(files) == 3:
         about = f"your {data}: " + ", ".join(str(path) for path in files)
@@ -85,22 +86,49 @@ def events_of(data: str, full: bool, files: Sequence[Path], folder: Path) -> Eve
 
 
 def simulated(data: str, full: bool, folder: Path) -> Events:
-    sizes = SIZES[data, full]
-    name = f"{data}_{'full' if full else 'quick'}"
-    paths = [folder / f"{name}_{part}.npz" for part in PARTS]
-    about = f"simulated {data}, seeds from {SEED} on: {', '.join(f'{n:,}' for n in sizes)} ({', '.join(PARTS)})"
-    if not all(path.is_file() for path in paths):
-        try:
-            parts = [_generate(data, n, SEED + k) for k, n in enumerate(sizes)]
-        except ImportError:
-            if full or data in KINDS:
-                raise
-            whole = load_sample_jets() if data == "jets" else load_sample_hit_graphs()
-            shares = SHARES if data == "jets" else (0.4, 0.2, 0.4)
-            sample = write(folder, f"{data}_sample", cut(whole, shares))
-            return Events(*map(str, sample), f"the package's sample of {len(whole):,} {data}")
-        write(folder, name, parts)
-    return Events(*map(str, paths), about)
+    """Those of :func:`simulate`, or what the package has of that kind."""
+    sizes, paths = SIZES[data, full], paths_of(data, full, folder)
+    if all(path.is_file() for path in paths):
+        about = f"simulated {data}, seeds from {SEED} on: {', '.join(f'{n:,}' for n in sizes)} ({', '.join(PARTS)})"
+        return Events(*map(str, paths), about)
+    whole = load_sample_jets() if data == "jets" else load_sample_hit_graphs()
+    shares = SHARES if data == "jets" else (0.4, 0.2, 0.4)
+    sample = write(folder, f"{data}_sample", cut(whole, shares))
+    return Events(*map(str, sample), f"the package's sample of {len(whole):,} {data}")
+
+
+def simulate(kinds: Iterable[str], full: bool, folder: Path, workers: Workers, say: Callable[[str], None]) -> None:
+    """Writes the parts that the folder has not. Each has a seed of its own: how many workers there are changes nothing.
+
+    Without the extra ``generate`` nothing is written, where a quick run can do with the package's sample.
+    """
+    missing = [
+        (SECONDS[data] * number, data, number, SEED + k, path)
+        for data in sorted(set(kinds))
+        for k, (number, path) in enumerate(zip(SIZES[data, full], paths_of(data, full, folder), strict=True))
+        if not path.is_file()
+    ]
+    if not missing:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    whole = sum(seconds for seconds, *_ in missing) / workers.number
+    names = ", ".join(sorted({data for _, data, *_ in missing}))
+    say(f"events are simulated ({names}): about {minutes(whole)}")
+    missing.sort(key=lambda part: -part[0])
+    try:
+        for k, _ in workers.each(_write_part, [part[1:] for part in missing]):
+            say(f"written: {missing[k][-1]}")
+    except ImportError:
+        if full or any(data in KINDS for _, data, *_ in missing):
+            raise
+
+
+def paths_of(data: str, full: bool, folder: Path) -> list[Path]:
+    return [folder / f"{data}_{'full' if full else 'quick'}_{part}.npz" for part in PARTS]
+
+
+def _write_part(data: str, number: int, seed: int, path: Path) -> None:
+    save_events(path, _generate(data, number, seed))
 
 
 def _generate(data: str, number: int, seed: int) -> Jets | list[HitGraph]:

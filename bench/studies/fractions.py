@@ -60,8 +60,13 @@ class Fractions(TrainingStudy):
 
 
 def of_share(config: Config, share: float, full: bool) -> dict[str, Any]:
-    """Values of a job, on the first jets of the training file. Small shares have more epochs, for as many steps."""
+    """Values of a job."""
+    config = on_share(config, share, full)
+    return values_of(config, network=config.network, share=share, limit=config.data.limit)
+
+
+def on_share(config: Config, share: float, full: bool) -> Config:
+    """On the first jets of the training file. Small shares have more epochs, for as many steps."""
     epochs = config.training.epochs if full else EPOCHS
     config = with_training(config, epochs=round(epochs * min(1 / share, LONGEST)))
-    limit = round(SIZES["jets", full].train * share)
-    return values_of(with_limit(config, limit), network=config.network, share=share, limit=limit)
+    return with_limit(config, round(SIZES["jets", full].train * share))

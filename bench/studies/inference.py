@@ -42,6 +42,7 @@ class Inference(Study):
     asks = "Does symmetry cost time?"
     source = SOURCE
     data = None
+    alone = True
 
     def points(self, full: bool) -> list[Job]:
         """Published sizes in both kinds of run."""
@@ -98,9 +99,8 @@ def timed(model: Classifier, batch: Any) -> Numbers:
 
 def mean_of(call: Callable[[], Any]) -> float:
     """Of RUNS calls after a warm-up, fewer where they would take longer than LONGEST."""
-    for _ in range(2):
-        seconds_of(call)
-    runs = max(3, min(RUNS, math.floor(LONGEST / 2 / max(seconds_of(call), 1e-6))))
+    seconds_of(call)
+    runs = max(2, min(RUNS, math.floor(LONGEST / 2 / max(seconds_of(call), 1e-6))))
     return 1e3 * spread(seconds_of(call) for _ in range(runs)).mean
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from ..pages import render
 from ..records import machine_line
 from .command import STUDIES
-from .runner import minutes
 from .study import Results, Study
+from .workers import minutes
 
 PAGE = Path("docs") / "equivariance.md"
 RESULTS = Path("bench") / "results" / "studies"

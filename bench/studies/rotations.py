@@ -16,7 +16,7 @@ from equikernels.train.config import Config
 from equikernels.train.tasks import Hits
 
 from .covariance import TURNS, violations
-from .events import read_hits
+from .events import Events, read_hits
 from .figures import DPI, MORE, deviation, figure_of, save, style
 from .study import Job, Numbers, Place, Results, spread_of
 from .tables import cell, markdown
@@ -51,9 +51,17 @@ class Rotations(TrainingStudy):
         }
         return {**made, COVARIANCE: {}}
 
+    def altered(self, job: Job) -> str:
+        return f"turned by {job.values['degrees']}" if job.values["degrees"] else ""
+
+    def training(self, job: Job, events: Events | None) -> str | None:
+        return None if job.group == COVARIANCE else super().training(job, events)
+
     def config(self, job: Job, place: Place) -> Config:
-        """On turned files, which are written into the job's folder."""
+        """On turned files, which are written into the job's folder; at 0 on the events themselves."""
         assert place.events is not None
+        if job.values["degrees"] == 0:
+            return super().config(job, place)
         parts = {}
         for part in ("train", "validation"):
             path = place.folder / f"{part}.npz"

@@ -48,10 +48,12 @@ class Place(NamedTuple):
     Attributes:
         events: what it is trained and evaluated on; None if the study reads none.
         folder: of the job's own files, new and empty.
+        trainings: of finished trainings, which studies share; None: there are none, and none are kept.
     """
 
     events: Events | None
     folder: Path
+    trainings: Path | None = None
 
 
 class Published(NamedTuple):
@@ -68,13 +70,15 @@ class Study:
         name: of the command line and of files.
         asks: the question, in a sentence.
         source: tables and figures of papers that ask the same.
-        data: "jets", "hits", or None for a study without events.
+        data: "jets", "hits", "momenta" or "identified"; None for a study without events.
+        alone: whether jobs run one after the other with all threads, because they measure time.
     """
 
     name: ClassVar[str]
     asks: ClassVar[str]
     source: ClassVar[str]
     data: ClassVar[str | None] = "jets"
+    alone: ClassVar[bool] = False
 
     def points(self, full: bool) -> list[Job]:
         """The jobs, in the order in which they run: all groups with the first seed come before the second seed."""
@@ -86,6 +90,10 @@ class Study:
 
     def seconds(self, job: Job, place: Place) -> float | None:
         """About how long the job takes, from a few timed steps; None if nothing short tells it."""
+        return None
+
+    def training(self, job: Job, events: Events | None) -> str | None:
+        """A name of the training that the job evaluates, equal for equal ones; None for jobs of other kinds."""
         return None
 
     def table(self, results: Results) -> str:

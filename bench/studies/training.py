@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
+import json
 import time
 import warnings
 from collections.abc import Mapping
@@ -14,12 +16,13 @@ from typing import Any
 import lightning
 import torch
 
+import equikernels
 from equikernels.train import Classifier, fit, load, load_model
 from equikernels.train.config import Config, shipped
 from equikernels.train.data import EventData, data_of
 from equikernels.train.tasks import TASKS
 
-from .events import Events
+from .events import Events, size
 from .study import Job, Numbers, Place, Study, seeds
 
 TIMED = 4  # steps of an estimate, the first not counted
@@ -38,30 +41,28 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 # Of quick runs that compare all networks: they would take most of the time.
 LEFT_OUT = ("RadialField", "SchNet", "TFN")
-BATCH, PARTICLES = 64, 60  # at most, of a quick run: few events need many steps
+BATCH, PARTICLES = 64, 40  # at most, of a quick run: few events need many steps
 FORWARD = 0.35  # of a step's time, about: the pass over events without gradients
 
 
-def networks(data: str, full: bool) -> dict[str, Config]:
+def networks(data: str, full: bool, particles: int = PARTICLES) -> dict[str, Config]:
     """Network -> a configuration of the package, of all that read jets or hits: the published one, or for a quick run
-    the small one, or else the published one with the options of SMALL."""
+    the small one, or else the published one with the options of SMALL, on at most so many particles of a jet."""
     found: dict[str, Config] = {}
     for name in sorted(shipped(), key=lambda name: name.endswith("_small") == full):
         config = load(name)
         if TASKS[config.network].data == data:
             found.setdefault(config.network, config)
     if not full:
-        found = {name: small(config) for name, config in found.items()}
+        found = {name: small(config, particles) for name, config in found.items()}
     return dict(sorted(found.items()))
 
 
-def small(config: Config) -> Config:
+def small(config: Config, particles: int = PARTICLES) -> Config:
     """For a quick run."""
-    data = replace(
-        config.data,
-        batch_size=min(config.data.batch_size, BATCH),
-        max_constituents=min(config.data.max_constituents or PARTICLES, PARTICLES),
-    )
+    data = replace(config.data, batch_size=min(config.data.batch_size, BATCH))
+    if TASKS[config.network].data != "hits":
+        data = replace(data, max_constituents=min(data.max_constituents or particles, particles))
     return replace(config, data=data, options={**config.options, **SMALL.get(config.network, {})})
 
 
@@ -101,8 +102,9 @@ class TrainingStudy(Study):
         return on(Config.of(job.values["config"]), place.events, job.seed)
 
     def run(self, job: Job, place: Place) -> Numbers:
-        config = self.config(job, place)
-        model, report = trained(config, place.folder)
+        name = self.training(job, place.events)
+        kept = None if name is None or place.trainings is None else place.trainings / name
+        model, report = trained(self.config(job, place), place.folder, kept)
         numbers = {"parameters": report["parameters"], "epochs": report["epochs"], "training_s": report["seconds"]}
         return {**numbers, **self.evaluate(model, report, job, place)}
 
@@ -112,6 +114,18 @@ class TrainingStudy(Study):
 
     def seconds(self, job: Job, place: Place) -> float | None:
         return seconds_of_training(self.config(job, place))
+
+    def altered(self, job: Job) -> str:
+        """What the job does to the events of training before it reads them."""
+        return ""
+
+    def training(self, job: Job, events: Events | None) -> str | None:
+        assert events is not None
+        config = on(Config.of(job.values["config"]), events, job.seed)
+        sizes = [size(Path(path)) for path in (events.train, events.validation, events.test)]
+        versions = [equikernels.__version__, torch.__version__]
+        text = json.dumps([config.as_dict(), events.about, sizes, self.altered(job), versions], sort_keys=True)
+        return f"{config.network}_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def values_of(config: Config, **more: Any) -> dict[str, Any]:
@@ -128,13 +142,24 @@ def quality(report: Mapping[str, Any]) -> Numbers:
     return found
 
 
-def trained(config: Config, folder: Path) -> tuple[Classifier, dict[str, Any]]:
-    """The best network of a training, and its report; what training prints goes into a file of the folder."""
+def trained(config: Config, folder: Path, kept: Path | None = None) -> tuple[Classifier, dict[str, Any]]:
+    """The best network of a training, and its report; what training prints goes into a file of the folder.
+
+    Args:
+        config: what is trained.
+        folder: of files that this makes.
+        kept: where a finished training of this configuration is or, after it, will be; None: it is not kept.
+    """
+    done = kept if kept is not None and kept.exists() else folder / "fit"
     with (folder / "training.log").open("w") as log, contextlib.redirect_stdout(log), warnings.catch_warnings():
         # networks share activations, which have no state: an evaluated network leaves them in evaluation
         warnings.filterwarnings("ignore", message=r"Found .* in eval mode")
-        report = fit(config, folder / "fit", enable_progress_bar=False)
-        return load_model(folder / "fit" / "best.ckpt"), report
+        if done != kept:
+            fit(config, done, enable_progress_bar=False)
+            if kept is not None:
+                kept.parent.mkdir(exist_ok=True)
+                done = done.rename(kept)
+        return load_model(done / "best.ckpt"), json.loads((done / "report.json").read_text())
 
 
 def seconds_of_training(config: Config) -> float:

@@ -72,6 +72,10 @@ class PELICANClassifier(Trunk):
         dropout, drop_rate, drop_rate_out: elementwise.
         batchnorm: None, "b" (published networks), "i" or "l"; see :class:`equikernels.nn.MessageBlock`.
         dataset: "" or "jc", "qg": 12 scalars a particle.
+        shared_start: networks of one seed give the same first outputs in evaluation, whatever the stabilizer and the
+            method (where there is p_i . p_j). For that particles have a label with ``method="input"`` too; a spurion
+            counts in every sum over particles with a learned weight, which starts at 0, and not in numbers of
+            particles. Letters s, m, S, M. Not published.
         compat: what published code does although it should not: maxima and minima (letters x, n, X, N) also see the
             zeros that pad events; with ``irc_safe``, S uses the plain number of particles, and SoftDrop angles in place
             of products.
@@ -252,6 +256,8 @@ class PELICANRegressor(Trunk):
         c = self.mlp_out_1(self.dropout_layer_out(c))
         c = c.view(-1, self.num_targets, len(self.projections))
         parts = torch.einsum("wab,nb->nwa", constant(self.projections, x), x)
+        if batch.weight is not None and not self.irc_safe:  # of spurions, see shared_start
+            parts = parts * batch.weight.to(x.dtype)[:, None, None]
         terms = (c.to(x.dtype)[..., None] * parts[:, None]).sum(2)
         total = segment_reduce(terms.flatten(1), pairs.events, "sum").view(-1, self.num_targets, 4) / self.scale
         return total.squeeze(1) if self.num_targets == 1 else total, c

@@ -13,6 +13,7 @@ from ..graph import Graph
 from ..ops.invariants import pairwise_invariants
 from ..ops.pairs import rank2_products, rank2_reduce, spread_events
 from ..ops.segment import segment_reduce
+from ..packing import prepend
 
 Vector = tuple[int, int, int, int]
 MASSLESS = 1e-12  # squared mass of a jet over squared energy: float32 rounds directions to 1e-7
@@ -101,6 +102,41 @@ def projections(name: str, compat: bool) -> tuple[tuple[tuple[float, ...], ...],
         for w, part in enumerate(STABILIZERS[name].parts):
             out[w, part, part] = 1
     return tuple(tuple(map(tuple, matrix)) for matrix in out.tolist())
+
+
+def labelled(
+    p4: Tensor,
+    scalars: Tensor | None,
+    pairs: Graph,
+    spurions: Sequence[Vector],
+    spurion_weight: Tensor | None,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor, Tensor | None, Graph]:
+    """Spurions before the particles of each event, and labels that tell them apart behind the scalars.
+
+    Args:
+        p4: [n, 4] four-momenta.
+        scalars: [n, s]; spurions have none.
+        pairs: of the particles.
+        spurions: k vectors.
+        spurion_weight: [k], what they count in sums over particles; None: as a particle.
+        dtype: of the labels.
+
+    Returns:
+        (p4 [n + k n_events, 4], scalars [n + k n_events, s + 1 + k], what each counts or None, their pairs).
+    """
+    labels = torch.eye(len(spurions) + 1, dtype=dtype, device=p4.device)
+    known, added = labels[:1].expand(p4.shape[0], -1), labels[1:]
+    if scalars is not None:
+        known = torch.cat([scalars, known], dim=1)
+        added = torch.cat([scalars.new_zeros(len(spurions), scalars.shape[1]), added], dim=1)
+    if not spurions:
+        return p4, known, None, pairs
+    parts = [(p4, constant(spurions, p4)), (known, added)]
+    if spurion_weight is not None:
+        parts.append((known.new_ones(p4.shape[0], 1), spurion_weight[:, None]))
+    (p4, known, *weight), pairs = prepend(pairs, *parts)
+    return p4, known, weight[0].squeeze(1) if weight else None, pairs
 
 
 def rank2_inputs(p4: Tensor, pairs: Graph, stabilizer: Stabilizer) -> Tensor:

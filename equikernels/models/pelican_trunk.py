@@ -20,15 +20,14 @@ from ..nn.pelican import Encoder, Eq1to2, Eq2to2, MessageBlock, activate, make_l
 from ..nn.rows import apply_linear
 from ..ops.common import stored_as, without_autocast
 from ..ops.pairs import PairBatch, pairs_of, pairwise_linear
-from ..packing import prepend
 from .inputs import check_weights
 from .pelican_inputs import (
     STABILIZERS,
     Stabilizer,
-    constant,
     first_weights,
     input_weights,
     jet_frame,
+    labelled,
     rank2_inputs,
     strict_jet_frame,
 )
@@ -140,6 +139,7 @@ class Options:
     drop_rate_out: float = 0.1
     batchnorm: str | bool | None = None
     dataset: str = ""
+    shared_start: bool = False
     compat: bool = False
 
 
@@ -163,13 +163,17 @@ class Trunk(nn.Module):
         if irc_safe and (o.stabilizer != "so13" or self.extrema):
             got = f"{o.stabilizer!r}, {o.config!r}, {o.config_out!r}"
             fail(name, "irc_safe", "False, or stabilizer='so13' and letters s, m, S, M", got)
+        if o.shared_start and (irc_safe or self.extrema):
+            got = f"irc_safe={irc_safe}, {o.config!r}, {o.config_out!r}"
+            fail(name, "shared_start", "False, or irc_safe=False and letters s, m, S, M", got)
         self.stabilizer, self.method, self.compat = o.stabilizer, o.method, o.compat
         self.config, self.config_out = o.config, o.config_out
         self.irc_safe, self.strict_irc, self.scale = irc_safe, o.strict_irc, o.scale
         self.spurion_vectors = spurions = STABILIZERS[o.stabilizer].spurions if o.method == "spurions" else ()
         self.inputs = STABILIZERS["so13" if spurions else o.stabilizer]
         self.num_data_scalars = DATASETS[o.dataset]
-        self.num_scalars = self.num_data_scalars + (1 + len(spurions) if spurions else 0)
+        self.num_labels = 1 + len(spurions) if spurions or o.shared_start else 0
+        self.num_scalars = self.num_data_scalars + self.num_labels
 
         width = o.num_channels_m[0][0] if len(o.num_channels_m[0]) > 0 else o.num_channels_2to2[0]
         encoded = width - o.num_channels_scalar if self.num_scalars else width
@@ -179,9 +183,10 @@ class Trunk(nn.Module):
         self.input_encoder = Encoder(encoded, angles=irc_safe)
         shared: dict[str, Any] = {"activation": o.activation, "average_nobj": o.average_nobj}
         if self.num_scalars:
+            later = len(spurions) if o.shared_start else 0  # labels whose weights are drawn after those of all networks
             with other_random_numbers():
                 self.eq1to2 = Eq1to2(
-                    self.num_scalars,
+                    self.num_scalars - later,
                     o.num_channels_scalar,
                     activate_agg=o.activate_agg_in,
                     activate_lin=o.activate_lin_in,
@@ -189,6 +194,9 @@ class Trunk(nn.Module):
                     basis=OFF_DIAGONAL_1TO2 if o.strict_irc else None,
                     **shared,
                 )
+                if later:
+                    self.eq1to2.append_inputs(later)
+        self.spurion_weight = nn.Parameter(torch.zeros(len(spurions))) if spurions and o.shared_start else None
         strict: dict[str, Any] = {"basis": OFF_DIAGONAL_2TO2, "diagonal_bias": False} if o.strict_irc else {}
         rate = o.drop_rate if o.dropout else 0.0
         self.net2to2 = Net2to2(
@@ -235,16 +243,10 @@ class Trunk(nn.Module):
             fail(name, "scalars", "None with dataset=''", f"shape {list(scalars.shape)}")
 
         slots = slots_of(name, self, pairs, padded_to)
-        k = len(self.spurion_vectors)
-        if k > 0:
-            labels = torch.eye(k + 1, dtype=weight_like.dtype, device=p4.device)
-            known, added = labels[:1].expand(p4.shape[0], -1), labels[1:]
-            if scalars is not None:
-                known = torch.cat([scalars, known], dim=1)
-                added = torch.cat([scalars.new_zeros(k, scalars.shape[1]), added], dim=1)
-            (p4, scalars), pairs = prepend(pairs, (p4, constant(self.spurion_vectors, p4)), (known, added))
-
-        weight, nobj = None, None
+        weight, nobj = None, pairs._ptr.diff() if self.spurion_weight is not None else None
+        if self.num_labels:
+            spurions = self.spurion_vectors, self.spurion_weight
+            p4, scalars, weight, pairs = labelled(p4, scalars, pairs, *spurions, weight_like.dtype)
         if self.strict_irc:
             weight, r, dots = strict_jet_frame(p4, pairs)
         else:

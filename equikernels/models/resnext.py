@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from ..checks import FLOATING, check_tensor
@@ -56,6 +57,7 @@ class ResNeXt(nn.Module):
                 n_in = 2 * width
         self.stages = nn.Sequential(*stages)
         self.fc = nn.Linear(n_in, n_class)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # grouped convolutions: twice as fast
 
     @for_any_size
     def forward(self, images: Tensor) -> Tensor:

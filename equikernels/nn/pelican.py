@@ -193,6 +193,14 @@ class Eq1to2(_Equivariant):
     def biases(self) -> tuple[Tensor | None, ...]:
         return self.bias, None
 
+    def append_inputs(self, number: int) -> None:
+        """Makes in_dim larger; parameters of the inputs there were stay."""
+        more = _normal(self.gain / ((self.in_dim + number) * self.coefs.shape[2]), number, *self.coefs.shape[1:])
+        self.coefs = nn.Parameter(torch.cat([self.coefs.detach(), more]))
+        self.in_dim += number
+        for key, alpha in self.alphas.items():
+            self.alphas[key] = torch.cat([alpha.detach(), torch.zeros(self._alpha_shape(number))], dim=1)
+
 
 class PairBatchNorm(nn.BatchNorm1d):
     """BatchNorm over all pairs of a batch: the published masked BatchNorm, without anything to mask. With fewer than

@@ -1,4 +1,4 @@
-"""Tests the studies: what is resumed, estimated and shown; that every job of every study can be built."""
+"""Tests the studies: what is evaluated and shown; that every job of every study can be built."""
 
 from __future__ import annotations
 
@@ -20,13 +20,12 @@ from equikernels.bench.studies import (
     invariance,
     pages,
     rotations,
-    runner,
     tables,
     tracking,
     training,
 )
 from equikernels.bench.studies.command import STUDIES
-from equikernels.bench.studies.study import Job, Numbers, Place, Published, Results, Study, seeds
+from equikernels.bench.studies.study import Job, Place, Published, Results
 
 import equikernels as ek
 from equikernels import cli
@@ -34,87 +33,6 @@ from equikernels.train.config import Config
 from equikernels.train.tasks import TASKS, Hits, build
 
 from ..support import ROOT
-
-
-class Fake(Study):
-    """Two groups with three seeds; the numbers follow from the job."""
-
-    name, asks, source, data = "fake", "Is it so?", "nowhere", None
-
-    def __init__(self, stop_after: int = 99, scale: float = 1.0) -> None:
-        self.left, self.scale, self.ran = stop_after, scale, list[str]()
-
-    def points(self, full: bool) -> list[Job]:
-        return [Job(group, s, {"scale": self.scale}) for s in seeds(full) for group in ("a", "b")]
-
-    def run(self, job: Job, place: Place) -> Numbers:
-        if self.left == 0:
-            raise KeyboardInterrupt
-        assert list(place.folder.iterdir()) == []
-        (place.folder / "left").write_text("")
-        self.left -= 1
-        self.ran.append(job.key)
-        return {"auc": job.seed * job.values["scale"], "values": [job.seed, 2 * job.seed], "only_a": job.group == "a"}
-
-    def seconds(self, job: Job, place: Place) -> float | None:
-        return 7.0 if job.group == "a" else None
-
-    def table(self, results: Results) -> str:
-        return tables.markdown(
-            ["group", "auc"], [[g, tables.cell(results.spread(g, "auc"), 1)] for g in results.groups]
-        )
-
-    def plot(self, results: Results, path: Path) -> None:
-        path.write_text("")
-
-
-def go(study: Study, folder: Path, full: bool = False) -> list[str]:
-    lines: list[str] = []
-    runner.run(study, full, folder, say=lines.append)
-    return lines
-
-
-def test_a_stopped_study_goes_on_where_it_was(tmp_path: Path) -> None:
-    stopped, whole = Fake(stop_after=3), Fake()
-    with pytest.raises(KeyboardInterrupt):
-        go(stopped, tmp_path)
-    records = json.loads((tmp_path / "fake.json").read_text())["records"]
-    assert list(records) == stopped.ran == ["a, seed 0", "b, seed 0", "a, seed 1"]
-    assert not (tmp_path / "fake.md").exists()
-    lines = go(whole, tmp_path)
-    assert whole.ran == ["b, seed 1", "a, seed 2", "b, seed 2"]
-    assert lines[1].startswith("3 of 6 jobs have results in ")
-    again = Fake()
-    assert "jobs:" not in "".join(go(again, tmp_path))
-    assert again.ran == []
-    assert (
-        tmp_path / "fake.md"
-    ).read_text() == "| group | auc |\n| --- | --- |\n| a | 1.0 ± 1.0 |\n| b | 1.0 ± 1.0 |\n"
-    assert (tmp_path / "fake.png").exists()
-
-
-def test_other_values_run_again_and_other_kinds_are_refused(tmp_path: Path) -> None:
-    go(Fake(), tmp_path)
-    other = Fake(scale=2.0)
-    go(other, tmp_path)
-    assert len(other.ran) == 6
-    records = json.loads((tmp_path / "fake.json").read_text())["records"]
-    assert records["a, seed 2"]["numbers"]["auc"] == 4.0
-    with pytest.raises(ValueError, match="no results, or results of full"):
-        go(Fake(), tmp_path, full=True)
-
-
-def test_the_time_is_said_before_and_between(tmp_path: Path) -> None:
-    lines = go(Fake(), tmp_path)
-    assert lines[1] == "6 jobs: about 21 s, and 3 jobs whose time is not known before they run"
-    assert lines[2].endswith("left: about 0 s, and 3 jobs whose time is not known before they run")
-    assert lines[3].endswith("left: about 0 s")  # both groups have results
-    assert [runner.minutes(s) for s in (89, 300, 7200)] == ["89 s", "5 min", "2.0 h"]
-
-
-def test_jobs_of_one_key_are_an_error() -> None:
-    with pytest.raises(ValueError, match="jobs of different keys"):
-        runner.pending([Job("a"), Job("a", 0, {"x": 1})], {"records": {}})
 
 
 def test_means_and_spreads() -> None:
@@ -291,6 +209,13 @@ def test_the_page_is_in_step_with_the_results() -> None:
     assert not stale, "run `python -m bench.studies.pages` and commit"
     for name in pages.load(ROOT):
         assert (ROOT / pages.figure(name)).is_file()
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_committed_results_are_of_the_jobs(name: str) -> None:
+    document = pages.load(ROOT)[name].document
+    jobs = STUDIES[name].points(document["kind"] == "full")
+    assert [record["job"] for record in document["records"].values()] == [job.as_dict() for job in jobs]
 
 
 def test_what_was_not_run_and_what_was_stopped_is_said() -> None:
