@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from equikernels.bench.studies.command import STUDIES
 from equikernels.bench.studies.study import Job, Numbers, Place, Results, Study, seeds
 
 import equikernels as ek
+
+from ..support import ROOT
 
 
 class Fake(Study):
@@ -52,18 +55,28 @@ class Fake(Study):
         path.write_text("")
 
 
-class Slow(Fake):
-    """Jobs end in another order than they begin."""
+class Paired(Fake):
+    """Jobs of "a" end after the job of "b" that begins behind them: two processes are needed."""
 
-    name = "slow"
+    name = "paired"
 
     def run(self, job: Job, place: Place) -> Numbers:
-        time.sleep(0.3 if job.group == "a" else 0.0)
+        done = place.folder.parent / f"b, seed {job.seed}, done"
+        if job.group == "b":
+            done.write_text("")
+        for _ in range(6000):
+            if done.exists():
+                break
+            time.sleep(0.01)
+        assert done.exists()
         return {"auc": job.seed, "process": os.getpid(), "threads": torch.get_num_threads()}
 
 
-class Alone(Slow):
+class Alone(Fake):
     name, alone = "alone", True
+
+    def run(self, job: Job, place: Place) -> Numbers:
+        return {"auc": job.seed, "process": os.getpid(), "threads": torch.get_num_threads()}
 
 
 def go(study: Study, folder: Path, full: bool = False) -> list[str]:
@@ -110,16 +123,17 @@ def test_the_time_is_said_before_and_between(tmp_path: Path) -> None:
     assert [workers.minutes(s) for s in (89, 300, 7200)] == ["89 s", "5 min", "2.0 h"]
 
 
-def test_jobs_run_side_by_side(tmp_path: Path) -> None:
+def test_jobs_run_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In as many processes as there are threads, but those that measure time in this one; records keep their order."""
+    monkeypatch.setattr(sys, "path", [*sys.path, str(ROOT)])  # the processes read this file
     before, lines = torch.get_num_threads(), list[str]()
     try:
-        for _ in runner.run([Slow(), Alone()], False, tmp_path, threads=2, say=lines.append):
+        for _ in runner.run([Paired(), Alone()], False, tmp_path, threads=2, say=lines.append):
             pass
     finally:
         torch.set_num_threads(before)
     assert lines[0] == "2 studies, 12 jobs: about 32 s, and 6 jobs whose time is not known before they run"
-    for study, processes, threads in ((Slow(), 2, 1), (Alone(), 1, 2)):
+    for study, processes, threads in ((Paired(), 2, 1), (Alone(), 1, 2)):
         document = json.loads((tmp_path / f"{study.name}.json").read_text())
         assert list(document["records"]) == [job.key for job in study.points(False)]
         assert document["machine"]["threads"] == threads
