@@ -116,7 +116,7 @@ class TrainingStudy(Study):
         return seconds_of_training(self.config(job, place))
 
     def altered(self, job: Job) -> str:
-        """What the job does to the events of training before it reads them."""
+        """The change that the job makes to the training events, in words; empty if it makes none."""
         return ""
 
     def training(self, job: Job, events: Events | None) -> str | None:

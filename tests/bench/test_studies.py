@@ -96,14 +96,6 @@ def test_every_job_can_be_built(name: str, full: bool) -> None:
             assert sum(p.numel() for p in build(config.network, config.options, config.backend).parameters()) > 0
 
 
-@pytest.fixture(scope="module")
-def few(tmp_path_factory: pytest.TempPathFactory) -> events.Events:
-    folder = tmp_path_factory.mktemp("few")
-    jets = ek.data.load_sample_jets()
-    paths = events.write(folder, "jets", [jets[:60], jets[60:120], jets[120:220]])
-    return events.Events(*map(str, paths), "few jets")
-
-
 def test_a_training_gives_numbers_that_its_seed_determines(few: events.Events, tmp_path: Path) -> None:
     config = training.with_training(training.networks("jets", False)["LorentzNet"], epochs=1)
     values: dict[str, Any] = training.values_of(config)

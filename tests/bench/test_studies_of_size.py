@@ -16,17 +16,8 @@ from equikernels.bench.studies.ablation import WITHOUT, Ablation
 from equikernels.bench.studies.study import Job, Place, Results, Study
 from equikernels.bench.studies.training import with_training
 
-import equikernels as ek
 from equikernels.train.config import Config
 from equikernels.train.tasks import build
-
-
-@pytest.fixture(scope="module")
-def few(tmp_path_factory: pytest.TempPathFactory) -> events.Events:
-    folder = tmp_path_factory.mktemp("few")
-    jets = ek.data.load_sample_jets()
-    paths = events.write(folder, "jets", [jets[:60], jets[60:120], jets[120:220]])
-    return events.Events(*map(str, paths), "few jets")
 
 
 def results(study: Study, numbers: dict[str, Any]) -> Results:

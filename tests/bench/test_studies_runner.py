@@ -176,14 +176,6 @@ def test_events_do_not_depend_on_the_number_of_processes(tmp_path: Path, monkeyp
             assert torch.equal(of.label, one.label)
 
 
-@pytest.fixture(scope="module")
-def few(tmp_path_factory: pytest.TempPathFactory) -> events.Events:
-    folder = tmp_path_factory.mktemp("few")
-    jets = ek.data.load_sample_jets()
-    paths = events.write(folder, "jets", [jets[:60], jets[60:120], jets[120:220]])
-    return events.Events(*map(str, paths), "few jets")
-
-
 def test_a_training_that_two_studies_need_is_made_once(few: events.Events, tmp_path: Path) -> None:
     config = training.with_training(training.networks("jets", False)["PFN"], epochs=1)
 

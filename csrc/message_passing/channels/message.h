@@ -119,8 +119,7 @@ struct MessagePlan {
 };
 
 // CPU. With Avx512Bf16 or Amx for the instruction set T = float has bfloat16 products in hardware; the other sets round
-// and multiply. Buffers come from the caller, aligned to 64
-// bytes:
+// and multiply. Buffers come from the caller, aligned to 64 bytes:
 //   packed   weights in the kernels' order, written once by pack(), read by all threads
 //   scratch  one per concurrent call of forward() or backward()
 //   partials plan.bytes(), backward only
