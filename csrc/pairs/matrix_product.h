@@ -55,6 +55,12 @@ template <int kRows, int kWidth, class T>
 inline void multiply_run(const Factor<T>& factor, int64_t first, int64_t in, Vec<T> (&acc)[kRows][kWidth]) {
   constexpr int W = lanes<T>;
   const T* rows = factor.rows + first * factor.stride;
+  // A copy: what is behind a reference the compiler may write back at every step.
+  Vec<T> sum[kRows][kWidth];
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 8
+    for (int v = 0; v < kWidth; ++v) sum[r][v] = acc[r][v];
   for (int64_t k = 0; k < in; ++k) {
     Vec<T> w[kWidth];
 #pragma GCC unroll 8
@@ -63,9 +69,13 @@ inline void multiply_run(const Factor<T>& factor, int64_t first, int64_t in, Vec
     for (int r = 0; r < kRows; ++r) {
       const Vec<T> x = broadcast(rows[r * factor.stride + k]);
 #pragma GCC unroll 8
-      for (int v = 0; v < kWidth; ++v) acc[r][v] = mul_add(x, w[v], acc[r][v]);
+      for (int v = 0; v < kWidth; ++v) sum[r][v] = mul_add(x, w[v], sum[r][v]);
     }
   }
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 8
+    for (int v = 0; v < kWidth; ++v) acc[r][v] = sum[r][v];
 }
 
 // done(row, sums) for each of a run of rows: the sums over the factors, on top of `start` (a row of the panel, or
