@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import mmap
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -110,6 +111,14 @@ def test_rotated_buffers(capturable: bool, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_memory_that_a_call_holds() -> None:
     assert memory.allocated(lambda: torch.zeros(1 << 18) + 1) == pytest.approx(2, abs=0.1)
+
+
+def test_a_step_that_adds_no_page_counts_as_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(memory, "above", lambda _: 0)
+    memory.print_peaks(lambda: None, lambda: None)
+    assert float(capsys.readouterr().out.split()[0]) * 2**20 == mmap.PAGESIZE
 
 
 def test_a_row_holds_medians_quartiles_and_extremes() -> None:
