@@ -20,19 +20,6 @@ static_assert(W <= NeighborsArgs::kSlack);
 constexpr double kInfinity = __builtin_inf();
 constexpr double kTwoPi = 6.283185307179586;
 
-// Which lanes a comparison found true: bit l stands for lane l.
-inline unsigned lane_mask(Bits<double> found) {
-#if defined(__AVX512F__)
-  return _mm512_movepi64_mask((__m512i)found);
-#elif defined(__AVX2__)
-  return unsigned(_mm256_movemask_pd((__m256d)found));
-#else
-  unsigned mask = 0;
-  for (int l = 0; l < W; ++l) mask |= unsigned(found[l] & 1) << l;
-  return mask;
-#endif
-}
-
 // Distance squared of one receiver x to W candidates.
 template <Separation kind, int kDim>
 EK_INLINE vdouble distance2(const NeighborsArgs& args, const double* x, int64_t slot) {
@@ -90,15 +77,43 @@ Distances choose(const NeighborsArgs& args) {
   }
 }
 
+#if defined(__AVX2__) && !defined(__AVX512F__)
+// For each mask of four lanes the lanes that are set, first of all: as 32-bit halves, and as numbers.
+struct Compress {
+  alignas(32) int32_t halves[16][8] = {};
+  alignas(32) int64_t lane[16][4] = {};
+  constexpr Compress() {
+    for (int mask = 0; mask < 16; ++mask)
+      for (int l = 0, to = 0; l < 4; ++l)
+        if (mask >> l & 1) {
+          halves[mask][2 * to] = 2 * l;
+          halves[mask][2 * to + 1] = 2 * l + 1;
+          lane[mask][to++] = l;
+        }
+  }
+};
+constexpr Compress kCompress;
+#endif
+
 // The candidates of a tile at a distance of at most `limit`, in order; inf and NaN are not. Returns how many.
 inline int64_t select(const double* square, int64_t count, double limit, double* near, int64_t* place) {
   int64_t found = 0;
 #if defined(__AVX512F__)
   for (int64_t l = 0; l < count; l += W) {
     const vdouble v = load(square + l);
-    const __mmask8 mask = __mmask8(lane_mask(v <= limit));
+    const __mmask8 mask = __mmask8(lane_mask<double>(v <= limit));
     store(near + found, vdouble(_mm512_maskz_compress_pd(mask, (__m512d)v)));
     _mm512_storeu_si512(place + found, _mm512_maskz_compress_epi64(mask, (__m512i)(lane_numbers<double>() + l)));
+    found += __builtin_popcount(mask);
+  }
+#elif defined(__AVX2__)
+  for (int64_t l = 0; l < count; l += W) {
+    const vdouble v = load(square + l);
+    const unsigned mask = lane_mask<double>(v <= limit);
+    const __m256i from = _mm256_load_si256((const __m256i*)kCompress.halves[mask]);
+    store(near + found, (vdouble)_mm256_permutevar8x32_ps((__m256)v, from));
+    const Bits<double> places = (Bits<double>)_mm256_load_si256((const __m256i*)kCompress.lane[mask]) + l;
+    std::memcpy(place + found, &places, sizeof places);
     found += __builtin_popcount(mask);
   }
 #else
@@ -113,7 +128,7 @@ inline int64_t select(const double* square, int64_t count, double limit, double*
 
 inline int64_t count_within(const double* square, int64_t count, double limit) {
   int64_t found = 0;
-  for (int64_t l = 0; l < count; l += W) found += __builtin_popcount(lane_mask(load(square + l) <= limit));
+  for (int64_t l = 0; l < count; l += W) found += __builtin_popcount(lane_mask<double>(load(square + l) <= limit));
   return found;
 }
 

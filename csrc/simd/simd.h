@@ -124,6 +124,11 @@ inline vfloat max_of(vfloat bound, vfloat x) {
 inline vfloat min_of(vfloat bound, vfloat x) {
   return (vfloat)_mm512_maskz_min_ps(__mmask16(-1), (__m512)bound, (__m512)x);
 }
+#elif defined(__AVX2__)
+inline vfloat max_of(vfloat bound, vfloat x) { return (vfloat)_mm256_max_ps((__m256)bound, (__m256)x); }
+inline vfloat min_of(vfloat bound, vfloat x) { return (vfloat)_mm256_min_ps((__m256)bound, (__m256)x); }
+inline vdouble max_of(vdouble bound, vdouble x) { return (vdouble)_mm256_max_pd((__m256d)bound, (__m256d)x); }
+inline vdouble min_of(vdouble bound, vdouble x) { return (vdouble)_mm256_min_pd((__m256d)bound, (__m256d)x); }
 #endif
 
 // 0, 1, 2, ... one number a lane.
@@ -138,6 +143,29 @@ inline Bits<float> bits(vfloat v) { return (Bits<float>)v; }
 inline Bits<double> bits(vdouble v) { return (Bits<double>)v; }
 inline vfloat from_bits(Bits<float> b) { return (vfloat)b; }
 inline vdouble from_bits(Bits<double> b) { return (vdouble)b; }
+
+// Which lanes a comparison found true: bit l stands for lane l.
+template <class T>
+inline unsigned lane_mask(Bits<T> found) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) return _mm512_movepi32_mask((__m512i)found);
+  if constexpr (sizeof(T) == 8) return _mm512_movepi64_mask((__m512i)found);
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) == 4) return unsigned(_mm256_movemask_ps((__m256)found));
+  if constexpr (sizeof(T) == 8) return unsigned(_mm256_movemask_pd((__m256d)found));
+#else
+  unsigned mask = 0;
+  for (int l = 0; l < lanes<T>; ++l) mask |= unsigned(found[l] & 1) << l;
+  return mask;
+#endif
+}
+// The other way: all bits of the lanes whose bit is set, of the mask's lowest ones.
+template <class T>
+inline Bits<T> masked_lanes(unsigned mask) {
+  using L = decltype(Bits<T>{}[0] + 0);
+  const Bits<T> own = (Bits<T>{} + L(1)) << lane_numbers<T>();
+  return ((Bits<T>{} + L(mask)) & own) != Bits<T>{};
+}
 
 template <class V>
 inline V abs(V x) {

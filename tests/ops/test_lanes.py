@@ -101,6 +101,26 @@ def test_rounding_to_16_bits_is_torchs(module: ModuleType, name: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_bounds_let_a_nan_of_the_number_through(module: ModuleType, dtype: type) -> None:
+    values = np.array([np.nan, -np.inf, -1, -0.0, 0.0, 2, np.inf, 5e-324], dtype)
+    bound, x = (np.ascontiguousarray(t.ravel()) for t in np.meshgrid(values, values))
+    most, least = module.bounded(bound, x)
+    bits = f"u{x.itemsize}"  # a NaN and the sign of a zero count
+    assert np.array_equal(most.view(bits), np.where(bound > x, bound, x).view(bits))
+    assert np.array_equal(least.view(bits), np.where(bound < x, bound, x).view(bits))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_masks_of_lanes(module: ModuleType, dtype: type) -> None:
+    count = module.lanes32 if dtype is np.float32 else module.lanes64
+    for mask in [0, *(1 << k for k in range(count)), (1 << count) - 1, 0x5555 % (1 << count)]:
+        wanted = np.array([mask >> k & 1 for k in range(count)], dtype)
+        found, ones = module.positive(2 * wanted - 1)
+        assert found == mask
+        assert np.array_equal(ones, wanted)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", ["exp", "log", "log1p"])
 def test_functions_to_a_few_roundings(module: ModuleType, name: str, dtype: type) -> None:
     info = np.finfo(dtype)

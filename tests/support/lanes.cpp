@@ -71,8 +71,30 @@ Array<T> transposed(const Array<T>& x) {
   return out;
 }
 
+// The greater and the smaller of a bound and a number.
+template <class T>
+py::tuple bounded(const Array<T>& bound, const Array<T>& x) {
+  Array<T> most(x.size()), least(x.size());
+  for (py::ssize_t i = 0; i + lanes<T> <= x.size(); i += lanes<T>) {
+    store(most.mutable_data() + i, max_of(load(bound.data() + i), load(x.data() + i)));
+    store(least.mutable_data() + i, min_of(load(bound.data() + i), load(x.data() + i)));
+  }
+  return py::make_tuple(most, least);
+}
+
+// The mask of the lanes of one vector that are positive, and a vector that is 1 in them alone.
+template <class T>
+py::tuple positive(const Array<T>& x) {
+  const unsigned mask = lane_mask<T>(load(x.data()) > T(0));
+  Array<T> ones(lanes<T>);
+  store(ones.mutable_data(), from_bits(masked_lanes<T>(mask) & bits(splat(T(1)))));
+  return py::make_tuple(mask, ones);
+}
+
 template <class T>
 void define(py::module_& m) {
+  m.def("bounded", &bounded<T>);
+  m.def("positive", &positive<T>);
   m.def("function", &function<T>);
   m.def("fma", &fused<T>);
   m.def("transpose", &transposed<T>);
