@@ -37,7 +37,7 @@ struct EdgeMlpOptions {
   double norm_inside = 0, norm_offset = 0, clamp = __builtin_inf();
   bool interval = false, product = false, psi = true, bfloat16 = false, tf32 = false;
   Storage storage = Storage::full;
-  bool keep = false;  // tiles: what backward would compute again
+  bool keep = false;  // what backward would compute again: tiles all products, channels on CPUs the head
   std::vector<int> order;
   std::vector<LayerOptions> layers;
   std::vector<double> metric;

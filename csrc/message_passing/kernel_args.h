@@ -197,11 +197,15 @@ class KernelArgs : protected FirstLayer<Device> {
     return first;
   }
 
-  // --- tiles ---
   // Room for what backward would compute again.
+  bool keeps_head() const { return channels && o.keep && !Device::cuda; }
   template <class T>
   Tensor room_to_keep() const {
     Tensor kept = empty({0});
+    if (keeps_head()) {
+      const int64_t words = MessageArgs<T, T>::kept_words(in.width(size_t(o.messages_at) + 1));
+      return uninitialised(in.like(), {in.num_edges * words}, ScalarType::Int);
+    }
     if (!tiles || !o.keep) return kept;
     int64_t columns = 0;
     for (size_t l = 0; l < depth(); ++l) columns += in.width(l);
@@ -210,6 +214,8 @@ class KernelArgs : protected FirstLayer<Device> {
     });
     return kept;
   }
+
+  // --- tiles ---
   template <class S, class T, class X>
   EdgeTiles<Device, S, T, X> tiles_args(const Tensor& kept, bool was_kept) const {
     MessageArgs<T, X> a;

@@ -32,6 +32,7 @@ class MessagePassing : KernelArgs<Device> {
   using Base::in;
   using Base::inputs;
   using Base::invariants;
+  using Base::keeps_head;
   using Base::later;
   using Base::measured_width;
   using Base::n;
@@ -58,7 +59,7 @@ class MessagePassing : KernelArgs<Device> {
 
  public:
   // messages, coordinates, edges, mean and variance of a measured norm (float64 [2, H]); the same as running averages
-  // want them; then what backward reads again: the first layer's tables, the norm's sums, and what tiles keep.
+  // want them; then what backward reads again: the first layer's tables, the norm's sums, and what is kept.
   static std::vector<Tensor> forward(const Optionals& tensors, const Tensor& graph, int64_t num_edges, int64_t kind,
                                      const std::vector<int64_t>& ints, const std::vector<double>& numbers) {
     MessagePassing op(tensors, graph, num_edges, kind, ints, numbers);
@@ -130,6 +131,7 @@ class MessagePassing : KernelArgs<Device> {
     } else if (channels) {
       auto args = this->template channels_args<T, X>();
       args.bfloat16 = o.bfloat16;
+      args.kept_head = keeps_head() ? put<int32_t>(out.back()) : nullptr;
       ask(args);
       Device::Channels::template message_forward<T, X>(in.like(), args, o.tf32);
     } else {
@@ -193,6 +195,7 @@ class MessagePassing : KernelArgs<Device> {
     } else if (channels) {
       auto args = this->template channels_args<T, X>();
       args.bfloat16 = o.bfloat16;  // on CPUs; on CUDA gradients are those of full precision
+      args.kept_head = keeps_head() ? put<int32_t>(saved[4]) : nullptr;
       ask(args);
       channels_backward<T, X>(args, g);
     } else {

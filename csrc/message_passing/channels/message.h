@@ -6,7 +6,8 @@
 //   M_i  = sum or mean over received edges of m_ij
 //   t_ij = w_x . act(W_x m_ij + b_x)                if there is a head; through tanh if asked
 //   X_i  = sum or mean over received edges of clamp(t_ij d_ij), d_ij made from x_i - x_j, or x_j
-// Nothing is stored per edge; the backward pass computes the messages again.
+// The backward pass computes the messages again. Per edge nothing is stored but, of a ReLU head in training, t_ij and
+// the signs of W_x m_ij + b_x, a bit each, from which the head's derivatives follow without its product.
 // T: type of the features, X: of the coordinates. All tensors are contiguous.
 #pragma once
 
@@ -75,6 +76,10 @@ struct MessageArgs {
   // Forward, CPUs with tiles, together with bfloat16: every number as the sum of two of bfloat16.
   bool two_parts = false;
 
+  // What a ReLU head leaves to backward, [E, kept_words()]: t_ij, then a bit for each channel, set where it is not cut
+  // off. Written forward, read backward, which then gives all gradients of the head; null: it is computed again.
+  int32_t* kept_head = nullptr;
+
   // Forward. Any of them may be null: not wanted.
   T* messages = nullptr;     // M [n, H']
   X* coordinates = nullptr;  // X [n, dim]; needs a head
@@ -97,6 +102,8 @@ struct MessageArgs {
 
   EK_HD int invariants() const { return int(interval) + int(product); }
   int64_t message_width() const { return depth > 1 ? hidden[depth - 2].width : width; }  // H'
+  static constexpr int64_t kept_words(int64_t head_width) { return int64_t(sizeof(T) / 4) + (head_width + 31) / 32; }
+  int32_t* kept_of(int64_t edge) const { return kept_head + edge * kept_words(head.width); }
 };
 
 // How the backward pass is shared out: by the problem alone, so that results do not depend on the threads.

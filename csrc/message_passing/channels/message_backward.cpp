@@ -1,5 +1,6 @@
 // A block of edges is computed again and differentiated while its rows are in cache: against the two products of the
-// forward pass (edge network and head) six, two of them again, two for the rows, two for the weights.
+// forward pass (edge network and head) six, two of them again, two for the rows, two for the weights; five where the
+// forward pass kept the signs of the head.
 #include "../../core/isa.h"
 #include "partials.h"
 #include "points.h"
@@ -64,19 +65,38 @@ struct Chunk {
   // grad += gradient of m from the head
   void through_head() {
     const PackedLayer<T>& layer = packed.head;
-    compute_head<true>(args, packed, block, s);
-    if (args.head_tanh) apply_tanh(s.t);
+    if (args.kept_head) {
+      for (int e = 0; e < block.count; ++e) std::memcpy(s.t + e, args.kept_of(block.edge[e]), sizeof(T));
+    } else {
+      compute_head<true>(args, packed, block, s);
+      if (args.head_tanh) apply_tanh(s.t);
+    }
     points.through_update(args, block, geometry, s.t, s.factor);
     if (args.head_tanh)
       for (int e = 0; e < block.count; ++e) s.factor[e] *= T(1) - s.t[e] * s.t[e];
-    if (args.grad_head_out) add_rows(s.head, layer.out, s.factor, block.count, partial.head_out);
     const Rows<T> g = s.spare;
-    for (int e = 0; e < block.count; ++e) {
-      const Vec<T> factor = broadcast(s.factor[e]);
-      for (int64_t k = 0; k < layer.out; k += W) store(g[e] + k, factor * load(packed.head_out + k));
+    if (args.kept_head) {
+      through_signs(g);
+    } else {
+      if (args.grad_head_out) add_rows(s.head, layer.out, s.factor, block.count, partial.head_out);
+      for (int e = 0; e < block.count; ++e) {
+        const Vec<T> factor = broadcast(s.factor[e]);
+        for (int64_t k = 0; k < layer.out; k += W) store(g[e] + k, factor * load(packed.head_out + k));
+      }
+      through_activation(g, s.head_d, layer.out);
     }
-    through_activation(g, s.head_d, layer.out);
     through_layer<Into::sum>(args.head, layer, partial.head, g, s.message, s.grad);
+  }
+
+  // g <- the factor of t where a channel of the head was not cut off. w_x is in the transposed weights, and is put on
+  // the sums of weights and biases at the end.
+  void through_signs(Rows<T> g) const {
+    for (int e = 0; e < block.count; ++e) {
+      const int32_t* words = args.kept_of(block.edge[e]) + sizeof(T) / 4;
+      const Bits<T> factor = bits(splat(s.factor[e]));
+      for (int64_t k = 0; k < args.head.width; k += W)
+        store(g[e] + k, from_bits(factor & masked_lanes<T>(uint32_t(words[k / 32]) >> (k % 32))));
+    }
   }
 
   // grad: from the gated messages to those without the gate

@@ -15,6 +15,21 @@ inline void write_edges(const MessageArgs<T, X>& args, const EdgeBlock& block, R
   }
 }
 
+template <class T, class X>
+inline void keep_head(const MessageArgs<T, X>& args, const EdgeBlock& block, const Scratch<T>& s) {
+  for (int e = 0; e < block.count; ++e) {
+    int32_t* to = args.kept_of(block.edge[e]);
+    std::memcpy(to, s.t + e, sizeof(T));
+    to += sizeof(T) / 4;
+    for (int64_t k = 0; k < args.head.width; k += 32) {
+      uint32_t word = 0;
+      for (int64_t c = k; c < k + 32 && c < args.head.width; c += lanes<T>)
+        word |= uint32_t(lane_mask<T>(~(load(s.head[e] + c) <= T(0)))) << (c - k);
+      *to++ = int32_t(word);
+    }
+  }
+}
+
 }  // namespace
 
 template <class Isa, class T, class X>
@@ -53,6 +68,7 @@ void MessageCpu<Isa, T, X>::forward(const Args& args, const void* packed_weights
     if (!coordinates) continue;
     compute_head<false>(args, packed, block, s);
     if (args.head_tanh) apply_tanh(s.t);
+    if (args.kept_head) keep_head(args, block, s);
     aggregate_coordinates(args, block, geometry, s.t, carry);
   }
   release_tiles();

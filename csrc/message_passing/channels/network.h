@@ -42,14 +42,17 @@ struct PackedLayer {
     bias = arena.take<T>(padded<T>(out));
     if (backward) transposed = arena.take<T>(packed_size<T>(out, in));
   }
-  void fill(const MessageLayer<T>& layer, bool bfloat16, bool two_parts) const {
+  // outputs: what the transposed weights of each output are multiplied by, or null.
+  void fill(const MessageLayer<T>& layer, bool bfloat16, bool two_parts, const T* outputs = nullptr) const {
     for (int part = 0; part <= int(two_parts); ++part)
       pack(
           in, out, [&](int64_t k, int64_t o) { return layer.weight[o * in + k]; }, bfloat16, part,
           part == 0 ? panels : reinterpret_cast<T*>(pairs(part)));
     for (int64_t o = 0; o < padded<T>(out); ++o) bias[o] = layer.bias && o < out ? layer.bias[o] : T(0);
     if (transposed)
-      pack(out, in, [&](int64_t o, int64_t k) { return layer.weight[o * in + k]; }, bfloat16, 0, transposed);
+      pack(
+          out, in, [&](int64_t o, int64_t k) { return layer.weight[o * in + k] * (outputs ? outputs[o] : T(1)); },
+          bfloat16, 0, transposed);
   }
   int64_t pair_count() const { return (in + 1) / 2; }
   // Both parts together take the place of the numbers.
@@ -112,7 +115,7 @@ struct Packed {
     for (int l = 0; l < args.depth - 1; ++l) hidden[l].fill(args.hidden[l], args.bfloat16, args.two_parts);
     if (gate) copy_padded(args.gate_weight, 1, args.message_width(), gate);
     if (head_out) {
-      head.fill(args.head, args.bfloat16, args.two_parts);
+      head.fill(args.head, args.bfloat16, args.two_parts, args.kept_head ? args.head_out : nullptr);
       copy_padded(args.head_out, 1, args.head.width, head_out);
     }
   }

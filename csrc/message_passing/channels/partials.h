@@ -151,6 +151,33 @@ void add_piece(const MessageArgs<T, X>& args, const MessagePlan& plan, const voi
     }
 }
 
+// Of a head whose signs were kept the sums G and g are of what t passes on, w_x left out:
+//   W_x' = w_x G,  b_x' = w_x g,  w_x' = W_x . G + b_x g    for each channel of the head
+template <class T, class X>
+void add_kept_head(const MessageArgs<T, X>& args, const MessagePlan& plan, const void* partials) {
+  const int64_t in = args.message_width(), stride = padded<T>(in);
+  const MessageLayer<T>& head = args.head;
+  PartialLayer<T> of[MessagePlan::kMostChunks];
+  for (int k = 0; k < plan.chunks; ++k) of[k] = partial_of(args, plan, partials, k).head;
+  const auto total = [&](T* PartialLayer<T>::* piece, int64_t at) {
+    double sum = 0;
+    for (int k = 0; k < plan.chunks; ++k) sum += (of[k].*piece)[at];
+    return sum;
+  };
+  for (int64_t c = 0; c < head.width; ++c) {
+    double to_out = 0;
+    const double out = args.head_out[c];
+    for (int64_t k = 0; k < in; ++k) {
+      const double g = total(&PartialLayer<T>::weight, c * stride + k);
+      head.grad_weight[c * in + k] = T(out * g);
+      to_out += head.weight[c * in + k] * g;
+    }
+    const double g = total(&PartialLayer<T>::bias, c);
+    head.grad_bias[c] = T(out * g);
+    args.grad_head_out[c] = T(to_out + (head.bias ? head.bias[c] * g : 0));
+  }
+}
+
 template <class T, class X>
 void add_partial_weights(const MessageArgs<T, X>& args, const MessagePlan& plan, const void* partials) {
   using P = Partial<T>;
@@ -174,7 +201,9 @@ void add_partial_weights(const MessageArgs<T, X>& args, const MessagePlan& plan,
     vector([](const P& p) { return p.gate_bias; }, 1, args.grad_gate_bias);
   }
   if (!args.head_out) return;
-  if (wants_coordinates(args, true)) {
+  if (wants_coordinates(args, true) && args.kept_head) {
+    add_kept_head(args, plan, partials);
+  } else if (wants_coordinates(args, true)) {
     layer([](const P& p) { return p.head; }, args.head, n);
     vector([](const P& p) { return p.head_out; }, args.head.width, args.grad_head_out);
   } else {  // the head had no part in the outputs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -19,8 +20,8 @@ from .options import MEASURED, OP, PRECISIONS, STORAGE, EdgeOptions, Geometry, p
 from .synchronised import is_synchronised, synchronise
 
 KERNELS[OP] = ("cpu", "cuda")
-TILES = 3
-TABLES = (0, 1, TILES)  # plans in which the kernel makes tables of the first layer's products over nodes
+CHANNELS, TILES = 0, 3
+TABLES = (CHANNELS, 1, TILES)  # plans in which the kernel makes tables of the first layer's products over nodes
 
 
 class EdgeOutput(NamedTuple):
@@ -66,10 +67,11 @@ def message_passing(
     2304.05293, eqs. 3.1-3.4) and the Interaction Network (arXiv 2103.16701) are settings of this op.
 
     Nothing is kept per edge but what is asked for: memory is O(n), forward and backward, which computes the layers
-    again (on CUDA wide layers may keep a bounded number of bytes, see below). Second derivatives are those of the
-    formula above, taken by PyTorch, and take memory for all layers of all edges. A batch norm normalises over all
-    edges; its statistics are measured in training, with gradients through them, and the running averages of its module
-    are kept; in evaluation, or with statistics given, those are used.
+    again (up to ``EQUIKERNELS_WORKSPACE`` bytes, 256 MiB if not set, may be kept: on CPUs of a ReLU head the weight of
+    each edge and a bit for each channel, 16 bytes an edge at width 72; on CUDA see below). Second derivatives are those
+    of the formula above, taken by PyTorch, and take memory for all layers of all edges. A batch norm normalises over
+    all edges; its statistics are measured in training, with gradients through them, and the running averages of its
+    module are kept; in evaluation, or with statistics given, those are used.
 
     CPU kernels exist for: up to 3 layers of one activation before the message, the first with or without a batch norm,
     a gate, a head of 2 layers; and for up to 32 layers of up to 512 channels, each with an activation of its own and a
@@ -183,7 +185,7 @@ def _run(
 ) -> list[Tensor]:
     tensors: Tensors = [h, x, edge_attr, *mlp.tensors()]
     kernel = use_kernel(OP, *[t for t in tensors if t is not None], limit=call.limit)
-    if kernel and call.options.plan == TILES:
+    if kernel:
         call = _keeping(call, tensors, graph)
     if not call.options.storage:
         return FUSED(tensors, graph, call, kernel)
@@ -192,19 +194,50 @@ def _run(
 
 
 def _keeping(call: Call, tensors: Tensors, graph: Graph) -> Call:
-    """The call, that keeps the products of all edges for backward where the workspace has room for them."""
-    wanted = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-    if not wanted or torch.compiler.is_compiling() or call.options.bfloat16:  # whose gradients are of other products
+    """The call, that keeps for backward what it would compute again, where the workspace has room: on tiles the
+    products of all edges; on CPUs the signs of a ReLU head."""
+    options = call.options
+    if torch.compiler.is_compiling() or options.bfloat16:  # whose gradients are of other products
         return call
-    weights = [w for w in tensors[reference.FIRST :: reference.OF_LAYER] if w is not None]
-    if graph.num_edges * sum(w.shape[0] for w in weights) * weights[0].element_size() > workspace():
+    if not (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)):
         return call
-    options = call.options._replace(keep=True)
-    return call._replace(options=options, ints=options.encoded()[0])
+    widths, size = _widths(tensors), _itemsize(tensors)
+    if options.plan == TILES:
+        of_edge = sum(widths) * size
+    elif options.plan == CHANNELS and _has_relu_head(options) and graph.device.type == "cpu":
+        of_edge = 4 * _kept_words(widths, options, size)
+    else:
+        return call
+    return _kept(options) if graph.num_edges * of_edge <= workspace() else call
+
+
+@lru_cache(maxsize=4096)
+def _kept(options: EdgeOptions) -> Call:
+    options = options._replace(keep=True)
+    return Call(options, None, *options.encoded(), options.needs_edges())
+
+
+def _widths(tensors: Tensors) -> list[int]:
+    return [w.shape[0] for w in tensors[reference.FIRST :: reference.OF_LAYER] if w is not None]
+
+
+def _itemsize(tensors: Tensors) -> int:
+    like = tensors[reference.FIRST]
+    assert like is not None
+    return like.element_size()
+
+
+def _kept_words(widths: list[int], options: EdgeOptions, size: int) -> int:
+    """Of 32 bits, for an edge: the head's output, a number of ``size`` bytes, and a bit for each of its channels."""
+    return size // 4 + (widths[options.messages_at + 1] + 31) // 32
+
+
+def _has_relu_head(options: EdgeOptions) -> bool:
+    return options.coordinates > 0 and options.layers[options.messages_at + 1].activation == "relu"
 
 
 def workspace() -> int:
-    """Bytes that products of all edges may take; csrc reads the same."""
+    """Bytes that what is kept of all edges may take; csrc reads the same."""
     given = os.environ.get("EQUIKERNELS_WORKSPACE", "")
     return int(given) if given.isdecimal() else 1 << 28
 
@@ -278,7 +311,11 @@ def _shapes(tensors: Tensors, num_edges: Any, options: EdgeOptions) -> list[Tens
     attributes = tensors[2].shape[1] if tensors[2] is not None and options.has("edge_attr") else 0
     bound = len(options.columns()) + attributes
     stored = STORED[options.storage] or like.dtype
-    kept = like.new_empty(num_edges * sum(widths), dtype=stored) if options.keep else like.new_empty(0)
+    kept = like.new_empty(0)
+    if options.keep and options.plan == CHANNELS:
+        kept = like.new_empty(num_edges * _kept_words(widths, options, like.element_size()), dtype=torch.int32)
+    elif options.keep:
+        kept = like.new_empty(num_edges * sum(widths), dtype=stored)
     state = 4 * width + bound + bound * bound + 2 * nodes * bound
     return [
         like.new_empty(nodes, widths[options.messages_at]) if options.messages else nothing,

@@ -151,7 +151,7 @@ class EdgeOptions(NamedTuple):
 
     def needs_edges(self) -> bool:
         """Whether the op has to know how many edges there are."""
-        return self.edges_at >= 0 or self.has("edge_attr") or self.plan > 0
+        return self.edges_at >= 0 or self.has("edge_attr") or self.plan > 0 or self.keep
 
     def nodes(self, tensors: list[Tensor | None]) -> int:
         """How many there are."""
