@@ -46,6 +46,8 @@ EK_SCHEMAS(m) {
   m.def(EK_FUSED_BACKWARD("linear_2to2"));
   m.def(EK_FUSED("linear_2to0"));
   m.def(EK_FUSED_BACKWARD("linear_2to0"));
+  m.def(EK_FUSED("linear_1to2"));
+  m.def(EK_FUSED_BACKWARD("linear_1to2"));
   m.def(ek::kRowsProductSchema);
   m.def(ek::kRowsOuterSchema);
   m.def(EK_FUSED("rows_network"));
@@ -54,6 +56,8 @@ EK_SCHEMAS(m) {
 }
 
 EK_KERNELS(m) {
+  m.impl("linear_1to2", TORCH_BOX(&EK_LINEAR::forward_1to2));
+  m.impl("linear_1to2_backward", TORCH_BOX(&EK_LINEAR::backward_1to2));
   m.impl("rank2_products", TORCH_BOX(&ek::MixOnCpu::products));
   m.impl("row_affine", TORCH_BOX(&ek::RowsOnCpu::affine));
 }

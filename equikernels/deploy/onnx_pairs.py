@@ -93,7 +93,7 @@ def rank2_mix(b: Body, a: Arguments) -> list[Value]:
 
 
 class _Layer:
-    """The tensors of linear_2to2 and linear_2to0, and what both compute."""
+    """The tensors of a linear layer between ranks, and what all of them compute."""
 
     def __init__(self, b: Body, a: Arguments, maps: int) -> None:
         source, affine, *coefs, bias, diag_bias, alpha, nobj = a["tensors"]
@@ -109,7 +109,7 @@ class _Layer:
         self.coefs = self._coefs(coefs, maps)  # [C, D, maps]
         self.factors = None
         if alpha:
-            k = {15: 10, 2: 2}[maps]
+            k = {15: 10, 2: 2, 5: 5}[maps]
             log = b.wider(b.Log(b.Div(self.nobj, b.constant(self.options.nbar))), 2)
             self.factors = b.Exp(b.Mul(b.turned(b.Reshape(alpha, b.ints(self.width, k))), log))  # [B, k, C]
 
@@ -208,6 +208,21 @@ def linear_2to0(b: Body, a: Arguments) -> list[Value]:
     return [rectified(b, z, layer.options.slope)]
 
 
+def linear_1to2(b: Body, a: Arguments) -> list[Value]:
+    """Maps in the order of the op: x on the diagonal, at columns, at rows; its sum on the diagonal and everywhere."""
+    layer = _Layer(b, a, 5)
+    pairs, x = layer.pairs, layer.T
+    at = [layer.map(layer.times(x, slot, True), slot) for slot in range(3)]
+    total = layer.per(pairs.of_events(x))
+    for k, slot in ((3, 0), (4, 2)):
+        at[slot] = b.Add(at[slot], pairs.spread(layer.map(layer.times(total, k), k)))
+    if layer.bias:
+        at[2] = b.Add(at[2], layer.bias)
+    if layer.diag_bias:
+        at[0] = b.Add(at[0], layer.diag_bias)
+    return [rectified(b, _spread(b, pairs, *at), layer.options.slope)]
+
+
 def rows_network(b: Body, a: Arguments) -> list[Value]:
     """A layer on pairs, and a norm of given statistics as scale and shift."""
     options = RowsOptions.decoded(list(a["options"]), list(a["numbers"]))
@@ -237,7 +252,7 @@ FORMULAS.update(
         formula.__name__: formula
         for formula in (
             rank2_products, rank2_sum, rank2_extremum, rank2_broadcast, rank2_mix, linear_2to2, linear_2to0,
-            rows_network, row_affine, rows_product,
+            linear_1to2, rows_network, row_affine, rows_product,
         )
     }
 )  # fmt: skip

@@ -7,7 +7,7 @@ import torch
 
 import equikernels as ek
 
-FUSED = ("message_passing", "row_mlp", "linear_2to2", "linear_2to0", "rows_network")
+FUSED = ("message_passing", "row_mlp", "linear_2to2", "linear_2to0", "linear_1to2", "rows_network")
 GRAPH = ek.Graph.complete(torch.tensor([0, 3, 5]))
 X = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
 

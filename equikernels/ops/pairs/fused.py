@@ -1,5 +1,5 @@
 """Layers with one summed aggregation as one op each: linear_2to2 sums over pairs, maps particles and events and mixes;
-linear_2to0 sums over pairs and maps events."""
+linear_2to0 sums over pairs and maps events; linear_1to2, on CPUs, maps particles and events and broadcasts."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def fused(layer: Layer) -> Tensor | None:
     how, nobj = of.how, of.batch.nobj
     if op not in FUSED or len(how.config) != 1 or not of.sums_alone or of.batch.weight is not None:
         return None
-    if op == "linear_2to2" and layer.inner != 1:
+    if op != "linear_2to0" and layer.inner != 1:
         return None
     if nobj is not None:
         if nobj.requires_grad:
@@ -90,6 +90,8 @@ def _shapes(ranks: str, tensors: Tensors, num_pairs: Any, options: LayerOptions)
     assert T is not None
     assert coefs is not None
     width, events = coefs.shape[1] if coefs01 is None else coefs01.shape[0], options.num_events
+    if ranks == "1to2":
+        return [T.new_empty(num_pairs, width), T.new_empty(0)]
     if ranks == "2to2":
         return [T.new_empty(T.shape[0], width), T.new_empty(options.num_nodes, 3, T.shape[1])]
     wide = torch.promote_types(T.dtype, torch.float32)  # 16 bits are too few for the sum of an event's pairs
@@ -107,8 +109,8 @@ FUSED = {
             saved=(0, 1),
         )
     )
-    for ranks in ("2to2", "2to0")
+    for ranks in ("2to2", "2to0", "1to2")
 }
 for _op in FUSED:
-    KERNELS[_op] = ("cpu", "cuda")
+    KERNELS[_op] = ("cpu",) if _op == "linear_1to2" else ("cpu", "cuda")
     COMPOSED.add(_op)
