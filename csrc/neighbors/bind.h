@@ -73,7 +73,9 @@ struct Neighbors {
 
   // The coordinates laid out for the kernels, and the arguments all of them share.
   struct Search {
-    Tensor x, plane, node, last, axis;
+    Tensor x, plane, node, last;
+    std::vector<SlotOrder> order;
+    std::vector<Strip> strip;
     NeighborsArgs args;
 
     Search(const char* op, const NeighborsInputs& inputs) : x(as_contiguous(inputs.x)) {
@@ -118,6 +120,7 @@ struct Neighbors {
    private:
     static constexpr int64_t kGrain = 16384;  // pairs below which a second thread costs more than it brings
     static constexpr int64_t kOrdered = 512;  // nodes from which on an event is worth putting in order
+    static constexpr int64_t kInStrip = 1024;
 
     template <class F>
     void run(F&& f) const {
@@ -137,12 +140,19 @@ struct Neighbors {
       plane = uninitialised(x, {args.dim * stride});
       node = uninitialised(x, {n}, ScalarType::Long);
       last = uninitialised(x, {events}, ScalarType::Long);
-      axis = uninitialised(x, {events}, ScalarType::Long);
       double* planes = plane.mutable_data_ptr<double>();
       for (int c = 0; c < args.dim; ++c) args.plane[c] = planes + c * stride;
       args.node = node.mutable_data_ptr<int64_t>();
       args.last = last.mutable_data_ptr<int64_t>();
-      args.axis = axis.mutable_data_ptr<int64_t>();
+      order.resize(size_t(events));
+      int64_t strips = 0;
+      for (int64_t b = 0; b < events; ++b) {
+        order[size_t(b)].first = strips;
+        strips += 1 + (args.events.ptr[b + 1] - args.events.ptr[b]) / kInStrip;
+      }
+      strip.resize(size_t(strips));
+      args.order = order.data();
+      args.strip = strip.data();
       const bool ordered = std::all_of(args.metric, args.metric + args.dim, [](double m) { return m >= 0; });
       Device::share(
           events, [&](int64_t b) { return args.events.ptr[b]; },
@@ -152,7 +162,8 @@ struct Neighbors {
     }
 
     // Lays out one event: its nodes that are not finite last, the others, in a large event and under a metric that
-    // is not indefinite, along the coordinate that spreads most.
+    // is not indefinite, in strips along the coordinate that spreads most, each by the one that spreads most but for
+    // it.
     void arrange(int64_t b, double* planes, int64_t stride, bool ordered, bool periodic) {
       const double* rows = x.const_data_ptr<double>();
       const int64_t begin = args.events.ptr[b], end = args.events.ptr[b + 1], dim = args.dim;
@@ -164,24 +175,47 @@ struct Neighbors {
         nodes[good ? finite++ : --bad] = i;
       }
       last.mutable_data_ptr<int64_t>()[b] = finite;
-      const int64_t along = ordered && finite - begin >= kOrdered ? widest(begin, finite, periodic ? 1 : dim) : -1;
-      axis.mutable_data_ptr<int64_t>()[b] = along;
-      if (along >= 0) {
-        std::vector<std::pair<double, int64_t>> keys(finite - begin);
-        for (int64_t s = begin; s < finite; ++s) keys[s - begin] = {rows[nodes[s] * dim + along], nodes[s]};
-        std::sort(keys.begin(), keys.end());
-        for (int64_t s = begin; s < finite; ++s) nodes[s] = keys[s - begin].second;
-      }
+      if (ordered && finite - begin >= kOrdered) put_in_order(order[size_t(b)], begin, finite, periodic ? 1 : dim);
       for (int64_t c = 0; c < dim; ++c)
         for (int64_t s = begin; s < end; ++s) planes[c * stride + s] = rows[nodes[s] * dim + c];
     }
 
-    // The coordinate, of the first `dim`, with the largest variance under the metric.
-    int64_t widest(int64_t begin, int64_t end, int64_t dim) const {
+    // By coordinates of the first `dim`.
+    void put_in_order(SlotOrder& o, int64_t begin, int64_t end, int64_t dim) {
+      const int64_t count = end - begin;
+      o.along = o.across = widest(begin, end, dim, -1);
+      o.strips = dim > 1 ? std::max<int64_t>(1, count / kInStrip) : 1;
+      if (o.strips > 1) {
+        o.across = widest(begin, end, dim, o.along);
+        sort_by(o.along, begin, end);
+      }
       const double* rows = x.const_data_ptr<double>();
-      int64_t best = 0;
+      for (int64_t k = 0; k < o.strips; ++k) {
+        Strip& s = strip[size_t(o.first + k)];
+        s.begin = begin + count * k / o.strips;
+        s.end = begin + count * (k + 1) / o.strips;
+        s.low = rows[args.node[s.begin] * args.dim + o.along];
+        s.high = rows[args.node[s.end - 1] * args.dim + o.along];
+        sort_by(o.across, s.begin, s.end);
+      }
+    }
+    void sort_by(int64_t coordinate, int64_t begin, int64_t end) {
+      const double* rows = x.const_data_ptr<double>();
+      int64_t* nodes = node.mutable_data_ptr<int64_t>();
+      std::vector<std::pair<double, int64_t>> keys(size_t(end - begin));
+      for (int64_t s = begin; s < end; ++s)
+        keys[size_t(s - begin)] = {rows[nodes[s] * args.dim + coordinate], nodes[s]};
+      std::sort(keys.begin(), keys.end());
+      for (int64_t s = begin; s < end; ++s) nodes[s] = keys[size_t(s - begin)].second;
+    }
+
+    // The coordinate, of the first `dim` and another than `but`, with the largest variance under the metric.
+    int64_t widest(int64_t begin, int64_t end, int64_t dim, int64_t but) const {
+      const double* rows = x.const_data_ptr<double>();
+      int64_t best = but == 0 ? 1 : 0;
       double most = -1;
       for (int64_t c = 0; c < dim; ++c) {
+        if (c == but) continue;
         double sum = 0, square = 0;
         for (int64_t s = begin; s < end; ++s) sum += rows[args.node[s] * args.dim + c];
         for (int64_t s = begin; s < end; ++s) {

@@ -256,13 +256,12 @@ struct Pool {
   }
 };
 
-// Shows the receiver's candidates to the sink: the slots [first, last). They come by rising index where axis < 0.
-// Otherwise plane `axis` ascends, and the search goes outwards from the receiver's own slot: a side ends at the first
-// candidate that this coordinate alone puts too far. That is exact, since a rounded sum of terms that are not negative
-// is never below one of them.
+// Shows the candidates of the receiver in `slot` to the sink: those of its event, all of them by rising index where
+// there are no strips. Otherwise the search goes outwards from the receiver, in its own strip, number `own`, and from
+// strip to strip: a side ends at the first candidate, or strip, that one coordinate alone puts too far. That is exact,
+// since a rounded sum of terms that are not negative is never below one of them.
 template <class Sink>
-void search(const NeighborsArgs& args, Distances distances, int64_t slot, int64_t first, int64_t last, int64_t axis,
-            Sink& sink) {
+void search(const NeighborsArgs& args, Distances distances, int64_t slot, int64_t event, int64_t own, Sink& sink) {
   alignas(64) double square[kTile], near[kTile + W];
   alignas(64) int64_t place[kTile + W];
 
@@ -273,44 +272,71 @@ void search(const NeighborsArgs& args, Distances distances, int64_t slot, int64_
     const int64_t found = select(square, count, sink.limit, near, place);
     for (int64_t t = 0; t < found; ++t) sink.add({near[t], args.node[begin + place[t]]});
   };
-  if (axis < 0) {
+  const SlotOrder& order = args.order[event];
+  if (order.strips == 0) {
+    const int64_t first = args.events.ptr[event], last = args.last[event];
     for (int64_t s = first; s < last; s += kTile) tile(s, std::min(s + kTile, last), s == first);
     return;
   }
-  constexpr int64_t kStep = kTile / 4;
-  auto beyond = [&](int64_t s) {
-    const double d = args.plane[axis][slot] - args.plane[axis][s];
-    return d * d * args.metric[axis] > sink.limit;
-  };
-  // Not seen yet: [first, left) and [right, last).
-  int64_t left = std::max(slot - kStep, first), right = std::min(slot + kStep, last);
-  tile(left, right, true);
-  while (left > first || right < last) {
-    if (right < last) {
-      const int64_t end = std::min(right + kStep, last);
-      if (beyond(right))
-        right = last;
-      else
-        tile(std::exchange(right, end), end, false);
+  auto too_far = [&](int64_t axis, double d) { return d * d * args.metric[axis] > sink.limit; };
+  const double* across = args.plane[order.across];
+  auto beyond = [&](int64_t s) { return too_far(order.across, across[slot] - across[s]); };
+  // The candidates of a strip that are not seen yet: [begin, left) and [right, end).
+  auto outwards = [&](const Strip& strip, int64_t left, int64_t right) {
+    constexpr int64_t kStep = 32;
+    while (left > strip.begin || right < strip.end) {
+      if (right < strip.end) {
+        const int64_t end = std::min(right + kStep, strip.end);
+        if (beyond(right))
+          right = strip.end;
+        else
+          tile(std::exchange(right, end), end, false);
+      }
+      if (left > strip.begin) {
+        const int64_t begin = std::max(left - kStep, strip.begin);
+        if (beyond(left - 1))
+          left = strip.begin;
+        else
+          tile(begin, std::exchange(left, begin), false);
+      }
     }
-    if (left > first) {
-      const int64_t begin = std::max(left - kStep, first);
-      if (beyond(left - 1))
-        left = first;
+  };
+  const Strip* strips = args.strip + order.first;
+  constexpr int64_t kFirst = kTile / 4;
+  const int64_t begin = std::max(slot - kFirst, strips[own].begin), end = std::min(slot + kFirst, strips[own].end);
+  tile(begin, end, true);
+  outwards(strips[own], begin, end);
+  const double x = args.plane[order.along][slot];
+  auto enter = [&](const Strip& strip) {
+    const int64_t at = std::lower_bound(across + strip.begin, across + strip.end, across[slot]) - across;
+    outwards(strip, at, at);
+  };
+  int64_t below = own, above = own + 1;  // not entered yet: those in front of `below`, and from `above` on
+  while (below > 0 || above < order.strips) {
+    if (above < order.strips) {
+      if (too_far(order.along, strips[above].low - x))
+        above = order.strips;
       else
-        tile(begin, std::exchange(left, begin), false);
+        enter(strips[above++]);
+    }
+    if (below > 0) {
+      if (too_far(order.along, x - strips[below - 1].high))
+        below = 0;
+      else
+        enter(strips[--below]);
     }
   }
 }
 
-// Calls visit(slot, first, last, axis) for every slot; first = last where the node is not finite.
+// Calls visit(slot, event, strip of the event, whether the node is finite) for every slot.
 template <class Visit>
 inline void over_slots(const NeighborsArgs& args, int64_t begin, int64_t end, Visit&& visit) {
-  int64_t event = begin < end ? args.events.event_of(begin) : 0;
+  int64_t event = begin < end ? args.events.event_of(begin) : 0, own = 0;
   for (int64_t s = begin; s < end; ++s) {
-    while (s >= args.events.ptr[event + 1]) ++event;
-    const int64_t last = args.last[event];
-    visit(s, s < last ? args.events.ptr[event] : s, s < last ? last : s, args.axis[event]);
+    while (s >= args.events.ptr[event + 1]) ++event, own = 0;
+    const SlotOrder& order = args.order[event];
+    while (own + 1 < order.strips && s >= args.strip[order.first + own].end) ++own;
+    visit(s, event, own, s < args.last[event]);
   }
 }
 
@@ -333,13 +359,13 @@ void NeighborsCpu<Isa>::nearest(const NeighborsArgs& args, int64_t begin, int64_
   const Distances distances = choose(args);
   const int64_t k = args.k, room = 2 * k + 64;
   Scratch scratch(k <= 32 ? 0 : room);
-  over_slots(args, begin, end, [&](int64_t s, int64_t first, int64_t last, int64_t axis) {
+  over_slots(args, begin, end, [&](int64_t s, int64_t event, int64_t own, bool finite) {
     auto fill = [&](auto sink) {
-      if (first < last) search(args, distances, s, first, last, axis, sink);
+      if (finite) search(args, distances, s, event, own, sink);
       sink.write(args.square + args.node[s] * k, args.index + args.node[s] * k);
     };
     auto sorted = [&](auto room) {
-      if (axis < 0)
+      if (args.order[event].strips == 0)
         fill(Sorted<room(), true>(args.limit, k));
       else
         fill(Sorted<room(), false>(args.limit, k));
@@ -358,9 +384,9 @@ void NeighborsCpu<Isa>::nearest(const NeighborsArgs& args, int64_t begin, int64_
 template <class Isa>
 void NeighborsCpu<Isa>::count(const NeighborsArgs& args, int64_t begin, int64_t end) {
   const Distances distances = choose(args);
-  over_slots(args, begin, end, [&](int64_t s, int64_t first, int64_t last, int64_t axis) {
+  over_slots(args, begin, end, [&](int64_t s, int64_t event, int64_t own, bool finite) {
     Count sink{args.limit};
-    if (first < last) search(args, distances, s, first, last, axis, sink);
+    if (finite) search(args, distances, s, event, own, sink);
     args.count[args.node[s]] = sink.found;
   });
 }
@@ -371,9 +397,9 @@ void NeighborsCpu<Isa>::within(const NeighborsArgs& args, int64_t begin, int64_t
   int64_t most = 0;
   for (int64_t s = begin; s < end; ++s) most = std::max(most, count_of(args, s));
   Scratch scratch(most + 1);
-  over_slots(args, begin, end, [&](int64_t s, int64_t first, int64_t last, int64_t axis) {
+  over_slots(args, begin, end, [&](int64_t s, int64_t event, int64_t own, bool finite) {
     Pool sink{args.limit, scratch.p, count_of(args, s), most + 1};
-    if (first < last) search(args, distances, s, first, last, axis, sink);
+    if (finite) search(args, distances, s, event, own, sink);
     const int64_t out = args.first[args.node[s]];
     sink.write(args.square + out, args.index + out);
   });

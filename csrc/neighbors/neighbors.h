@@ -18,14 +18,27 @@ enum class Separation {
   compensated,  // any diagonal metric, as if in twice the precision
 };
 
+// Slots whose coordinate `along` is in [low, high], by rising coordinate `across`.
+struct Strip {
+  int64_t begin, end;
+  double low, high;
+};
+
+// The order of an event's slots: by strips, themselves in order; without strips as its nodes are.
+struct SlotOrder {
+  int64_t first = 0, strips = 0;  // of all strips
+  int64_t along = 0, across = 0;
+};
+
 // On the CPU nodes are searched in slots: those of event b are ptr[b] .. ptr[b + 1] - 1, as its nodes are, in another
-// order. CUDA kernels look at all nodes of an event as they are, and read neither node, last nor axis.
+// order. CUDA kernels look at all nodes of an event as they are, and read neither node, last, order nor strip.
 struct NeighborsArgs {
   GraphView events;                   // complete
   const double* plane[kMaxDim] = {};  // [n + kSlack; CUDA: n] each: one coordinate of all slots
   const int64_t* node = nullptr;      // [n] slot -> node
   const int64_t* last = nullptr;      // [num_events] slots from here on hold nodes that are not finite
-  const int64_t* axis = nullptr;      // [num_events] the plane that ascends over the event's slots, or -1
+  const SlotOrder* order = nullptr;   // [num_events]
+  const Strip* strip = nullptr;
   double metric[kMaxDim] = {};
   int dim = 0;
   Separation separation = Separation::euclidean;

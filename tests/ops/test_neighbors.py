@@ -134,7 +134,26 @@ def test_anything(
         assert torch.equal(kernel, reference)
 
 
-@pytest.mark.parametrize("n", [6, 900])
+@pytest.mark.parametrize("eta", ["euclidean", "delta_r", [1.0, 0.0, 2.0], [0.5, 2.0]], ids=str)
+@pytest.mark.parametrize("levels", [2, 1000])
+def test_strips_of_large_events(eta: str | list[float], levels: int) -> None:
+    """Three strips of a large event, one of a smaller: ties, also across strips, and nodes that are not finite."""
+    generator = torch.Generator().manual_seed(levels)
+    ptr = torch.tensor([0, 3200, 3230, 3800])
+    x = torch.randint(0, levels, (3800, METRICS[eta] if isinstance(eta, str) else len(eta)), generator=generator)
+    x = x.double() / (1 if eta != "delta_r" else levels)
+    x[torch.randint(0, 3800, (60,), generator=generator), 0] = torch.nan
+    results = []
+    for name in ("auto", "reference"):
+        with ek.use_backend(name):
+            near = [ek.k_nearest(x, k, ptr, eta, loop=loop) for k, loop in ((3, True), (16, False))]
+            graph = ek.radius_graph(x, 1.5 if levels == 1000 else 0.3, ptr, eta, loop=True)
+            results.append([*(t for pair in near for t in pair), graph.edge_index])
+    for kernel, reference in zip(*results, strict=True):
+        assert torch.equal(kernel, reference)
+
+
+@pytest.mark.parametrize("n", [6, 900, 3000])
 def test_ties_go_to_the_lower_index(n: int, backend: str) -> None:
     x = torch.ones(n, 3)
     index, distance = ek.k_nearest(x, 3)
