@@ -200,12 +200,24 @@ class KernelArgs : protected FirstLayer<Device> {
   // Room for what backward would compute again.
   bool keeps_head() const { return channels && o.keep && !Device::cuda; }
   template <class T>
+  int64_t kept_words() const {
+    const size_t head = size_t(o.messages_at) + 1;
+    STD_TORCH_CHECK(o.coordinates > 0 && o.layers[head].activation == Activation::relu,
+                    "message_passing: keep: expected a ReLU head");
+    return in.num_edges * MessageArgs<T, T>::kept_words(in.width(head));
+  }
+  template <class T>
+  int32_t* kept_head(const Tensor& kept) const {
+    if (!keeps_head()) return nullptr;
+    STD_TORCH_CHECK(graph.edges_before(n) == in.num_edges && kept.scalar_type() == ScalarType::Int &&
+                        kept.numel() == kept_words<T>(),
+                    "message_passing: kept: expected what was kept of each edge");
+    return put<int32_t>(kept);
+  }
+  template <class T>
   Tensor room_to_keep() const {
     Tensor kept = empty({0});
-    if (keeps_head()) {
-      const int64_t words = MessageArgs<T, T>::kept_words(in.width(size_t(o.messages_at) + 1));
-      return uninitialised(in.like(), {in.num_edges * words}, ScalarType::Int);
-    }
+    if (keeps_head()) return uninitialised(in.like(), {kept_words<T>()}, ScalarType::Int);
     if (!tiles || !o.keep) return kept;
     int64_t columns = 0;
     for (size_t l = 0; l < depth(); ++l) columns += in.width(l);

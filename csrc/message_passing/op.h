@@ -32,7 +32,6 @@ class MessagePassing : KernelArgs<Device> {
   using Base::in;
   using Base::inputs;
   using Base::invariants;
-  using Base::keeps_head;
   using Base::later;
   using Base::measured_width;
   using Base::n;
@@ -131,7 +130,7 @@ class MessagePassing : KernelArgs<Device> {
     } else if (channels) {
       auto args = this->template channels_args<T, X>();
       args.bfloat16 = o.bfloat16;
-      args.kept_head = keeps_head() ? put<int32_t>(out.back()) : nullptr;
+      args.kept_head = this->template kept_head<T>(out.back());
       ask(args);
       Device::Channels::template message_forward<T, X>(in.like(), args, o.tf32);
     } else {
@@ -195,7 +194,7 @@ class MessagePassing : KernelArgs<Device> {
     } else if (channels) {
       auto args = this->template channels_args<T, X>();
       args.bfloat16 = o.bfloat16;  // on CPUs; on CUDA gradients are those of full precision
-      args.kept_head = keeps_head() ? put<int32_t>(saved[4]) : nullptr;
+      args.kept_head = this->template kept_head<T>(saved[4]);
       ask(args);
       channels_backward<T, X>(args, g);
     } else {

@@ -99,3 +99,25 @@ def test_a_nan_stays_in_its_edges() -> None:
             assert out.coordinates is not None
             results.append(torch.autograd.grad(out.coordinates.sum(), leaves, allow_unused=True)[0])
     torch.testing.assert_close(*results, equal_nan=True)
+
+
+def test_a_direct_call_is_checked() -> None:
+    mlp = network(9, 33, nn.ReLU, False, True, torch.float32)
+    h, x = torch.randn(57, 3), torch.randn(57, 4)
+    options = message_op.EdgeOptions.of(mlp, ek.Geometry(), 4, "sum", "sum", False)._replace(keep=True)
+    tensors = [h, x, None, *mlp.tensors()]
+    op, grads = torch.ops.equikernels.message_passing, [torch.ones(57, 9), torch.ones(57, 4), None, None]
+
+    def run(edges: int, options: message_op.EdgeOptions) -> list[Tensor]:
+        return op(tensors, EVENTS.table, edges, EVENTS._kind, *options.encoded())
+
+    saved = [run(EVENTS.num_edges, options)[k] for k in message_op.FUSED.spec.saved]
+    with pytest.raises(RuntimeError, match="kept: expected what was kept of each edge"):
+        run(EVENTS.num_edges - 1, options)
+    with pytest.raises(RuntimeError, match="kept: expected what was kept of each edge"):
+        torch.ops.equikernels.message_passing_backward(
+            grads, tensors, [*saved[:-1], saved[-1][1:]], EVENTS.table, EVENTS.num_edges, EVENTS._kind,
+            *options.encoded(), [True] * len(tensors),
+        )  # fmt: skip
+    with pytest.raises(RuntimeError, match="keep: expected a ReLU head"):
+        run(EVENTS.num_edges, options._replace(coordinates=0))
