@@ -133,7 +133,7 @@ def test_on_cuda_every_op_has_a_kernel_or_is_made_of_ops_that_have_one(monkeypat
     report = ek.backends()
     assert [op for op, row in report.items() if row["cuda"].startswith("reference")] == []
     made_of_others = {op for op, row in report.items() if row["cuda"] == "made of other ops"}
-    assert made_of_others == {"pairwise_affine", "rank2_products"}
+    assert made_of_others == {"linear_1to2", "pairwise_affine", "rank2_products"}
 
 
 def test_no_such_backend() -> None:
