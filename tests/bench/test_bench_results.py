@@ -332,11 +332,13 @@ def test_all_that_the_pages_show_can_be_measured() -> None:
     setting = plan.Setting()
     every = {name: plan.names(name, make(setting), setting) for name, make in command.NETWORKS.items()}
     on_cpu = [target for target in targets.CPU if target.network != "kernels" and not target.memory]
+    avx512 = "avx2" in ek.available_isas() and ek.active_isa() != "avx2"
     for target in on_cpu:
+        if "AVX2 kernels" in target.row and not avx512:
+            continue  # there they are those of every row
         against = f", against {target.baseline}" if target.baseline else ""
         assert f"{target.network}/{target.row}{against}" in every[target.network]
     shown = readme.readme_rows(every)
-    avx512 = "avx2" in ek.available_isas() and ek.active_isa() != "avx2"
     lines = sum(not line.memory for own in readme.TABLES for line in own.lines) - (not avx512)
     assert len(shown) == lines + 1 + 2 + 3 * len(readme.OTHERS)  # the block alone; peak memory; other networks
     op = "segment_reduce, sum", "two particles", False, 1, "float32"
