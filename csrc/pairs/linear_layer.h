@@ -1,5 +1,5 @@
-// What the linear layers with one summed aggregation share on the CPU: their maps and factors for one batch, and the
-// way to the kernels.
+// Computes the maps and factors of linear layers with one summed aggregation for one batch, on the CPU, and fills the
+// kernels' arguments from them.
 #pragma once
 
 #include <algorithm>

@@ -86,7 +86,7 @@ def test_what_is_kept(act: type[nn.Module], dtype: torch.dtype, words: int) -> N
 
 
 def test_a_nan_stays_in_its_edges() -> None:
-    """What is not cut off is told by not being below zero: a NaN is not."""
+    """The bit of a NaN is set, because a NaN is not at most 0: its gradient passes, as in the formula."""
     mlp = network(5, 7, nn.ReLU, False, True, torch.float64)
     graph = ek.Graph.from_edge_index(EDGES, 57)
     results = []

@@ -76,8 +76,9 @@ struct MessageArgs {
   // Forward, CPUs with tiles, together with bfloat16: every number as the sum of two of bfloat16.
   bool two_parts = false;
 
-  // What a ReLU head leaves to backward, [E, kept_words()]: t_ij, then a bit for each channel, set where it is not cut
-  // off. Written forward, read backward, which then gives all gradients of the head; null: it is computed again.
+  // Of a ReLU head, [E, kept_words()]: t_ij, then a bit for each channel, set unless W_x m + b_x is at most 0. The
+  // forward pass writes them. The backward pass reads them and gives all gradients of the head; null: it computes the
+  // head again.
   int32_t* kept_head = nullptr;
 
   // Forward. Any of them may be null: not wanted.

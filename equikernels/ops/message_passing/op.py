@@ -197,17 +197,16 @@ def _keeping(call: Call, tensors: Tensors, graph: Graph) -> Call:
     """The call, that keeps for backward what it would compute again, where the workspace has room: on tiles the
     products of all edges; on CPUs the signs of a ReLU head."""
     options = call.options
+    of_head = options.plan == CHANNELS and _has_relu_head(options) and graph.device.type == "cpu"
+    if not (of_head or options.plan == TILES):
+        return call
     if torch.compiler.is_compiling() or options.bfloat16:  # whose gradients are of other products
         return call
     if not (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)):
         return call
-    widths, size = _widths(tensors), _itemsize(tensors)
-    if options.plan == TILES:
-        of_edge = sum(widths) * size
-    elif options.plan == CHANNELS and _has_relu_head(options) and graph.device.type == "cpu":
-        of_edge = 4 * _kept_words(widths, options, size)
-    else:
-        return call
+    weights = _weights(tensors)
+    widths, size = [w.shape[0] for w in weights], weights[0].element_size()
+    of_edge = 4 * _kept_words(widths, options, size) if of_head else sum(widths) * size
     return _kept(options) if graph.num_edges * of_edge <= workspace() else call
 
 
@@ -217,14 +216,8 @@ def _kept(options: EdgeOptions) -> Call:
     return Call(options, None, *options.encoded(), options.needs_edges())
 
 
-def _widths(tensors: Tensors) -> list[int]:
-    return [w.shape[0] for w in tensors[reference.FIRST :: reference.OF_LAYER] if w is not None]
-
-
-def _itemsize(tensors: Tensors) -> int:
-    like = tensors[reference.FIRST]
-    assert like is not None
-    return like.element_size()
+def _weights(tensors: Tensors) -> list[Tensor]:
+    return [w for w in tensors[reference.FIRST :: reference.OF_LAYER] if w is not None]
 
 
 def _kept_words(widths: list[int], options: EdgeOptions, size: int) -> int:
@@ -300,11 +293,10 @@ def coordinates_of(like: Tensor) -> tuple[torch.dtype, ...]:
 
 def _shapes(tensors: Tensors, num_edges: Any, options: EdgeOptions) -> list[Tensor]:
     h, x = tensors[:2]
-    weights = tensors[reference.FIRST :: reference.OF_LAYER]
+    weights = _weights(tensors)
     like = weights[0]
-    assert like is not None
     nodes = (h if h is not None else x).shape[0]  # type: ignore[union-attr]
-    widths = [w.shape[0] for w in weights]  # type: ignore[union-attr]
+    widths = [w.shape[0] for w in weights]
     width, nothing = widths[0], like.new_empty(0)
     tables = options.plan in TABLES
     measured = sum(w for w, layer in zip(widths, options.layers, strict=True) if layer.norm == MEASURED)
