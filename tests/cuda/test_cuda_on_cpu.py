@@ -45,7 +45,7 @@ def over(cases: list[Case]) -> pytest.MarkDecorator:
 
 
 # Ops of the CPU that are made of other ops on CUDA.
-CPU_ONLY = {"rank2_products", "row_affine", "edge_table"}
+CPU_ONLY = {"rank2_products", "row_affine", "edge_table", "linear_1to2", "linear_1to2_backward"}
 
 
 def test_every_cuda_op_is_emulated(built: Emulator) -> None:

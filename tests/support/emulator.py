@@ -221,16 +221,19 @@ class Emulator:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """On CPU tensors, ops that have a CUDA kernel run it, by the plans for CUDA."""
+        """On CPU tensors, ops that have a CUDA kernel run it, by the plans for CUDA; those without are made of others."""
         library = torch.library.Library("equikernels", "IMPL")
+        kernels = dict(backend.KERNELS)
         fused_op._answer = lambda query, *rest: _ANSWER(f"{query}_cuda", *rest)
         try:
+            backend.KERNELS.update({op: devices if "cuda" in devices else () for op, devices in kernels.items()})
             for name in self.ops:
                 library.impl(name, _redispatch(getattr(torch.ops.equikernels, name).default), "CPU")
             forget_plans()
             yield
         finally:
             library._destroy()
+            backend.KERNELS.update(kernels)
             fused_op._answer = _ANSWER
             forget_plans()
 
