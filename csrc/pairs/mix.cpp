@@ -60,35 +60,39 @@ struct Tile {
   int64_t out_i, out_j;
 };
 
+// The channels of one panel, of row i of the tile.
+template <int kWidth, class T>
+inline void mix_row(const Tile<T>& t, int64_t i, int begin) {
+  constexpr int W = lanes<T>;
+  const int64_t channel = int64_t(begin) * W, offset = panel_offset<T>(t.in, begin);
+  const Tail<T> tail(t.width - channel - (kWidth - 1) * W);
+  auto table = [&](int64_t p, int slot) { return t.table + (p * 3 + slot) * t.width + channel; };
+  Vec<T> row[kWidth] = {};
+  if (t.table) load_row(table(t.i0 + i, 2), row, tail);
+  Factor<T> factors[2];
+  int count = 0;
+  if (t.identity) factors[count++] = {t.x + i * t.x_i, t.x_j, t.identity + offset};
+  if (t.transpose) factors[count++] = {t.mirror + i * t.mirror_i, t.mirror_j, t.transpose + offset};
+  const T* none = nullptr;
+  multiply_rows<kWidth>(factors, count, t.columns, t.in, none, [&](int64_t j, Vec<T>(&x)[kWidth]) {
+    if (t.table) {
+#pragma GCC unroll 8
+      for (int v = 0; v < kWidth; ++v) x[v] += row[v];
+      add_row(table(t.j0 + j, 1), x, tail);
+      if (t.i0 + i == t.j0 + j) add_row(table(t.i0 + i, 0), x, tail);
+    }
+#pragma GCC unroll 8
+    for (int v = 0; v < kWidth; ++v) x[v] = act(x[v], t.slope);
+    store_row(t.out + i * t.out_i + j * t.out_j + channel, x, tail);
+  });
+}
+
+// Row by row, all panels of the matrices for each: a row of x, its mirror and the panels stay in the first-level cache.
 template <class T>
 inline void mix_tile(const Tile<T>& t) {
-  constexpr int W = lanes<T>;
-  for_panels<kMostWidth>(int(padded<T>(t.width) / W), [&](auto panel, int begin) {
-    constexpr int kWidth = decltype(panel)::value;
-    const int64_t channel = int64_t(begin) * W, offset = panel_offset<T>(t.in, begin);
-    const Tail<T> tail(t.width - channel - (kWidth - 1) * W);
-    auto table = [&](int64_t p, int slot) { return t.table + (p * 3 + slot) * t.width + channel; };
-    for (int64_t i = 0; i < t.rows; ++i) {
-      Vec<T> row[kWidth] = {};
-      if (t.table) load_row(table(t.i0 + i, 2), row, tail);
-      Factor<T> factors[2];
-      int count = 0;
-      if (t.identity) factors[count++] = {t.x + i * t.x_i, t.x_j, t.identity + offset};
-      if (t.transpose) factors[count++] = {t.mirror + i * t.mirror_i, t.mirror_j, t.transpose + offset};
-      const T* none = nullptr;
-      multiply_rows<kWidth>(factors, count, t.columns, t.in, none, [&](int64_t j, Vec<T>(&x)[kWidth]) {
-        if (t.table) {
-#pragma GCC unroll 8
-          for (int v = 0; v < kWidth; ++v) x[v] += row[v];
-          add_row(table(t.j0 + j, 1), x, tail);
-          if (t.i0 + i == t.j0 + j) add_row(table(t.i0 + i, 0), x, tail);
-        }
-#pragma GCC unroll 8
-        for (int v = 0; v < kWidth; ++v) x[v] = act(x[v], t.slope);
-        store_row(t.out + i * t.out_i + j * t.out_j + channel, x, tail);
-      });
-    }
-  });
+  for (int64_t i = 0; i < t.rows; ++i)
+    for_panels<kMostWidth>(int(padded<T>(t.width) / lanes<T>),
+                           [&](auto panel, int begin) { mix_row<decltype(panel)::value>(t, i, begin); });
 }
 
 template <class T>

@@ -1,5 +1,6 @@
 // Sum and extremum read T once: rows are summed in registers, columns in scratch. An event that is cut between two
-// shares is read twice, for the rows of one's particles and for their columns.
+// shares is read twice, for the rows of one's particles and for their columns. Channels go in panels, all of them for a
+// row of pairs before the next: what the panels share of a row's lines stays in the first-level cache.
 #include "../core/isa.h"
 #include "flat_sums.h"
 #include "pairs.h"
@@ -11,17 +12,29 @@ namespace {
 #if defined(__AVX512F__)
 constexpr int kRowsAtOnce = 4, kColumnPanel = 4;
 #else
-constexpr int kRowsAtOnce = 2, kColumnPanel = 2;
+constexpr int kRowsAtOnce = 4, kColumnPanel = 2;
 #endif
 
 enum class Summand { plain, weighted, selected, masked };
 
-// One panel of the channels of one event.
-template <class T, int kWidth>
-struct EventPanel {
-  static constexpr int W = lanes<T>, width = kWidth;
+// One event of n particles.
+template <class T>
+struct Event {
   const Rank2Args<T>& a;
-  int64_t node, pair, n, channel;
+  int64_t node, pair, n;
+
+  const T* tensor(int64_t i, int64_t j) const { return a.tensor + (pair + i * n + j) * a.channels; }
+  T* pair_out(int64_t i, int64_t j) const { return a.out + (pair + i * n + j) * a.channels; }
+  T* table_out(int64_t p, int slot) const { return a.out + ((node + p) * 3 + slot) * a.channels; }
+  const T* table(int64_t p, int slot) const { return a.table + ((node + p) * 3 + slot) * a.channels; }
+  const T* weight(int64_t p, int side) const { return a.weight + ((node + p) * 2 + side) * a.channels; }
+};
+
+// One panel of an event's channels.
+template <class T, int kWidth>
+struct EventPanel : Event<T> {
+  static constexpr int W = lanes<T>, kVectors = kWidth;
+  int64_t channel;
   Tail<T> tail;
 
   Vec<T> load_vector(const T* row, int v) const {
@@ -33,44 +46,75 @@ struct EventPanel {
     else
       tail.store(row + channel + v * W, x);
   }
-  const T* tensor(int64_t i, int64_t j) const { return a.tensor + (pair + i * n + j) * a.channels; }
-  T* table(int64_t p, int slot) const { return a.out + ((node + p) * 3 + slot) * a.channels; }
-  const T* weight(int64_t p, int side) const { return a.weight + ((node + p) * 2 + side) * a.channels; }
   // All ones where arg of particle p's column (side 0) or row (side 1) is k.
   Bits<T> selects(int64_t p, int side, int v, int64_t k) const {
-    const int32_t* row = a.arg + ((node + p) * 2 + side) * a.channels + channel + v * W;
-    const int64_t left = a.channels - channel - v * W;
+    const int64_t C = this->a.channels, left = C - channel - v * W;
+    const int32_t* row = this->a.arg + ((this->node + p) * 2 + side) * C + channel + v * W;
     Bits<T> chosen{};
     for (int l = 0; l < W && l < left; ++l) chosen[l] = row[l] == k ? -1 : 0;
     return chosen;
   }
+  // A vector of a row of scratch that has room for a number for each of the event's columns and channels.
+  int64_t scratch(int64_t columns, int64_t j, int v) const { return channel * columns + (j * kWidth + v) * W; }
 };
 
-template <class T, int kWidth>
-inline void copy_diagonal(const EventPanel<T, kWidth>& e, int64_t p0, int64_t p1, const Rank2Args<T>& a, bool masked) {
+template <bool kMasked, class T, int kWidth>
+inline void copy_diagonal(const EventPanel<T, kWidth>& e, int64_t p0, int64_t p1) {
+  const Rank2Args<T>& a = e.a;
   for (int64_t p = p0; p < p1; ++p)
     for (int v = 0; v < kWidth; ++v) {
       Vec<T> x = e.load_vector(e.tensor(p, p), v);
-      if (masked) x = through(x, e.load_vector(a.activated + (e.tensor(p, p) - a.tensor), v), a.slope);
-      e.store_vector(e.table(p, 0), v, x);
+      if (kMasked) x = through(x, e.load_vector(a.activated + (e.tensor(p, p) - a.tensor), v), a.slope);
+      e.store_vector(e.table_out(p, 0), v, x);
     }
 }
 
-// Adds T_ij, i0 <= i < i0 + kRows, j0 <= j < j1, to row sums (registers, stored) and column sums (scratch).
-template <int kRows, Summand kSummand, class T, int kWidth>
-inline void sum_rows(const EventPanel<T, kWidth>& e, int64_t i0, int64_t j0, int64_t j1, T* cols, bool want_rows) {
+// f(panel) for each panel of an event's channels.
+template <class T, class F>
+inline void over_panels(const Event<T>& event, F&& f) {
   constexpr int W = lanes<T>;
+  for_panels<kColumnPanel>(int(padded<T>(event.a.channels) / W), [&](auto width, int first) {
+    constexpr int kWidth = decltype(width)::value;
+    const int64_t channel = int64_t(first) * W;
+    f(EventPanel<T, kWidth>{event, channel, Tail<T>(event.a.channels - channel - (kWidth - 1) * W)});
+  });
+}
+
+// Pairs (i, j) of an event, i0 <= i < i1, j0 <= j < j1, whose rows or columns are asked for.
+struct Block {
+  int64_t i0, i1, j0, j1;
+  bool rows, columns;
+};
+
+// f(event, block) for particles [begin, end); their diagonals are copied.
+template <bool kMasked, class T, class F>
+inline void over_blocks(const Rank2Args<T>& a, int64_t begin, int64_t end, F&& f) {
+  over_events(a.graph, begin, end, [&](int64_t node, int64_t pair, int64_t n, int64_t p0, int64_t p1) {
+    const Event<T> event{a, node, pair, n};
+    if (p0 == 0 && p1 == n) {
+      f(event, Block{0, n, 0, n, true, true});
+    } else {
+      f(event, Block{p0, p1, 0, n, true, false});
+      f(event, Block{0, n, p0, p1, false, true});
+    }
+    over_panels(event, [&](const auto& e) { copy_diagonal<kMasked>(e, p0, p1); });
+  });
+}
+
+// Adds T_ij, i0 <= i < i0 + kRows, to row sums (registers, stored) and column sums (scratch).
+template <int kRows, Summand kSummand, class T, int kWidth>
+inline void sum_rows(const EventPanel<T, kWidth>& e, int64_t i0, const Block& b, T* cols) {
   const Rank2Args<T>& a = e.a;
   Vec<T> acc[kRows][kWidth] = {}, w_row[kRows][kWidth] = {};
   if constexpr (kSummand == Summand::weighted)
     for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 4
       for (int v = 0; v < kWidth; ++v) w_row[r][v] = e.load_vector(e.weight(i0 + r, 0), v);
-  for (int64_t j = j0; j < j1; ++j) {
-    T* to = cols + (j - j0) * kWidth * W;
+  T* to = cols + e.scratch(b.j1 - b.j0, 0, 0);
+  for (int64_t j = b.j0; j < b.j1; ++j) {
 #pragma GCC unroll 4
-    for (int v = 0; v < kWidth; ++v) {
-      Vec<T> column = load(to + v * W), w_col{};
+    for (int v = 0; v < kWidth; ++v, to += lanes<T>) {
+      Vec<T> column = load(to), w_col{};
       if constexpr (kSummand == Summand::weighted) w_col = e.load_vector(e.weight(j, 1), v);
 #pragma GCC unroll 4
       for (int r = 0; r < kRows; ++r) {
@@ -89,51 +133,29 @@ inline void sum_rows(const EventPanel<T, kWidth>& e, int64_t i0, int64_t j0, int
           column += x;
         }
       }
-      store(to + v * W, column);
+      store(to, column);
     }
   }
-  if (!want_rows) return;
+  if (!b.rows) return;
   for (int r = 0; r < kRows; ++r)
-    for (int v = 0; v < kWidth; ++v) e.store_vector(e.table(i0 + r, 2), v, acc[r][v]);
-}
-
-template <Summand kSummand, class T, int kWidth>
-inline void sum_block(const EventPanel<T, kWidth>& e, int64_t i0, int64_t i1, int64_t j0, int64_t j1, T* cols,
-                      bool want_rows, bool want_cols) {
-  constexpr int W = lanes<T>;
-  for (int64_t k = 0; k < (j1 - j0) * kWidth * W; k += W) store(cols + k, Vec<T>{});
-  int64_t i = i0;
-  for (; i + kRowsAtOnce <= i1; i += kRowsAtOnce) sum_rows<kRowsAtOnce, kSummand>(e, i, j0, j1, cols, want_rows);
-  for (; i < i1; ++i) sum_rows<1, kSummand>(e, i, j0, j1, cols, want_rows);
-  if (!want_cols) return;
-  for (int64_t j = j0; j < j1; ++j)
-    for (int v = 0; v < kWidth; ++v) e.store_vector(e.table(j, 1), v, load(cols + ((j - j0) * kWidth + v) * W));
-}
-
-// f(event panel, p0, p1) for all panels of all events.
-template <class T, class F>
-inline void over_panels(const Rank2Args<T>& a, int64_t begin, int64_t end, F&& f) {
-  constexpr int W = lanes<T>;
-  over_events(a.graph, begin, end, [&](int64_t node, int64_t pair, int64_t n, int64_t p0, int64_t p1) {
-    for_panels<kColumnPanel>(int(padded<T>(a.channels) / W), [&](auto width, int first) {
-      constexpr int kWidth = decltype(width)::value;
-      const int64_t channel = int64_t(first) * W;
-      const Tail<T> tail(a.channels - channel - (kWidth - 1) * W);
-      f(EventPanel<T, kWidth>{a, node, pair, n, channel, tail}, p0, p1);
-    });
-  });
+    for (int v = 0; v < kWidth; ++v) e.store_vector(e.table_out(i0 + r, 2), v, acc[r][v]);
 }
 
 template <Summand kSummand, class T>
 void sum_range(const Rank2Args<T>& a, T* cols, int64_t begin, int64_t end) {
-  over_panels(a, begin, end, [&](const auto& e, int64_t p0, int64_t p1) {
-    if (p0 == 0 && p1 == e.n) {
-      sum_block<kSummand>(e, 0, e.n, 0, e.n, cols, true, true);
-    } else {
-      sum_block<kSummand>(e, p0, p1, 0, e.n, cols, true, false);
-      sum_block<kSummand>(e, 0, e.n, p0, p1, cols, false, true);
-    }
-    copy_diagonal(e, p0, p1, a, kSummand == Summand::masked);
+  over_blocks<kSummand == Summand::masked>(a, begin, end, [&](const Event<T>& event, const Block& b) {
+    const int64_t columns = b.j1 - b.j0;
+    for (int64_t k = 0; k < columns * padded<T>(a.channels); k += lanes<T>) store(cols + k, Vec<T>{});
+    int64_t i = b.i0;
+    for (; i + kRowsAtOnce <= b.i1; i += kRowsAtOnce)
+      over_panels(event, [&](const auto& e) { sum_rows<kRowsAtOnce, kSummand>(e, i, b, cols); });
+    for (; i < b.i1; ++i) over_panels(event, [&](const auto& e) { sum_rows<1, kSummand>(e, i, b, cols); });
+    if (!b.columns) return;
+    over_panels(event, [&](const auto& e) {
+      for (int64_t j = 0; j < columns; ++j)
+        for (int v = 0; v < e.kVectors; ++v)
+          e.store_vector(e.table_out(b.j0 + j, 1), v, load(cols + e.scratch(columns, j, v)));
+    });
   });
 }
 
@@ -145,97 +167,88 @@ inline void keep_better(Vec<T> x, int64_t k, Vec<T>& best, Bits<T>& from) {
   from = better ? number<T>(k) : from;
 }
 
+// The extrema of particle p's column (side 0) or row (side 1), and where they are.
+template <class T, int kWidth>
+inline void store_extremum(const EventPanel<T, kWidth>& e, int64_t p, int side, int v, Vec<T> best, Bits<T> from) {
+  e.store_vector(e.table_out(p, 1 + side), v, best);
+  const int64_t C = e.a.channels, channel = e.channel + v * lanes<T>;
+  int32_t* arg = e.a.arg_out + ((e.node + p) * 2 + side) * C + channel;
+  for (int l = 0; l < lanes<T> && channel + l < C; ++l) arg[l] = int32_t(from[l]);
+}
+
 template <bool kLargest, class T, int kWidth>
-inline void extremum_block(const EventPanel<T, kWidth>& e, int64_t i0, int64_t i1, int64_t j0, int64_t j1, T* cols,
-                           bool want_rows, bool want_cols) {
-  constexpr int W = lanes<T>;
-  const Rank2Args<T>& a = e.a;
-  T* from_cols = cols + (j1 - j0) * kWidth * W;
-  auto write = [&](int64_t p, int side, int v, Vec<T> best, Bits<T> from) {
-    e.store_vector(e.table(p, 1 + side), v, best);
-    int32_t* arg = a.arg_out + ((e.node + p) * 2 + side) * a.channels + e.channel + v * W;
-    const int64_t left = a.channels - e.channel - v * W;
-    for (int l = 0; l < W && l < left; ++l) arg[l] = int32_t(from[l]);
-  };
-  for (int64_t j = j0; j < j1; ++j)
-    for (int v = 0; v < kWidth; ++v) {
-      const int64_t at = ((j - j0) * kWidth + v) * W;
-      store(cols + at, e.load_vector(e.tensor(i0, j), v));
-      store(from_cols + at, from_bits(number<T>(i0)));
-    }
-  for (int64_t i = i0; i < i1; ++i) {
-    Vec<T> best[kWidth] = {};
-    Bits<T> from[kWidth] = {};
-    for (int v = 0; v < kWidth; ++v) {
-      best[v] = e.load_vector(e.tensor(i, j0), v);
-      from[v] = number<T>(j0);
-    }
-    for (int64_t j = j0; j < j1; ++j)
-#pragma GCC unroll 4
-      for (int v = 0; v < kWidth; ++v) {
-        const Vec<T> x = e.load_vector(e.tensor(i, j), v);
-        keep_better<kLargest, T>(x, j, best[v], from[v]);
-        const int64_t at = ((j - j0) * kWidth + v) * W;
-        Vec<T> top = load(cols + at);
-        Bits<T> which = bits(load(from_cols + at));
-        keep_better<kLargest, T>(x, i, top, which);
-        store(cols + at, top);
-        store(from_cols + at, from_bits(which));
-      }
-    if (want_rows)
-      for (int v = 0; v < kWidth; ++v) write(i, 1, v, best[v], from[v]);
+inline void extremum_row(const EventPanel<T, kWidth>& e, int64_t i, const Block& b, T* cols, T* from_cols) {
+  Vec<T> best[kWidth];
+  Bits<T> from[kWidth];
+  for (int v = 0; v < kWidth; ++v) {
+    best[v] = e.load_vector(e.tensor(i, b.j0), v);
+    from[v] = number<T>(b.j0);
   }
-  if (!want_cols) return;
-  for (int64_t j = j0; j < j1; ++j)
+  for (int64_t j = b.j0; j < b.j1; ++j)
+#pragma GCC unroll 4
     for (int v = 0; v < kWidth; ++v) {
-      const int64_t at = ((j - j0) * kWidth + v) * W;
-      write(j, 0, v, load(cols + at), bits(load(from_cols + at)));
+      const Vec<T> x = e.load_vector(e.tensor(i, j), v);
+      keep_better<kLargest, T>(x, j, best[v], from[v]);
+      const int64_t at = e.scratch(b.j1 - b.j0, j - b.j0, v);
+      Vec<T> top = i == b.i0 ? x : load(cols + at);
+      Bits<T> which = i == b.i0 ? number<T>(i) : bits(load(from_cols + at));
+      keep_better<kLargest, T>(x, i, top, which);
+      store(cols + at, top);
+      store(from_cols + at, from_bits(which));
     }
+  if (!b.rows) return;
+  for (int v = 0; v < kWidth; ++v) store_extremum(e, i, 1, v, best[v], from[v]);
 }
 
 template <bool kLargest, class T>
 void extremum_range(const Rank2Args<T>& a, T* cols, int64_t begin, int64_t end) {
-  over_panels(a, begin, end, [&](const auto& e, int64_t p0, int64_t p1) {
-    if (p0 == 0 && p1 == e.n) {
-      extremum_block<kLargest>(e, 0, e.n, 0, e.n, cols, true, true);
-    } else {
-      extremum_block<kLargest>(e, p0, p1, 0, e.n, cols, true, false);
-      extremum_block<kLargest>(e, 0, e.n, p0, p1, cols, false, true);
-    }
-    copy_diagonal(e, p0, p1, a, false);
+  over_blocks<false>(a, begin, end, [&](const Event<T>& event, const Block& b) {
+    const int64_t columns = b.j1 - b.j0;
+    T* from_cols = cols + columns * padded<T>(a.channels);
+    for (int64_t i = b.i0; i < b.i1; ++i)
+      over_panels(event, [&](const auto& e) { extremum_row<kLargest>(e, i, b, cols, from_cols); });
+    if (!b.columns) return;
+    over_panels(event, [&](const auto& e) {
+      for (int64_t j = 0; j < columns; ++j)
+        for (int v = 0; v < e.kVectors; ++v) {
+          const int64_t at = e.scratch(columns, j, v);
+          store_extremum(e, b.j0 + j, 0, v, load(cols + at), bits(load(from_cols + at)));
+        }
+    });
   });
+}
+
+// The sums over a table of the particles i and j, for the pairs of particle i.
+template <Summand kSummand, class T, int kWidth>
+inline void broadcast_row(const EventPanel<T, kWidth>& e, int64_t i) {
+  Vec<T> row[kWidth], diag[kWidth], weight[kWidth] = {};
+  for (int v = 0; v < kWidth; ++v) {
+    row[v] = e.load_vector(e.table(i, 2), v);
+    diag[v] = e.load_vector(e.table(i, 0), v);
+    if (kSummand == Summand::weighted) weight[v] = e.load_vector(e.weight(i, 0), v);
+  }
+  for (int64_t j = 0; j < e.n; ++j)
+#pragma GCC unroll 4
+    for (int v = 0; v < kWidth; ++v) {
+      const Vec<T> column = e.load_vector(e.table(j, 1), v);
+      Vec<T> x;
+      if constexpr (kSummand == Summand::weighted) {
+        x = row[v] * e.load_vector(e.weight(j, 1), v) + column * weight[v];
+      } else if constexpr (kSummand == Summand::selected) {
+        x = from_bits(bits(row[v]) & e.selects(i, 1, v, j)) + from_bits(bits(column) & e.selects(j, 0, v, i));
+      } else {
+        x = row[v] + column;
+      }
+      if (i == j) x += diag[v];
+      e.store_vector(e.pair_out(i, j), v, x);
+    }
 }
 
 template <Summand kSummand, class T>
 void broadcast_range(const Rank2Args<T>& a, int64_t begin, int64_t end) {
-  over_panels(a, begin, end, [&](const auto& e, int64_t p0, int64_t p1) {
-    constexpr int kWidth = std::decay_t<decltype(e)>::width;
-    auto table = [&](int64_t p, int slot) { return a.table + ((e.node + p) * 3 + slot) * a.channels; };
-    for (int64_t i = p0; i < p1; ++i) {
-      Vec<T> row[kWidth] = {}, diag[kWidth] = {}, weight[kWidth] = {};
-      for (int v = 0; v < kWidth; ++v) {
-        row[v] = e.load_vector(table(i, 2), v);
-        diag[v] = e.load_vector(table(i, 0), v);
-        if (kSummand == Summand::weighted) weight[v] = e.load_vector(e.weight(i, 0), v);
-      }
-      for (int64_t j = 0; j < e.n; ++j) {
-        T* out = a.out + (e.pair + i * e.n + j) * a.channels;
-#pragma GCC unroll 4
-        for (int v = 0; v < kWidth; ++v) {
-          const Vec<T> column = e.load_vector(table(j, 1), v);
-          Vec<T> x;
-          if constexpr (kSummand == Summand::weighted) {
-            x = row[v] * e.load_vector(e.weight(j, 1), v) + column * weight[v];
-          } else if constexpr (kSummand == Summand::selected) {
-            x = from_bits(bits(row[v]) & e.selects(i, 1, v, j)) + from_bits(bits(column) & e.selects(j, 0, v, i));
-          } else {
-            x = row[v] + column;
-          }
-          if (i == j) x += diag[v];
-          e.store_vector(out, v, x);
-        }
-      }
-    }
+  over_events(a.graph, begin, end, [&](int64_t node, int64_t pair, int64_t n, int64_t p0, int64_t p1) {
+    const Event<T> event{a, node, pair, n};
+    for (int64_t i = p0; i < p1; ++i) over_panels(event, [&](const auto& e) { broadcast_row<kSummand>(e, i); });
   });
 }
 
@@ -251,7 +264,7 @@ template <class Isa, class T>
 int64_t Rank2Cpu<Isa, T>::scratch_bytes(const Rank2Args<T>& a) {
   const int64_t longest = longest_event(a.graph);
   if (flat(a)) return flat_size<T>(longest, a.channels) * int64_t(sizeof(T));
-  return 2 * longest * kColumnPanel * lanes<T> * int64_t(sizeof(T));
+  return 2 * longest * padded<T>(a.channels) * int64_t(sizeof(T));
 }
 
 template <class Isa, class T>

@@ -121,6 +121,18 @@ def test_masks_of_lanes(module: ModuleType, dtype: type) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_tail_reads_and_writes_its_numbers_alone(module: ModuleType, dtype: type) -> None:
+    lanes = module.lanes32 if dtype is np.float32 else module.lanes64
+    x, over = np.arange(1, lanes + 1, dtype=dtype), -np.arange(1, lanes + 1, dtype=dtype)
+    for count in range(1, lanes + 1):
+        written, read, kept = module.tail(x, over, count)
+        live = np.arange(lanes) < count
+        assert np.array_equal(written, np.where(live, x, over))
+        assert np.array_equal(read, np.where(live, x, 0))
+        assert np.array_equal(kept, np.where(live, x, 0))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", ["exp", "log", "log1p"])
 def test_functions_to_a_few_roundings(module: ModuleType, name: str, dtype: type) -> None:
     info = np.finfo(dtype)

@@ -5,8 +5,10 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
 #include <string>
 
+#include "../../csrc/simd/panels.h"
 #include "../../csrc/simd/simd_storage.h"
 #include "../../csrc/simd/transpose.h"
 
@@ -91,8 +93,24 @@ py::tuple positive(const Array<T>& x) {
   return py::make_tuple(mask, ones);
 }
 
+// The first `count` numbers of a vector, read and written over the start of `over`; and the same, kept.
+template <class T>
+py::tuple tail_of(const Array<T>& x, const Array<T>& over, int64_t count) {
+  const Tail<T> tail(count);
+  Array<T> out(lanes<T>), kept(lanes<T>);
+  std::copy_n(over.data(), lanes<T>, out.mutable_data());
+  tail.store(out.mutable_data(), load(x.data()));
+  store(kept.mutable_data(), tail.keep(load(x.data())));
+  const auto exact = std::make_unique<T[]>(size_t(count));  // a sanitizer sees what is read behind it
+  std::copy_n(x.data(), count, exact.get());
+  Array<T> in(lanes<T>);
+  store(in.mutable_data(), tail.load(exact.get()));
+  return py::make_tuple(out, in, kept);
+}
+
 template <class T>
 void define(py::module_& m) {
+  m.def("tail", &tail_of<T>);
   m.def("bounded", &bounded<T>);
   m.def("positive", &positive<T>);
   m.def("function", &function<T>);
