@@ -24,7 +24,7 @@ def compare(before: Path, after: Path, threshold: float) -> tuple[str, int]:
     if it has grown and its ratio to the baseline of the same run has shrunk, both by more than the spread: a slower
     machine alone changes both sides of a ratio. A row that is missing in the second result counts as worse, because
     its results may no longer agree; rows that a filter left out are not compared. If ``before`` has results of several
-    machines, those of the one whose rate of multiply-adds is the nearest are compared.
+    machines, those of the one with the same instruction set and the nearest rate of multiply-adds are compared.
 
     Raises:
         LookupError: no network in common.
@@ -57,16 +57,20 @@ def compare(before: Path, after: Path, threshold: float) -> tuple[str, int]:
 
 
 def nearest_machine(before: Path, after: Mapping[str, Document]) -> Path:
-    """``before``, or the folder of its ``machines`` whose rate of multiply-adds is nearer to that of ``after``."""
-    rate, folders = _rate(after), [before, *sorted(p for p in (before / MACHINES).glob("*") if p.is_dir())]
-    rates = {folder: _rate(documents(folder)) for folder in folders}
-    known = [folder for folder in folders if rates[folder]]
-    return min(known, key=lambda folder: abs(math.log(rates[folder] / rate))) if rate and known else before
+    """``before``, or the folder of its ``machines`` that is more like ``after``: by instruction set, then by rate of
+    multiply-adds."""
+    isa, rate = _isa_and_rate(after)
+    folders = [before, *sorted(p for p in (before / MACHINES).glob("*") if p.is_dir())]
+    known = {folder: found for folder in folders if (found := _isa_and_rate(documents(folder)))[1]}
+    if not rate or not known:
+        return before
+    return min(known, key=lambda folder: (known[folder][0] != isa, abs(math.log(known[folder][1] / rate))))
 
 
-def _rate(found: Mapping[str, Document]) -> float:
-    """Multiply-adds in GFLOP/s; 0 if not measured."""
-    return next((d["ceilings"]["multiply_adds_gflops"] for d in found.values() if "ceilings" in d), 0.0)
+def _isa_and_rate(found: Mapping[str, Document]) -> tuple[str, float]:
+    """The instruction set and multiply-adds in GFLOP/s; 0 if not measured."""
+    measured = [(d["machine"]["isa"], d["ceilings"]["multiply_adds_gflops"]) for d in found.values() if "ceilings" in d]
+    return measured[0] if measured else ("", 0.0)
 
 
 def _verdict(then: Quantity, now: Quantity | None, spread: float) -> str:

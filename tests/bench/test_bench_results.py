@@ -118,18 +118,21 @@ def test_folders_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "2 worse, 1 within: 2 worse by more than 10 % or their noise" in capsys.readouterr().out
 
 
-def test_results_of_the_machine_with_the_nearest_rate_are_compared(tmp_path: Path) -> None:
-    def results(folder: str, rate: float, ours: float) -> None:
+def test_results_of_the_machine_that_is_most_like_this_one_are_compared(tmp_path: Path) -> None:
+    def results(folder: str, rate: float, ours: float, isa: str = "avx512") -> None:
         (tmp_path / folder).mkdir(parents=True)
         found = {**document(ours), "ceilings": {"multiply_adds_gflops": rate}}
+        found["machine"]["isa"] = isa
         (tmp_path / folder / "net.json").write_text(json.dumps(found))
 
-    results("a", 500.0, 10.0), results("a/machines/slow", 200.0, 20.0)
-    results("b", 190.0, 20.0), results("c", 450.0, 10.0)
-    text, worse = compare.compare(tmp_path / "a", tmp_path / "b", 0.1)
-    assert (worse, "compared with the results of slow" in text) == (0, True)
-    text, worse = compare.compare(tmp_path / "a", tmp_path / "c", 0.1)
-    assert (worse, "compared with the results of" in text) == (0, False)
+    results("a", 500.0, 10.0), results("a/machines/slow", 200.0, 20.0), results("a/machines/older", 150.0, 30.0, "avx2")
+    results("b", 190.0, 20.0), results("c", 450.0, 10.0), results("d", 200.0, 30.0, "avx2")
+    for folder, like in (("b", "slow"), ("c", None), ("d", "older")):
+        text, worse = compare.compare(tmp_path / "a", tmp_path / folder, 0.1)
+        assert worse == 0
+        assert [line for line in text.splitlines() if "compared with" in line] == (
+            [f"compared with the results of {like}"] if like else []
+        )
 
 
 # --- Ops ----------------------------------------------------------------------------------------------------------

@@ -221,7 +221,7 @@ class Emulator:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """On CPU tensors, ops that have a CUDA kernel run it, by the plans for CUDA; those without are made of others."""
+        """On CPU tensors, ops that have a CUDA kernel run it, by the plans for CUDA; others are made of these."""
         library = torch.library.Library("equikernels", "IMPL")
         kernels = dict(backend.KERNELS)
         fused_op._answer = lambda query, *rest: _ANSWER(f"{query}_cuda", *rest)
