@@ -10,10 +10,11 @@ namespace ek {
 namespace {
 
 #if defined(__AVX512F__)
-constexpr int kRowsAtOnce = 4, kColumnPanel = 4;
+constexpr int kColumnPanel = 4;
 #else
-constexpr int kRowsAtOnce = 4, kColumnPanel = 2;
+constexpr int kColumnPanel = 2;
 #endif
+constexpr int kRowsAtOnce = 4;
 
 enum class Summand { plain, weighted, selected, masked };
 
