@@ -209,17 +209,6 @@ class Emulator:
             self.library.emulator_leave_out(b"", 0)
 
     @contextmanager
-    def by_name(self) -> Iterator[None]:
-        """The backend is chosen by name. To CPU tensors it is called "cpu"; it has the kernels of "cuda"."""
-        kernels = dict(backend.KERNELS)
-        backend.KERNELS.update({op: ("cpu",) if "cuda" in devices else () for op, devices in kernels.items()})
-        try:
-            with ek.use_backend("cpu"):
-                yield
-        finally:
-            backend.KERNELS.update(kernels)
-
-    @contextmanager
     def installed(self) -> Iterator[None]:
         """On CPU tensors, ops that have a CUDA kernel run it, by the plans for CUDA; others are made of these."""
         library = torch.library.Library("equikernels", "IMPL")
