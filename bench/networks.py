@@ -19,7 +19,7 @@ from .clock import wall
 from .plan import Entry, Plan, Row, Setting, pair
 from .points import PASSES, Costs, point
 from .side_by_side import OURS, PUBLISHED, same
-from .tracking import EDGES, EGNNSides, EuclidNetSides, InteractionSides
+from .tracking import EDGES, EGNNSides, EuclidNetSides, EuclidNetSO3Sides, InteractionSides
 
 
 def multiplicities(events: int) -> list[int]:
@@ -193,6 +193,7 @@ BATCHES = (1, 16, 1024)
 NETWORKS = {
     "egnn": Network(EGNNSides, edges(EDGES), edges(10_000), (edges(4_000), edges(20_000))),
     "euclidnet": Network(EuclidNetSides, graphs(20), graphs(5), HITS),
+    "euclidnet_so3": Network(EuclidNetSO3Sides, graphs(20), graphs(5), (graphs(1),)),
     "interaction_network": Network(InteractionSides, graphs(20), graphs(5), (graphs(1),)),
     "vecnet": Network(VecNetSides, jets(100), jets(20), tuple(map(jets, BATCHES))),
     "lgn": Network(LGNSides, jets(20), jets(5), tuple(map(jets, (1, 5)))),

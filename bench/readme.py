@@ -126,6 +126,7 @@ def _others(results: dict[str, Document]) -> list[str]:
 OTHERS = {
     "egnn": "EGNN (H 64, attention)",
     "euclidnet": "EuclidNet (SO(2), H 8)",
+    "euclidnet_so3": "EuclidNet (SO(3), H 16)",
     "interaction_network": "Interaction Network (H 40)",
     "vecnet": "VecNet (h 72, 36 free)",
     "lgn": "LGN (channels 2, 4, 4, 2)",

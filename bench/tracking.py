@@ -83,6 +83,18 @@ class EuclidNetSides(side_by_side.Sides):
         return torch.cat([-y, y], dim=1)
 
 
+class EuclidNetSO3Sides(EuclidNetSides):
+    """SO(3), H 16, 3 layers: the network that has the table's number of parameters, see below."""
+
+    name = "SO(3), H 16, 3 layers"
+
+    def __init__(self, graphs: int) -> None:
+        super().__init__(graphs)
+        torch.manual_seed(0)
+        self.ours, self.published = ek.models.EuclidNetSO3(16, 3), published.EuclidNetSO3(16, 3)
+        self.published.load_state_dict(self.ours.state_dict())
+
+
 class InteractionSides(side_by_side.Sides):
     """The Interaction Network on a number of sample hit graphs."""
 

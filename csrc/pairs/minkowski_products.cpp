@@ -15,7 +15,7 @@ constexpr int64_t kBlock = 64;  // senders whose coordinates are kept, component
 inline void store_some(float* p, int64_t count, vdouble v) {
   for (int64_t l = 0; l < lanes<double> && l < count; ++l) p[l] = float(v[l]);
 }
-inline void store_some(double* p, int64_t count, vdouble v) { Tail<double>(count).store(p, v); }
+inline void store_some(double* p, int64_t count, vdouble v) { store_first(p, v, count); }
 
 template <int kDim, class T>
 void run_range(const Rank2ProductsArgs<T>& a, int64_t begin, int64_t end) {

@@ -60,44 +60,10 @@ class Tail {
     for (int l = 0; l < count_; ++l) v[l] = p[l];
     return v;
   }
-  void store(T* p, Vec<T> v) const {
-    if (count_ == lanes<T>) return ek::store(p, v);
-#if defined(__AVX2__)
-    store_parts(p, v);
-#else
-    for (int l = 0; l < count_; ++l) p[l] = v[l];
-#endif
-  }
+  void store(T* p, Vec<T> v) const { store_first(p, v, count_); }
   Vec<T> keep(Vec<T> v) const { return from_bits(bits(v) & mask_); }
 
  private:
-#if defined(__AVX2__)
-  // By halves: a masked store takes AMD's processors up to 42 operations.
-  void store_parts(float* p, vfloat v) const {
-    __m128 x = _mm256_castps256_ps128((__m256)v);
-    if (count_ & 4) {
-      _mm_storeu_ps(p, x);
-      p += 4;
-      x = _mm256_extractf128_ps((__m256)v, 1);
-    }
-    if (count_ & 2) {
-      _mm_storel_pi(reinterpret_cast<__m64*>(p), x);
-      p += 2;
-      x = _mm_movehl_ps(x, x);
-    }
-    if (count_ & 1) _mm_store_ss(p, x);
-  }
-  void store_parts(double* p, vdouble v) const {
-    __m128d x = _mm256_castpd256_pd128((__m256d)v);
-    if (count_ & 2) {
-      _mm_storeu_pd(p, x);
-      p += 2;
-      x = _mm256_extractf128_pd((__m256d)v, 1);
-    }
-    if (count_ & 1) _mm_store_sd(p, x);
-  }
-#endif
-
   int count_;
   Bits<T> mask_;
 #endif

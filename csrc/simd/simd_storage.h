@@ -73,6 +73,7 @@ inline Vec<Accumulator<S>> load_some(const S* p, int n) {
 }
 template <class S>
 inline void store_some(S* p, Vec<Accumulator<S>> v, int n) {
+  if constexpr (sizeof(S) >= 4) return store_first(p, v, n);
   S row[row_lanes<S>];
   store_row(row, v);
   for (int l = 0; l < n; ++l) p[l] = row[l];

@@ -125,9 +125,10 @@ def test_a_tail_reads_and_writes_its_numbers_alone(module: ModuleType, dtype: ty
     lanes = module.lanes32 if dtype is np.float32 else module.lanes64
     x, over = np.arange(1, lanes + 1, dtype=dtype), -np.arange(1, lanes + 1, dtype=dtype)
     for count in range(1, lanes + 1):
-        written, read, kept = module.tail(x, over, count)
+        written, first, read, kept = module.tail(x, over, count)
         live = np.arange(lanes) < count
         assert np.array_equal(written, np.where(live, x, over))
+        assert np.array_equal(first, np.where(live, x, over))
         assert np.array_equal(read, np.where(live, x, 0))
         assert np.array_equal(kept, np.where(live, x, 0))
 

@@ -92,16 +92,18 @@ py::tuple positive(const Array<T>& x) {
   return py::make_tuple(mask, ones);
 }
 
-// Of a vector's first `count` numbers: them written over the start of `over`, them read, and them kept.
+// Of a vector's first `count` numbers: them written over the start of `over`, in two ways, them read, and them kept.
 template <class T>
 py::tuple tail_of(const Array<T>& x, const Array<T>& over, int64_t count) {
   const Tail<T> tail(count);
-  Array<T> out(lanes<T>), in(lanes<T>), kept(lanes<T>);
+  Array<T> out(lanes<T>), first(lanes<T>), in(lanes<T>), kept(lanes<T>);
   std::copy_n(over.data(), lanes<T>, out.mutable_data());
+  std::copy_n(over.data(), lanes<T>, first.mutable_data());
   tail.store(out.mutable_data(), load(x.data()));
+  store_first(first.mutable_data(), load(x.data()), count);
   store(in.mutable_data(), tail.load(x.data()));
   store(kept.mutable_data(), tail.keep(load(x.data())));
-  return py::make_tuple(out, in, kept);
+  return py::make_tuple(out, first, in, kept);
 }
 
 template <class T>

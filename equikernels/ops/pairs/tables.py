@@ -10,7 +10,7 @@ from ...backend import KERNELS, PARTS, WITH_PARTS, use_kernel
 from ...checks import check_choice, check_tensor, fail
 from ...graph import Graph
 from ..autograd import call
-from ..common import graph_arguments, promote, stored_as
+from ..common import given, graph_arguments, promote, stored_as
 from . import autograd as autograd
 from . import reference
 from .batch import Pairs, negative_slope_of, pairs_of
@@ -83,14 +83,14 @@ def rank2_broadcast(
     Raises:
         ValueError, TypeError: wrong shape, dtype or device; the message names the argument.
     """
-    given = check_parts(BROADCAST, {"row": row, "col": col, "diag": diag, "event": event}, None)
-    first = next((t for t in given.values() if t is not None), None)
+    parts = check_parts(BROADCAST, {"row": row, "col": col, "diag": diag, "event": event}, None)
+    first = next((t for t in parts.values() if t is not None), None)
     if first is None:
         fail(BROADCAST, "row", "a tensor here or in col, diag or event", "None")
     assert first is not None
-    nodes = next((t.shape[0] for name, t in given.items() if t is not None and name != "event"), None)
+    nodes = next((t.shape[0] for name, t in parts.items() if t is not None and name != "event"), None)
     pairs = pairs_of(BROADCAST, ptr, first, None, nodes)
-    table = make_table(BROADCAST, pairs, first, first.shape[1], **given)
+    table = make_table(BROADCAST, pairs, first, first.shape[1], **parts)
     assert table is not None
     return broadcast_table(table, pairs)
 
@@ -146,10 +146,10 @@ def rank2_mix(
         fail(MIX, "weight_transpose", f"shape {list(present[0].shape)}", list(present[-1].shape))
     width = present[0].shape[1]
     slope = negative_slope_of(MIX, activation, negative_slope)
-    given = check_parts(MIX, {"row": row, "col": col, "diag": diag, "event": event}, T)
-    nodes = next((t.shape[0] for name, t in given.items() if t is not None and name != "event"), None)
+    parts = check_parts(MIX, {"row": row, "col": col, "diag": diag, "event": event}, T)
+    nodes = next((t.shape[0] for name, t in parts.items() if t is not None and name != "event"), None)
     pairs = pairs_of(MIX, ptr, T, T.shape[0], nodes)
-    table = make_table(MIX, pairs, T, width, **given, bias=bias)
+    table = make_table(MIX, pairs, T, width, **parts, bias=bias)
     return mix_table(T, weights[0], weights[1], table, pairs, slope)
 
 
@@ -208,30 +208,33 @@ def make_table(
     nodes = {"diag": diag, "col": col, "row": row}
     for name, t in nodes.items():
         if t is not None:
-            check_tensor(op, name, t, [pairs.num_nodes, width], like=like)
+            nodes[name] = given(op, name, t, (pairs.num_nodes, width), like)
     if event is not None:
         check_tensor(op, "event", event, [pairs.ptr.shape[0] - 1, width], like=like)  # type: ignore[union-attr]
         spread = spread_events(event, pairs)
         nodes["row"] = spread if row is None else row + spread
     if bias is not None:
-        bias = promote(op, "bias", bias)
-        check_tensor(op, "bias", bias, [width], like=like)
+        bias = given(op, "bias", bias, (width,), like)
         base = nodes["row"]
         nodes["row"] = bias.expand(pairs.num_nodes, width) if base is None else base + bias
-    if all(t is None for t in nodes.values()):
+    present = [t for t in nodes.values() if t is not None]
+    if not present:
         return None
-    zeros = like.new_zeros(pairs.num_nodes, width)
-    return torch.stack([zeros if t is None else t for t in nodes.values()], dim=1)
+    if len(present) < len(nodes):
+        zeros = like.new_zeros(pairs.num_nodes, width)
+        present = [zeros if t is None else t for t in nodes.values()]
+    return torch.stack(present, dim=1)
 
 
 def check_parts(op: str, parts: dict[str, Tensor | None], like: Tensor | None) -> dict[str, Tensor | None]:
     """Raised under autocast, and alike."""
-    parts = {name: None if t is None else promote(op, name, t) for name, t in parts.items()}
     for name, t in parts.items():
-        if t is not None:
-            check_tensor(op, name, t, ["n_events" if name == "event" else "n", "C"], stored_as(t))
-            like = t if like is None else like
-            check_tensor(op, name, t, like=like)
+        if t is None:
+            continue
+        t = parts[name] = promote(op, name, t)
+        shape = ["n_events" if name == "event" else "n", "C"]
+        check_tensor(op, name, t, shape, stored_as(t) if like is None else None, like)
+        like = t if like is None else like
     return parts
 
 
