@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .checks import as_int, check_tensor, fail
 from .export import for_any_size
-from .indices import all_pairs, check_indices, check_offsets, edges_of, edges_table, group, normal, own, pairs_table
+from .indices import all_pairs, check_indices, check_offsets, edges_of, edges_table, normal, own, pairs_table
 
 CSR, COMPLETE, COMPLETE_WITH_SELF_LOOPS = 0, 1, 2  # kinds, numbered as in the ops' schemas
 
@@ -188,11 +188,8 @@ class Graph:
         if validate:
             check_offsets(op, "rowptr", rowptr, num_edges)
             check_indices(op, "col", col, num_nodes)
-        receiver = torch.repeat_interleave(counts, output_size=num_edges)
-        identity = torch.arange(num_edges, device=col.device)
-        out_ptr, out_edge = group(col, num_nodes)
-        table = torch.cat([rowptr, col, identity, out_ptr, receiver[out_edge], out_edge])
-        return cls._new(num_nodes, num_edges, CSR, table, torch.stack([col, receiver]))
+        edges = torch.stack([col, torch.repeat_interleave(counts, output_size=num_edges)])
+        return cls._new(num_nodes, num_edges, CSR, edges_table(edges, num_nodes, rowptr), edges)
 
     @classmethod
     def batch(cls, graphs: Sequence[Graph]) -> Graph:

@@ -117,14 +117,18 @@ def group(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return torch.searchsorted(index[order], nodes), order
 
 
-def edges_table(edges: Tensor, num_nodes: int) -> Tensor:
-    """The table of a graph with these edges [2, E]: CSR by receiver, and its transpose."""
+def edges_table(edges: Tensor, num_nodes: int, rowptr: Tensor | None = None) -> Tensor:
+    """The table of a graph with these edges [2, E]: CSR by receiver, and its transpose. ``rowptr``: where they come
+    ordered by receiver, the first edge of each."""
     exporting = torch.compiler.is_exporting()  # to runtimes without the op
     if edges.device.type == "cpu" and _native.cpu_reason is None and not exporting and not transformed((edges,)):
         table: Tensor = torch.ops.equikernels.edge_table(edges, num_nodes)
         return table
     sender, receiver = edges[0], edges[1]
-    in_ptr, in_edge = group(receiver, num_nodes)
+    if rowptr is None:
+        in_ptr, in_edge = group(receiver, num_nodes)
+    else:
+        in_ptr, in_edge = rowptr, torch.arange(edges.shape[1], device=edges.device)
     out_ptr, out_edge = group(sender, num_nodes)
     return torch.cat([in_ptr, sender[in_edge], in_edge, out_ptr, receiver[out_edge], out_edge])
 

@@ -96,6 +96,20 @@ def test_a_graph_first_used_in_inference_mode_can_be_trained_on(name: str) -> No
     assert x.grad is not None
 
 
+@pytest.mark.parametrize("without", [None, "no library"])
+def test_csr_and_its_edges_have_one_table(monkeypatch: pytest.MonkeyPatch, without: str | None) -> None:
+    if without is not None:  # PyTorch makes the table
+        monkeypatch.setattr(_native, "cpu_reason", without)
+    generator = torch.Generator().manual_seed(0)
+    received = torch.randint(0, 4, (39,), generator=generator)
+    rowptr = torch.cat([received.new_zeros(1), received.cumsum(0)])
+    col = torch.randint(0, 39, (int(rowptr[-1]),), generator=generator)
+    graph = ek.Graph.from_csr(rowptr, col)
+    assert torch.equal(graph.sender, col)
+    assert torch.equal(graph.receiver, torch.repeat_interleave(received))
+    assert torch.equal(graph._indices, ek.Graph.from_edge_index(graph.edge_index, 39)._indices)
+
+
 def test_the_table_is_made_once() -> None:
     graph = ek.Graph.from_edge_index(torch.tensor([[0], [1]]), 2)
     assert graph._indices is graph._indices
