@@ -87,6 +87,44 @@ struct Rank2OnCpu : Cpu {
     });
   }
 
+  // A layer's sums, maps of particles and events, and mix: event by event, while its pairs are in cache; one after the
+  // other where the largest event is too much of all for one thread.
+  template <class T>
+  static void rank2_layer(const Tensor& like, const Rank2Args<T>& sums, const Rank2NodesArgs<T>& nodes,
+                          const Rank2MixArgs<T>& mix) {
+    const GraphView& g = sums.graph;
+    const int64_t pairs = g.edge_ptr[g.num_events], threads = torch::stable::get_num_threads();
+    int64_t largest = 0;
+    for (int64_t b = 0; b < g.num_events; ++b) largest = std::max(largest, g.edge_ptr[b + 1] - g.edge_ptr[b]);
+    if (threads > 1 && largest > pairs / (kPartsOfThread * threads)) {
+      rank2(like, Rank2Kernel::sum, sums);
+      rank2_nodes(nodes);
+      return rank2_mix(mix);
+    }
+    dispatch_isa([&](auto isa) {
+      using Sums = Rank2Cpu<decltype(isa), T>;
+      using Nodes = Rank2NodesCpu<decltype(isa), T>;
+      using Mix = Rank2MixCpu<decltype(isa), T>;
+      const Buffer packed_nodes(Nodes::packed_size(nodes) * int64_t(sizeof(T))),
+          packed_mix(Mix::packed_bytes(mix, false));
+      const T* maps = static_cast<const T*>(packed_nodes.p);
+      Nodes::pack(nodes, false, static_cast<T*>(packed_nodes.p));
+      Mix::pack(mix, false, packed_mix.p);
+      over_items(
+          g.num_events,
+          [&](Queue& queue) {
+            const Buffer of_sums(Sums::scratch_bytes(sums)), of_mix(Mix::scratch_bytes(mix, false));
+            const Buffer of_nodes(Nodes::scratch_size(nodes) * int64_t(sizeof(T)));
+            for (int64_t b; queue.take(b);) {
+              Sums::run(Rank2Kernel::sum, sums, of_sums.p, g.ptr[b], g.ptr[b + 1]);
+              Nodes::forward(nodes, maps, static_cast<T*>(of_nodes.p), b, b + 1);
+              Mix::forward(mix, packed_mix.p, of_mix.p, g.ptr[b], g.ptr[b + 1]);
+            }
+          },
+          pairs * work_of(mix.in, mix.width, 2));
+    });
+  }
+
   template <class T>
   static void rank2_nodes_backward(const Rank2NodesArgs<T>& args) {
     dispatch_isa([&](auto isa) {

@@ -19,18 +19,16 @@ struct Linear2to2OnCpu : LinearLayerOnCpu {
     dispatch_floating(l.tensor.scalar_type(), l.op, [&](auto zero) {
       using T = decltype(zero);
       const GraphView g = view(l);
-      sum(l, g, l.tensor.template const_data_ptr<T>(), aggregates.mutable_data_ptr<T>());
       const Made<T> made(l, g, kPowers2to2, true);
       const Buffer table(g.num_nodes * 3 * l.width * int64_t(sizeof(T)));
       auto nodes = nodes_args(l, g, made, aggregates.const_data_ptr<T>());
       nodes.bias = made.bias();
       nodes.diag_bias = pointer<T>(l.diag_bias);
       nodes.table = static_cast<T*>(table.p);
-      rank2_nodes(nodes);
       auto mix = mix_args(l, g, made);
       mix.table = nodes.table;
       mix.out = out.mutable_data_ptr<T>();
-      rank2_mix(mix);
+      rank2_layer(l.tensor, sum_args(l, g, mix.tensor, aggregates.mutable_data_ptr<T>()), nodes, mix);
     });
     return {out, aggregates};
   }

@@ -118,13 +118,13 @@ struct LinearLayerOnCpu : Rank2OnCpu {
   };
 
   template <class T>
-  static void sum(const LayerInputs& l, const GraphView& g, const T* tensor, T* table) {
+  static Rank2Args<T> sum_args(const LayerInputs& l, const GraphView& g, const T* tensor, T* table) {
     Rank2Args<T> args;
     args.graph = g;
     args.channels = l.in;
     args.tensor = tensor;
     args.out = table;
-    rank2(l.tensor, Rank2Kernel::sum, args);
+    return args;
   }
   template <class T>
   static Rank2NodesArgs<T> nodes_args(const LayerInputs& l, const GraphView& g, const Made<T>& made,
