@@ -168,9 +168,11 @@ def _call(mlp: EdgeMLP, of_call: tuple[Any, ...]) -> Call:
 
 def _planned(mlp: EdgeMLP, of_call: tuple[Any, ...]) -> Call:
     geometry, dim, attributes, messages, coordinates, edges, products = of_call
+    like = mlp.layers[0].weight
+    check_tensor(OP, "mlp", like, ["out", "in"], stored_as(like))
     mlp.check(OP)
+    shape = mlp.shape(attributes)
     options = EdgeOptions.of(mlp, geometry, dim, messages, coordinates, edges, products)
-    like, shape = mlp.layers[0].weight, mlp.shape(attributes)
     call = Call.of("message_passing_plan", options, shape, like)
     if products == "bfloat16" and call.limit is not None:  # no kernel has these products
         call = Call.of("message_passing_plan", options._replace(bfloat16=False), shape, like)
@@ -255,7 +257,6 @@ def _check(
     mlp: EdgeMLP, graph: Graph, options: EdgeOptions, h: Tensor | None, x: Tensor | None, edge_attr: Tensor | None
 ) -> None:
     like = mlp.layers[0].weight
-    check_tensor(OP, "mlp", like, ["out", "in"], stored_as(like))
     nodes = h if h is not None else x
     if nodes is None:
         fail(OP, "h", "a tensor: without h and x there are no nodes", "None")
