@@ -93,7 +93,9 @@ def test_deep_message_passing(measure: Callable[..., None], graph: ek.Graph) -> 
     products = sum(a * b for a, b in zip(inputs, EUCLID, strict=True))
     weights = torch.randn(products + sum(EUCLID), generator=generator) / width**0.5
     op = "message_passing, EuclidNet's block"
-    measure(op, beside_plain(euclid), [h, x, attr, weights], 2 * products * graph.num_edges)
+    # LayerNorm amplifies roundings: of two edges' gradients in float32 the errors of both sides differ by up to 20, either
+    # way (40 seeds; in the geometric mean they are equal). So gradients are compared in float64, as at kinks.
+    measure(op, beside_plain(euclid), [h, x, attr, weights], 2 * products * graph.num_edges, kinks=True)
 
 
 def test_encode_invariants(measure: Callable[..., None], graph: ek.Graph) -> None:
