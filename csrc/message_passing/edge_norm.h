@@ -23,6 +23,7 @@ struct EdgeNormArgs {
   int columns = 0;                            // K
   const T* receiver = nullptr;                // A [n, H]
   const T* sender = nullptr;                  // B [n, H]
+  bool ends = true;                           // whether z reads nodes; otherwise A is one row, B zero
   const T* weight = nullptr;                  // W [H, K]
   const T *gamma = nullptr, *beta = nullptr;  // [H] or absent
   double eps = 0;
@@ -210,7 +211,7 @@ struct NormFold {
     const double n = a.some_edges();
     for (int64_t c = first; c < a.width; c += kStep) {
       const T* w = a.weight + c * a.columns;
-      double square = a.total(1, 0, c), mean = a.mean_a[c] + a.mean_b[c];
+      double square = a.ends ? a.total(1, 0, c) : 0, mean = a.mean_a[c] + a.mean_b[c];
       for (int k = 0; k < a.columns; ++k) {
         mean += double(w[k]) * a.columns_mean[k];
         for (int l = 0; l < a.columns; ++l)
@@ -301,7 +302,8 @@ struct NormGradFold {
   }
 };
 
-// Items: chunks. Gradients of A and B, and partial sums of those of W [K, H] through the statistics.
+// Items: chunks. Gradients of A and B, and partial sums of those of W [K, H] through the statistics. Where z reads no
+// nodes, of A alone, and without what cancels in its sum over nodes.
 template <class T>
 struct NormGradTables {
   EdgeNormArgs<T> a;
@@ -316,6 +318,11 @@ struct NormGradTables {
       const int64_t at = i * a.width;
       T *g = a.table[0] + at, *h = a.table[1] + at;
       const NormNode<T> node(a, i);
+      if (!a.ends) {
+        for (int64_t c = first; c < a.width; c += kStep)
+          g[c] = T(double(g[c]) * a.scale[c] + a.grad_mean[c] / n * node.received);
+        continue;
+      }
       for (int64_t c = first; c < a.width; c += kStep) {
         const double level = a.grad_mean[c] / n, slope = 2 * a.grad_variance[c] / n;
         const double da = double(a.receiver[at + c]) - a.mean_a[c], db = double(a.sender[at + c]) - a.mean_b[c];
@@ -343,7 +350,7 @@ struct NormGradWeights {
     for (int64_t c = first; c < a.width; c += kStep) {
       const T* w = a.weight + c * K;
       for (int k = 0; k < K; ++k) {
-        double sum = a.total(K, k, c);
+        double sum = a.ends ? a.total(K, k, c) : 0;
         for (int l = 0; l < K; ++l) sum += double(w[l]) * spread(l, k);
         a.folded[c * K + k] += T(a.grad_mean[c] / n * edges * a.columns_mean[k] + 2 * a.grad_variance[c] / n * sum);
       }
@@ -376,7 +383,7 @@ struct NormNodePull {
     const double n = a.some_edges();
     for (int64_t k = first; k < K; k += kStep) {
       double p = 0, q = 0;
-      for (int64_t c = 0; c < a.width; ++c) {
+      for (int64_t c = 0; a.ends && c < a.width; ++c) {
         const double slope = 2 * a.grad_variance[c] / n * double(a.weight[c * K + k]);
         p += slope * (double(a.receiver[i * a.width + c]) - a.mean_a[c]);
         q += slope * (double(a.sender[i * a.width + c]) - a.mean_b[c]);

@@ -112,6 +112,7 @@ class FirstLayer : protected LayerOps<Device, EdgeMlpInputs> {
     a.columns = int(K);
     a.receiver = put<T>(ends[0]);
     a.sender = put<T>(ends[1]);
+    a.ends = o.has(kReceiverPart) || o.has(kSenderPart);
     a.weight = put<T>(plain);
     a.gamma = pointer<T>(t.norm_weight);
     a.beta = pointer<T>(t.norm_bias);
@@ -193,11 +194,13 @@ class FirstLayer : protected LayerOps<Device, EdgeMlpInputs> {
       Device::template moments<X>(in.like(), m, true);
       pass(n + 1, 8, SumsFromMoments<T>{a, m.out, o.interval, o.product});
     }
-    pass(K, width, NormTranspose<T>{a});
     pass(a.chunks(), chunk_work, NormMeans<T>{a});
     pass(1, width, NormFinishMeans<T>{a});
-    pass(a.sums(), width, NormSenders<T>{a});
-    pass(a.chunks(), chunk_work, NormSquares<T>{a});
+    if (a.ends) {
+      pass(K, width, NormTranspose<T>{a});
+      pass(a.sums(), width, NormSenders<T>{a});
+      pass(a.chunks(), chunk_work, NormSquares<T>{a});
+    }
     pass(1, width, NormFold<T>{a});
     apply_norm(a);
   }
@@ -234,11 +237,13 @@ class FirstLayer : protected LayerOps<Device, EdgeMlpInputs> {
     a.grad_gamma = g.gamma;
     a.grad_beta = g.beta;
     const int64_t chunk_work = a.chunk() * width;
-    pass(K, width, NormTranspose<T>{a});
     pass(a.chunks(), chunk_work, NormGradSums<T>{a});
     pass(1, width, NormGradFold<T>{a});
-    pass(a.sums(), width, NormSenders<T>{a});
-    pass(a.sums(), width, NormReceivers<T>{a});
+    if (a.ends) {
+      pass(K, width, NormTranspose<T>{a});
+      pass(a.sums(), width, NormSenders<T>{a});
+      pass(a.sums(), width, NormReceivers<T>{a});
+    }
     pass(a.chunks(), chunk_work, NormGradTables<T>{a});
     if (K == 0) return;
     pass(1, width, NormGradWeights<T>{a});
