@@ -93,8 +93,8 @@ def test_deep_message_passing(measure: Callable[..., None], graph: ek.Graph) -> 
     products = sum(a * b for a, b in zip(inputs, EUCLID, strict=True))
     weights = torch.randn(products + sum(EUCLID), generator=generator) / width**0.5
     op = "message_passing, EuclidNet's block"
-    # LayerNorm amplifies roundings: of two edges' gradients in float32 the errors of both sides differ by up to 20, either
-    # way (40 seeds; in the geometric mean they are equal). So gradients are compared in float64, as at kinks.
+    # LayerNorm amplifies roundings: of two edges' gradients in float32 the errors of both sides differ by up to 20
+    # times, either way (40 seeds; in the geometric mean they are equal). So they are compared in float64, as at kinks.
     measure(op, beside_plain(euclid), [h, x, attr, weights], 2 * products * graph.num_edges, kinks=True)
 
 
