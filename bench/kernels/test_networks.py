@@ -95,7 +95,8 @@ def test_deep_message_passing(measure: Callable[..., None], graph: ek.Graph) -> 
     op = "message_passing, EuclidNet's block"
     # LayerNorm amplifies roundings: of two edges' gradients in float32 the errors of both sides differ by up to 20
     # times, either way (40 seeds; in the geometric mean they are equal). So they are compared in float64, as at kinks.
-    measure(op, beside_plain(euclid), [h, x, attr, weights], 2 * products * graph.num_edges, kinks=True)
+    few = graph.num_edges <= 2
+    measure(op, beside_plain(euclid), [h, x, attr, weights], 2 * products * graph.num_edges, kinks=few)
 
 
 def test_encode_invariants(measure: Callable[..., None], graph: ek.Graph) -> None:
