@@ -21,7 +21,7 @@ struct Linear2to0OnCpu : LinearLayerOnCpu {
       const GraphView g = view(l);
       const Buffer table(g.num_nodes * 3 * l.in * int64_t(sizeof(T)));
       rank2(l.tensor, Rank2Kernel::sum,
-            sum_args(l, g, l.tensor.template const_data_ptr<T>(), static_cast<T*>(table.p)));
+            sum_args(g, l.in, l.tensor.template const_data_ptr<T>(), static_cast<T*>(table.p)));
       add_up(g, l.in, static_cast<const T*>(table.p), aggregates.mutable_data_ptr<T>());
       const Made<T> made(l, g, kPowers2to0, false);
       const Buffer basis(events * 2 * l.in * int64_t(sizeof(T)));

@@ -28,7 +28,7 @@ struct Linear2to2OnCpu : LinearLayerOnCpu {
       auto mix = mix_args(l, g, made);
       mix.table = nodes.table;
       mix.out = out.mutable_data_ptr<T>();
-      rank2_layer(l.tensor, sum_args(l, g, mix.tensor, aggregates.mutable_data_ptr<T>()), nodes, mix);
+      rank2_layer(l.tensor, sum_args(g, l.in, mix.tensor, aggregates.mutable_data_ptr<T>()), nodes, mix);
     });
     return {out, aggregates};
   }

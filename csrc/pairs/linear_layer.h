@@ -118,10 +118,10 @@ struct LinearLayerOnCpu : Rank2OnCpu {
   };
 
   template <class T>
-  static Rank2Args<T> sum_args(const LayerInputs& l, const GraphView& g, const T* tensor, T* table) {
+  static Rank2Args<T> sum_args(const GraphView& g, int64_t channels, const T* tensor, T* table) {
     Rank2Args<T> args;
     args.graph = g;
-    args.channels = l.in;
+    args.channels = channels;
     args.tensor = tensor;
     args.out = table;
     return args;
@@ -178,13 +178,9 @@ struct LinearLayerOnCpu : Rank2OnCpu {
   // The sums, over pairs, of what the activation lets through of the output's gradient.
   template <class T>
   static void sum_gradient(const LayerInputs& l, const LayerInputs::Given& given, const GraphView& g, T* table) {
-    Rank2Args<T> sums;
-    sums.graph = g;
-    sums.channels = l.width;
-    sums.tensor = pointer<T>(given.grad);
+    Rank2Args<T> sums = sum_args<T>(g, l.width, pointer<T>(given.grad), table);
     sums.activated = pointer<T>(given.activated);
     sums.slope = T(l.slope);
-    sums.out = table;
     rank2(l.tensor, Rank2Kernel::sum, sums);
   }
 };
