@@ -68,9 +68,10 @@ def nearest_machine(before: Path, after: Mapping[str, Document]) -> Path:
 
 
 def _isa_and_rate(found: Mapping[str, Document]) -> tuple[str, float]:
-    """The instruction set and multiply-adds in GFLOP/s; 0 if not measured."""
-    measured = [(d["machine"]["isa"], d["ceilings"]["multiply_adds_gflops"]) for d in found.values() if "ceilings" in d]
-    return measured[0] if measured else ("", 0.0)
+    """The instruction set and multiply-adds in GFLOP/s of the most threads; 0 if not measured."""
+    measured = [(d["machine"], d["ceilings"]["multiply_adds_gflops"]) for d in found.values() if "ceilings" in d]
+    machine, rate = max(measured, key=lambda pair: pair[0]["threads"], default=({"isa": ""}, 0.0))
+    return machine["isa"], rate
 
 
 def _verdict(then: Quantity, now: Quantity | None, spread: float) -> str:

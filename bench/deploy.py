@@ -17,6 +17,7 @@ import equikernels as ek
 
 from . import lorentznet
 from .ceilings import ceilings
+from .machine import machine
 from .plan import Entry, Plan, Row, Setting
 from .side_by_side import OURS, PUBLISHED, interleaved, row, same
 
@@ -111,4 +112,8 @@ def plan(setting: Setting) -> Plan:
         for sides, what, rounds in ((one, f"one jet of {CONSTITUENTS}", (10, 10)), (many, f"{count} jets", (3, 2)))
         for baseline in BASELINES
     ]
-    return Plan(rows, lambda: (one().check(), many().check()), about=lambda _: {"ceilings": ceilings(1)})
+
+    def about(_: list[Entry]) -> Entry:
+        return {**machine("deploy", 1), "ceilings": ceilings(1)}
+
+    return Plan(rows, lambda: (one().check(), many().check()), about=about)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from mmap import PAGESIZE
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -55,9 +56,10 @@ def print_peaks(step: Call, small_step: Call) -> None:
 def peaks(network: str, name: str, threads: int, quick: bool) -> list[dict[str, Any]]:
     """Rows of a training step's peaks, each side in its own child process (:mod:`bench.child`)."""
     found: dict[str, list[float]] = {}
+    root = Path(__file__).parents[__package__.count(".") + 1]  # from there the child imports this package, no other
     for side in SIDES:
         command = [sys.executable, "-m", f"{__package__}.child", network, side, name, "--threads", str(threads)]
-        done = subprocess.run(command + ["--quick"] * quick, capture_output=True, text=True)
+        done = subprocess.run(command + ["--quick"] * quick, capture_output=True, text=True, cwd=root)
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
         found[side] = [float(number) for number in done.stdout.split()]

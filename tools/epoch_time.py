@@ -49,7 +49,7 @@ def run(config: Config, side: str, threads: int, folder: Path) -> dict[str, Any]
     command += ["--threads", str(threads), "--output", str(folder / side)]
     start = time.perf_counter()
     environment = {"OMP_WAIT_POLICY": "passive", **os.environ, "OMP_NUM_THREADS": str(threads)}
-    subprocess.run(command, check=True, env=environment)
+    subprocess.run(command, check=True, env=environment, cwd=Path(ek.__file__).parents[1])  # the same copy as here
     seconds = time.perf_counter() - start
     return {"process": seconds, **json.loads((folder / side / "report.json").read_text())}
 
@@ -80,7 +80,7 @@ def main() -> None:
         if data is None:
             data, sample = Path(folder) / "jets.npz", ek.data.load_sample_jets()
             sample[torch.arange(options.jets) % len(sample)].save(data)
-        config = config_of(options.network, data)
+        config = config_of(options.network, data.resolve())
         for side in SIDES:
             found[side] = run(config, side, options.threads, Path(folder))
     row = row_of(f"an epoch, {options.network}, {found[SIDES[0]]['events_read']:,} jets, whole process", found)

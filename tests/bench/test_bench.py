@@ -121,6 +121,17 @@ def test_a_step_that_adds_no_page_counts_as_one(
     assert float(capsys.readouterr().out.split()[0]) * 2**20 == mmap.PAGESIZE
 
 
+def test_a_child_imports_the_package_that_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("equikernels", "bench"):  # as in a checkout, whose packages are others than the installed ones
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise ImportError")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    rows = memory.peaks("pelican_nano", "", 1, True)
+    assert all(row["equikernels"] > 0 and row["published"] > 0 for row in rows)
+    assert len(rows) == 2
+
+
 def test_a_row_holds_medians_quartiles_and_extremes() -> None:
     row = side_by_side.row("x", [1.0, 2.0, 3.0, 4.0, 100.0], [30.0] * 2)
     assert (row["equikernels_ms"], row["published_ms"], row["ratio"]) == (3000, 30000, 10)
