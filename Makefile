@@ -74,8 +74,8 @@ GPU_WHEEL := $(wildcard .gpu/*.whl)
 gpu-test: $(if $(GPU_WHEEL),,$(VENV)/.with-dev)
 	PYTHON=$(if $(GPU_WHEEL),$(PYTHON),$(abspath $(BIN))/python) LIMITS=0 tools/gpu_day.sh tests sanitizer
 
-# Quick: under five minutes on two cores. Full: more repetitions, one thread and all, large inputs, also float64; half an
-# hour. Results: a file for each network and kernels.json, in build/bench/quick or build/bench/full.
+# Quick: under five minutes on two cores. Full: more repetitions, one thread and all, large inputs, also float64; an hour
+# and a half. Results: a file for each network and kernels.json, in build/bench/quick or build/bench/full.
 bench: KERNELS = --benchmark-max-time=0.05 --benchmark-min-rounds=3 --threads $(shell nproc)
 bench: FOLDER = build/bench/quick
 bench: NETWORKS = --quick

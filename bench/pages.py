@@ -8,12 +8,12 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from . import costs
-from .machines import FOLDER, MACHINES, machines
+from .machines import FOLDER, MACHINES, each_machine, head_of, machines
 from .readme import OTHERS, RESULTS, numbers, ratio_of
 from .records import ON_GPU, Document, baseline_of, documents, find, find_memory, machine_line, milliseconds, table
 from .side_by_side import OURS, PUBLISHED
@@ -27,30 +27,46 @@ def load(root: Path) -> dict[str, Document]:
 
 
 def targets(results: dict[str, Document]) -> str:
-    """The tables of targets: reached, or the fraction missing."""
-    on_cpu = [_target(target, results.get(target.network)) for target in CPU]
-    on_gpu = [_target(target, results.get(target.network + ON_GPU)) for target in GPU]
-    head = "| target | measured | |\n|---|---|---|---|"
-    return "\n".join([f"| CPU, 2 threads {head}", *on_cpu, "", f"| GPU (H200 class) {head}", *on_gpu])
+    """The tables of targets, on CPUs with a column for each machine: what was measured, and the fraction missing."""
+    every = each_machine(results)
+    names = [head_of(of["lorentznet"]) for of in every] or ["measured"]
+    lines = [f"| CPU | target | {' | '.join(names)} |", "|---" * (len(names) + 2) + "|"]
+    lines += [_target(target, [of.get(target.network) for of in every or [{}]]) for target in CPU]
+    lines += ["", "| GPU (H200 class) | target | measured |", "|---|---|---|"]
+    return "\n".join([*lines, *(_target(target, [results.get(target.network + ON_GPU)]) for target in GPU)])
 
 
-def _target(target: Target, document: Document | None) -> str:
-    def show(value: float) -> str:
-        if target.field.endswith("_ms"):
-            return f"{1e3 * value:.3g} us"
-        return ratio_of(value) if target.field == "ratio" else f"{100 * value:.0f} %"
+def _target(target: Target, measured: Sequence[Document | None]) -> str:
+    cells = [_against(target, document) for document in measured]
+    if not any(cells):
+        cells = ["not measured"] * len(cells)
+    return f"| {target.what} | {_goal(target, target.goal)} | {' | '.join(cells)} |"
 
-    start = f"| {target.what} | {show(target.goal)} |"
-    if document is None or "refused" in document:
-        return f"{start} {'not measured' if document is None else 'refused: results differ'} | |"
-    if target.memory:
-        row = find_memory(target.network, document, target.row)
-    else:
-        row = find(target.network, document, target.row, target.baseline)
+
+def _goal(target: Target, value: float) -> str:
+    if target.field.endswith("_ms"):
+        return f"{1e3 * value:.3g} us"
+    return ratio_of(value) if target.field == "ratio" else f"{100 * value:.0f} %"
+
+
+def _against(target: Target, document: Document | None) -> str:
+    """A measured value, in bold where it reaches the target; nothing where it was not measured."""
+    if document is None:
+        return ""
+    if "refused" in document:
+        return "refused: results differ"
+    try:
+        if target.memory:
+            row = find_memory(target.network, document, target.row)
+        else:
+            row = find(target.network, document, target.row, target.baseline)
+    except LookupError:  # not every machine has every row
+        return ""
     value = row[target.field]
     missing = value / target.goal - 1 if target.most else 1 - value / target.goal
-    verdict = "reached" if missing <= 0 else f"{'over' if target.most else 'short'} by {100 * missing:.0f} %"
-    return f"{start} {show(value)} | {verdict} |"
+    if missing <= 0:
+        return f"**{_goal(target, value)}**"
+    return f"{_goal(target, value)}, {'over' if target.most else 'short'} by {100 * missing:.0f} %"
 
 
 def sources(results: dict[str, Document]) -> str:

@@ -121,11 +121,13 @@ def test_folders_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_results_of_the_machine_that_is_most_like_this_one_are_compared(tmp_path: Path) -> None:
     def results(folder: str, rate: float, ours: float, isa: str = "avx512") -> None:
         (tmp_path / folder).mkdir(parents=True)
-        found = {**document(ours), "ceilings": {"multiply_adds_gflops": rate}}
-        found["machine"]["isa"] = isa
-        (tmp_path / folder / "net.json").write_text(json.dumps(found))
+        for name, threads in (("alone", 1), ("net", 2)):
+            found = {**document(ours), "ceilings": {"multiply_adds_gflops": rate * threads / 2}}
+            found["machine"] |= {"isa": isa, "threads": threads}
+            (tmp_path / folder / f"{name}.json").write_text(json.dumps(found))
 
     results("a", 500.0, 10.0), results("a/machines/slow", 200.0, 20.0), results("a/machines/older", 150.0, 30.0, "avx2")
+    (tmp_path / "a" / "machines" / "slow" / "alone.json").unlink()  # a network on one thread tells nothing of two
     results("b", 190.0, 20.0), results("c", 450.0, 10.0), results("d", 200.0, 30.0, "avx2")
     for folder, like in (("b", "slow"), ("c", None), ("d", "older")):
         text, worse = compare.compare(tmp_path / "a", tmp_path / folder, 0.1)
@@ -283,8 +285,10 @@ def test_another_result_is_another_table() -> None:
     row["noise"] = 0.5
     assert "**77.7x**" in pages.numbers(changed)
     assert "forward, 100 jets (50 %)" in pages.numbers(changed)
-    assert "| 77.7x | reached |" in pages.targets(changed)
-    assert "| not measured | |" in pages.targets({})
+    assert "| 25.0x | **77.7x** |" in pages.targets(changed)
+    row["ratio"] = 20.0
+    assert "| 25.0x | 20.0x, short by 20 % |" in pages.targets(changed)
+    assert "| 25.0x | not measured |" in pages.targets({})
     assert pages.numbers({}) == ""
 
 
@@ -321,6 +325,17 @@ def test_a_missing_row_is_named() -> None:
         pages.numbers(results)
     with pytest.raises(LookupError, match="rows of peak memory 'x'"):
         records.find_memory("lorentznet", results["lorentznet"], "x")
+
+
+def test_a_row_that_not_every_machine_has_is_left_out() -> None:
+    results = pages.load(ROOT)
+    rows = results["lorentznet"]["rows"]
+    results["lorentznet"]["rows"] = [row for row in rows if row["what"] != readme.IN_BFLOAT16]
+    assert readme.IN_BFLOAT16 not in pages.numbers(results)
+    step = records.find("lorentznet", results["lorentznet"], "training step, 100 jets")
+    results["lorentznet"]["rows"].append({**step, "what": readme.IN_BFLOAT16, "ratio": 66.6})
+    assert f"| {readme.IN_BFLOAT16} |" in pages.numbers(results)
+    assert "**66.6x**" in pages.numbers(results)
 
 
 def test_a_page_without_its_markers_is_an_error() -> None:
