@@ -40,10 +40,10 @@ def _target(target: Target, measured: Sequence[Document | None]) -> str:
     cells = [_against(target, document) for document in measured]
     if not any(cells):
         cells = ["not measured"] * len(cells)
-    return f"| {target.what} | {_goal(target, target.goal)} | {' | '.join(cells)} |"
+    return f"| {target.what} | {_shown(target, target.goal)} | {' | '.join(cells)} |"
 
 
-def _goal(target: Target, value: float) -> str:
+def _shown(target: Target, value: float) -> str:
     if target.field.endswith("_ms"):
         return f"{1e3 * value:.3g} us"
     return ratio_of(value) if target.field == "ratio" else f"{100 * value:.0f} %"
@@ -65,8 +65,8 @@ def _against(target: Target, document: Document | None) -> str:
     value = row[target.field]
     missing = value / target.goal - 1 if target.most else 1 - value / target.goal
     if missing <= 0:
-        return f"**{_goal(target, value)}**"
-    return f"{_goal(target, value)}, {'over' if target.most else 'short'} by {100 * missing:.0f} %"
+        return f"**{_shown(target, value)}**"
+    return f"{_shown(target, value)}, {'over' if target.most else 'short'} by {100 * missing:.0f} %"
 
 
 def sources(results: dict[str, Document]) -> str:
