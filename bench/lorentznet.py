@@ -115,9 +115,9 @@ def plan(setting: Setting) -> Plan:
         return {"what": what, f"{OURS}_ms": 1e3 * seconds, "fraction_of_matmul_rate": share_of_rate}
 
     def block_backward(what: str) -> Entry:
-        # For each of two products forward three: it again, the inputs' gradient, the weights'.
+        # The gradients of both products, by inputs and by weights, and the first product again: the head's is kept.
         seconds = median(both().backward_of_kernel(), 15)
-        return {"what": what, f"{OURS}_ms": 1e3 * seconds, **share(12 * both().edges * WIDTH * WIDTH, seconds)}
+        return {"what": what, f"{OURS}_ms": 1e3 * seconds, **share(10 * both().edges * WIDTH * WIDTH, seconds)}
 
     name = f"{jets} jets"
     main_rows = pair(both, name, lambda: few)
