@@ -17,7 +17,6 @@ import equikernels as ek
 
 from . import lorentznet
 from .ceilings import ceilings
-from .machine import machine
 from .plan import Entry, Plan, Row, Setting
 from .side_by_side import OURS, PUBLISHED, interleaved, row, same
 
@@ -96,13 +95,8 @@ def plan(setting: Setting) -> Plan:
 
     def of(sides: Callable[[], Sides], what: str, baseline: str, rounds: tuple[int, int]) -> Row:
         def measure(what: str) -> Entry:
-            threads = torch.get_num_threads()
-            torch.set_num_threads(1)
-            try:
-                calls = sides().calls
-                times = interleaved(calls[OURS], calls[baseline], rounds, f"{what} / {baseline}", setting.device)
-            finally:
-                torch.set_num_threads(threads)
+            calls = sides().calls
+            times = interleaved(calls[OURS], calls[baseline], rounds, f"{what} / {baseline}", setting.device)
             return {**row(what, *times, baseline), "threads": 1, "gflop": 1e-9 * lorentznet.flops_of(sides().edges)}
 
         return Row(f"ONNX Runtime with kernels, {what}", measure, baseline)
@@ -112,8 +106,4 @@ def plan(setting: Setting) -> Plan:
         for sides, what, rounds in ((one, f"one jet of {CONSTITUENTS}", (10, 10)), (many, f"{count} jets", (3, 2)))
         for baseline in BASELINES
     ]
-
-    def about(_: list[Entry]) -> Entry:
-        return {**machine("deploy", 1), "ceilings": ceilings(1)}
-
-    return Plan(rows, lambda: (one().check(), many().check()), about=about)
+    return Plan(rows, lambda: (one().check(), many().check()), about=lambda _: {"ceilings": ceilings(1)}, threads=1)

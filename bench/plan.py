@@ -56,12 +56,14 @@ class Plan:
         check: raises if results of both sides disagree; runs before any row.
         steps: name -> (sides, small sides for warm-up) of training steps whose peak memory is a row.
         about: (measured rows) -> further fields of the document.
+        threads: PyTorch's threads where they are not the setting's.
     """
 
     rows: list[Row]
     check: Callable[[], object]
     steps: Mapping[str, Callable[[], tuple[Sides, Sides]]] = field(default_factory=dict)
     about: Callable[[list[Entry]], Entry] = lambda rows: {}
+    threads: int | None = None
 
     def all_rows(self, network: str, setting: Setting) -> list[Row]:
         """Including rows of peak memory."""
@@ -90,8 +92,9 @@ def wanted(name: str, texts: Iterable[str]) -> bool:
 
 def measure(network: str, plan: Plan, setting: Setting, texts: Iterable[str] = ()) -> Entry:
     """The document of a network's selected rows; others do not run."""
-    torch.set_num_threads(setting.threads)
-    document: Entry = machine(network, setting.threads, setting.device)
+    threads = plan.threads or setting.threads
+    torch.set_num_threads(threads)
+    document: Entry = machine(network, threads, setting.device)
     rows, texts = plan.all_rows(network, setting), list(texts)
     chosen = [row for row in rows if wanted(f"{network}/{row.name}", texts)]
     document |= {"filter": texts} if len(chosen) < len(rows) else {}

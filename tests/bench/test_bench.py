@@ -371,6 +371,7 @@ def test_every_row_of_a_quick_run_is_made(network: str, monkeypatch: pytest.Monk
     assert found["left_out"] == []
     assert "filter" not in found
     assert json.loads(records.text(found)) == found
+    assert {row.get("threads", found["machine"]["threads"]) for row in found["rows"]} <= {found["machine"]["threads"]}
 
 
 @pytest.mark.parametrize("gradients", [False, True])
