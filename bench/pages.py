@@ -50,7 +50,8 @@ def _shown(target: Target, value: float) -> str:
 
 
 def _against(target: Target, document: Document | None) -> str:
-    """A measured value, in bold where it reaches the target; nothing where it was not measured."""
+    """A measured value, in bold where it reaches the target; nothing where it was not measured. LookupError where a row
+    is missing that every machine has."""
     if document is None:
         return ""
     if "refused" in document:
@@ -60,7 +61,9 @@ def _against(target: Target, document: Document | None) -> str:
             row = find_memory(target.network, document, target.row)
         else:
             row = find(target.network, document, target.row, target.baseline)
-    except LookupError:  # not every machine has every row
+    except LookupError:
+        if not target.optional:
+            raise
         return ""
     value = row[target.field]
     missing = value / target.goal - 1 if target.most else 1 - value / target.goal

@@ -323,6 +323,8 @@ def test_a_missing_row_is_named() -> None:
     row["what"] = "training step, 7 jets"
     with pytest.raises(LookupError, match=r"lorentznet: 0 rows 'training step, 100 jets' against published; there are"):
         pages.numbers(results)
+    with pytest.raises(LookupError, match=r"lorentznet: 0 rows 'training step, 100 jets' against published; there are"):
+        pages.targets(results)
     with pytest.raises(LookupError, match="rows of peak memory 'x'"):
         records.find_memory("lorentznet", results["lorentznet"], "x")
 
